@@ -1,0 +1,375 @@
+//! Labelled texts from JSONL, CSV, TSV and text files, plain or packed with gzip or zstd.
+//!
+//! The kind is told by the name: `.jsonl`/`.json`/`.ndjson` (one object a line), `.csv`, `.tsv` (first row names the
+//! columns), `.txt` and anything else (one text a line, no labels), each with `.gz` or `.zst` behind it or not.
+
+use crate::spec::files::MANIFEST;
+use serde_json::{Map, Value};
+use std::{
+    boxed::Box,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    format,
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    string::{String, ToString},
+    vec::Vec,
+};
+
+/// Texts with the class index of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// The texts, in the order of the file.
+    pub texts: Vec<String>,
+    /// Class of each text: an index into `names`.
+    pub labels: Vec<usize>,
+    /// Class names.
+    pub names: Vec<String>,
+}
+
+/// Why a data file could not be read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file system or a decompressor said no.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A row is not what its file should hold.
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Row, counted from 1 as an editor counts lines (CSV: records, the header included).
+        row: usize,
+        /// What is wrong and how to mend it.
+        what: String,
+    },
+    /// The whole file is unusable.
+    Whole {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and how to mend it.
+        what: String,
+    },
+}
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataError::Io { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            DataError::Row { path, row, what } => write!(f, "{}, row {row}: {what}", path.display()),
+            DataError::Whole { path, what } => write!(f, "{}: {what}", path.display()),
+        }
+    }
+}
+
+impl core::error::Error for DataError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        None
+    }
+}
+
+/// A row as found: the text and the label's raw value.
+struct Row {
+    number: usize,
+    text: String,
+    label: Option<Value>,
+}
+
+type Rows = Box<dyn Iterator<Item = Result<Row, DataError>>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Separated(u8),
+    Text,
+}
+
+impl Dataset {
+    /// Reads a labelled file. Labels are names or indices; `label_field` is the field or column that holds them.
+    ///
+    /// `names`: the class names of a model, which labels must then be among. Without them they come from the
+    /// `MANIFEST.json` beside the file (`classes` for the field `label`, `{field}_classes` for another, such as
+    /// `fine_classes`), else from the labels themselves: names sorted, or `0..=max` for integers.
+    ///
+    /// # Errors
+    /// An unreadable file, a malformed row, a missing field, a label that is not among the names, no rows at all. A
+    /// malformed row is an error, never skipped.
+    pub fn read(path: &Path, label_field: &str, names: Option<&[String]>) -> Result<Dataset, DataError> {
+        let whole = |what: String| DataError::Whole { path: path.to_path_buf(), what };
+        let mut texts = Vec::new();
+        let mut raw = Vec::new();
+        for row in rows(path, Some(label_field))? {
+            let row = row?;
+            let label = row.label.ok_or_else(|| {
+                let what = format!("no field \"{label_field}\"; name the label's field with --label-field");
+                DataError::Row { path: path.to_path_buf(), row: row.number, what }
+            })?;
+            texts.push(row.text);
+            raw.push((row.number, label));
+        }
+        if texts.is_empty() {
+            return Err(whole("holds no rows".to_string()));
+        }
+        let names = match names {
+            Some(names) => names.to_vec(),
+            None => match manifest_names(path, label_field)? {
+                Some(names) => names,
+                None => names_in(&raw).map_err(whole)?,
+            },
+        };
+        let index: HashMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
+        let labels = raw
+            .iter()
+            .map(|(row, value)| {
+                class(value, &index, names.len()).ok_or_else(|| {
+                    let what = format!(
+                        "label {value} is neither one of the {} class names nor an index below {}",
+                        names.len(),
+                        names.len()
+                    );
+                    DataError::Row { path: path.to_path_buf(), row: *row, what }
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Dataset { texts, labels, names })
+    }
+}
+
+/// The texts of a file, one by one, for training a tokenizer; of text files the lines.
+///
+/// # Errors
+/// When the file cannot be opened; the iterator yields an error for a malformed row.
+pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>>, DataError> {
+    Ok(rows(path, None)?.map(|row| row.map(|row| row.text)))
+}
+
+fn class(value: &Value, index: &HashMap<&str, usize>, classes: usize) -> Option<usize> {
+    let number = |n: usize| (n < classes).then_some(n);
+    match value {
+        Value::Number(n) => number(usize::try_from(n.as_u64()?).ok()?),
+        // A name wins over a number, for classes that are called "1" and "2".
+        Value::String(s) => index.get(s.as_str()).copied().or_else(|| number(s.trim().parse().ok()?)),
+        Value::Bool(b) => number(usize::from(*b)),
+        _ => None,
+    }
+}
+
+fn names_in(raw: &[(usize, Value)]) -> Result<Vec<String>, String> {
+    let as_index = |v: &Value| match v {
+        Value::Number(n) => n.as_u64(),
+        Value::String(s) => s.trim().parse().ok(),
+        Value::Bool(b) => Some(u64::from(*b)),
+        _ => None,
+    };
+    if let Some(indices) = raw.iter().map(|(_, v)| as_index(v)).collect::<Option<Vec<u64>>>() {
+        let most = indices.into_iter().max().unwrap_or(0);
+        if most >= 65_536 {
+            return Err(format!("label {most} as a class index is too large; at most 65,536 classes"));
+        }
+        return Ok((0..=most).map(|i| i.to_string()).collect());
+    }
+    let names: BTreeSet<String> = raw.iter().filter_map(|(_, v)| v.as_str().map(String::from)).collect();
+    Ok(names.into_iter().collect())
+}
+
+/// The class names for `label_field` in the manifest beside `path`; `None` where there is none.
+fn manifest_names(path: &Path, label_field: &str) -> Result<Option<Vec<String>>, DataError> {
+    let manifest = path.with_file_name(MANIFEST);
+    let bytes = match std::fs::read(&manifest) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataError::Io { path: manifest, source }),
+    };
+    let key = if label_field == "label" { "classes".to_string() } else { format!("{label_field}_classes") };
+    let value: Map<String, Value> = serde_json::from_slice(&bytes)
+        .map_err(|e| DataError::Whole { path: manifest.clone(), what: format!("not a JSON object: {e}") })?;
+    let Some(list) = value.get(&key) else { return Ok(None) };
+    serde_json::from_value(list.clone())
+        .map(Some)
+        .map_err(|e| DataError::Whole { path: manifest, what: format!("{key} is not a list of names: {e}") })
+}
+
+fn rows(path: &Path, label_field: Option<&str>) -> Result<Rows, DataError> {
+    let (kind, reader) = open(path)?;
+    let path = path.to_path_buf();
+    let field = label_field.map(String::from);
+    match kind {
+        Kind::Separated(by) => separated(path, reader, by, field),
+        _ => Ok(Box::new(lines(path, reader, kind, field))),
+    }
+}
+
+fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
+    let io = |source| DataError::Io { path: path.to_path_buf(), source };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.is_dir() {
+        return Err(io(io::Error::other("it is a directory, not a data file")));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let (stem, reader): (&str, Box<dyn Read>) = if let Some(stem) = name.strip_suffix(".gz") {
+        (stem, Box::new(flate2::read::MultiGzDecoder::new(file)))
+    } else if let Some(stem) = name.strip_suffix(".zst") {
+        (stem, Box::new(zstd::Decoder::new(file).map_err(io)?))
+    } else {
+        (&name, Box::new(file))
+    };
+    let kind = match stem.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("jsonl" | "json" | "ndjson") => Kind::Json,
+        Some("csv") => Kind::Separated(b','),
+        Some("tsv") => Kind::Separated(b'\t'),
+        _ => Kind::Text,
+    };
+    Ok((kind, Box::new(BufReader::new(reader))))
+}
+
+fn lines(
+    path: PathBuf,
+    mut reader: Box<dyn BufRead>,
+    kind: Kind,
+    field: Option<String>,
+) -> impl Iterator<Item = Result<Row, DataError>> {
+    let mut number = 0;
+    let mut failed = false;
+    core::iter::from_fn(move || {
+        loop {
+            if failed {
+                return None;
+            }
+            let mut line = Vec::new();
+            match reader.read_until(b'\n', &mut line) {
+                Ok(0) => return None,
+                Ok(_) => number += 1,
+                Err(source) => {
+                    failed = true;
+                    return Some(Err(DataError::Io { path: path.clone(), source }));
+                }
+            }
+            while let Some(b'\n' | b'\r') = line.last() {
+                line.pop();
+            }
+            if kind == Kind::Text {
+                return Some(Ok(Row { number, text: String::from_utf8_lossy(&line).into_owned(), label: None }));
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let row = object(&line, field.as_deref())
+                .map(|(text, label)| Row { number, text, label })
+                .map_err(|what| DataError::Row { path: path.clone(), row: number, what });
+            return Some(row);
+        }
+    })
+}
+
+fn object(line: &[u8], field: Option<&str>) -> Result<(String, Option<Value>), String> {
+    let mut row: Map<String, Value> =
+        serde_json::from_slice(line).map_err(|e| format!("not a JSON object on one line: {e}"))?;
+    let text = match row.remove("text") {
+        Some(Value::String(text)) => text,
+        Some(_) => return Err("\"text\" is not a string".to_string()),
+        None => return Err("no field \"text\"".to_string()),
+    };
+    Ok((text, field.and_then(|field| row.remove(field))))
+}
+
+fn separated(path: PathBuf, reader: Box<dyn BufRead>, by: u8, field: Option<String>) -> Result<Rows, DataError> {
+    let mut reader = csv::ReaderBuilder::new().delimiter(by).quoting(true).from_reader(reader);
+    let whole = |what| DataError::Whole { path: path.clone(), what };
+    let header = reader.headers().map_err(|e| whole(format!("its first row cannot be read: {e}")))?.clone();
+    let column = |name: &str| header.iter().position(|h| h.trim() == name);
+    let text = column("text").ok_or_else(|| {
+        let have: Vec<&str> = header.iter().collect();
+        whole(format!("no column \"text\"; the first row must name the columns, it has {have:?}"))
+    })?;
+    let label = field.as_deref().and_then(column);
+    let rows = reader.into_records().enumerate().map(move |(i, record)| {
+        let number = i + 2;
+        let record =
+            record.map_err(|e| DataError::Row { path: path.clone(), row: number, what: e.to_string() })?;
+        Ok(Row {
+            number,
+            text: record.get(text).unwrap_or_default().to_string(),
+            label: label.and_then(|l| record.get(l)).map(|v| Value::String(v.to_string())),
+        })
+    });
+    Ok(Box::new(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, io::Write, vec};
+
+    fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    const JSONL: &str = "{\"text\":\"a \\\"b\\\"\",\"label\":1}\n\n{\"text\":\"c\",\"label\":\"0\"}\n";
+
+    #[test]
+    fn every_kind_of_file_gives_the_same_rows() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(JSONL.as_bytes()).unwrap();
+        let cases: [(&str, Vec<u8>); 5] = [
+            ("d.jsonl", JSONL.into()),
+            ("d.jsonl.gz", gz.finish().unwrap()),
+            ("d.jsonl.zst", zstd::encode_all(JSONL.as_bytes(), 1).unwrap()),
+            ("d.csv", b"label,text\n1,\"a \"\"b\"\"\"\n0,c\n".to_vec()),
+            ("d.tsv", b"text\tlabel\n\"a \"\"b\"\"\"\t1\r\nc\t0\r\n".to_vec()),
+        ];
+        for (name, bytes) in cases {
+            let (_dir, path) = written(name, &bytes);
+            let data = Dataset::read(&path, "label", None).unwrap();
+            assert_eq!(data.texts, ["a \"b\"", "c"], "{name}");
+            assert_eq!((data.labels, data.names), (vec![1, 0], vec!["0".into(), "1".into()]), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_come_from_the_model_then_the_manifest_then_the_labels() {
+        let (dir, path) = written("d.csv", b"text,label,fine\na,dog,1\nb,cat,0\n");
+        assert_eq!(Dataset::read(&path, "label", None).unwrap().names, ["cat", "dog"]);
+        fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","cat"],"fine_classes":["x","y","z"]}"#).unwrap();
+        assert_eq!(Dataset::read(&path, "label", None).unwrap().labels, [0, 1]);
+        assert_eq!(Dataset::read(&path, "fine", None).unwrap().names, ["x", "y", "z"]);
+        let model = ["bird", "cat", "dog"].map(String::from);
+        assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [2, 1]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_row() {
+        let message = |name: &str, bytes: &str, field: &str| {
+            let (_dir, path) = written(name, bytes.as_bytes());
+            Dataset::read(&path, field, Some(&["x".into(), "y".into()])).unwrap_err().to_string()
+        };
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"text\":", "label").contains("row 2: not a JSON"));
+        assert!(message("d.jsonl", "{\"text\":1,\"label\":0}", "label").contains("\"text\" is not a string"));
+        assert!(message("d.jsonl", "{\"label\":0}", "label").contains("no field \"text\""));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":0}", "fine").contains("--label-field"));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":2}", "label").contains("label 2 is neither"));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":\"z\"}", "label").contains("label \"z\" is neither"));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":-1}", "label").contains("label -1"));
+        assert!(message("d.csv", "a,b\n1,2\n", "label").contains("no column \"text\""));
+        assert!(message("d.csv", "text,label\na,x,y\n", "label").contains("row 2"));
+        assert!(message("d.jsonl", "", "label").contains("holds no rows"));
+        assert!(message("d.jsonl.zst", "not zstd", "label").contains("cannot read"));
+        assert!(message("d.txt", "a\nb\n", "label").contains("no field \"label\""));
+        let missing = Dataset::read(Path::new("no/such.jsonl"), "label", None).unwrap_err().to_string();
+        assert!(missing.contains("cannot read no/such.jsonl"), "{missing}");
+    }
+
+    #[test]
+    fn text_files_give_their_lines() {
+        let (_dir, path) = written("d.txt", b"one\r\n\nthr\xffee");
+        let got: Vec<String> = texts(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!(got, ["one", "", "thr\u{fffd}ee"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! int8 quantisation: the one rounding rule of the project.
+//!
+//! Symmetric, no zero point. A row is an activation vector of one token, a row of the embedding or an output channel of a
+//! matrix; each has its own scale:
+//!
+//! ```text
+//! s = max(max|x|, 1e-30) / 127          f32 division
+//! q = round_half_even(x / s)            f32 division; −127 ≤ q ≤ 127
+//! x ≈ q · s
+//! ```
+//!
+//! A product of a quantised activation (scale `s`) and a quantised channel (scale `w`) is `(f32(Σ q·r) · s) · w`, the sum
+//! exact in i32. These are the operations that `model.int8.onnx` spells out, so every engine computes the same numbers.
+
+/// The least magnitude a scale is made from, so that a row of zeros has a scale and quantises to zeros.
+pub const MIN_MAGNITUDE: f32 = 1e-30;
+
+/// Largest quantised magnitude. −128 is never produced, so that negation is exact.
+pub const MAX_QUANTISED: f32 = 127.0;
+
+/// Rounds to the nearest integer, halves to the even one (IEEE 754 roundTiesToEven, ONNX `Round`).
+///
+/// Exact for every finite value; NaN and infinities are returned as they are.
+pub fn round_half_even(x: f32) -> f32 {
+    // Every f32 of this magnitude or more is an integer; adding and subtracting it rounds smaller ones to the nearest
+    // integer in the current mode, which Rust fixes to half-to-even.
+    const INTEGERS: f32 = 8_388_608.0;
+    if x.is_nan() || x.abs() >= INTEGERS {
+        return x;
+    }
+    let rounded = (x.abs() + INTEGERS) - INTEGERS;
+    if x.is_sign_negative() { -rounded } else { rounded }
+}
+
+/// The scale of a row: `max(max|x|, 1e-30) / 127`. NaN elements are skipped, as `f32::max` does.
+pub fn scale(row: &[f32]) -> f32 {
+    row.iter().fold(MIN_MAGNITUDE, |m, x| m.max(x.abs())) / MAX_QUANTISED
+}
+
+/// Quantises a row and returns its scale. `x` and `out`: `[n]`; what is longer in one of them is left alone.
+///
+/// Does not allocate. A NaN becomes 0 and infinities, whose scale is infinite, give 0 as well (`inf / inf` is NaN).
+pub fn quantise(x: &[f32], out: &mut [i8]) -> f32 {
+    let s = scale(x);
+    for (q, &v) in out.iter_mut().zip(x) {
+        // The cast saturates and maps NaN to 0; the quotient's magnitude is at most 127.00001, which rounds to 127.
+        *q = round_half_even(v / s) as i8;
+    }
+    s
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+
+    #[test]
+    fn halves_go_to_the_even_neighbour() {
+        let x = [0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, 126.5, 8_388_607.5, 1e30, f32::INFINITY];
+        let want = [0.0, 2.0, 2.0, 0.0, -2.0, -2.0, 0.0, 126.0, 8_388_608.0, 1e30, f32::INFINITY];
+        assert_eq!(x.map(round_half_even), want);
+        assert!(round_half_even(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn a_row_of_zeros_quantises_to_zeros() {
+        let mut q = [1i8; 3];
+        assert!(quantise(&[0.0, -0.0, 0.0], &mut q) > 0.0);
+        assert_eq!(q, [0; 3]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_never_panic() {
+        let mut q = [1i8; 3];
+        assert_eq!(quantise(&[f32::INFINITY, f32::NAN, 1.0], &mut q), f32::INFINITY);
+        assert_eq!(q, [0, 0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn rounding_equals_the_standard_library(x in any::<f32>()) {
+            prop_assert_eq!(round_half_even(x).to_bits() << 1, x.round_ties_even().to_bits() << 1);
+        }
+
+        #[test]
+        fn an_element_is_off_by_half_a_step_at_most(x in prop::collection::vec(-1e3f32..1e3, 1..50)) {
+            let mut q = vec![0i8; x.len()];
+            let s = quantise(&x, &mut q);
+            prop_assert!(q.iter().any(|v| v.abs() == 127) || x.iter().all(|v| v.abs() < 1e-28));
+            for (v, r) in x.iter().zip(&q) {
+                prop_assert!((v - f32::from(*r) * s).abs() <= s * 0.5001);
+            }
+        }
+    }
+}

@@ -1,0 +1,858 @@
+//! The contract between the rooms: what a checkpoint directory holds.
+//!
+//! The trainer writes it, export reads it, the engines are built from it. Configuration fields, weight names, shapes,
+//! roles and file names are defined here and nowhere else.
+//!
+//! # The directory
+//!
+//! | file | what |
+//! |---|---|
+//! | [`files::CONFIG`] | [`Config`] as JSON |
+//! | [`files::TOKENIZER`] | Hugging Face `tokenizers` file |
+//! | [`files::TOKENIZER_TABLE`] | the flat table of [`crate::tokenizer`] |
+//! | [`files::WEIGHTS`] | safetensors, f32 or f16, named by [`Weight`] |
+//! | [`files::LABELS`] | JSON array of label names, by class index |
+//! | [`files::GOLDEN`] | safetensors: `input_ids` and `attention_mask` `[N, T]` i64, `logits` `[N, num_labels]` f32 (PyTorch, f32, CPU) |
+//! | [`files::TRAINING`] | resolved training configuration, data files and metrics as JSON |
+//! | [`files::CARD`] | the model card |
+//!
+//! # The encoder
+//!
+//! With `X`: `[T, C]`, layer by layer (Tay et al. 2021, section 3.2.1; `T` tokens, `C` = `hidden_size` channels):
+//!
+//! ```text
+//! norm = post_layer:  A = X + LayerNorm(Mixer(X));        Y = A + LayerNorm(Ffn(A))
+//! norm = pre_rms:     A = X + Mixer(RmsNorm(X));          Y = A + Ffn(RmsNorm(A));   after the last layer RmsNorm
+//! Mixer(X) = ConvBlock((X·W_I) ⊙ sigmoid(X·W_S))·W_O      light, dynamic, dilated
+//! Ffn(X)   = relu(X·W_up)·W_down
+//! logits   = pool(Y)·W_head + b_head
+//! ```
+//!
+//! No biases but in the head and in `LayerNorm`. Both norms use eps = 1e-6. Outside the sequence everything is zero: what is
+//! masked is set to zero before the convolution reads it. The products are written for row vectors; weights are stored
+//! `[out, in]` as PyTorch does.
+
+use core::fmt;
+
+/// Most layers a configuration can have: per-layer lists are arrays of this length, so that no allocation is needed.
+pub const MAX_LAYERS: usize = 48;
+
+/// The epsilon of `LayerNorm` and `RmsNorm` (T5 and Mesh TensorFlow: 1e-6).
+pub const NORM_EPS: f32 = 1e-6;
+
+/// Version of the checkpoint format, written to and demanded of `config.json`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// File names inside a checkpoint directory and an export directory.
+pub mod files {
+    /// Model configuration.
+    pub const CONFIG: &str = "config.json";
+    /// Tokenizer for Hugging Face `tokenizers`.
+    pub const TOKENIZER: &str = "tokenizer.json";
+    /// Tokenizer as the flat table that devices read.
+    pub const TOKENIZER_TABLE: &str = "tokenizer.bin";
+    /// Weights.
+    pub const WEIGHTS: &str = "model.safetensors";
+    /// Label names.
+    pub const LABELS: &str = "labels.json";
+    /// Token ids of dev texts and the logits PyTorch gave for them.
+    pub const GOLDEN: &str = "golden.safetensors";
+    /// Resolved training configuration, data and metrics.
+    pub const TRAINING: &str = "training.json";
+    /// Model card.
+    pub const CARD: &str = "README.md";
+    /// Optimiser state, apart from the model: only `--resume` needs it.
+    pub const OPTIMISER: &str = "optimiser.safetensors";
+    /// Exported model, float32.
+    pub const ONNX: &str = "model.onnx";
+    /// Exported model, int8.
+    pub const ONNX_INT8: &str = "model.int8.onnx";
+    /// What export measured.
+    pub const REPORT: &str = "report.json";
+    /// Beside a data file: its class names (`classes`, `fine_classes`).
+    pub const MANIFEST: &str = "MANIFEST.json";
+}
+
+/// Keys of the metadata that an exported ONNX file carries, so that the one file is enough to classify text.
+pub mod metadata {
+    /// [`super::Config`] as JSON.
+    pub const CONFIG: &str = "kinglet.config";
+    /// SHA-256 of the checkpoint's `config.json`, in hex.
+    pub const CONFIG_SHA256: &str = "kinglet.config_sha256";
+    /// Label names as a JSON array.
+    pub const LABELS: &str = "kinglet.labels";
+    /// The flat tokenizer table in base64 (standard alphabet, padded).
+    pub const TOKENIZER: &str = "kinglet.tokenizer";
+    /// `fp32` or `int8`.
+    pub const PRECISION: &str = "kinglet.precision";
+}
+
+/// Names of the exported graph's inputs and outputs, as the Hugging Face ecosystem has them.
+pub mod graph {
+    /// Token ids, `[B, T]` int64.
+    pub const INPUT_IDS: &str = "input_ids";
+    /// 1 for a token, 0 for padding, `[B, T]` int64.
+    pub const ATTENTION_MASK: &str = "attention_mask";
+    /// Class scores before softmax, `[B, num_labels]` f32.
+    pub const LOGITS: &str = "logits";
+}
+
+/// What mixes information between positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Mixer {
+    /// Lightweight convolution: depthwise, softmax over taps, kernels shared by heads (Wu et al. 2019; Tay et al. eq. 2).
+    Light,
+    /// Dynamic convolution: lightweight, with kernels computed from the block input at each position (eq. 3).
+    Dynamic,
+    /// Depthwise convolution with one kernel a channel, widths and dilations by layer (eq. 1).
+    Dilated,
+    /// Multi-head self-attention of T5 (Raffel et al. 2020): relative position buckets, no scaling; the baseline.
+    Attention,
+}
+
+impl Mixer {
+    /// All mixers, in the order of the paper's tables.
+    pub const ALL: [Mixer; 4] = [Mixer::Light, Mixer::Dynamic, Mixer::Dilated, Mixer::Attention];
+
+    /// The name in configurations and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mixer::Light => "light",
+            Mixer::Dynamic => "dynamic",
+            Mixer::Dilated => "dilated",
+            Mixer::Attention => "attention",
+        }
+    }
+
+    /// Whether the receptive field is finite: true of every mixer but attention.
+    pub const fn is_conv(self) -> bool {
+        !matches!(self, Mixer::Attention)
+    }
+}
+
+/// Which dialect of the paper's architecture a model follows where the paper, the authors' code and fairseq differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Compat {
+    /// As the paper's text says (section 3.2.1).
+    #[default]
+    Paper,
+}
+
+/// Where the norm stands and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Norm {
+    /// `X + LayerNorm(f(X))`, as the paper writes its conv blocks.
+    PostLayer,
+    /// `X + f(RmsNorm(X))` and a final `RmsNorm`, as T5 and the authors' code.
+    PreRms,
+}
+
+/// How token vectors become one vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Pooling {
+    /// Mean over the tokens.
+    #[default]
+    Mean,
+    /// Maximum over the tokens, channel by channel.
+    Max,
+}
+
+/// One small number for each layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PerLayer {
+    len: u8,
+    values: [u16; MAX_LAYERS],
+}
+
+impl PerLayer {
+    /// The empty list: "not given".
+    pub const EMPTY: PerLayer = PerLayer { len: 0, values: [0; MAX_LAYERS] };
+
+    /// A list with the same value for `layers` layers; the length is capped at [`MAX_LAYERS`].
+    pub const fn repeat(value: u16, layers: usize) -> Self {
+        let mut out = Self::EMPTY;
+        let n = if layers > MAX_LAYERS { MAX_LAYERS } else { layers };
+        let mut i = 0;
+        while i < n {
+            out.values[i] = value;
+            i += 1;
+        }
+        out.len = n as u8;
+        out
+    }
+
+    /// The list of `values`; `None` when there are more than [`MAX_LAYERS`].
+    pub fn from_slice(values: &[u16]) -> Option<Self> {
+        let mut out = Self::EMPTY;
+        out.values.get_mut(..values.len())?.copy_from_slice(values);
+        out.len = values.len() as u8;
+        Some(out)
+    }
+
+    /// The values, one a layer.
+    pub fn as_slice(&self) -> &[u16] {
+        self.values.get(..usize::from(self.len)).unwrap_or(&[])
+    }
+
+    /// The value of layer `i`; 0 beyond the end.
+    pub fn get(&self, i: usize) -> usize {
+        self.as_slice().get(i).map_or(0, |&v| usize::from(v))
+    }
+
+    /// Number of values.
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether no value was given.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl fmt::Debug for PerLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+/// Taps to the left of the centre in the paper's eq. 1, where tap `j` of 1..=k reads position `i + j − ⌈(k+1)/2⌉`.
+///
+/// Used to fill in [`Config::kernel_offsets`] when a model is made; afterwards the stored value counts.
+pub const fn paper_offset(kernel: usize) -> usize {
+    (kernel + 1).div_ceil(2) - 1
+}
+
+/// The shape of a model: all that is needed to build it from its weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct Config {
+    /// Format of the checkpoint: [`FORMAT_VERSION`].
+    #[cfg_attr(feature = "serde", serde(default = "defaults::format_version"))]
+    pub format_version: u32,
+    /// What mixes positions.
+    pub mixer: Mixer,
+    /// Dialect of the architecture.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub compat: Compat,
+    /// Norm and its place. Attention is T5's and takes `pre_rms` only.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::norm"))]
+    pub norm: Norm,
+    /// How token vectors become one vector.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub pooling: Pooling,
+    /// Rows of the embedding, `V`. 0 in a training configuration: taken from the tokenizer.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub vocab_size: usize,
+    /// Channels, `C`.
+    pub hidden_size: usize,
+    /// Encoder blocks.
+    pub num_hidden_layers: usize,
+    /// Channels inside the feed-forward network.
+    pub intermediate_size: usize,
+    /// Kernels a layer, `H`: channel `c` uses kernel `⌊c·H/C⌋` (light, dynamic). The paper has 2.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::kernel_heads"))]
+    pub kernel_heads: usize,
+    /// Kernel widths, `K`, by layer. Empty for attention.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::per_layer"))]
+    pub kernel_sizes: PerLayer,
+    /// Taps left of the centre, by layer: tap `j` of 0..K reads position `i + (j − offset)·dilation`.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::per_layer"))]
+    pub kernel_offsets: PerLayer,
+    /// Distance between taps, by layer; 1 unless the mixer is dilated.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::per_layer"))]
+    pub dilations: PerLayer,
+    /// Attention heads (attention only; 0 otherwise). `hidden_size` must be a multiple.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub num_attention_heads: usize,
+    /// T5's number of relative position buckets.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::buckets"))]
+    pub relative_attention_num_buckets: usize,
+    /// T5's distance from which all positions share the last bucket.
+    #[cfg_attr(feature = "serde", serde(default = "defaults::distance"))]
+    pub relative_attention_max_distance: usize,
+    /// Classes. 0 in a training configuration: taken from the data.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub num_labels: usize,
+}
+
+#[cfg(feature = "serde")]
+mod defaults {
+    use super::{FORMAT_VERSION, Norm, PerLayer};
+    pub fn format_version() -> u32 {
+        FORMAT_VERSION
+    }
+    pub fn norm() -> Norm {
+        Norm::PostLayer
+    }
+    pub fn kernel_heads() -> usize {
+        2
+    }
+    pub fn per_layer() -> PerLayer {
+        PerLayer::EMPTY
+    }
+    pub fn buckets() -> usize {
+        32
+    }
+    pub fn distance() -> usize {
+        128
+    }
+}
+
+/// Why a [`Config`] cannot be a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Written by another version of the format.
+    FormatVersion {
+        /// The version this code reads.
+        expected: u32,
+        /// The version found.
+        got: u32,
+    },
+    /// A field is outside what is allowed.
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        got: usize,
+        /// What is allowed, in words.
+        expected: &'static str,
+    },
+    /// A per-layer list does not have one value a layer.
+    LayerCount {
+        /// The list.
+        field: &'static str,
+        /// Its length.
+        got: usize,
+        /// `num_hidden_layers`.
+        layers: usize,
+    },
+    /// `mixer = "attention"` with `norm = "post_layer"`.
+    AttentionNorm,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            ConfigError::FormatVersion { expected, got } => {
+                write!(f, "format_version is {got}, this version of Kinglet reads {expected}; use the Kinglet that wrote it")
+            }
+            ConfigError::Field { field, got, expected } => write!(f, "{field} is {got}, must be {expected}"),
+            ConfigError::LayerCount { field, got, layers } => {
+                write!(f, "{field} has {got} values, must have one for each of the {layers} layers")
+            }
+            ConfigError::AttentionNorm => {
+                write!(f, "mixer \"attention\" is T5's and needs norm = \"pre_rms\", not \"post_layer\"")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Config {
+    /// Fills in what a training configuration may leave out: widths of one value for all layers are spread, offsets are
+    /// the paper's ([`paper_offset`]), dilations are 1; lists that the mixer has no use for are emptied.
+    pub fn resolve(mut self) -> Self {
+        let layers = self.num_hidden_layers;
+        if self.mixer == Mixer::Attention {
+            self.kernel_sizes = PerLayer::EMPTY;
+            self.kernel_offsets = PerLayer::EMPTY;
+            self.dilations = PerLayer::EMPTY;
+            return self;
+        }
+        self.num_attention_heads = 0;
+        if self.kernel_sizes.is_empty() {
+            self.kernel_sizes = PerLayer::repeat(7, layers);
+        }
+        for list in [&mut self.kernel_sizes, &mut self.dilations, &mut self.kernel_offsets] {
+            if let [one] = *list.as_slice() {
+                *list = PerLayer::repeat(one, layers);
+            }
+        }
+        if self.dilations.is_empty() {
+            self.dilations = PerLayer::repeat(1, layers);
+        }
+        if self.kernel_offsets.is_empty() {
+            let mut out = PerLayer::EMPTY;
+            for (o, &k) in out.values.iter_mut().zip(self.kernel_sizes.as_slice()) {
+                *o = paper_offset(usize::from(k)) as u16;
+            }
+            out.len = self.kernel_sizes.len;
+            self.kernel_offsets = out;
+        }
+        self
+    }
+
+    /// Checks every field and every relation between fields.
+    ///
+    /// # Errors
+    /// The first thing found wrong, with its value and what is allowed. Never allocates.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.format_version != FORMAT_VERSION {
+            return Err(ConfigError::FormatVersion { expected: FORMAT_VERSION, got: self.format_version });
+        }
+        let within = |field, got: usize, low: usize, high: usize, expected| {
+            if (low..=high).contains(&got) { Ok(()) } else { Err(ConfigError::Field { field, got, expected }) }
+        };
+        let layers = self.num_hidden_layers;
+        within("num_hidden_layers", layers, 1, MAX_LAYERS, "1 to 48")?;
+        within("vocab_size", self.vocab_size, 1, 1 << 20, "1 to 1,048,576")?;
+        within("hidden_size", self.hidden_size, 1, 8192, "1 to 8,192")?;
+        within("intermediate_size", self.intermediate_size, 1, 65536, "1 to 65,536")?;
+        within("num_labels", self.num_labels, 2, 65536, "2 to 65,536")?;
+        if self.mixer == Mixer::Attention {
+            if self.norm != Norm::PreRms {
+                return Err(ConfigError::AttentionNorm);
+            }
+            let heads = self.num_attention_heads;
+            if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
+                let expected = "at least 1 and a divisor of hidden_size";
+                return Err(ConfigError::Field { field: "num_attention_heads", got: heads, expected });
+            }
+            let buckets = self.relative_attention_num_buckets;
+            within("relative_attention_num_buckets", buckets, 4, 1024, "an even number from 4 to 1,024")?;
+            if !buckets.is_multiple_of(2) {
+                let expected = "an even number from 4 to 1,024";
+                return Err(ConfigError::Field { field: "relative_attention_num_buckets", got: buckets, expected });
+            }
+            let distance = self.relative_attention_max_distance;
+            return within(
+                "relative_attention_max_distance",
+                distance,
+                buckets / 4 + 1,
+                1 << 20,
+                "more than a quarter of relative_attention_num_buckets",
+            );
+        }
+        let lists = [
+            ("kernel_sizes", &self.kernel_sizes),
+            ("kernel_offsets", &self.kernel_offsets),
+            ("dilations", &self.dilations),
+        ];
+        for (field, list) in lists {
+            if list.len() != layers {
+                return Err(ConfigError::LayerCount { field, got: list.len(), layers });
+            }
+        }
+        for i in 0..layers {
+            let k = self.kernel_sizes.get(i);
+            within("kernel_sizes", k, 1, 255, "1 to 255")?;
+            within("kernel_offsets", self.kernel_offsets.get(i), 0, k - 1, "less than the kernel width")?;
+            let most = if self.mixer == Mixer::Dilated { 4096 } else { 1 };
+            within("dilations", self.dilations.get(i), 1, most, "1 to 4,096 (dilated) or 1 (other mixers)")?;
+        }
+        if matches!(self.mixer, Mixer::Light | Mixer::Dynamic)
+            && (self.kernel_heads == 0 || !self.hidden_size.is_multiple_of(self.kernel_heads))
+        {
+            let expected = "at least 1 and a divisor of hidden_size";
+            return Err(ConfigError::Field { field: "kernel_heads", got: self.kernel_heads, expected });
+        }
+        Ok(())
+    }
+
+    /// Tokens that one output position reads through all layers; `None` for attention, which reads all.
+    pub fn receptive_field(&self) -> Option<usize> {
+        self.mixer.is_conv().then(|| {
+            (0..self.num_hidden_layers)
+                .map(|i| self.kernel_sizes.get(i).saturating_sub(1) * self.dilations.get(i))
+                .sum::<usize>()
+                + 1
+        })
+    }
+
+    /// Tokens to the right of a position that its output depends on; `None` for attention.
+    pub fn look_ahead(&self) -> Option<usize> {
+        self.mixer.is_conv().then(|| {
+            (0..self.num_hidden_layers)
+                .map(|i| {
+                    let right = self.kernel_sizes.get(i).saturating_sub(self.kernel_offsets.get(i) + 1);
+                    right * self.dilations.get(i)
+                })
+                .sum()
+        })
+    }
+
+    /// All weights of the model in the order of the forward pass. Does not allocate.
+    pub fn weights(&self) -> impl Iterator<Item = Weight> + '_ {
+        let layers = (0..self.num_hidden_layers as u16)
+            .flat_map(|i| LayerWeight::ALL.iter().map(move |&w| Weight::Layer(i, w)));
+        core::iter::once(Weight::Embedding)
+            .chain(layers)
+            .chain([Weight::FinalNorm, Weight::HeadWeight, Weight::HeadBias])
+            .filter(|&w| self.shape(w).is_some())
+    }
+
+    /// The shape of a weight as PyTorch stores it; `None` when this model has no such weight.
+    pub fn shape(&self, weight: Weight) -> Option<Shape> {
+        use LayerWeight as L;
+        let (v, c, ff) = (self.vocab_size, self.hidden_size, self.intermediate_size);
+        let conv = self.mixer.is_conv();
+        match weight {
+            Weight::Embedding => Some(Shape::matrix(v, c)),
+            Weight::FinalNorm => (self.norm == Norm::PreRms).then(|| Shape::vector(c)),
+            Weight::HeadWeight => Some(Shape::matrix(self.num_labels, c)),
+            Weight::HeadBias => Some(Shape::vector(self.num_labels)),
+            Weight::Layer(i, w) => {
+                let i = usize::from(i);
+                if i >= self.num_hidden_layers {
+                    return None;
+                }
+                let k = self.kernel_sizes.get(i);
+                match w {
+                    L::In | L::Gate => conv.then(|| Shape::matrix(c, c)),
+                    L::Out => Some(Shape::matrix(c, c)),
+                    L::Query | L::Key | L::Value => (!conv).then(|| Shape::matrix(c, c)),
+                    L::Kernel => match self.mixer {
+                        Mixer::Light => Some(Shape::matrix(self.kernel_heads, k)),
+                        Mixer::Dilated => Some(Shape::matrix(c, k)),
+                        Mixer::Dynamic | Mixer::Attention => None,
+                    },
+                    L::KernelProjection => {
+                        (self.mixer == Mixer::Dynamic).then(|| Shape::matrix(self.kernel_heads * k, c))
+                    }
+                    L::RelativeBias => (!conv && i == 0)
+                        .then(|| Shape::matrix(self.relative_attention_num_buckets, self.num_attention_heads)),
+                    L::MixerNorm | L::FfnNorm => Some(Shape::vector(c)),
+                    L::MixerNormBias | L::FfnNormBias => (self.norm == Norm::PostLayer).then(|| Shape::vector(c)),
+                    L::Up => Some(Shape::matrix(ff, c)),
+                    L::Down => Some(Shape::matrix(c, ff)),
+                }
+            }
+        }
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.weights().filter_map(|w| self.shape(w)).map(|s| s.len()).sum()
+    }
+}
+
+/// What a weight is for, which decides how it is quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Rows looked up by token id: int8, one scale a row.
+    Embedding,
+    /// A matrix `[out, in]` multiplied with activations: int8, one scale an output channel.
+    Linear,
+    /// Convolution taps: f32, softmax folded at export (light).
+    Kernel,
+    /// Gain or shift of a norm: f32.
+    Norm,
+    /// Added to the scores: f32.
+    Bias,
+    /// T5's relative position bias: f32.
+    RelativeBias,
+}
+
+/// One weight inside a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerWeight {
+    /// W_I, `[C, C]` (conv).
+    In,
+    /// W_S, the gate, `[C, C]` (conv).
+    Gate,
+    /// Taps before the softmax `[H, K]` (light) or as they are `[C, K]` (dilated).
+    Kernel,
+    /// Computes the taps: row `h·K + j` gives tap `j` of head `h`, `[H·K, C]` (dynamic).
+    KernelProjection,
+    /// Queries, `[C, C]` (attention). Head `h` has rows `h·C/heads..(h+1)·C/heads`.
+    Query,
+    /// Keys, `[C, C]` (attention).
+    Key,
+    /// Values, `[C, C]` (attention).
+    Value,
+    /// T5's relative position bias `[buckets, heads]`, in layer 0, used by all layers (attention).
+    RelativeBias,
+    /// W_O, `[C, C]`.
+    Out,
+    /// Gain of the mixer's norm, `[C]`.
+    MixerNorm,
+    /// Shift of the mixer's norm, `[C]` (post_layer).
+    MixerNormBias,
+    /// First matrix of the feed-forward network, `[FF, C]`.
+    Up,
+    /// Second matrix of the feed-forward network, `[C, FF]`.
+    Down,
+    /// Gain of the feed-forward network's norm, `[C]`.
+    FfnNorm,
+    /// Shift of the feed-forward network's norm, `[C]` (post_layer).
+    FfnNormBias,
+}
+
+impl LayerWeight {
+    /// All of them, in the order of the forward pass.
+    pub const ALL: [LayerWeight; 15] = [
+        LayerWeight::In,
+        LayerWeight::Gate,
+        LayerWeight::Kernel,
+        LayerWeight::KernelProjection,
+        LayerWeight::Query,
+        LayerWeight::Key,
+        LayerWeight::Value,
+        LayerWeight::RelativeBias,
+        LayerWeight::Out,
+        LayerWeight::MixerNorm,
+        LayerWeight::MixerNormBias,
+        LayerWeight::Up,
+        LayerWeight::Down,
+        LayerWeight::FfnNorm,
+        LayerWeight::FfnNormBias,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            LayerWeight::In => "mixer.in_proj.weight",
+            LayerWeight::Gate => "mixer.gate_proj.weight",
+            LayerWeight::Kernel => "mixer.kernel",
+            LayerWeight::KernelProjection => "mixer.kernel_proj.weight",
+            LayerWeight::Query => "mixer.q_proj.weight",
+            LayerWeight::Key => "mixer.k_proj.weight",
+            LayerWeight::Value => "mixer.v_proj.weight",
+            LayerWeight::RelativeBias => "mixer.relative_bias.weight",
+            LayerWeight::Out => "mixer.out_proj.weight",
+            LayerWeight::MixerNorm => "mixer_norm.weight",
+            LayerWeight::MixerNormBias => "mixer_norm.bias",
+            LayerWeight::Up => "ffn.up.weight",
+            LayerWeight::Down => "ffn.down.weight",
+            LayerWeight::FfnNorm => "ffn_norm.weight",
+            LayerWeight::FfnNormBias => "ffn_norm.bias",
+        }
+    }
+}
+
+/// One weight of a model. `Display` gives its name in `model.safetensors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Weight {
+    /// Token embedding, `[V, C]`.
+    Embedding,
+    /// A weight of a layer.
+    Layer(u16, LayerWeight),
+    /// Gain of the norm after the last layer, `[C]` (pre_rms).
+    FinalNorm,
+    /// The classifier, `[num_labels, C]`.
+    HeadWeight,
+    /// The classifier's bias, `[num_labels]`.
+    HeadBias,
+}
+
+impl Weight {
+    /// What the weight is for.
+    pub const fn role(self) -> Role {
+        use LayerWeight as L;
+        match self {
+            Weight::Embedding => Role::Embedding,
+            Weight::FinalNorm => Role::Norm,
+            Weight::HeadWeight => Role::Linear,
+            Weight::HeadBias => Role::Bias,
+            Weight::Layer(_, w) => match w {
+                L::In | L::Gate | L::KernelProjection | L::Query | L::Key | L::Value | L::Out | L::Up | L::Down => {
+                    Role::Linear
+                }
+                L::Kernel => Role::Kernel,
+                L::RelativeBias => Role::RelativeBias,
+                L::MixerNorm | L::MixerNormBias | L::FfnNorm | L::FfnNormBias => Role::Norm,
+            },
+        }
+    }
+
+    /// Whether the weight belongs to the encoder, so that another task can start from it.
+    pub const fn is_encoder(self) -> bool {
+        !matches!(self, Weight::HeadWeight | Weight::HeadBias)
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Weight::Embedding => f.write_str("embed.weight"),
+            Weight::Layer(i, w) => write!(f, "layers.{i}.{}", w.name()),
+            Weight::FinalNorm => f.write_str("final_norm.weight"),
+            Weight::HeadWeight => f.write_str("head.weight"),
+            Weight::HeadBias => f.write_str("head.bias"),
+        }
+    }
+}
+
+/// The shape of a weight: a vector or a matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    dims: [usize; 2],
+    rank: u8,
+}
+
+impl Shape {
+    const fn vector(n: usize) -> Self {
+        Shape { dims: [n, 1], rank: 1 }
+    }
+
+    const fn matrix(rows: usize, columns: usize) -> Self {
+        Shape { dims: [rows, columns], rank: 2 }
+    }
+
+    /// The dimensions, one or two.
+    pub fn dims(&self) -> &[usize] {
+        self.dims.get(..usize::from(self.rank)).unwrap_or(&[])
+    }
+
+    /// Number of elements.
+    pub const fn len(&self) -> usize {
+        self.dims[0] * self.dims[1]
+    }
+
+    /// Whether there are no elements.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dims().fmt(f)
+    }
+}
+
+/// T5's bucket of a relative position, bidirectional (`T5Attention._relative_position_bucket`).
+///
+/// `distance` is key position minus query position. Half of the buckets serve positive distances; in each half the
+/// first half holds exact distances, the rest grows logarithmically up to `max_distance`. Needs the logarithm, which `core`
+/// lacks: engines without `std` store the bias by distance.
+#[cfg(feature = "std")]
+pub fn relative_bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
+    let half = buckets / 2;
+    let base = if distance > 0 { half } else { 0 };
+    let n = distance.unsigned_abs() as usize;
+    let exact = half / 2;
+    if n < exact {
+        return base + n;
+    }
+    let log = (n as f32 / exact as f32).ln() / ((max_distance as f64 / exact as f64).ln() as f32);
+    let large = exact + (log * (half - exact) as f32) as usize;
+    base + large.min(half - 1)
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for PerLayer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.as_slice())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for PerLayer {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum OneOrMany {
+            One(u16),
+            Many(std::vec::Vec<u16>),
+        }
+        match OneOrMany::deserialize(deserializer)? {
+            OneOrMany::One(v) => Ok(PerLayer::repeat(v, 1)),
+            OneOrMany::Many(v) => PerLayer::from_slice(&v)
+                .ok_or_else(|| serde::de::Error::custom("more than 48 values in a per-layer list")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{format, string::String, vec::Vec};
+
+    fn light() -> Config {
+        Config {
+            format_version: FORMAT_VERSION,
+            mixer: Mixer::Light,
+            compat: Compat::Paper,
+            norm: Norm::PostLayer,
+            pooling: Pooling::Mean,
+            vocab_size: 100,
+            hidden_size: 8,
+            num_hidden_layers: 2,
+            intermediate_size: 16,
+            kernel_heads: 2,
+            kernel_sizes: PerLayer::repeat(7, 2),
+            kernel_offsets: PerLayer::EMPTY,
+            dilations: PerLayer::EMPTY,
+            num_attention_heads: 0,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            num_labels: 3,
+        }
+    }
+
+    #[test]
+    fn the_paper_centres_the_kernel_with_the_ceiling() {
+        assert_eq!([1, 3, 4, 7, 31].map(paper_offset), [0, 1, 2, 3, 15]);
+    }
+
+    #[test]
+    fn the_papers_dilated_list_has_the_receptive_field_of_the_reference() {
+        let widths = [4, 4, 7, 7, 15, 15, 15, 15, 15, 31, 31, 31];
+        let mut c = Config { mixer: Mixer::Dilated, num_hidden_layers: 12, ..light() };
+        c.kernel_sizes = PerLayer::from_slice(&widths).unwrap();
+        let c = c.resolve();
+        c.validate().unwrap();
+        assert_eq!((c.receptive_field(), c.look_ahead()), (Some(179), Some(88)));
+    }
+
+    #[test]
+    fn weights_have_names_and_shapes() {
+        let c = light().resolve();
+        c.validate().unwrap();
+        let names: Vec<String> = c.weights().take(5).map(|w| format!("{w} {:?}", c.shape(w).unwrap())).collect();
+        assert_eq!(
+            names,
+            [
+                "embed.weight [100, 8]",
+                "layers.0.mixer.in_proj.weight [8, 8]",
+                "layers.0.mixer.gate_proj.weight [8, 8]",
+                "layers.0.mixer.kernel [2, 7]",
+                "layers.0.mixer.out_proj.weight [8, 8]"
+            ]
+        );
+        assert_eq!(c.parameters(), 800 + 2 * (3 * 64 + 14 + 32 + 256) + 27);
+    }
+
+    #[test]
+    fn every_impossible_configuration_is_refused() {
+        let ok = light().resolve();
+        let bad = [
+            Config { hidden_size: 9, ..ok.clone() },
+            Config { hidden_size: 0, ..ok.clone() },
+            Config { num_hidden_layers: 3, ..ok.clone() },
+            Config { num_hidden_layers: 49, ..ok.clone() },
+            Config { kernel_heads: 0, ..ok.clone() },
+            Config { dilations: PerLayer::repeat(2, 2), ..ok.clone() },
+            Config { kernel_offsets: PerLayer::repeat(7, 2), ..ok.clone() },
+            Config { format_version: 2, ..ok.clone() },
+            Config { mixer: Mixer::Attention, num_attention_heads: 2, ..ok.clone() },
+            Config { mixer: Mixer::Attention, norm: Norm::PreRms, num_attention_heads: 3, ..ok.clone() },
+            Config { num_labels: 1, ..ok },
+        ];
+        for c in bad {
+            assert!(c.validate().is_err(), "{c:?}");
+        }
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn relative_buckets_are_those_of_transformers() {
+        // transformers 4.x T5Attention._relative_position_bucket, bidirectional, 32 buckets, distance 128.
+        let got: Vec<usize> = [-200, -128, -127, -64, -20, -8, -7, -1, 0, 1, 7, 8, 15, 16, 64, 200]
+            .map(|d| relative_bucket(d, 32, 128))
+            .into();
+        assert_eq!(got, [15, 15, 15, 14, 10, 8, 7, 1, 0, 17, 23, 24, 25, 26, 30, 31]);
+    }
+}
