@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 use std::{
     boxed::Box,
     collections::{BTreeSet, HashMap},
-    fmt,
-    format,
+    fmt, format,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -94,7 +93,8 @@ impl Dataset {
     ///
     /// `names`: the class names of a model, which labels must then be among. Without them they come from the
     /// `MANIFEST.json` beside the file (`classes` for the field `label`, `{field}_classes` for another, such as
-    /// `fine_classes`), else from the labels themselves: names sorted, or `0..=max` for integers.
+    /// `fine_classes`), else from the labels themselves: names sorted, or `0..=max` for integers. Where there is a manifest,
+    /// an integer means the manifest's class of that index, and is looked up in `names` by its name.
     ///
     /// # Errors
     /// An unreadable file, a malformed row, a missing field, a label that is not among the names, no rows at all. A
@@ -115,23 +115,32 @@ impl Dataset {
         if texts.is_empty() {
             return Err(whole("holds no rows".to_string()));
         }
-        let names = match names {
-            Some(names) => names.to_vec(),
-            None => match manifest_names(path, label_field)? {
-                Some(names) => names,
-                None => names_in(&raw).map_err(whole)?,
-            },
+        let listed = manifest_names(path, label_field)?;
+        let names = match (names, &listed) {
+            (Some(names), _) => names.to_vec(),
+            (None, Some(listed)) => listed.clone(),
+            (None, None) => names_in(&raw).map_err(whole)?,
         };
         let index: HashMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
+        // The file's integers count the manifest's classes, which a model may have in another order or not at all.
+        let numbered = |n: usize| match &listed {
+            Some(listed) => index.get(listed.get(n)?.as_str()).copied(),
+            None => (n < names.len()).then_some(n),
+        };
         let labels = raw
             .iter()
             .map(|(row, value)| {
-                class(value, &index, names.len()).ok_or_else(|| {
-                    let what = format!(
-                        "label {value} is neither one of the {} class names nor an index below {}",
-                        names.len(),
-                        names.len()
-                    );
+                class(value, &index, numbered).ok_or_else(|| {
+                    let what = match &listed {
+                        Some(_) => {
+                            format!("label {value}, counted as in {MANIFEST}, is none of the {} classes", names.len())
+                        }
+                        None => format!(
+                            "label {value} is neither one of the {} class names nor an index below {}",
+                            names.len(),
+                            names.len()
+                        ),
+                    };
                     DataError::Row { path: path.to_path_buf(), row: *row, what }
                 })
             })
@@ -144,12 +153,11 @@ impl Dataset {
 ///
 /// # Errors
 /// When the file cannot be opened; the iterator yields an error for a malformed row.
-pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>>, DataError> {
+pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
     Ok(rows(path, None)?.map(|row| row.map(|row| row.text)))
 }
 
-fn class(value: &Value, index: &HashMap<&str, usize>, classes: usize) -> Option<usize> {
-    let number = |n: usize| (n < classes).then_some(n);
+fn class(value: &Value, index: &HashMap<&str, usize>, number: impl Fn(usize) -> Option<usize>) -> Option<usize> {
     match value {
         Value::Number(n) => number(usize::try_from(n.as_u64()?).ok()?),
         // A name wins over a number, for classes that are called "1" and "2".
@@ -289,8 +297,7 @@ fn separated(path: PathBuf, reader: Box<dyn BufRead>, by: u8, field: Option<Stri
     let label = field.as_deref().and_then(column);
     let rows = reader.into_records().enumerate().map(move |(i, record)| {
         let number = i + 2;
-        let record =
-            record.map_err(|e| DataError::Row { path: path.clone(), row: number, what: e.to_string() })?;
+        let record = record.map_err(|e| DataError::Row { path: path.clone(), row: number, what: e.to_string() })?;
         Ok(Row {
             number,
             text: record.get(text).unwrap_or_default().to_string(),
@@ -342,6 +349,18 @@ mod tests {
         assert_eq!(Dataset::read(&path, "fine", None).unwrap().names, ["x", "y", "z"]);
         let model = ["bird", "cat", "dog"].map(String::from);
         assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [2, 1]);
+    }
+
+    #[test]
+    fn an_integer_means_the_manifests_class_whatever_the_models_order() {
+        let (dir, path) = written("d.jsonl", b"{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\",\"label\":1}\n");
+        let model = ["bird", "cat", "dog"].map(String::from);
+        assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [0, 1]);
+        fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","cat"]}"#).unwrap();
+        assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [2, 1]);
+        fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","fish"]}"#).unwrap();
+        let error = Dataset::read(&path, "label", Some(&model)).unwrap_err().to_string();
+        assert!(error.contains("row 2: label 1, counted as in MANIFEST.json, is none of the 3"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,33 @@
 //! Kinglet's runtime: text in, label out.
+//!
+//! Runs the convolutional text classifiers that `kinglet-train` trains and `kinglet-export` exports. Without features the
+//! crate is `no_std`, never allocates and has no dependency; it then holds what a device needs of the model's contract:
+//! [`spec`], [`tokenizer`], [`quant`] and the trait [`engine::Engine`].
+//!
+//! # Features
+//!
+//! Each contains the one before it.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables |
+//! | `std` | `files` (atomic writes), `metrics`, T5's position buckets |
+//! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
+//! | `tract` | `engine::tract` (exported ONNX models) and `classifier` (text to labels) with the built-in model |
+//! | `cli` (default) | the program `kinglet` |
+//!
+//! # Example
+//!
+//! The int8 rule of the project, as a device uses it:
+//!
+//! ```
+//! let mut q = [0; 3];
+//! let scale = kinglet::quant::quantise(&[0.5, -1.0, 0.25], &mut q);
+//! assert_eq!(q, [64, -127, 32]);
+//! assert_eq!(scale, 1.0 / 127.0);
+//! ```
+//!
+//! With the feature `tract`, a text is classified in three lines: see the example in `classifier`.
 #![no_std]
 
 #[cfg(feature = "alloc")]
@@ -6,11 +35,15 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+#[cfg(feature = "tract")]
+pub mod classifier;
 #[cfg(feature = "serde")]
 pub mod dataset;
+pub mod engine;
 #[cfg(feature = "std")]
 pub mod files;
 #[cfg(feature = "std")]
 pub mod metrics;
 pub mod quant;
 pub mod spec;
+pub mod tokenizer;

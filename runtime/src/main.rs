@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! `kinglet`: text in, label out.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

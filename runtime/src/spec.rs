@@ -49,6 +49,8 @@ pub mod files {
     pub const CONFIG: &str = "config.json";
     /// Tokenizer for Hugging Face `tokenizers`.
     pub const TOKENIZER: &str = "tokenizer.json";
+    /// How `transformers.AutoTokenizer` loads [`TOKENIZER`].
+    pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
     /// Tokenizer as the flat table that devices read.
     pub const TOKENIZER_TABLE: &str = "tokenizer.bin";
     /// Weights.
@@ -79,6 +81,8 @@ pub mod metadata {
     pub const CONFIG: &str = "kinglet.config";
     /// SHA-256 of the checkpoint's `config.json`, in hex.
     pub const CONFIG_SHA256: &str = "kinglet.config_sha256";
+    /// SHA-256 of the encoded graph, in hex: a damaged graph is refused before an engine sees it.
+    pub const GRAPH_SHA256: &str = "kinglet.graph_sha256";
     /// Label names as a JSON array.
     pub const LABELS: &str = "kinglet.labels";
     /// The flat tokenizer table in base64 (standard alphabet, padded).
@@ -345,7 +349,10 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             ConfigError::FormatVersion { expected, got } => {
-                write!(f, "format_version is {got}, this version of Kinglet reads {expected}; use the Kinglet that wrote it")
+                write!(
+                    f,
+                    "format_version is {got}, this version of Kinglet reads {expected}; use the Kinglet that wrote it"
+                )
             }
             ConfigError::Field { field, got, expected } => write!(f, "{field} is {got}, must be {expected}"),
             ConfigError::LayerCount { field, got, layers } => {
@@ -485,8 +492,8 @@ impl Config {
 
     /// All weights of the model in the order of the forward pass. Does not allocate.
     pub fn weights(&self) -> impl Iterator<Item = Weight> + '_ {
-        let layers = (0..self.num_hidden_layers as u16)
-            .flat_map(|i| LayerWeight::ALL.iter().map(move |&w| Weight::Layer(i, w)));
+        let layers =
+            (0..self.num_hidden_layers as u16).flat_map(|i| LayerWeight::ALL.iter().map(move |&w| Weight::Layer(i, w)));
         core::iter::once(Weight::Embedding)
             .chain(layers)
             .chain([Weight::FinalNorm, Weight::HeadWeight, Weight::HeadBias])

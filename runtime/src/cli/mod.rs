@@ -1,0 +1,118 @@
+//! The program's commands, its exit codes and how it says that something went wrong.
+//!
+//! Exit codes: 0 done, 1 some input lines could not be classified, 2 could not run. A closed pipe (`| head`) is no error.
+
+mod classify;
+mod eval;
+mod info;
+mod input;
+
+use std::any::Any;
+use std::io::{self, IsTerminal, Write};
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use kinglet::classifier;
+use kinglet::engine::tract::{TRACT_VERSION, TractModel};
+
+/// Classifies text with small convolutional models, without network or Python.
+///
+/// The program carries a model of 150 everyday requests, so `kinglet classify "wake me at seven tomorrow"` works at once.
+/// Other models are made with kinglet-train and kinglet-export.
+///
+/// Exit codes: 0 done, 1 some lines could not be classified, 2 could not run.
+#[derive(Parser)]
+#[command(name = "kinglet", version, infer_subcommands = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Classify(classify::Args),
+    Eval(eval::Args),
+    Info(info::Args),
+}
+
+/// How a command that could run ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All was done: exit code 0.
+    Done,
+    /// Some input had no answer and was reported: exit code 1.
+    Partly,
+}
+
+/// Runs the command that was typed and gives the program's exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The engine turns panics of its backend into errors; without this the hook would print them first.
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        panic::set_hook(Box::new(|_| {}));
+    }
+    let result = panic::catch_unwind(|| match cli.command {
+        Command::Classify(args) => classify::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Info(args) => info::run(args),
+    });
+    match result {
+        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Partly)) => ExitCode::from(1),
+        Ok(Err(e)) => {
+            // Whatever is read fails with words around it, so a bare error is of writing.
+            let of_writing = e.downcast_ref::<io::Error>().filter(|_| e.chain().count() == 1).map(io::Error::kind);
+            let e = match of_writing {
+                Some(io::ErrorKind::BrokenPipe) => return ExitCode::SUCCESS,
+                Some(_) => e.context("cannot write to stdout"),
+                None => e,
+            };
+            report(&format!("error: {e:#}"));
+            ExitCode::from(2)
+        }
+        Err(payload) => {
+            let words = words(payload.as_ref());
+            report(&format!("error: a bug in kinglet: {words}; run again with RUST_BACKTRACE=1 and report it"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes a line to stderr. A stderr that is closed changes nothing.
+fn report(message: &str) {
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// Whether stderr is looked at by a person, so that progress is worth showing.
+fn shows_progress() -> bool {
+    io::stderr().is_terminal()
+}
+
+fn words(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
+}
+
+/// Where a model comes from.
+#[derive(clap::Args)]
+struct ModelArg {
+    /// Model: a .onnx file, or a directory with model.int8.onnx or model.onnx (int8 first) [default: the built-in one]
+    #[arg(short, long, value_name = "DIR|FILE")]
+    model: Option<PathBuf>,
+}
+
+/// Reads the model at `path`, or the built-in one.
+fn open_model(path: Option<&Path>) -> Result<TractModel> {
+    Ok(match path {
+        Some(path) => classifier::open(path)?,
+        None => classifier::builtin()?,
+    })
+}
+
+/// The engine's name and version, as reports give it.
+fn engine_name() -> String {
+    format!("tract {TRACT_VERSION}")
+}

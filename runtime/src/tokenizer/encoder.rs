@@ -1,0 +1,174 @@
+//! The streaming encoder.
+
+use super::{CHUNK_CHARS, END, FIRST_BYTE, METASPACE, Table, UNKNOWN, UNKNOWN_COST, utf8};
+
+/// The best segmentation that ends at a character of the chunk.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// Sum of the scores.
+    score: i32,
+    /// Id of the last token, [`UNKNOWN`] for a character of bytes.
+    id: u32,
+    /// Where the last token begins, in characters.
+    from: u8,
+    /// Where the next token of the chosen segmentation ends, in characters.
+    next: u8,
+    /// Whether any segmentation ends here.
+    reached: bool,
+}
+
+const START: Node = Node { score: 0, id: UNKNOWN, from: 0, next: 0, reached: false };
+
+// Positions in a chunk are kept in bytes.
+const _: () = assert!(CHUNK_CHARS < 256);
+
+/// Encodes a text that comes in parts, cut anywhere, even within a character: the ids are those of the whole.
+///
+/// Holds one chunk of a word, about 1.2 KiB, for a text of any length. Allocates nothing and never fails.
+#[derive(Clone, Debug)]
+pub struct Encoder<'a> {
+    table: Table<'a>,
+    utf8: utf8::Decoder,
+    chunk: Chunk,
+}
+
+#[derive(Clone, Debug)]
+struct Chunk {
+    /// UTF-8 of the chunk.
+    text: [u8; 4 * CHUNK_CHARS],
+    /// Where each character begins in `text`, and where the last ends.
+    begins: [u16; CHUNK_CHARS + 1],
+    /// Number of characters.
+    chars: usize,
+    /// Whether the word has begun, maybe in a chunk before.
+    in_word: bool,
+    nodes: [Node; CHUNK_CHARS + 1],
+}
+
+impl<'a> Encoder<'a> {
+    /// An encoder at the beginning of a text.
+    pub const fn new(table: Table<'a>) -> Self {
+        let chunk = Chunk {
+            text: [0; 4 * CHUNK_CHARS],
+            begins: [0; CHUNK_CHARS + 1],
+            chars: 0,
+            in_word: false,
+            nodes: [START; CHUNK_CHARS + 1],
+        };
+        Encoder { table, utf8: utf8::Decoder::new(), chunk }
+    }
+
+    /// Takes the next bytes of the text and gives `sink` the ids that are certain by now.
+    pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(u32)) {
+        let Encoder { table, utf8, chunk } = self;
+        for &byte in bytes {
+            utf8.push(byte, |c| chunk.take(table, c, sink));
+        }
+    }
+
+    /// Ends the text: gives `sink` the remaining ids and [`END`]. The encoder is then at the beginning of the next text.
+    pub fn finish(&mut self, sink: &mut impl FnMut(u32)) {
+        let Encoder { table, utf8, chunk } = self;
+        utf8.finish(|c| chunk.take(table, c, sink));
+        chunk.end_word(table, sink);
+        sink(END);
+    }
+}
+
+impl Chunk {
+    #[inline]
+    fn take(&mut self, table: &Table<'_>, c: char, sink: &mut impl FnMut(u32)) {
+        if c.is_ascii() {
+            let c = if table.lowercase() { c.to_ascii_lowercase() } else { c };
+            self.take_normalised(table, c, sink);
+        } else if table.lowercase() {
+            c.to_lowercase().for_each(|c| self.take_normalised(table, c, sink));
+        } else {
+            self.take_normalised(table, c, sink);
+        }
+    }
+
+    #[inline]
+    fn take_normalised(&mut self, table: &Table<'_>, c: char, sink: &mut impl FnMut(u32)) {
+        if c.is_whitespace() {
+            self.end_word(table, sink);
+            return;
+        }
+        if !self.in_word {
+            self.in_word = true;
+            if c != METASPACE {
+                self.append(METASPACE);
+            }
+        }
+        self.append(c);
+        if self.chars == CHUNK_CHARS {
+            self.encode(table, sink);
+        }
+    }
+
+    /// Adds a character; the chunk has room, as a full one is encoded at once.
+    #[inline]
+    fn append(&mut self, c: char) {
+        let begin = usize::from(self.begins[self.chars]);
+        let end = begin + c.len_utf8();
+        if let Some(room) = self.text.get_mut(begin..end) {
+            c.encode_utf8(room);
+            self.chars += 1;
+            self.begins[self.chars] = end as u16;
+        }
+    }
+
+    fn end_word(&mut self, table: &Table<'_>, sink: &mut impl FnMut(u32)) {
+        self.encode(table, sink);
+        self.in_word = false;
+    }
+
+    /// Gives the ids of the chunk and empties it.
+    fn encode(&mut self, table: &Table<'_>, sink: &mut impl FnMut(u32)) {
+        let n = core::mem::take(&mut self.chars);
+        let Chunk { text, begins, nodes, .. } = self;
+        let end = usize::from(begins[n]);
+        nodes[..=n].fill(START);
+        for i in 0..n {
+            // Every character is reached: by a piece of one character or by its bytes.
+            let here = nodes[i].score;
+            let begin = usize::from(begins[i]);
+            let mut reach = |to: usize, id: u32, score: i32| {
+                let node = &mut nodes[to];
+                if !node.reached || score > node.score {
+                    *node = Node { score, id, from: i as u8, next: 0, reached: true };
+                }
+            };
+            let mut to = i;
+            let mut alone = false;
+            table.prefixes(text.get(begin..end).unwrap_or(&[]), |len, id, score| {
+                // Text and piece are UTF-8, so the piece ends where a character ends.
+                while to < n && usize::from(begins[to]) < begin + len {
+                    to += 1;
+                }
+                alone |= to == i + 1;
+                reach(to, id, here + score);
+            });
+            if !alone {
+                reach(i + 1, UNKNOWN, here - UNKNOWN_COST);
+            }
+        }
+        let mut at = n;
+        while at > 0 {
+            let from = usize::from(nodes[at].from);
+            nodes[from].next = at as u8;
+            at = from;
+        }
+        while at < n {
+            let to = usize::from(nodes[at].next);
+            match nodes[to].id {
+                UNKNOWN => {
+                    let bytes = usize::from(begins[at])..usize::from(begins[to]);
+                    text.get(bytes).unwrap_or(&[]).iter().for_each(|&b| sink(FIRST_BYTE + u32::from(b)));
+                }
+                id => sink(id),
+            }
+            at = to;
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The vocabulary as one flat table of bytes.
+
+use super::{FIRST_BYTE, FIRST_PIECE, METASPACE, Token};
+use core::{fmt, str};
+
+const MAGIC: [u8; 4] = *b"KTOK";
+const VERSION: u32 = 1;
+const LOWERCASE: u32 = 1;
+const HEADER: usize = 20;
+const INDEX: usize = 257;
+const MAX_PIECES: usize = 1 << 20;
+const MAX_PIECE_BYTES: usize = 256;
+
+/// A vocabulary, read in place from borrowed bytes, which need no alignment.
+///
+/// # Format
+/// Little endian; each field begins at a multiple of 4 bytes. `N` is the number of pieces, `S` the bytes of all of them.
+///
+/// | bytes | field |
+/// |---|---|
+/// | 4 | magic `KTOK` |
+/// | 4 | version, u32: 1 |
+/// | 4 | flags, u32: bit 0 lower-cases the text, the others are 0 |
+/// | 4 | `N`, u32, at most 1,048,576 |
+/// | 4 | `S`, u32 |
+/// | 257 · 4 | index, u32: entry `b` is the first piece whose first byte is `b` or more; entry 256 is `N` |
+/// | (N + 1) · 4 | offsets, u32: piece `i` is bytes `offsets[i]` to `offsets[i + 1]` of the text |
+/// | N · 2 | scores, i16, in units of [`super::SCORE_UNIT`] |
+/// | 0 or 2 | zero, up to a multiple of 4 |
+/// | S | text: the pieces, UTF-8, each of 1 to 256 bytes, strictly ascending by their bytes |
+///
+/// Piece `i` has id [`FIRST_PIECE`] + `i`. All of `!` to `~` (without `A` to `Z` where the text is lower-cased) and
+/// [`METASPACE`] are pieces; `<pad>`, `</s>`, `<unk>` and `<0x00>` to `<0xFF>` are not. This is what makes the table equal to
+/// `tokenizer.json`, where those names are vocabulary too but cost more than any spelling of theirs.
+///
+/// 16 bits are enough: scores are logarithms of probabilities, and −32 is e⁻³². A chunk has at most
+/// [`super::CHUNK_CHARS`] tokens, each between −[`super::UNKNOWN_COST`] and 32,767, so sums stay within 2²⁷ and `i32` never overflows.
+#[derive(Clone, Copy)]
+pub struct Table<'a> {
+    bytes: &'a [u8],
+    lowercase: bool,
+    index: &'a [[u8; 4]],
+    offsets: &'a [[u8; 4]],
+    scores: &'a [[u8; 2]],
+    text: &'a [u8],
+}
+
+const _: () = assert!(super::CHUNK_CHARS as i64 * super::UNKNOWN_COST as i64 <= 1 << 27);
+const _: () = assert!(super::CHUNK_CHARS as i64 * (i16::MAX as i64) <= 1 << 27);
+
+/// Why bytes are no table, or pieces make none. `piece` counts from 0.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableError {
+    /// The bytes end too early or too late for the numbers in their header.
+    Length {
+        /// Bytes that the header asks for, or the header's own.
+        need: usize,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// The first four bytes are not `KTOK`.
+    Magic {
+        /// The first four bytes.
+        got: [u8; 4],
+    },
+    /// Another version of the format.
+    Version {
+        /// The version that this crate reads.
+        expected: u32,
+        /// The version found.
+        got: u32,
+    },
+    /// Flags that this version does not define.
+    Flags {
+        /// The flags found.
+        got: u32,
+    },
+    /// More pieces than the format allows.
+    TooManyPieces {
+        /// The limit.
+        max: usize,
+        /// The number found.
+        got: usize,
+    },
+    /// A piece is empty, too long, or its offsets do not follow those of the piece before.
+    PieceLength {
+        /// The piece.
+        piece: usize,
+        /// Its begin in the text.
+        begin: usize,
+        /// Its end in the text.
+        end: usize,
+    },
+    /// A piece is not UTF-8.
+    NotUtf8 {
+        /// The piece.
+        piece: usize,
+    },
+    /// A piece is not greater than the one before.
+    NotSorted {
+        /// The piece.
+        piece: usize,
+    },
+    /// A piece is spelt as a special token or a byte token.
+    Reserved {
+        /// The piece.
+        piece: usize,
+    },
+    /// The index disagrees with the pieces.
+    Index {
+        /// The first byte whose entry is wrong, or 256.
+        byte: usize,
+        /// The entry that the pieces ask for.
+        expected: usize,
+        /// The entry found.
+        got: usize,
+    },
+    /// A character that must be a piece of its own is not.
+    MissingCharacter {
+        /// The character.
+        character: char,
+    },
+    /// The bytes between scores and text are not zero.
+    Padding,
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tokenizer table: ")?;
+        match *self {
+            TableError::Length { need, got } => write!(f, "{need} bytes needed, {got} found"),
+            TableError::Magic { got } => write!(f, "begins with {got:02x?}, not with \"KTOK\""),
+            TableError::Version { expected, got } => write!(f, "version {got}, this program reads version {expected}"),
+            TableError::Flags { got } => write!(f, "unknown flags {got:#x}"),
+            TableError::TooManyPieces { max, got } => write!(f, "{got} pieces, at most {max} are possible"),
+            TableError::PieceLength { piece, begin, end } => {
+                write!(f, "piece {piece} lies at {begin}..{end}; 1 to {MAX_PIECE_BYTES} bytes, in order, are possible")
+            }
+            TableError::NotUtf8 { piece } => write!(f, "piece {piece} is not UTF-8"),
+            TableError::NotSorted { piece } => write!(f, "piece {piece} is not greater than the piece before it"),
+            TableError::Reserved { piece } => write!(f, "piece {piece} is spelt as a special token"),
+            TableError::Index { byte, expected, got } => {
+                write!(f, "the index has {got} for byte {byte}, the pieces ask for {expected}")
+            }
+            TableError::MissingCharacter { character } => write!(f, "the character {character:?} is not a piece"),
+            TableError::Padding => f.write_str("the padding after the scores is not zero"),
+        }
+    }
+}
+
+impl core::error::Error for TableError {}
+
+impl fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("pieces", &self.scores.len()).field("lowercase", &self.lowercase).finish()
+    }
+}
+
+impl<'a> Table<'a> {
+    /// Reads a table from exactly its bytes and checks all of it.
+    ///
+    /// # Errors
+    /// Whatever is not as the format says.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, TableError> {
+        let short = |need: usize| TableError::Length { need, got: bytes.len() };
+        let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(short(HEADER))?;
+        let (words, _) = header.as_chunks::<4>();
+        let &[magic, version, flags, pieces, size] = words else { return Err(short(HEADER)) };
+        if magic != MAGIC {
+            return Err(TableError::Magic { got: magic });
+        }
+        let [version, flags, pieces, size] = [version, flags, pieces, size].map(u32::from_le_bytes);
+        if version != VERSION {
+            return Err(TableError::Version { expected: VERSION, got: version });
+        }
+        if flags & !LOWERCASE != 0 {
+            return Err(TableError::Flags { got: flags });
+        }
+        let (pieces, size) = (pieces as usize, size as usize);
+        if pieces > MAX_PIECES {
+            return Err(TableError::TooManyPieces { max: MAX_PIECES, got: pieces });
+        }
+        // At most 2^20 pieces: these products fit into 32 bits.
+        let (index, offsets, scores) = (INDEX * 4, (pieces + 1) * 4, pieces * 2);
+        let padding = scores % 4;
+        let need = (HEADER + index + offsets + scores + padding).checked_add(size).ok_or(short(usize::MAX))?;
+        if bytes.len() != need {
+            return Err(short(need));
+        }
+        let cut = |bytes: &'a [u8], at: usize| bytes.split_at_checked(at).ok_or(short(need));
+        let (index, rest) = cut(rest, index)?;
+        let (offsets, rest) = cut(rest, offsets)?;
+        let (scores, rest) = cut(rest, scores)?;
+        let (padding, text) = cut(rest, padding)?;
+        if padding.iter().any(|&b| b != 0) {
+            return Err(TableError::Padding);
+        }
+        let table = Table {
+            bytes,
+            lowercase: flags & LOWERCASE != 0,
+            index: index.as_chunks().0,
+            offsets: offsets.as_chunks().0,
+            scores: scores.as_chunks().0,
+            text,
+        };
+        table.check()?;
+        Ok(table)
+    }
+
+    fn check(&self) -> Result<(), TableError> {
+        let count = self.scores.len();
+        let mut before: &[u8] = &[];
+        // The next entry of the index to compare.
+        let mut entry = 0;
+        let check_index = |byte: usize, expected: usize| match self.index_at(byte) {
+            got if got == expected => Ok(()),
+            got => Err(TableError::Index { byte, expected, got }),
+        };
+        for piece in 0..count {
+            let (begin, end) = (self.offset(piece), self.offset(piece + 1));
+            let bytes = match self.text.get(begin..end) {
+                Some(bytes) if !bytes.is_empty() && bytes.len() <= MAX_PIECE_BYTES => bytes,
+                _ => return Err(TableError::PieceLength { piece, begin, end }),
+            };
+            if (piece == 0 && begin != 0) || (piece + 1 == count && end != self.text.len()) {
+                return Err(TableError::PieceLength { piece, begin, end });
+            }
+            if str::from_utf8(bytes).is_err() {
+                return Err(TableError::NotUtf8 { piece });
+            }
+            if bytes <= before {
+                return Err(TableError::NotSorted { piece });
+            }
+            if is_reserved(bytes) {
+                return Err(TableError::Reserved { piece });
+            }
+            let first = bytes.first().map_or(0, |&b| usize::from(b));
+            while entry <= first {
+                check_index(entry, piece)?;
+                entry += 1;
+            }
+            before = bytes;
+        }
+        while entry < INDEX {
+            check_index(entry, count)?;
+            entry += 1;
+        }
+        let missing = ('!'..='~')
+            .filter(|c| !(self.lowercase && c.is_ascii_uppercase()))
+            .chain([METASPACE])
+            .find(|c| self.find(c.encode_utf8(&mut [0; 4]).as_bytes()).is_none());
+        missing.map_or(Ok(()), |character| Err(TableError::MissingCharacter { character }))
+    }
+
+    /// Whether text is lower-cased first.
+    pub const fn lowercase(&self) -> bool {
+        self.lowercase
+    }
+
+    /// Number of ids, special and byte tokens included: ids are smaller than this.
+    pub const fn vocab_size(&self) -> usize {
+        FIRST_PIECE as usize + self.scores.len()
+    }
+
+    /// The bytes that the table was read from.
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// What an id stands for; `None` from [`Table::vocab_size`] on.
+    pub fn token(&self, id: u32) -> Option<Token<'a>> {
+        match id {
+            super::PAD => Some(Token::Pad),
+            super::END => Some(Token::End),
+            super::UNKNOWN => Some(Token::Unknown),
+            FIRST_BYTE..FIRST_PIECE => Some(Token::Byte((id - FIRST_BYTE) as u8)),
+            _ => {
+                let piece = usize::try_from(id - FIRST_PIECE).ok().filter(|&p| p < self.scores.len())?;
+                str::from_utf8(self.piece(piece)).ok().map(Token::Piece)
+            }
+        }
+    }
+
+    /// The score of a piece in units of [`super::SCORE_UNIT`]; `None` for other ids.
+    pub fn score(&self, id: u32) -> Option<i16> {
+        let piece = usize::try_from(id.checked_sub(FIRST_PIECE)?).ok()?;
+        self.scores.get(piece).map(|&s| i16::from_le_bytes(s))
+    }
+
+    /// Encodes a whole text: gives its ids to `sink`, [`super::END`] last. Invalid UTF-8 is replaced. Allocates nothing.
+    pub fn encode_with(&self, text: &[u8], sink: &mut impl FnMut(u32)) {
+        let mut encoder = super::Encoder::new(*self);
+        encoder.push(text, sink);
+        encoder.finish(sink);
+    }
+
+    /// Gives every piece that `text` begins with, shortest first, as (bytes, id, score).
+    ///
+    /// Narrows the sorted range of pieces that share a prefix with the text, byte by byte.
+    #[inline]
+    pub(super) fn prefixes(&self, text: &[u8], mut found: impl FnMut(usize, u32, i32)) {
+        let Some(&first) = text.first() else { return };
+        let (mut low, mut high) = (self.index_at(usize::from(first)), self.index_at(usize::from(first) + 1));
+        let mut depth = 1;
+        // Pieces low..high begin with text[..depth]; only the first of them can be no longer than that.
+        while low < high {
+            if self.offset(low + 1) - self.offset(low) == depth {
+                found(depth, FIRST_PIECE + low as u32, i32::from(self.score_at(low)));
+                low += 1;
+                if low == high {
+                    return;
+                }
+            }
+            let Some(&byte) = text.get(depth) else { return };
+            if self.byte_at(low, depth) != byte {
+                low = self.partition(low, high, |p| self.byte_at(p, depth) < byte);
+            }
+            if low < high && self.byte_at(high - 1, depth) != byte {
+                high = self.partition(low, high, |p| self.byte_at(p, depth) <= byte);
+            }
+            depth += 1;
+        }
+    }
+
+    /// The first of `low..high` for which `before` does not hold, or `high`.
+    #[inline]
+    fn partition(&self, mut low: usize, mut high: usize, before: impl Fn(usize) -> bool) -> usize {
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if before(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
+        let at = self.partition(0, self.scores.len(), |p| self.piece(p) < bytes);
+        (at < self.scores.len() && self.piece(at) == bytes).then_some(at)
+    }
+
+    fn piece(&self, piece: usize) -> &'a [u8] {
+        self.text.get(self.offset(piece)..self.offset(piece + 1)).unwrap_or(&[])
+    }
+
+    #[inline]
+    fn byte_at(&self, piece: usize, depth: usize) -> u8 {
+        self.text.get(self.offset(piece) + depth).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    fn offset(&self, piece: usize) -> usize {
+        self.offsets.get(piece).map_or(0, |&b| u32::from_le_bytes(b) as usize)
+    }
+
+    #[inline]
+    fn index_at(&self, byte: usize) -> usize {
+        self.index.get(byte).map_or(0, |&b| u32::from_le_bytes(b) as usize)
+    }
+
+    #[inline]
+    fn score_at(&self, piece: usize) -> i16 {
+        self.scores.get(piece).map_or(0, |&b| i16::from_le_bytes(b))
+    }
+}
+
+/// Whether a piece is spelt as a token that `tokenizer.json` has below [`FIRST_PIECE`].
+fn is_reserved(piece: &[u8]) -> bool {
+    let hex = |b: &u8| b.is_ascii_digit() || (b'A'..=b'F').contains(b);
+    match piece {
+        b"<pad>" | b"</s>" | b"<unk>" => true,
+        [b'<', b'0', b'x', high, low, b'>'] => hex(high) && hex(low),
+        _ => false,
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Table<'_> {
+    /// Makes the bytes of a table from pieces and their scores, in units of [`super::SCORE_UNIT`], sorted by the pieces' bytes.
+    ///
+    /// # Errors
+    /// As [`Table::new`], which reads the bytes back.
+    pub fn write<S: AsRef<str>>(pieces: &[(S, i16)], lowercase: bool) -> Result<alloc::vec::Vec<u8>, TableError> {
+        if pieces.len() > MAX_PIECES {
+            return Err(TableError::TooManyPieces { max: MAX_PIECES, got: pieces.len() });
+        }
+        let mut ends = alloc::vec![0u32];
+        let mut first = [0u32; INDEX];
+        let mut end = 0;
+        for (piece, (text, _)) in pieces.iter().enumerate() {
+            let bytes = text.as_ref().as_bytes();
+            let begin = end;
+            end += bytes.len();
+            let first_byte = match bytes.first() {
+                Some(&b) if bytes.len() <= MAX_PIECE_BYTES => usize::from(b),
+                _ => return Err(TableError::PieceLength { piece, begin, end }),
+            };
+            // Counts now, sums below.
+            first.iter_mut().skip(first_byte + 1).take(1).for_each(|n| *n += 1);
+            ends.push(end as u32);
+        }
+        let mut sum = 0;
+        for n in &mut first {
+            sum += *n;
+            *n = sum;
+        }
+        let mut out = alloc::vec::Vec::new();
+        out.extend(MAGIC);
+        for word in [VERSION, if lowercase { LOWERCASE } else { 0 }, pieces.len() as u32, end as u32] {
+            out.extend(word.to_le_bytes());
+        }
+        first.iter().chain(&ends).for_each(|word| out.extend(word.to_le_bytes()));
+        pieces.iter().for_each(|(_, score)| out.extend(score.to_le_bytes()));
+        out.resize(out.len().next_multiple_of(4), 0);
+        pieces.iter().for_each(|(text, _)| out.extend(text.as_ref().as_bytes()));
+        Table::new(&out)?;
+        Ok(out)
+    }
+
+    /// The ids of a text, [`super::END`] last. Invalid UTF-8 is replaced.
+    pub fn encode(&self, text: impl AsRef<[u8]>) -> alloc::vec::Vec<u32> {
+        let mut ids = alloc::vec::Vec::new();
+        self.encode_with(text.as_ref(), &mut |id| ids.push(id));
+        ids
+    }
+
+    /// The text of ids: words with one space between them, lower-cased if the table says so, otherwise as they were.
+    /// Special tokens give nothing; bytes that make no character give U+FFFD. `None` if an id is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Option<alloc::string::String> {
+        let mut bytes = alloc::vec::Vec::new();
+        for &id in ids {
+            match self.token(id)? {
+                Token::Pad | Token::End | Token::Unknown => {}
+                Token::Byte(byte) => bytes.push(byte),
+                Token::Piece(piece) => bytes.extend(piece.as_bytes()),
+            }
+        }
+        let text = alloc::string::String::from_utf8_lossy(&bytes).replace(METASPACE, " ");
+        Some(text.strip_prefix(' ').unwrap_or(&text).into())
+    }
+}

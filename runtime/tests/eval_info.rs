@@ -1,0 +1,110 @@
+//! `kinglet eval` and `kinglet info`, as scripts read them.
+#![cfg(feature = "cli")]
+
+mod fixture;
+
+use std::io::Write;
+
+use fixture::{Folder, run};
+use serde_json::{Value, json};
+
+fn object(out: &str) -> Value {
+    serde_json::from_str(out.trim_end()).expect("one JSON object")
+}
+
+/// animal: two right, one given as machine; machine: one right.
+const ROWS: [(&str, &str); 4] = [("cat", "animal"), ("dog", "animal"), ("a car", "animal"), ("train", "machine")];
+
+#[test]
+fn eval_counts_as_by_hand_on_every_kind_of_file() {
+    let folder = Folder::new();
+    let jsonl: String =
+        ROWS.iter().map(|(text, label)| format!("{}\n", json!({"text": text, "label": label}))).collect();
+    let by_index: String = ROWS
+        .iter()
+        .map(|(text, label)| format!("{}\n", json!({"text": text, "label": usize::from(*label == "machine")})))
+        .collect();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(jsonl.as_bytes()).unwrap();
+    let separated = |by: &str| {
+        let rows: String = ROWS.iter().map(|(text, label)| format!("{label}{by}{text}\n")).collect();
+        format!("label{by}text\n{rows}")
+    };
+    let files = [
+        folder.write("a.jsonl", &jsonl),
+        folder.write("b.jsonl", by_index),
+        folder.write("c.jsonl.gz", gz.finish().unwrap()),
+        folder.write("d.jsonl.zst", zstd::encode_all(jsonl.as_bytes(), 1).unwrap()),
+        folder.write("e.csv", separated(",")),
+        folder.write("f.tsv", separated("\t")),
+    ];
+    let model = folder.path().to_str().unwrap();
+    for file in files {
+        let out = run(&["eval", "--model", model, "--data", file.to_str().unwrap(), "--json"]).answers();
+        let got = object(&out);
+        assert_eq!((&got["rows"], &got["accuracy"]), (&json!(4), &json!(0.75)), "{}", file.display());
+        assert_eq!(got["labels"], json!(fixture::LABELS));
+        assert_eq!(got["confusion"], json!([[2, 1], [0, 1]]));
+        // animal: 2·2/(2·2 + 1) = 0.8; machine: 2·1/(2·1 + 1) = 2/3.
+        assert!((got["binary_f1"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-12, "{out}");
+        assert!((got["macro_f1"].as_f64().unwrap() - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12, "{out}");
+        assert!(got["rows_per_second"].as_f64().unwrap() > 0.0, "{out}");
+    }
+}
+
+#[test]
+fn eval_reports_for_people() {
+    let folder = Folder::new();
+    let file = folder.write("d.csv", "kind,text\nanimal,cat\nanimal,car\n");
+    let model = folder.path().to_str().unwrap();
+    let out =
+        run(&["eval", "--model", model, "--data", file.to_str().unwrap(), "--label-field", "kind", "--confusion"])
+            .answers();
+    assert!(out.contains("rows       2\naccuracy   0.5000\n"), "{out}");
+    assert!(out.contains("      1: animal > machine\n"), "{out}");
+    assert!(out.ends_with("true\\given\tanimal\tmachine\nanimal\t1\t1\nmachine\t0\t0\n"), "{out}");
+}
+
+#[test]
+fn info_gives_numbers_that_follow_from_the_model() {
+    let folder = Folder::new();
+    let config = fixture::config();
+    let file = folder.path().join("model.onnx");
+    let out = object(&run(&["info", "--json", folder.path().to_str().unwrap()]).answers());
+    assert_eq!(out["model"], file.to_str().unwrap());
+    assert_eq!(out["file_bytes"], std::fs::metadata(&file).unwrap().len());
+    assert_eq!((&out["precision"], &out["labels"]), (&json!("fp32"), &json!(2)));
+    assert_eq!(out["config"]["mixer"], "light");
+    assert_eq!((&out["receptive_field"], &out["look_ahead"]), (&json!(7), &json!(3)));
+    assert_eq!(out["parameters"], config.parameters());
+    let by_part: u64 = out["parameters_by_part"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(by_part, config.parameters() as u64);
+    // f32: embedding [V, 2]; head [2, 2] and bias [2]; two axes in i64.
+    let bytes = &out["tensor_bytes_by_part"];
+    assert_eq!(bytes["embedding"], config.vocab_size * 8);
+    assert_eq!((&bytes["head"], &bytes["graph constants"]), (&json!(24), &json!(16)));
+    assert_eq!(out["tokenizer_bytes"], fixture::tokenizer().len());
+    assert_eq!(out["memory"][0]["how"], "computed");
+}
+
+#[test]
+fn info_without_a_model_is_of_the_built_in_one() {
+    let out = object(&run(&["info", "--json"]).answers());
+    assert_eq!((&out["model"], &out["labels"]), (&json!("built in"), &json!(151)));
+    assert!(out["file_bytes"].as_u64().unwrap() <= 4 << 20, "{out}");
+    let text = run(&["info"]).answers();
+    for line in ["mixer", "receptive field", "embedding", "memory of the engine, computed"] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line} in {text}");
+    }
+}
+
+#[test]
+fn data_of_another_task_is_refused_although_its_labels_are_small_integers() {
+    let folder = Folder::new();
+    let data = folder.write("d.jsonl", "{\"text\":\"cat\",\"label\":0}\n");
+    folder.write("MANIFEST.json", "{\"classes\":[\"plant\",\"stone\"]}");
+    let arguments = ["eval", "--model", folder.path().to_str().unwrap(), "--data", data.to_str().unwrap()];
+    run(&arguments).fails_with(&["d.jsonl, row 1: label 0", "MANIFEST.json", "none of the 2 classes"]);
+    folder.write("MANIFEST.json", "{\"classes\":[\"machine\",\"animal\"]}");
+    assert!(run(&arguments).answers().contains("accuracy   0.0000"));
+}
