@@ -19,6 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec;
 use serde::{Deserialize, Serialize};
 
+use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimiserConfig, Schedule};
+
 /// A training configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,12 +51,16 @@ pub struct Train {
     pub lr: f64,
     /// What updates the weights. Default adafactor.
     pub optimiser: OptimiserName,
-    /// AdamW's decoupled weight decay, on matrices; 0 for Adafactor. Default 0.
+    /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,
-    /// How the learning rate changes. Default constant.
-    pub schedule: Schedule,
-    /// Steps in which the learning rate rises linearly from 0. Default 0.
+    /// How the learning rate goes on after the warm-up. Default constant, as the paper fine-tunes.
+    pub schedule: Decay,
+    /// Steps in which the learning rate rises in a straight line. Default 0.
     pub warmup_steps: u64,
+    /// First step of the inverse square root; 0 for the end of the warm-up. Default 0.
+    pub decay_after: u64,
+    /// What is left of the learning rate at the last step (linear, cosine). Default 0.
+    pub final_fraction: f64,
     /// Gradients are scaled down to this global norm; 0 for never. Default 1.
     pub clip_norm: f64,
     /// Probability that an activation is dropped. Default 0.1.
@@ -92,8 +98,10 @@ impl Default for Train {
             lr: 1e-3,
             optimiser: OptimiserName::Adafactor,
             weight_decay: 0.0,
-            schedule: Schedule::Constant,
+            schedule: Decay::Constant,
             warmup_steps: 0,
+            decay_after: 0,
+            final_fraction: 0.0,
             clip_norm: 1.0,
             dropout: 0.1,
             drop_connect: 0.0,
@@ -185,38 +193,6 @@ impl ClassWeights {
     }
 }
 
-/// How the learning rate changes with the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// The peak throughout, as the paper fine-tunes.
-    Constant,
-    /// `√(w / max(t, w))` with `w` warm-up steps, at least 1 (Vaswani et al. 2017; fairseq's `inverse_sqrt`).
-    InverseSquareRoot,
-    /// Falls linearly to 0 at the last step.
-    Linear,
-    /// Falls along half a cosine to 0 at the last step (Loshchilov and Hutter 2017, without restarts).
-    Cosine,
-}
-
-impl Schedule {
-    /// The share of the peak learning rate for step `step` of `0..total`, after `warmup` steps of linear rise.
-    pub fn factor(self, step: u64, warmup: u64, total: u64) -> f64 {
-        let t = (step + 1) as f64;
-        if step < warmup {
-            return t / warmup as f64;
-        }
-        // 0 at the end of the warm-up, below 1 at the last step, so that no step is wasted on a rate of 0.
-        let done = (step - warmup) as f64 / (total.saturating_sub(warmup)).max(1) as f64;
-        match self {
-            Schedule::Constant => 1.0,
-            Schedule::InverseSquareRoot => (warmup.max(1) as f64 / t).sqrt().min(1.0),
-            Schedule::Linear => (1.0 - done).max(0.0),
-            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()),
-        }
-    }
-}
-
 impl Config {
     /// Reads `path` and applies `overrides` of the form `train.lr=5e-4`.
     ///
@@ -270,6 +246,26 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
 }
 
 impl Train {
+    /// The learning rate by step.
+    pub fn lr_schedule(&self) -> Schedule {
+        Schedule {
+            learning_rate: self.lr,
+            decay: self.schedule,
+            warmup_steps: self.warmup_steps,
+            decay_after: if self.decay_after > 0 { self.decay_after } else { self.warmup_steps },
+            final_fraction: self.final_fraction,
+        }
+    }
+
+    /// The optimiser's hyper-parameters.
+    pub fn optimiser_config(&self) -> OptimiserConfig {
+        let weight_decay = self.weight_decay;
+        match self.optimiser {
+            OptimiserName::Adafactor => OptimiserConfig::Adafactor(AdafactorConfig { weight_decay }),
+            OptimiserName::AdamW => OptimiserConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
+        }
+    }
+
     /// Checks every field that needs no data to be checked.
     ///
     /// # Errors
@@ -300,9 +296,7 @@ impl Train {
         probability("dropout", self.dropout)?;
         probability("drop_connect", self.drop_connect)?;
         probability("label_smoothing", self.label_smoothing)?;
-        if self.optimiser == OptimiserName::Adafactor && self.weight_decay != 0.0 {
-            bail!("train.weight_decay is {}, but Adafactor has none; use optimiser = \"adamw\"", self.weight_decay);
-        }
+        self.lr_schedule().validate().context("train.schedule")?;
         if let ClassWeights::List(list) = &self.class_weights {
             let good = list.iter().all(|w| w.is_finite() && *w >= 0.0) && list.iter().any(|w| *w > 0.0);
             ensure!(good, "train.class_weights must be numbers of 0 or more, at least one above 0");
@@ -368,19 +362,6 @@ mod tests {
     }
 
     #[test]
-    fn schedules_meet_their_formulas() {
-        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
-        close(Schedule::Constant.factor(0, 4, 100), 0.25);
-        close(Schedule::Constant.factor(50, 4, 100), 1.0);
-        close(Schedule::InverseSquareRoot.factor(3, 4, 100), 1.0);
-        close(Schedule::InverseSquareRoot.factor(15, 4, 100), 0.5);
-        close(Schedule::Linear.factor(0, 0, 10), 1.0);
-        close(Schedule::Linear.factor(9, 0, 10), 0.1);
-        close(Schedule::Cosine.factor(5, 0, 10), 0.5);
-        close(Schedule::Linear.factor(10, 0, 10), 0.0);
-    }
-
-    #[test]
     fn balanced_weights_are_scikit_learns() {
         // sklearn.utils.class_weight.compute_class_weight("balanced", classes=[0, 1], y=[0, 0, 0, 1]) = [0.6667, 2.0]
         let w = ClassWeights::Named(ClassWeighting::Balanced).resolve(&[0, 0, 0, 1], 2).unwrap();
@@ -395,7 +376,8 @@ mod tests {
             Train { dropout: 1.0, ..Train::default() },
             Train { label_smoothing: -0.1, ..Train::default() },
             Train { max_length: 1, ..Train::default() },
-            Train { weight_decay: 0.1, ..Train::default() },
+            Train { weight_decay: -0.1, ..Train::default() },
+            Train { final_fraction: 2.0, ..Train::default() },
             Train { class_weights: ClassWeights::List(vec![0.0, 0.0]), ..Train::default() },
         ];
         for t in bad {

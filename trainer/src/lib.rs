@@ -1,1 +1,26 @@
-//! x
+//! Kinglet's trainer: from labelled text to a checkpoint directory, with libtorch.
+//!
+//! The program `kinglet-train` is a thin layer over this library. What a checkpoint directory holds is defined in
+//! [`kinglet::spec`]; the walk of a document through the trainer is
+//! file → [`plan`] (token ids) → [`batch`] (tensors) → [`model`] → [`finetune`] (loss, [`optim`]) → [`checkpoint`].
+
+pub mod batch;
+pub mod card;
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod doctor;
+pub mod evaluate;
+pub mod ffi;
+pub mod finetune;
+pub mod gpu_check;
+pub mod interrupt;
+pub mod machine;
+pub mod model;
+pub mod optim;
+pub mod plan;
+pub mod plot;
+pub mod progress;
+pub mod run_folder;
+pub mod state;
+pub mod tokenizer;

@@ -1,2 +1,114 @@
-//! x
-fn main(){}
+//! The program `kinglet-train`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use kinglet_train::doctor::{self, DoctorArgs};
+use kinglet_train::evaluate::{self, EvalArgs};
+use kinglet_train::finetune::{Ending, finetune};
+use kinglet_train::gpu_check::{self, GpuCheckArgs};
+use kinglet_train::interrupt::Interrupt;
+use kinglet_train::plan::{FinetuneArgs, Plan};
+use kinglet_train::tokenizer::{self, TokenizerArgs};
+use kinglet_train::{device, ffi};
+
+/// Trains text classifiers for Kinglet
+///
+/// Results go to stdout, progress and errors to stderr. Exit codes: 0 done (also when a signal or the time limit ended training
+/// and its state is saved), 1 a check failed, 2 could not run.
+#[derive(Parser, Debug)]
+#[command(name = "kinglet-train", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Learn a subword vocabulary from text
+    Tokenizer(TokenizerArgs),
+    /// Train a classifier, from scratch or from a checkpoint
+    Finetune(Box<FinetuneArgs>),
+    /// Score a checkpoint on a labelled file
+    Eval(EvalArgs),
+    /// Show which libtorch and which devices were found
+    ///
+    /// Exits with 1 when libtorch is not the version this program is built for.
+    Doctor(DoctorArgs),
+    /// Compare CUDA with the CPU and time training steps
+    ///
+    /// On synthetic data; a few minutes. Exits with 1 when there is no CUDA or the two differ by more than the bounds.
+    GpuCheck(GpuCheckArgs),
+}
+
+fn main() -> ExitCode {
+    // Before anything asks libtorch for CUDA. The result is kept and told where it matters.
+    let _ = ffi::open_cuda();
+    let started = Instant::now();
+    let cli = Cli::parse();
+    // tch panics where libtorch throws, such as for want of memory; the panic's message is on stderr already.
+    match catch_unwind(AssertUnwindSafe(|| run(cli.command, started))) {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::from(1),
+        Ok(Err(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+        Err(_) => {
+            eprintln!(
+                "error: stopped by the panic above; if memory ran out, lower train.batch_size or train.batch_tokens"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs a command; `false` when a check failed.
+fn run(command: Command, started: Instant) -> Result<bool> {
+    match command {
+        Command::Tokenizer(args) => tokenizer::run(args).map(|()| true),
+        Command::Finetune(args) => train(&args, started).map(|()| true),
+        Command::Eval(args) => {
+            device::set_threads(args.threads.map(usize::from));
+            evaluate::run(&args).map(|()| true)
+        }
+        Command::Doctor(args) => {
+            device::set_threads(None);
+            doctor::run(&args)
+        }
+        Command::GpuCheck(args) => {
+            device::set_threads(None);
+            gpu_check::run(&args)
+        }
+    }
+}
+
+fn train(args: &FinetuneArgs, started: Instant) -> Result<()> {
+    device::set_threads(args.threads.map(usize::from));
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let plan = Plan::new(args, started)?;
+    let out = plan.out.display();
+    match finetune(&plan, &interrupt)? {
+        Ending::Complete => eprintln!("done: the best weights are in {out}"),
+        Ending::Patience => eprintln!("done, stopped early: the best weights are in {out}"),
+        Ending::Time => {
+            eprintln!("time is up: the best weights so far are in {out}; to go on, run\n  {}", again());
+        }
+        Ending::Interrupt => eprintln!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
+    }
+    Ok(())
+}
+
+/// The command line as it was typed, with --resume.
+fn again() -> String {
+    let quote = |word: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    let mut words: Vec<String> = std::env::args().filter(|word| word != "--force" && word != "--resume").collect();
+    words.push("--resume".to_owned());
+    words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
+}

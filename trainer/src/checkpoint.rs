@@ -1,0 +1,181 @@
+//! The checkpoint directory: written here, read by export and by the trainer itself. Its contract is [`kinglet::spec`].
+//!
+//! Each file is written to a temporary sibling and renamed, so that a reader sees the old file or the new one.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use kinglet::{
+    files::write_atomically,
+    spec::{Config, files},
+};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use tch::{Device, Kind, Tensor};
+
+use crate::model::{Classifier, Mode};
+
+/// What [`load`] reads.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The model with its weights.
+    pub model: Classifier,
+    /// Label names by class index.
+    pub labels: Vec<String>,
+}
+
+/// Writes config, weights, labels and the tokenizer's files into `dir`, which is made if missing.
+///
+/// `tokenizer`: a directory with `tokenizer.json` and `tokenizer.bin` to copy; may be `dir` itself.
+///
+/// # Errors
+/// When a file cannot be read or written, and when there are not `num_labels` labels.
+pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path) -> Result<()> {
+    let want = model.config().num_labels;
+    ensure!(labels.len() == want, "{} labels for a model with {want} classes", labels.len());
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    write_json(&dir.join(files::CONFIG), model.config())?;
+    write_json(&dir.join(files::LABELS), labels)?;
+    copy_tokenizer(tokenizer, dir)?;
+    let named: Vec<(String, Tensor)> =
+        model.parameters().iter().map(|(weight, tensor)| (weight.to_string(), tensor.shallow_clone())).collect();
+    write_tensors(&dir.join(files::WEIGHTS), &named)
+}
+
+/// Reads the model and labels of `dir` onto `device`.
+///
+/// # Errors
+/// When a file is missing or malformed, when a weight is missing, unknown or has another shape than the configuration
+/// says (the weight and both shapes are named), and when the number of labels does not fit.
+pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
+    let config: Config = read_json(&dir.join(files::CONFIG))?;
+    let labels: Vec<String> = read_json(&dir.join(files::LABELS))?;
+    ensure!(
+        labels.len() == config.num_labels,
+        "{}: {} labels for a model with {} classes",
+        dir.join(files::LABELS).display(),
+        labels.len(),
+        config.num_labels
+    );
+    let path = dir.join(files::WEIGHTS);
+    let mut tensors = read_tensors(&path)?;
+    let model = take_weights(&config, &mut tensors, device).with_context(|| path.display().to_string())?;
+    if let Some(name) = tensors.keys().min() {
+        bail!("{}: the configuration has no weight {name}", path.display());
+    }
+    Ok(Checkpoint { model, labels })
+}
+
+/// Takes every weight of `config` out of `tensors`.
+fn take_weights(config: &Config, tensors: &mut HashMap<String, Tensor>, device: Device) -> Result<Classifier> {
+    config.validate().context("model configuration")?;
+    let mut parameters = Vec::new();
+    for weight in config.weights() {
+        let tensor = tensors.remove(&weight.to_string()).with_context(|| format!("weight {weight} is missing"))?;
+        let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
+        let fits = tensor.size().iter().map(|&d| d as usize).eq(shape.dims().iter().copied());
+        ensure!(fits, "weight {weight} has shape {:?}, the configuration says {shape:?}", tensor.size());
+        ensure!(matches!(tensor.kind(), Kind::Float | Kind::Half), "weight {weight} is {:?}", tensor.kind());
+        parameters.push((weight, tensor.to_kind(Kind::Float)));
+    }
+    Classifier::from_weights(config, parameters, device)
+}
+
+/// Writes `golden.safetensors`: the token ids of `texts` (each at least one id), padded to one batch, and the logits that
+/// the model gives for them on the CPU in f32.
+///
+/// # Errors
+/// When there is no text, a text is empty, or the file cannot be written.
+pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> {
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+    ensure!(texts.iter().all(|t| !t.is_empty()) && longest > 0, "golden texts must not be empty");
+    let (rows, columns) = (texts.len() as i64, longest as i64);
+    let padded = |f: &dyn Fn(u32) -> i64| {
+        let cells: Vec<i64> =
+            texts.iter().flat_map(|t| (0..longest).map(|i| t.get(i).map_or(0, |&id| f(id)))).collect();
+        Tensor::from_slice(&cells).view([rows, columns])
+    };
+    let (ids, mask) = (padded(&i64::from), padded(&|_| 1));
+    let on_cpu;
+    let model = if model.device() == Device::Cpu {
+        model
+    } else {
+        on_cpu = model.to_device(Device::Cpu)?;
+        &on_cpu
+    };
+    let logits = tch::no_grad(|| model.forward(&ids, &mask, &Mode::eval()));
+    let named = [("input_ids", ids), ("attention_mask", mask), ("logits", logits)];
+    write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))
+}
+
+/// Writes named tensors (f32 or i64, any device) as safetensors, atomically.
+///
+/// # Errors
+/// When a tensor has another kind or the file cannot be written.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let mut bytes = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let (dtype, size) = match tensor.kind() {
+            Kind::Float => (Dtype::F32, 4),
+            Kind::Int64 => (Dtype::I64, 8),
+            kind => bail!("{name} is {kind:?}, only f32 and i64 are written"),
+        };
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let mut data = vec![0u8; tensor.numel() * size];
+        tensor.f_copy_data_u8(&mut data, tensor.numel()).with_context(|| format!("reading {name}"))?;
+        let shape: Vec<usize> = tensor.size().iter().map(|&d| d as usize).collect();
+        bytes.push((name.as_str(), dtype, shape, data));
+    }
+    let views = bytes
+        .iter()
+        .map(|(name, dtype, shape, data)| Ok((*name, TensorView::new(*dtype, shape.clone(), data)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let file = safetensors::serialize(views, Some(metadata))?;
+    write_atomically(path, &file).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Reads named tensors (f32, f16 or i64) from a safetensors file onto the CPU.
+///
+/// # Errors
+/// When the file is missing, malformed or holds another kind.
+pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{} is not safetensors", path.display()))?;
+    let mut out = HashMap::new();
+    for (name, view) in file.iter() {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::I64 => Kind::Int64,
+            other => bail!("{}: {name} is {other:?}, only F32, F16 and I64 are read", path.display()),
+        };
+        let size: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+        out.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?);
+    }
+    Ok(out)
+}
+
+/// Copies the tokenizer's files; `tokenizer_config.json` only if there is one.
+fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for (name, needed) in [(files::TOKENIZER, true), (files::TOKENIZER_TABLE, true), (files::TOKENIZER_CONFIG, false)] {
+        let source = from.join(name);
+        if !needed && !source.exists() {
+            continue;
+        }
+        let bytes = fs::read(&source).with_context(|| format!("reading {}", source.display()))?;
+        let target = to.join(name);
+        write_atomically(&target, &bytes).with_context(|| format!("writing {}", target.display()))?;
+    }
+    Ok(())
+}
+
+fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write_atomically(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| path.display().to_string())
+}

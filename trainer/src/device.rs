@@ -1,0 +1,76 @@
+//! Choosing where to compute.
+
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use tch::Device;
+
+use crate::machine;
+
+/// What `--device` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device where there is one, otherwise the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(n)) => Ok(DeviceChoice::Cuda(n)),
+                _ => bail!("must be auto, cpu, cuda or cuda:N"),
+            },
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device.
+    ///
+    /// # Errors
+    /// When CUDA is asked for and there is none, or fewer devices; the message says why.
+    pub fn resolve(self) -> Result<Device> {
+        match self {
+            DeviceChoice::Cpu => Ok(Device::Cpu),
+            DeviceChoice::Auto => Ok(if machine::cuda().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+            DeviceChoice::Cuda(n) => {
+                let count = machine::cuda().map_err(|why| anyhow!("--device cuda: {why}"))?;
+                ensure!((n as i64) < count, "--device cuda:{n}: there are {count} CUDA devices, counted from 0");
+                Ok(Device::Cuda(n))
+            }
+        }
+    }
+}
+
+/// Sets libtorch's threads: `threads` inside an operation (default: all cores), one across operations. Must run before the
+/// first tensor operation.
+pub fn set_threads(threads: Option<usize>) {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    tch::set_num_threads(threads.unwrap_or_else(cores) as i32);
+    tch::set_num_interop_threads(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_pytorch_writes_them() {
+        let read = |t: &str| t.parse::<DeviceChoice>().ok();
+        assert_eq!(read("cuda"), Some(DeviceChoice::Cuda(0)));
+        assert_eq!(read("cuda:3"), Some(DeviceChoice::Cuda(3)));
+        assert_eq!((read("auto"), read("cpu")), (Some(DeviceChoice::Auto), Some(DeviceChoice::Cpu)));
+        assert_eq!((read("gpu"), read("cuda:x"), read("")), (None, None, None));
+    }
+}

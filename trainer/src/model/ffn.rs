@@ -1,0 +1,24 @@
+//! The feed-forward network.
+
+use tch::Tensor;
+
+use super::{Mode, linear::Linear};
+
+/// `relu(X·W_up)·W_down`.
+#[derive(Debug)]
+pub struct Ffn {
+    up: Linear,
+    down: Linear,
+}
+
+impl Ffn {
+    /// The network of `[FF, C]` and `[C, FF]`.
+    pub fn new(up: Linear, down: Linear) -> Self {
+        Ffn { up, down }
+    }
+
+    /// `[B, T, C]` to `[B, T, C]`.
+    pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
+        self.down.forward(&self.up.forward(x, mode).relu(), mode)
+    }
+}

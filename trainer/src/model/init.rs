@@ -1,0 +1,81 @@
+//! First values of the weights, from a seed alone: the same on every device and with any number of labels.
+
+use kinglet::spec::{Config, LayerWeight, Mixer, Weight};
+use std::f64::consts::TAU;
+
+/// SplitMix64 (Steele, Lea and Flood 2014).
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in the open interval (0, 1), 53 bits.
+    fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+}
+
+/// How a weight is drawn.
+enum Draw {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Uniform between minus and plus this.
+    Uniform(f64),
+    /// All the same.
+    Constant(f32),
+}
+
+/// T5's factors for embedding, attention and feed-forward (Mesh TensorFlow; `T5PreTrainedModel._init_weights`), fan-in for
+/// the convolution's matrices, fairseq's Xavier for lightweight kernels, PyTorch's bound for depthwise ones.
+fn draw(config: &Config, weight: Weight, dims: &[usize]) -> Draw {
+    use LayerWeight as L;
+    let columns = dims.get(1).copied().unwrap_or(1) as f64;
+    match weight {
+        Weight::Embedding => Draw::Normal(1.0),
+        Weight::FinalNorm | Weight::Layer(_, L::MixerNorm | L::FfnNorm) => Draw::Constant(1.0),
+        Weight::HeadBias | Weight::Layer(_, L::MixerNormBias | L::FfnNormBias) => Draw::Constant(0.0),
+        Weight::Layer(_, L::Query) => {
+            let per_head = config.hidden_size / config.num_attention_heads.max(1);
+            Draw::Normal((config.hidden_size as f64 * per_head as f64).powf(-0.5))
+        }
+        Weight::Layer(_, L::RelativeBias) => Draw::Normal((config.hidden_size as f64).powf(-0.5)),
+        Weight::Layer(_, L::Kernel) if config.mixer == Mixer::Light => {
+            // Xavier of `[H, 1, K]`: fan in K, fan out H·K.
+            let heads = dims.first().copied().unwrap_or(1) as f64;
+            Draw::Uniform((6.0 / (columns + heads * columns)).sqrt())
+        }
+        Weight::Layer(_, L::Kernel) => Draw::Uniform(columns.powf(-0.5)),
+        Weight::HeadWeight | Weight::Layer(..) => Draw::Normal(columns.powf(-0.5)),
+    }
+}
+
+/// Values of the `index`-th weight of the model, row by row.
+pub fn values(config: &Config, weight: Weight, index: usize, seed: i64) -> Vec<f32> {
+    let Some(shape) = config.shape(weight) else { return Vec::new() };
+    // Each weight has its own stream, so that one weight's size does not move another's values.
+    let mut stream = SplitMix(seed as u64);
+    let mut random = SplitMix(stream.next() ^ SplitMix(index as u64).next());
+    let mut out = Vec::with_capacity(shape.len());
+    match draw(config, weight, shape.dims()) {
+        Draw::Constant(value) => out.resize(shape.len(), value),
+        Draw::Uniform(bound) => out.extend((0..shape.len()).map(|_| ((2.0 * random.unit() - 1.0) * bound) as f32)),
+        Draw::Normal(deviation) => {
+            // Box and Muller: two normals from two uniforms.
+            while out.len() < shape.len() {
+                let radius = (-2.0 * random.unit().ln()).sqrt() * deviation;
+                let (sin, cos) = (TAU * random.unit()).sin_cos();
+                out.push((radius * cos) as f32);
+                if out.len() < shape.len() {
+                    out.push((radius * sin) as f32);
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,313 @@
+//! The classifier: embedding, encoder blocks, pooling and head. The formulas stand in [`kinglet::spec`].
+//!
+//! Master weights are f32. Under [`Mode::bf16`] matrix products and convolutions run in bf16 with the weights cast at use;
+//! norms, softmaxes, sigmoids, the residual stream, pooling and logits stay f32. Without it nothing is cast.
+//!
+//! Dropout stands after the embedding, on what each sublayer adds to the residual stream, and on the pooled vector, in the
+//! same places for all mixers.
+
+pub mod attention;
+pub mod dilatedconv;
+pub mod dynamicconv;
+pub mod embedding;
+pub mod ffn;
+pub mod gate;
+mod init;
+pub mod lightconv;
+pub mod linear;
+pub mod norm;
+pub mod pooling;
+
+use anyhow::{Context, Result, bail};
+use kinglet::spec::{Config, LayerWeight, Mixer, Norm as NormKind, Weight};
+use tch::{Device, Kind, Tensor};
+
+use attention::{Attention, RelativeBias};
+use dilatedconv::DilatedConv;
+use dynamicconv::DynamicConv;
+use embedding::Embedding;
+use ffn::Ffn;
+use gate::Gate;
+use lightconv::LightConv;
+use linear::Linear;
+use norm::Norm;
+use pooling::Head;
+
+/// How a forward pass is run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mode {
+    /// Whether dropout and DropConnect are applied.
+    pub train: bool,
+    /// Probability of dropping an activation, 0 to below 1.
+    pub dropout: f64,
+    /// Probability of dropping a kernel tap, 0 to below 1.
+    pub drop_connect: f64,
+    /// Whether products run in bf16.
+    pub bf16: bool,
+}
+
+impl Mode {
+    /// No dropout, f32.
+    pub fn eval() -> Self {
+        Mode { train: false, dropout: 0.0, drop_connect: 0.0, bf16: false }
+    }
+
+    /// The kind that products run in.
+    fn product_kind(&self) -> Kind {
+        if self.bf16 { Kind::BFloat16 } else { Kind::Float }
+    }
+
+    /// Dropout on activations.
+    fn drop(&self, x: &Tensor) -> Tensor {
+        if self.train && self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() }
+    }
+
+    /// DropConnect on kernel taps.
+    fn drop_taps(&self, taps: &Tensor) -> Tensor {
+        if self.train && self.drop_connect > 0.0 { taps.dropout(self.drop_connect, true) } else { taps.shallow_clone() }
+    }
+}
+
+/// The convolution of a conv block.
+#[derive(Debug)]
+enum Conv {
+    Light(LightConv),
+    Dynamic(DynamicConv),
+    Dilated(DilatedConv),
+}
+
+/// What mixes positions in a block.
+#[derive(Debug)]
+enum MixerLayer {
+    Conv { gate: Gate, conv: Conv, out: Linear },
+    Attention(Attention),
+}
+
+impl MixerLayer {
+    /// `x`: `[B, T, C]`, `mask`: `[B, T, 1]` f32, `bias` for attention only; gives `[B, T, C]`.
+    fn forward(&self, x: &Tensor, mask: &Tensor, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
+        match self {
+            MixerLayer::Conv { gate, conv, out } => {
+                let gated = gate.forward(x, mask, mode);
+                let mixed = match conv {
+                    Conv::Light(conv) => conv.forward(&gated, mode),
+                    Conv::Dynamic(conv) => conv.forward(&gated, x, mode),
+                    Conv::Dilated(conv) => conv.forward(&gated, mode),
+                };
+                out.forward(&mixed, mode)
+            }
+            MixerLayer::Attention(attention) => match bias {
+                Some(bias) => attention.forward(x, bias, mode),
+                None => x.zeros_like(),
+            },
+        }
+    }
+}
+
+/// One encoder block.
+#[derive(Debug)]
+struct Block {
+    mixer: MixerLayer,
+    mixer_norm: Norm,
+    ffn: Ffn,
+    ffn_norm: Norm,
+}
+
+/// The whole model on one device.
+#[derive(Debug)]
+pub struct Classifier {
+    config: Config,
+    device: Device,
+    parameters: Vec<(Weight, Tensor)>,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    bias: Option<RelativeBias>,
+    final_norm: Option<Norm>,
+    head: Head,
+}
+
+impl Classifier {
+    /// A model with weights drawn from `seed`; libtorch's own generators are not touched.
+    ///
+    /// # Errors
+    /// When the configuration is not valid ([`Config::validate`]).
+    pub fn new(config: &Config, seed: i64, device: Device) -> Result<Self> {
+        config.validate().context("model configuration")?;
+        let mut parameters = Vec::new();
+        for (index, weight) in config.weights().enumerate() {
+            let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
+            let dims: Vec<i64> = shape.dims().iter().map(|&d| d as i64).collect();
+            let tensor = Tensor::from_slice(&init::values(config, weight, index, seed)).view(dims.as_slice());
+            parameters.push((weight, tensor));
+        }
+        Self::from_weights(config, parameters, device)
+    }
+
+    /// A model of given f32 weights, which are moved to `device`.
+    ///
+    /// # Errors
+    /// When a weight of the configuration is missing. Shapes are the caller's to check.
+    pub fn from_weights(config: &Config, weights: Vec<(Weight, Tensor)>, device: Device) -> Result<Self> {
+        let on_device = |tensor: Tensor| tensor.detach().to_device(device).set_requires_grad(true);
+        let parameters = weights.into_iter().map(|(weight, tensor)| (weight, on_device(tensor))).collect();
+        Self::assemble(config.clone(), device, parameters)
+    }
+
+    /// A copy of the model on `device`; where that is the model's own, the two share their weights.
+    ///
+    /// # Errors
+    /// When the weights cannot be moved.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        let mut weights = Vec::new();
+        for (weight, tensor) in &self.parameters {
+            weights.push((*weight, tensor.detach().f_to_device(device).with_context(|| format!("moving {weight}"))?));
+        }
+        Self::from_weights(&self.config, weights, device)
+    }
+
+    /// Builds the layers around the parameters, which they share.
+    fn assemble(config: Config, device: Device, parameters: Vec<(Weight, Tensor)>) -> Result<Self> {
+        let find = |weight: Weight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
+        let get = |weight: Weight| find(weight).with_context(|| format!("the model has no weight {weight}"));
+        let mut blocks = Vec::new();
+        for i in 0..config.num_hidden_layers {
+            let layer = |w: LayerWeight| Weight::Layer(i as u16, w);
+            let linear = |w: LayerWeight| get(layer(w)).map(Linear::new);
+            let norm = |gain, shift| Ok::<_, anyhow::Error>(Norm::new(get(layer(gain))?, find(layer(shift))));
+            let (offset, dilation) = (config.kernel_offsets.get(i) as i64, config.dilations.get(i) as i64);
+            let conv = match config.mixer {
+                Mixer::Light => Some(Conv::Light(LightConv::new(get(layer(LayerWeight::Kernel))?, offset))),
+                Mixer::Dynamic => {
+                    let projection = linear(LayerWeight::KernelProjection)?;
+                    Some(Conv::Dynamic(DynamicConv::new(projection, config.kernel_heads as i64, offset)))
+                }
+                Mixer::Dilated => {
+                    Some(Conv::Dilated(DilatedConv::new(get(layer(LayerWeight::Kernel))?, offset, dilation)))
+                }
+                Mixer::Attention => None,
+            };
+            let out = linear(LayerWeight::Out)?;
+            let mixer = match conv {
+                Some(conv) => {
+                    let gate = Gate::new(linear(LayerWeight::In)?, linear(LayerWeight::Gate)?);
+                    MixerLayer::Conv { gate, conv, out }
+                }
+                None => MixerLayer::Attention(Attention::new(
+                    linear(LayerWeight::Query)?,
+                    linear(LayerWeight::Key)?,
+                    linear(LayerWeight::Value)?,
+                    out,
+                    config.num_attention_heads as i64,
+                )),
+            };
+            blocks.push(Block {
+                mixer,
+                mixer_norm: norm(LayerWeight::MixerNorm, LayerWeight::MixerNormBias)?,
+                ffn: Ffn::new(linear(LayerWeight::Up)?, linear(LayerWeight::Down)?),
+                ffn_norm: norm(LayerWeight::FfnNorm, LayerWeight::FfnNormBias)?,
+            });
+        }
+        let (buckets, distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        let bias = find(Weight::Layer(0, LayerWeight::RelativeBias)).map(|w| RelativeBias::new(w, buckets, distance));
+        let final_norm = find(Weight::FinalNorm).map(|gain| Norm::new(gain, None));
+        let embedding = Embedding::new(get(Weight::Embedding)?);
+        let head = Head::new(get(Weight::HeadWeight)?, get(Weight::HeadBias)?, config.pooling);
+        Ok(Classifier { config, device, parameters, embedding, blocks, bias, final_norm, head })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The device that the weights are on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The master weights, f32 with `requires_grad`, in the order of [`Config::weights`].
+    pub fn parameters(&self) -> &[(Weight, Tensor)] {
+        &self.parameters
+    }
+
+    /// Token vectors `[B, T, C]` f32 after the last layer.
+    ///
+    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, at least one token a row;
+    /// both on the model's device. Vectors of padding are finite but mean nothing.
+    pub fn encode(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+        let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
+        let bias = self.bias.as_ref().map(|bias| bias.forward(mask));
+        let mut x = mode.drop(&self.embedding.forward(ids));
+        for block in &self.blocks {
+            x = match self.config.norm {
+                NormKind::PostLayer => {
+                    let mixed = block.mixer.forward(&x, &positions, bias.as_ref(), mode);
+                    let a = &x + mode.drop(&block.mixer_norm.forward(&mixed));
+                    let out = block.ffn.forward(&a, mode);
+                    &a + mode.drop(&block.ffn_norm.forward(&out))
+                }
+                NormKind::PreRms => {
+                    let mixed = block.mixer.forward(&block.mixer_norm.forward(&x), &positions, bias.as_ref(), mode);
+                    let a = &x + mode.drop(&mixed.to_kind(Kind::Float));
+                    let out = block.ffn.forward(&block.ffn_norm.forward(&a), mode);
+                    &a + mode.drop(&out.to_kind(Kind::Float))
+                }
+            };
+        }
+        match &self.final_norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
+        }
+    }
+
+    /// Class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Classifier::encode`].
+    pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+        let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
+        self.head.forward(&self.encode(ids, mask, mode), &positions, mode)
+    }
+
+    /// Copies all weights of `from`, which may be on another device.
+    ///
+    /// # Errors
+    /// When the configurations differ.
+    pub fn copy_weights(&mut self, from: &Classifier) -> Result<()> {
+        if self.config != from.config {
+            bail!("the models differ in {}", differences(&self.config, &from.config)?);
+        }
+        self.copy_where(from, |_| true)
+    }
+
+    /// Copies the encoder of `from`, so that training can start from it with a new head.
+    ///
+    /// # Errors
+    /// When the configurations differ in more than the head (`num_labels`, `pooling`); the fields are named.
+    pub fn copy_encoder(&mut self, from: &Classifier) -> Result<()> {
+        let wanted = Config { num_labels: from.config.num_labels, pooling: from.config.pooling, ..self.config.clone() };
+        if wanted != from.config {
+            bail!("the encoder to start from differs in {}", differences(&wanted, &from.config)?);
+        }
+        self.copy_where(from, Weight::is_encoder)
+    }
+
+    fn copy_where(&mut self, from: &Classifier, which: impl Fn(Weight) -> bool) -> Result<()> {
+        tch::no_grad(|| {
+            for ((weight, to), (_, from)) in self.parameters.iter_mut().zip(&from.parameters) {
+                if which(*weight) {
+                    to.f_copy_(from).with_context(|| format!("copying {weight}"))?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The fields in which two configurations differ, with both values.
+fn differences(a: &Config, b: &Config) -> Result<String> {
+    let (a, b) = (serde_json::to_value(a)?, serde_json::to_value(b)?);
+    let Some(fields) = a.as_object() else { bail!("a configuration is a JSON object") };
+    let differing = fields.iter().filter(|(name, value)| b.get(name.as_str()) != Some(value));
+    let named: Vec<String> = differing
+        .map(|(name, value)| format!("{name} ({value} against {})", b.get(name.as_str()).unwrap_or_default()))
+        .collect();
+    Ok(named.join(", "))
+}

@@ -1,0 +1,39 @@
+//! Token vectors to class scores: pooling over the tokens and the classifier's head, in f32.
+
+use kinglet::spec::Pooling;
+use tch::{Kind, Tensor};
+
+use super::Mode;
+
+/// Mean or maximum over the positions where `mask` is 1.
+///
+/// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32 with at least one 1 a row; gives `[B, C]`.
+pub fn pool(y: &Tensor, mask: &Tensor, pooling: Pooling) -> Tensor {
+    match pooling {
+        Pooling::Mean => {
+            (y * mask).sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+                / mask.sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+        }
+        Pooling::Max => y.masked_fill(&mask.eq(0.0), f64::NEG_INFINITY).amax([1i64].as_slice(), false),
+    }
+}
+
+/// Pooling, dropout and `logits = pooled·W_head + b_head`.
+#[derive(Debug)]
+pub struct Head {
+    weight: Tensor,
+    bias: Tensor,
+    pooling: Pooling,
+}
+
+impl Head {
+    /// The head of `[num_labels, C]` and `[num_labels]`. The tensors are shared, not copied.
+    pub fn new(weight: Tensor, bias: Tensor, pooling: Pooling) -> Self {
+        Head { weight, bias, pooling }
+    }
+
+    /// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32; gives `[B, num_labels]` f32.
+    pub fn forward(&self, y: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+        mode.drop(&pool(y, mask, self.pooling)).linear(&self.weight, Some(&self.bias))
+    }
+}

@@ -1,0 +1,144 @@
+//! Adafactor (Shazeer and Stern 2018) as T5 uses it: no first moment, updates relative to the size of the weight.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use kinglet::spec::{Role, Weight};
+use tch::{Kind, Tensor};
+
+use super::{Optimiser, load_slot, load_step, step_tensor};
+
+/// Both dimensions of a matrix must be at least this for its second moment to be factored (Mesh TensorFlow,
+/// `min_dim_size_to_factor`).
+const FACTORED_FROM: i64 = 128;
+/// Added to squared gradients (Shazeer and Stern 2018, ε₁).
+const EPS_GRADIENT: f64 = 1e-30;
+/// Least root mean square of a weight that a step is relative to (Shazeer and Stern 2018, ε₂).
+const EPS_WEIGHT: f64 = 1e-3;
+/// Updates with a larger root mean square are scaled down to it (Shazeer and Stern 2018, d).
+const CLIP: f64 = 1.0;
+/// Exponent of the decay `1 − t^−0.8` (Shazeer and Stern 2018, section 7.2).
+const DECAY_EXPONENT: f64 = -0.8;
+
+/// Hyper-parameters of [`Adafactor`]: the published constants are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdafactorConfig {
+    /// Fraction of a weight taken away a step, times the step's size. Only for embedding and matrices.
+    pub weight_decay: f64,
+}
+
+/// The second moment of one weight.
+#[derive(Debug)]
+enum Second {
+    /// Running means of the squared gradient over columns, `[rows]`, and over rows, `[columns]`.
+    Factored(Tensor, Tensor),
+    /// Running mean of the squared gradient.
+    Full(Tensor),
+}
+
+/// ```text
+/// t = step + 1;  β = 1 − t^−0.8;  s = g² + 1e-30
+/// factored:  r ← β·r + (1 − β)·mean(s over columns);  c ← β·c + (1 − β)·mean(s over rows);  v = r ⊗ c / mean(r)
+/// full:      v ← β·v + (1 − β)·s
+/// u = g / sqrt(v);  u ← u / max(1, rms(u));  α = lr·max(1e-3, rms(p));  p ← p·(1 − α·decay) − α·u
+/// ```
+#[derive(Debug)]
+pub struct Adafactor {
+    config: AdafactorConfig,
+    step: i64,
+    seconds: Vec<(Weight, Second)>,
+}
+
+impl Adafactor {
+    /// Zero moments for `params`, on their devices.
+    pub fn new(config: AdafactorConfig, params: &[(Weight, Tensor)]) -> Self {
+        let second = |p: &Tensor| match *p.size() {
+            [rows, columns] if rows >= FACTORED_FROM && columns >= FACTORED_FROM => {
+                let options = (Kind::Float, p.device());
+                Second::Factored(Tensor::zeros([rows], options), Tensor::zeros([columns], options))
+            }
+            _ => Second::Full(tch::no_grad(|| p.zeros_like())),
+        };
+        Adafactor { config, step: 0, seconds: params.iter().map(|(w, p)| (*w, second(p))).collect() }
+    }
+}
+
+/// Root mean square of all elements, as a tensor without dimensions: nothing waits for the device.
+fn rms(x: &Tensor) -> Tensor {
+    (x * x).mean(Kind::Float).sqrt()
+}
+
+impl Second {
+    /// Takes in a gradient and gives `g / sqrt(v)`.
+    fn scale(&mut self, g: &Tensor, decay: f64) -> Tensor {
+        let mut square = g * g;
+        let _ = square.g_add_scalar_(EPS_GRADIENT);
+        match self {
+            Second::Factored(rows, columns) => {
+                let mean = |dim: i64| square.mean_dim([dim].as_slice(), false, Kind::Float);
+                let _ = rows.lerp_(&mean(1), 1.0 - decay);
+                let _ = columns.lerp_(&mean(0), 1.0 - decay);
+                let row_factor = (&*rows / rows.mean(Kind::Float)).rsqrt().unsqueeze(1);
+                let mut update = g * row_factor;
+                let _ = update.g_mul_(&columns.rsqrt().unsqueeze(0));
+                update
+            }
+            Second::Full(v) => {
+                let _ = v.lerp_(&square, 1.0 - decay);
+                g * v.rsqrt()
+            }
+        }
+    }
+}
+
+impl Optimiser for Adafactor {
+    fn step(&mut self, params: &[(Weight, Tensor)], lr: f64) {
+        self.step += 1;
+        let decay = 1.0 - (self.step as f64).powf(DECAY_EXPONENT);
+        tch::no_grad(|| {
+            for ((weight, p), (_, second)) in params.iter().zip(&mut self.seconds) {
+                let (mut p, g) = (p.shallow_clone(), p.grad());
+                if !g.defined() {
+                    continue;
+                }
+                let mut update = second.scale(&g, decay);
+                let clip = (rms(&update) / CLIP).clamp_min(1.0);
+                let size = rms(&p).clamp_min(EPS_WEIGHT) * lr;
+                let _ = update.g_mul_(&(&size / clip));
+                if self.config.weight_decay != 0.0 && matches!(weight.role(), Role::Embedding | Role::Linear) {
+                    let _ = p.g_mul_(&(size * -self.config.weight_decay + 1.0));
+                }
+                let _ = p.g_sub_(&update);
+            }
+        });
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let mut out = vec![step_tensor(self.step)];
+        for (weight, second) in &self.seconds {
+            match second {
+                Second::Factored(rows, columns) => {
+                    out.push((format!("{weight}.rows"), rows.shallow_clone()));
+                    out.push((format!("{weight}.columns"), columns.shallow_clone()));
+                }
+                Second::Full(v) => out.push((format!("{weight}.v"), v.shallow_clone())),
+            }
+        }
+        out
+    }
+
+    fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
+        for (weight, second) in &mut self.seconds {
+            match second {
+                Second::Factored(rows, columns) => {
+                    load_slot(rows, state, &format!("{weight}.rows"))?;
+                    load_slot(columns, state, &format!("{weight}.columns"))?;
+                }
+                Second::Full(v) => load_slot(v, state, &format!("{weight}.v"))?,
+            }
+        }
+        self.step = load_step(state)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use kinglet::spec::{Role, Weight};
+use tch::Tensor;
+
+use super::{Optimiser, load_slot, load_step, step_tensor};
+
+/// Hyper-parameters of [`AdamW`]; the defaults are PyTorch's, the epsilon too.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Fraction of a weight taken away a step, times the learning rate. Only for embedding and matrices: norms, biases and
+    /// kernel taps do not decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// ```text
+/// p ← p·(1 − lr·decay);  m ← m + (g − m)(1 − β1);  v ← β2·v + (1 − β2)·g²
+/// p ← p − lr/(1 − β1ᵗ) · m / (sqrt(v)/sqrt(1 − β2ᵗ) + eps)
+/// ```
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    step: i64,
+    /// By parameter: weight, first and second moment.
+    moments: Vec<(Weight, Tensor, Tensor)>,
+}
+
+impl AdamW {
+    /// Zero moments for `params`, on their devices.
+    pub fn new(config: AdamWConfig, params: &[(Weight, Tensor)]) -> Self {
+        let zeros = |p: &Tensor| tch::no_grad(|| p.zeros_like());
+        AdamW { config, step: 0, moments: params.iter().map(|(w, p)| (*w, zeros(p), zeros(p))).collect() }
+    }
+}
+
+impl Optimiser for AdamW {
+    fn step(&mut self, params: &[(Weight, Tensor)], lr: f64) {
+        self.step += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let correction1 = 1.0 - beta1.powf(self.step as f64);
+        let correction2 = (1.0 - beta2.powf(self.step as f64)).sqrt();
+        tch::no_grad(|| {
+            for ((weight, p), (_, m, v)) in params.iter().zip(&mut self.moments) {
+                let (mut p, g) = (p.shallow_clone(), p.grad());
+                if !g.defined() {
+                    continue;
+                }
+                if weight_decay != 0.0 && matches!(weight.role(), Role::Embedding | Role::Linear) {
+                    let _ = p.g_mul_scalar_(1.0 - lr * weight_decay);
+                }
+                let _ = m.lerp_(&g, 1.0 - beta1);
+                let mut square = &g * &g;
+                let _ = square.g_mul_scalar_(1.0 - beta2);
+                let _ = v.g_mul_scalar_(beta2).g_add_(&square);
+                let mut denominator = v.sqrt();
+                let _ = denominator.g_div_scalar_(correction2).g_add_scalar_(eps);
+                let mut update = &*m / denominator;
+                let _ = p.g_sub_(&update.g_mul_scalar_(lr / correction1));
+            }
+        });
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let mut out = vec![step_tensor(self.step)];
+        for (weight, m, v) in &self.moments {
+            out.push((format!("{weight}.m"), m.shallow_clone()));
+            out.push((format!("{weight}.v"), v.shallow_clone()));
+        }
+        out
+    }
+
+    fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
+        for (weight, m, v) in &mut self.moments {
+            load_slot(m, state, &format!("{weight}.m"))?;
+            load_slot(v, state, &format!("{weight}.v"))?;
+        }
+        self.step = load_step(state)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! Gradient clipping by global norm, as `torch.nn.utils.clip_grad_norm_`.
+
+use kinglet::spec::Weight;
+use tch::{Kind, Tensor};
+
+/// Euclidean norm of all gradients together. Waits for the device; 0 when there are none.
+fn global_norm(params: &[(Weight, Tensor)]) -> Tensor {
+    let norms: Vec<Tensor> = params.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).map(|g| g.norm()).collect();
+    if norms.is_empty() { Tensor::from(0.0f32) } else { Tensor::stack(&norms, 0).norm() }
+}
+
+/// Scales all gradients in place by `min(1, max_norm / (norm + 1e-6))` and gives the norm before that.
+///
+/// A `max_norm` that is not finite or not above 0 scales nothing. Gradients that are not finite give a norm that is not;
+/// whether to take the step is the caller's decision.
+pub fn clip_gradients(params: &[(Weight, Tensor)], max_norm: f64) -> f64 {
+    tch::no_grad(|| {
+        let norm = global_norm(params).to_kind(Kind::Double).double_value(&[]);
+        if max_norm.is_finite() && max_norm > 0.0 {
+            let factor = max_norm / (norm + 1e-6);
+            if factor < 1.0 {
+                for mut g in params.iter().map(|(_, p)| p.grad()).filter(Tensor::defined) {
+                    let _ = g.g_mul_scalar_(factor);
+                }
+            }
+        }
+        norm
+    })
+}

@@ -1,0 +1,84 @@
+//! Optimisers with state that can be saved and loaded bit for bit, learning-rate schedules and gradient clipping.
+//!
+//! Steps are taken in place on the f32 master weights. A weight without gradient is left alone.
+
+mod adafactor;
+mod adamw;
+mod clip;
+mod schedule;
+
+pub use adafactor::{Adafactor, AdafactorConfig};
+pub use adamw::{AdamW, AdamWConfig};
+pub use clip::clip_gradients;
+pub use schedule::{Decay, Schedule};
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use kinglet::spec::Weight;
+use tch::{Kind, Tensor};
+
+/// Turns gradients into steps.
+pub trait Optimiser {
+    /// Takes one step with learning rate `lr` from the gradients that `params` hold; the same parameters in the same order
+    /// as when the optimiser was made. Gradients are left as they are.
+    fn step(&mut self, params: &[(Weight, Tensor)], lr: f64);
+
+    /// All state by name: f32 tensors named after their weight, and `step`, i64. The tensors are shared, not copied.
+    fn state(&self) -> Vec<(String, Tensor)>;
+
+    /// Takes over what [`Optimiser::state`] gave.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape; the state is then partly replaced.
+    fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()>;
+}
+
+/// Which optimiser, with its hyper-parameters: `{ name = "adafactor" }` or `{ name = "adamw", weight_decay = 0.1 }`.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum OptimiserConfig {
+    /// [`Adafactor`].
+    Adafactor(AdafactorConfig),
+    /// [`AdamW`].
+    AdamW(AdamWConfig),
+}
+
+impl Default for OptimiserConfig {
+    fn default() -> Self {
+        OptimiserConfig::AdamW(AdamWConfig::default())
+    }
+}
+
+impl OptimiserConfig {
+    /// The optimiser with fresh state for `params`.
+    pub fn build(&self, params: &[(Weight, Tensor)]) -> Box<dyn Optimiser> {
+        match *self {
+            OptimiserConfig::Adafactor(config) => Box::new(Adafactor::new(config, params)),
+            OptimiserConfig::AdamW(config) => Box::new(AdamW::new(config, params)),
+        }
+    }
+}
+
+/// Name of the step count in the state.
+const STEP: &str = "step";
+
+fn step_tensor(step: i64) -> (String, Tensor) {
+    (STEP.to_owned(), Tensor::from_slice(&[step]))
+}
+
+fn load_step(state: &HashMap<String, Tensor>) -> Result<i64> {
+    let step = state.get(STEP).context("the optimiser state has no step")?;
+    ensure!(step.kind() == Kind::Int64 && step.numel() == 1, "the optimiser state's step is not one i64");
+    Ok(step.int64_value(&[0]))
+}
+
+/// Copies the tensor `name` into `slot`.
+fn load_slot(slot: &mut Tensor, state: &HashMap<String, Tensor>, name: &str) -> Result<()> {
+    let from = state.get(name).with_context(|| format!("the optimiser state has no {name}"))?;
+    let (want, got) = (slot.size(), from.size());
+    ensure!(want == got, "{name} has shape {got:?} in the optimiser state, must be {want:?}");
+    ensure!(from.kind() == Kind::Float, "{name} is {:?} in the optimiser state, must be f32", from.kind());
+    tch::no_grad(|| slot.copy_(from));
+    Ok(())
+}

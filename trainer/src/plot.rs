@@ -1,0 +1,91 @@
+//! The run folder's pictures: training loss and dev metric over the steps, as SVG.
+
+use anyhow::{Context, Result};
+use plotters::prelude::*;
+
+/// One named line of points `(step, value)`.
+#[derive(Clone, Debug)]
+pub struct Curve<'a> {
+    /// Its name in the legend.
+    pub name: &'a str,
+    /// The points, steps ascending.
+    pub points: Vec<(f64, f64)>,
+}
+
+const COLOURS: [RGBColor; 3] = [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)];
+
+/// An SVG of the curves, 800 by 480 pixels, with a dot at every point. Points that are not finite are left out.
+///
+/// # Errors
+/// When the drawing library fails.
+pub fn svg(title: &str, y_label: &str, curves: &[Curve<'_>]) -> Result<String> {
+    let finite = || curves.iter().flat_map(|c| &c.points).filter(|p| p.1.is_finite());
+    let (mut low, mut high, mut last) = (f64::INFINITY, f64::NEG_INFINITY, 1.0f64);
+    for &(x, y) in finite() {
+        low = low.min(y);
+        high = high.max(y);
+        last = last.max(x);
+    }
+    if low > high {
+        (low, high) = (0.0, 1.0);
+    }
+    let margin = ((high - low) * 0.05).max(1e-6);
+    let mut out = String::new();
+    {
+        let area = SVGBackend::with_string(&mut out, (800, 480)).into_drawing_area();
+        draw(&area, title, y_label, curves, last, low - margin..high + margin)
+            .map_err(|e| anyhow::anyhow!("{e}"))
+            .context("cannot draw the SVG")?;
+    }
+    Ok(out)
+}
+
+fn draw(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    title: &str,
+    y_label: &str,
+    curves: &[Curve<'_>],
+    last: f64,
+    y: std::ops::Range<f64>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..last, y)?;
+    chart.configure_mesh().x_desc("step").y_desc(y_label).light_line_style(BLACK.mix(0.05)).draw()?;
+    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        let points: Vec<(f64, f64)> = curve.points.iter().copied().filter(|p| p.1.is_finite()).collect();
+        let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+        chart.draw_series(line)?.label(curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+        if points.len() <= 100 {
+            chart.draw_series(points.iter().map(|&p| Circle::new(p, 2, colour.filled())))?;
+        }
+    }
+    if curves.len() > 1 {
+        chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_shows_title_axis_and_a_dot_a_point() {
+        let curve = Curve { name: "accuracy", points: vec![(1.0, 0.5), (2.0, 0.75), (3.0, f64::NAN)] };
+        let svg = svg("Dev accuracy", "accuracy", &[curve]).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+        assert!(svg.contains("Dev accuracy") && !svg.contains("NaN"));
+        assert_eq!(svg.matches("<circle").count(), 2);
+    }
+
+    #[test]
+    fn a_plot_without_points_is_still_a_picture() {
+        assert!(svg("Loss", "loss", &[]).unwrap().contains("</svg>"));
+    }
+}

@@ -1,0 +1,65 @@
+//! What a person sees while training: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Least time between two plain lines about training loss.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Shows how far training is.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    total: u64,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    /// Starts at `step` of `total` steps.
+    pub fn new(step: u64, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(total).with_position(step);
+            let template = "{bar:32} {pos}/{len} steps  {elapsed} of {duration}  {msg}";
+            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.reset_eta();
+            bar
+        });
+        Progress { bar, total, last: None }
+    }
+
+    /// A step was made.
+    pub fn step(&self, step: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+        }
+    }
+
+    /// The training loss of late: the bar's message, or a line unless one was written seconds ago.
+    pub fn loss(&mut self, step: u64, epoch: u64, loss: f64, lr: f64) {
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("epoch {epoch}  loss {loss:.4}")),
+            None if self.last.is_none_or(|at| at.elapsed() >= QUIET) => {
+                eprintln!("step {step}/{}  epoch {epoch}  loss {loss:.4}  lr {lr:.2e}", self.total);
+                self.last = Some(Instant::now());
+            }
+            None => {}
+        }
+    }
+
+    /// A line that stays.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

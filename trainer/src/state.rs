@@ -1,0 +1,276 @@
+//! The state for `--resume`: where training stands, the weights and the optimiser's memory.
+//!
+//! ```text
+//! OUT/resume/progress.json              names the folder below; renamed into place last
+//! OUT/resume/step-N/model.safetensors
+//! OUT/resume/step-N/optimiser.safetensors
+//! ```
+//!
+//! Dropout at a step depends on the run's seed and the step alone, and the batches on the seed and the epoch, so no random
+//! generator is part of the state.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use kinglet::files::write_atomically;
+use kinglet::spec::files;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::checkpoint::{read_tensors, write_tensors};
+use crate::model::Classifier;
+use crate::optim::Optimiser;
+
+/// Folder of the state inside the run folder.
+pub const FOLDER: &str = "resume";
+const PROGRESS: &str = "progress.json";
+const FORMAT: u32 = 1;
+
+/// What must be the same when a run is resumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The resolved configuration as TOML.
+    pub config: String,
+    /// SHA-256 of the training file.
+    pub train: String,
+    /// SHA-256 of the dev file.
+    pub dev: String,
+    /// Field with the labels.
+    pub label_field: String,
+    /// SHA-256 of the tokenizer's table.
+    pub tokenizer: String,
+    /// SHA-256 of the weights that training started from, if any.
+    pub from: Option<String>,
+}
+
+impl Fingerprint {
+    /// Compares with the fingerprint of a run's saved state.
+    ///
+    /// # Errors
+    /// Names everything that differs, configuration keys with both values.
+    pub fn check(&self, saved: &Fingerprint) -> Result<()> {
+        let mut differences = Vec::new();
+        for (now, then) in lines_that_differ(&self.config, &saved.config) {
+            differences.push(format!("config: now `{now}`, was `{then}`"));
+        }
+        for (what, same) in [
+            ("the training file's bytes", self.train == saved.train),
+            ("the dev file's bytes", self.dev == saved.dev),
+            ("--label-field", self.label_field == saved.label_field),
+            ("the tokenizer", self.tokenizer == saved.tokenizer),
+            ("the checkpoint of --from", self.from == saved.from),
+        ] {
+            if !same {
+                differences.push(what.to_owned());
+            }
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        bail!("cannot resume, because these differ from the run's: {}", differences.join("; "));
+    }
+}
+
+/// Pairs of `key = value` lines that differ; a missing one is `(none)`.
+fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
+    let keys = |text: &str| -> Vec<(String, String)> {
+        let mut section = String::new();
+        let mut out = Vec::new();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                section = name.to_owned();
+            } else if let Some((key, value)) = line.split_once(" = ") {
+                out.push((format!("{section}.{key}"), value.to_owned()));
+            }
+        }
+        out
+    };
+    let (now, then) = (keys(now), keys(then));
+    let find = |list: &[(String, String)], key: &str| {
+        list.iter().find(|(k, _)| k == key).map_or_else(|| "(none)".to_owned(), |(k, v)| format!("{k} = {v}"))
+    };
+    let mut all: Vec<&String> = now.iter().chain(&then).map(|(k, _)| k).collect();
+    all.sort();
+    all.dedup();
+    all.into_iter().map(|k| (find(&now, k), find(&then, k))).filter(|(a, b)| a != b).collect()
+}
+
+/// Where training stands, between two steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    format: u32,
+    /// Folder of the weights inside [`FOLDER`].
+    weights: String,
+    /// Steps made.
+    pub step: u64,
+    /// The epoch of the next step, counted from 0.
+    pub epoch: u64,
+    /// The batch of the next step inside its epoch, counted from 0.
+    pub batch: u64,
+    /// The best dev metric so far.
+    #[serde(with = "exact_option")]
+    pub best: Option<f64>,
+    /// Evaluations since it.
+    pub without_better: u64,
+    /// Sum of the losses since the last row.
+    #[serde(with = "exact")]
+    pub loss_sum: f64,
+    /// Number of these losses.
+    pub loss_steps: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Rows of `metrics.jsonl`.
+    pub rows: usize,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Whether the run has ended by itself.
+    pub finished: bool,
+    /// What the run was started with.
+    pub fingerprint: Fingerprint,
+}
+
+impl State {
+    /// The state before the first step.
+    pub fn start(fingerprint: Fingerprint) -> Self {
+        State {
+            format: FORMAT,
+            weights: String::new(),
+            step: 0,
+            epoch: 0,
+            batch: 0,
+            best: None,
+            without_better: 0,
+            loss_sum: 0.0,
+            loss_steps: 0,
+            tokens: 0,
+            rows: 0,
+            seconds: 0.0,
+            finished: false,
+            fingerprint,
+        }
+    }
+
+    /// Reads where the run in `out` stands.
+    ///
+    /// # Errors
+    /// When there is no state, or it was written by another version.
+    pub fn read(out: &Path) -> Result<Self> {
+        let path = out.join(FOLDER).join(PROGRESS);
+        let text = fs::read(&path)
+            .with_context(|| format!("nothing to resume in {}: cannot read {}", out.display(), path.display()))?;
+        let state: State =
+            serde_json::from_slice(&text).with_context(|| format!("{} is not a saved state", path.display()))?;
+        let format = state.format;
+        ensure!(format == FORMAT, "{} has format {format}, this program reads {FORMAT}", path.display());
+        Ok(state)
+    }
+
+    /// Saves the state of the run in `out`. The state before stays whole until this one is.
+    ///
+    /// # Errors
+    /// Whatever the file system or libtorch says.
+    pub fn save(&mut self, out: &Path, model: &Classifier, optimiser: &dyn Optimiser) -> Result<()> {
+        let folder = out.join(FOLDER);
+        let name = format!("step-{}", self.step);
+        let here = folder.join(&name);
+        let context = || format!("cannot save the state in {}", here.display());
+        fs::create_dir_all(&here).with_context(context)?;
+        let weights: Vec<(String, Tensor)> =
+            model.parameters().iter().map(|(weight, tensor)| (weight.to_string(), tensor.shallow_clone())).collect();
+        write_tensors(&here.join(files::WEIGHTS), &weights)?;
+        write_tensors(&here.join(files::OPTIMISER), &optimiser.state())?;
+        self.weights.clone_from(&name);
+        let text = serde_json::to_vec_pretty(self)?;
+        write_atomically(&folder.join(PROGRESS), &text).with_context(context)?;
+        for entry in fs::read_dir(&folder).with_context(context)?.flatten() {
+            let old = entry.file_name();
+            if old.to_string_lossy().starts_with("step-") && *old != *name {
+                // A folder left behind costs space only; the next save tries again.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the saved weights and the optimiser's memory of the run in `out` in place.
+    ///
+    /// # Errors
+    /// When a file cannot be read or does not fit the model.
+    pub fn restore(&self, out: &Path, model: &Classifier, optimiser: &mut dyn Optimiser) -> Result<()> {
+        let here = out.join(FOLDER).join(&self.weights);
+        let weights = read_tensors(&here.join(files::WEIGHTS))?;
+        for (weight, parameter) in model.parameters() {
+            let saved = weights.get(&weight.to_string()).with_context(|| format!("no {weight} in {}", here.display()))?;
+            let shape = saved.size();
+            ensure!(shape == parameter.size(), "{weight} is {shape:?}, the model has {:?}", parameter.size());
+            tch::no_grad(|| parameter.shallow_clone().copy_(saved));
+        }
+        optimiser.load_state(&read_tensors(&here.join(files::OPTIMISER))?)
+    }
+}
+
+/// Floats as their bits in hex: they come back exactly.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{:016x}", x.to_bits()))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(d)?;
+        u64::from_str_radix(&text, 16).map(f64::from_bits).map_err(D::Error::custom)
+    }
+}
+
+/// As [`exact`], where there may be none.
+mod exact_option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(x: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+        x.map(|x| format!("{:016x}", x.to_bits())).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+        let text = Option::<String>::deserialize(d)?;
+        text.map(|t| u64::from_str_radix(&t, 16).map(f64::from_bits)).transpose().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint() -> Fingerprint {
+        Fingerprint {
+            config: "[model]\nmixer = \"light\"\n\n[train]\nlr = 0.001\nepochs = 3\n".to_owned(),
+            train: "a".to_owned(),
+            dev: "b".to_owned(),
+            label_field: "label".to_owned(),
+            tokenizer: "c".to_owned(),
+            from: None,
+        }
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let saved = fingerprint();
+        let mut now = fingerprint();
+        assert!(now.check(&saved).is_ok());
+        now.config = now.config.replace("0.001", "0.01");
+        now.dev = "x".to_owned();
+        let message = now.check(&saved).unwrap_err().to_string();
+        assert!(message.contains("now `train.lr = 0.01`, was `train.lr = 0.001`"), "{message}");
+        assert!(message.contains("dev file") && !message.contains("training file"), "{message}");
+    }
+
+    #[test]
+    fn floats_come_back_exactly() {
+        let mut state = State::start(fingerprint());
+        state.loss_sum = 0.1 + 0.2;
+        state.best = Some(1.0 / 3.0);
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    }
+}

@@ -1,0 +1,574 @@
+//! `kinglet-train tokenizer`: learns a subword vocabulary and writes it for Hugging Face and for devices.
+//!
+//! The steps from text to ids are specified in [`kinglet::tokenizer`]; `pipeline` says the same to Hugging Face.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use kinglet::{
+    dataset, files, spec,
+    tokenizer::{CHUNK_CHARS, FIRST_BYTE, FIRST_PIECE, METASPACE, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN},
+};
+use serde_json::{Value, json};
+use tokenizers::{
+    Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
+    models::unigram::{Unigram, UnigramTrainerBuilder},
+};
+
+/// Learns a subword vocabulary from text.
+///
+/// Reads the texts of JSONL, CSV, TSV or plain text files (one text a line), plain, .gz or .zst, and writes tokenizer.json
+/// (for Hugging Face tokenizers), tokenizer_config.json (for transformers) and tokenizer.bin (for devices).
+/// The same texts give the same files, on any machine.
+/// Example: kinglet-train tokenizer --input train.jsonl.zst --vocab-size 8192 --lowercase --out tokenizer/
+#[derive(Clone, Debug, clap::Args)]
+pub struct TokenizerArgs {
+    /// Files to learn from.
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub input: Vec<PathBuf>,
+    /// Number of ids: 3 special tokens, 256 bytes and the pieces.
+    #[arg(long, default_value_t = 8192)]
+    pub vocab_size: usize,
+    /// Lower-case all text, when learning and when encoding.
+    #[arg(long)]
+    pub lowercase: bool,
+    /// Longest piece, in characters, the mark before a word included.
+    #[arg(long, default_value_t = 16)]
+    pub max_piece_length: usize,
+    /// Share of the characters in the texts that become pieces; the rarest of the others are spelt in bytes.
+    ///
+    /// SentencePiece's default of 0.9995 suits alphabets; take 1 to give every character that occurs a piece.
+    #[arg(long, default_value_t = 0.9995)]
+    pub character_coverage: f64,
+    /// Directory to write to; it is made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// What to learn from what.
+#[derive(Clone, Debug)]
+pub struct TokenizerPlan {
+    /// Files that [`dataset::texts`] reads.
+    pub inputs: Vec<PathBuf>,
+    /// Number of ids, from the least that [`TokenizerPlan::least_vocab_size`] gives.
+    pub vocab_size: usize,
+    /// Whether text is lower-cased.
+    pub lowercase: bool,
+    /// Longest piece, in characters: 1 to [`CHUNK_CHARS`].
+    pub max_piece_length: usize,
+    /// Share of the characters that become pieces, 0 to 1.
+    pub character_coverage: f64,
+    /// Directory to write to.
+    pub out: PathBuf,
+}
+
+impl TokenizerPlan {
+    /// The ids that every vocabulary has: special tokens, bytes, printable ASCII and the mark before a word.
+    pub fn least_vocab_size(lowercase: bool) -> usize {
+        FIRST_PIECE as usize + required(lowercase).count()
+    }
+
+    fn validate(&self) -> Result<()> {
+        let least = Self::least_vocab_size(self.lowercase);
+        ensure!(!self.inputs.is_empty(), "no file to learn from");
+        ensure!(
+            (least..=1 << 20).contains(&self.vocab_size),
+            "vocabulary of {} ids: {least} to 1,048,576 are possible",
+            self.vocab_size
+        );
+        ensure!(
+            (1..=CHUNK_CHARS).contains(&self.max_piece_length),
+            "pieces of {} characters: 1 to {CHUNK_CHARS} are possible",
+            self.max_piece_length
+        );
+        ensure!(
+            (0.0..=1.0).contains(&self.character_coverage),
+            "character coverage {}: 0 to 1 is possible",
+            self.character_coverage
+        );
+        Ok(())
+    }
+}
+
+/// What was learnt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Number of ids.
+    pub vocab_size: usize,
+    /// Number of ids asked for; the texts may be too few for them.
+    pub wanted: usize,
+    /// Texts read.
+    pub texts: u64,
+    /// Words in them.
+    pub words: u64,
+    /// Tokens a word has on average in these texts.
+    pub tokens_per_word: f64,
+    /// Different characters that are no piece and are spelt in bytes.
+    pub spelt_characters: usize,
+}
+
+/// Runs the command: learns, writes, and prints a line about each.
+///
+/// # Errors
+/// As [`train`].
+pub fn run(args: TokenizerArgs) -> Result<()> {
+    let TokenizerArgs { input: inputs, vocab_size, lowercase, max_piece_length, character_coverage, out } = args;
+    let plan = TokenizerPlan { inputs, vocab_size, lowercase, max_piece_length, character_coverage, out };
+    eprintln!("learning {} ids", plan.vocab_size);
+    let summary = train(&plan)?;
+    let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters } = summary;
+    if vocab_size < wanted {
+        eprintln!("warning: the texts have pieces for {vocab_size} ids only, {wanted} were asked for");
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{texts} texts, {words} words, {tokens_per_word:.3} tokens a word")?;
+    writeln!(out, "{vocab_size} ids, different characters spelt in bytes: {spelt_characters}")?;
+    for name in [spec::files::TOKENIZER, spec::files::TOKENIZER_CONFIG, spec::files::TOKENIZER_TABLE] {
+        writeln!(out, "wrote {}", plan.out.join(name).display())?;
+    }
+    Ok(())
+}
+
+/// Learns a vocabulary and writes its three files into `plan.out`.
+///
+/// Deterministic: the files depend on the texts and the plan alone.
+///
+/// # Errors
+/// When the plan is impossible, a file cannot be read or written, or the texts have no word.
+pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
+    plan.validate()?;
+    let mut texts = 0u64;
+    let mut spaced: HashMap<String, u64> = HashMap::new();
+    for path in &plan.inputs {
+        for text in dataset::texts(path)? {
+            texts += 1;
+            for word in text?.split_whitespace() {
+                match spaced.get_mut(word) {
+                    Some(count) => *count += 1,
+                    None => drop(spaced.insert(word.to_owned(), 1)),
+                }
+            }
+        }
+    }
+    let words: u64 = spaced.values().sum();
+    ensure!(words > 0, "the {texts} texts of the {} input files have no word", plan.inputs.len());
+    let chunks = chunks(&spaced, plan.lowercase)?;
+    let kept = kept_characters(&chunks, plan);
+    let spelt_characters = {
+        let all: BTreeSet<char> = chunks.iter().flat_map(|(chunk, _)| chunk.chars()).collect();
+        all.difference(&kept).count()
+    };
+    let pieces = learn(&chunks, &kept, plan)?;
+    let json = json_bytes(&pieces, plan.lowercase)?;
+    let table = Table::write(&pieces, plan.lowercase)?;
+
+    let reader = Table::new(&table)?;
+    let mut tokens = 0u64;
+    for (word, count) in &spaced {
+        let mut ids = 0u64;
+        reader.encode_with(word.as_bytes(), &mut |_| ids += 1);
+        // Without the end of the text.
+        tokens += (ids - 1) * count;
+    }
+
+    std::fs::create_dir_all(&plan.out).with_context(|| format!("{}: cannot be made", plan.out.display()))?;
+    let config = serde_json::to_vec_pretty(&transformers_config())?;
+    for (name, bytes) in [
+        (spec::files::TOKENIZER, &json),
+        (spec::files::TOKENIZER_CONFIG, &config),
+        (spec::files::TOKENIZER_TABLE, &table),
+    ] {
+        let path = plan.out.join(name);
+        files::write_atomically(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))?;
+    }
+    Ok(Summary {
+        vocab_size: reader.vocab_size(),
+        wanted: plan.vocab_size,
+        texts,
+        words,
+        tokens_per_word: tokens as f64 / words as f64,
+        spelt_characters,
+    })
+}
+
+/// Characters that are pieces in every vocabulary.
+fn required(lowercase: bool) -> impl Iterator<Item = char> {
+    ('!'..='~').filter(move |c| !(lowercase && c.is_ascii_uppercase())).chain([METASPACE])
+}
+
+/// What the unigram model sees of the words, and how often: through Hugging Face's own steps, sorted.
+fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, u64)>> {
+    let none: [(&str, i16); 0] = [];
+    let steps = Tokenizer::from_bytes(json_bytes(&none, lowercase)?).map_err(|e| anyhow!(e))?;
+    let pre_tokenizer = steps.get_pre_tokenizer().context("the pipeline has a pre-tokenizer")?;
+    let mut chunks: BTreeMap<String, u64> = BTreeMap::new();
+    for (word, count) in words {
+        let mut text = NormalizedString::from(word.as_str());
+        if let Some(normaliser) = steps.get_normalizer() {
+            normaliser.normalize(&mut text).map_err(|e| anyhow!(e))?;
+        }
+        let mut text = PreTokenizedString::from(text);
+        pre_tokenizer.pre_tokenize(&mut text).map_err(|e| anyhow!(e))?;
+        for (chunk, _, _) in text.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            *chunks.entry(chunk.to_owned()).or_default() += count;
+        }
+    }
+    Ok(chunks.into_iter().collect())
+}
+
+/// The characters that become pieces: the required ones, and the most frequent up to the wanted coverage or the size.
+fn kept_characters(chunks: &[(String, u64)], plan: &TokenizerPlan) -> BTreeSet<char> {
+    let mut counts: BTreeMap<char, u64> = BTreeMap::new();
+    for (chunk, count) in chunks {
+        for c in chunk.chars() {
+            *counts.entry(c).or_default() += count;
+        }
+    }
+    let all: u64 = counts.values().sum();
+    let mut kept: BTreeSet<char> = required(plan.lowercase).collect();
+    let mut covered = 0;
+    let mut by_count: Vec<(char, u64)> = counts.into_iter().collect();
+    by_count.sort_by_key(|&(c, count)| (std::cmp::Reverse(count), c));
+    for (c, count) in by_count {
+        let full = FIRST_PIECE as usize + kept.len() >= plan.vocab_size;
+        if covered as f64 >= plan.character_coverage * all as f64 || (full && !kept.contains(&c)) {
+            break;
+        }
+        covered += count;
+        kept.insert(c);
+    }
+    kept
+}
+
+/// Trains the unigram model; pieces sorted by their bytes, scores in units of [`SCORE_UNIT`].
+fn learn(chunks: &[(String, u64)], kept: &BTreeSet<char>, plan: &TokenizerPlan) -> Result<Vec<(String, i16)>> {
+    // A rare character divides its word.
+    let mut sentences: BTreeMap<&str, u64> = BTreeMap::new();
+    for (chunk, count) in chunks {
+        for part in chunk.split(|c| !kept.contains(&c)).filter(|part| !part.is_empty()) {
+            *sentences.entry(part).or_default() += count;
+        }
+    }
+    // The trainer starts from substrings that its list has twice and that go on differently, whatever their counts. A word
+    // of the texts that occurs twice stands there twice, once with some character behind it, or it could be no piece.
+    let tails: Vec<char> = required(plan.lowercase).filter(|&c| c != METASPACE).collect();
+    let sentences: Vec<(String, u32)> = sentences
+        .into_iter()
+        .zip(tails.iter().cycle())
+        .flat_map(|((s, count), tail)| {
+            let twin = (count > 1).then(|| (format!("{s}{tail}"), 1));
+            let rest = if count > 1 { count - 1 } else { 1 };
+            std::iter::once((s.to_owned(), rest.min(1 << 31) as u32)).chain(twin)
+        })
+        .collect();
+    let seen: BTreeSet<char> = sentences.iter().flat_map(|(s, _)| s.chars()).collect();
+    let unseen = kept.difference(&seen).count();
+    let size = plan.vocab_size - FIRST_PIECE as usize;
+    ensure!(!sentences.is_empty(), "the texts have no character that the vocabulary keeps");
+    let fit = |size: usize| -> Result<Unigram> {
+        let trainer = UnigramTrainerBuilder::default()
+            .show_progress(false)
+            .vocab_size(u32::try_from(size)?)
+            .max_piece_length(plan.max_piece_length)
+            .build()?;
+        // The sums of the trainer's threads depend on their number: one thread makes them the same everywhere.
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        let mut model = Unigram::default();
+        threads.install(|| trainer.do_train(sentences.clone(), &mut model)).map_err(|e| anyhow!(e))?;
+        Ok(model)
+    };
+    // The trainer drops pieces by their worth until 1.1 times the size is left, then keeps the first of them. Where there is
+    // none to drop, these are the substrings of the most words, however rare: then all are asked for, and the most probable
+    // are kept below, as SentencePiece does.
+    let mut model = fit(MOST_SEEDS)?;
+    if model.get_vocab_size() > (size - unseen) * 11 / 10 {
+        model = fit(size - unseen)?;
+    }
+
+    let mut scores: BTreeMap<String, f64> = model.iter().filter(|(_, s)| !s.is_nan()).cloned().collect();
+    let least = scores.values().copied().fold(0.0, f64::min);
+    // The trainer spreads the characters that it pruned over steps of 1e-4 in the order of a hash map.
+    let spread = least + 1e-4 * kept.len() as f64;
+    for &c in kept {
+        let score = scores.entry(c.into()).or_insert(least);
+        if *score <= spread {
+            *score = least;
+        }
+    }
+    scores.retain(|piece, _| !is_special(piece));
+    if scores.len() > size {
+        let mut longer: Vec<(f64, String)> =
+            scores.iter().filter(|(p, _)| p.chars().count() > 1).map(|(p, s)| (*s, p.clone())).collect();
+        longer.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        for (_, piece) in longer.into_iter().take(scores.len() - size) {
+            scores.remove(&piece);
+        }
+    }
+    // Bytes of UTF-8 sort as strings do. Casts saturate; logarithms of probabilities are far above -32.
+    Ok(scores.into_iter().map(|(piece, score)| (piece, (score / SCORE_UNIT).round() as i16)).collect())
+}
+
+/// More pieces than the trainer starts with: its 1,000,000 substrings and all characters.
+const MOST_SEEDS: usize = 1_000_000 + 0x11_0000;
+
+/// Name of an id below [`FIRST_PIECE`].
+fn special(id: u32) -> String {
+    match id {
+        0 => "<pad>".into(),
+        1 => "</s>".into(),
+        2 => "<unk>".into(),
+        _ => format!("<0x{:02X}>", id - FIRST_BYTE),
+    }
+}
+
+fn is_special(piece: &str) -> bool {
+    piece.starts_with('<') && (0..FIRST_PIECE).any(|id| special(id) == piece)
+}
+
+/// The parts of `tokenizer.json` that are not the vocabulary.
+fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
+    let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
+    let end = |type_id: u32| json!({"SpecialToken": {"id": special(1), "type_id": type_id}});
+    [
+        ("version", json!("1.0")),
+        ("truncation", Value::Null),
+        ("padding", Value::Null),
+        ("added_tokens", json!([])),
+        ("normalizer", if lowercase { json!({"type": "Lowercase"}) } else { Value::Null }),
+        (
+            "pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "WhitespaceSplit"},
+                {"type": "Metaspace", "replacement": METASPACE, "prepend_scheme": "always", "split": false},
+                {"type": "FixedLength", "length": CHUNK_CHARS},
+            ]}),
+        ),
+        (
+            "post_processor",
+            json!({
+                "type": "TemplateProcessing",
+                "single": [sequence("A", 0), end(0)],
+                "pair": [sequence("A", 0), end(0), sequence("B", 1), end(1)],
+                "special_tokens": {special(1): {"id": special(1), "ids": [1], "tokens": [special(1)]}},
+            }),
+        ),
+        (
+            "decoder",
+            json!({"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": METASPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ]}),
+        ),
+    ]
+}
+
+/// `tokenizer.json` of sorted pieces.
+fn json_bytes<S: AsRef<str>>(pieces: &[(S, i16)], lowercase: bool) -> Result<Vec<u8>> {
+    let special = (0..FIRST_PIECE).map(|id| json!([special(id), SPECIAL_SCORE]));
+    let pieces = pieces.iter().map(|(piece, score)| json!([piece.as_ref(), f64::from(*score) * SCORE_UNIT]));
+    let mut file: serde_json::Map<String, Value> =
+        pipeline(lowercase).into_iter().map(|(key, value)| (key.into(), value)).collect();
+    let vocab: Vec<Value> = special.chain(pieces).collect();
+    file.insert("model".into(), json!({"type": "Unigram", "unk_id": UNKNOWN, "byte_fallback": true, "vocab": vocab}));
+    Ok(serde_json::to_vec_pretty(&file)?)
+}
+
+/// `tokenizer_config.json`: how `transformers.AutoTokenizer` loads `tokenizer.json`.
+fn transformers_config() -> Value {
+    json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": special(0),
+        "eos_token": special(1),
+        "unk_token": special(2),
+        // What transformers writes for "no limit".
+        "model_max_length": 1_000_000_000_000_000_000u64,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": false,
+        // "</s>" in a text is text.
+        "split_special_tokens": true,
+    })
+}
+
+/// Makes the flat table from a `tokenizer.json` of exactly the steps in [`kinglet::tokenizer`].
+///
+/// How tokens are decoded does not matter.
+///
+/// # Errors
+/// When the file cannot be read, or is another tokenizer: the error names what differs.
+pub fn flat_table(tokenizer_json: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(tokenizer_json).with_context(|| format!("{}", tokenizer_json.display()))?;
+    table_of(&bytes).with_context(|| format!("{} is no tokenizer of Kinglet's", tokenizer_json.display()))
+}
+
+fn table_of(json: &[u8]) -> Result<Vec<u8>> {
+    let file: Value = serde_json::from_slice(json)?;
+    let lowercase = !file["normalizer"].is_null();
+    for (key, expected) in pipeline(lowercase) {
+        ensure!(file[key] == expected || key == "decoder", "{key} is {}, not {expected}", file[key]);
+    }
+    let model = &file["model"];
+    for (key, expected) in [("type", json!("Unigram")), ("unk_id", json!(UNKNOWN)), ("byte_fallback", json!(true))] {
+        ensure!(model[key] == expected, "model.{key} is {}, not {expected}", model[key]);
+    }
+    let vocab: Vec<(String, f64)> = serde_json::from_value(model["vocab"].clone()).context("model.vocab")?;
+    let mut pieces = Vec::new();
+    for (id, (token, score)) in (0u32..).zip(vocab) {
+        if id < FIRST_PIECE {
+            let expected = special(id);
+            ensure!(
+                token == expected && score == SPECIAL_SCORE,
+                "id {id} is {token:?} at {score}, not {expected:?} at {SPECIAL_SCORE}"
+            );
+            continue;
+        }
+        let units = score / SCORE_UNIT;
+        if units.fract() != 0.0 || !(f64::from(i16::MIN)..=f64::from(i16::MAX)).contains(&units) {
+            bail!("{token:?} has score {score}, not a multiple of 1/1024 between -32 and 32");
+        }
+        pieces.push((token, units as i16));
+    }
+    ensure!(
+        pieces.len() + FIRST_PIECE as usize >= TokenizerPlan::least_vocab_size(lowercase),
+        "model.vocab is too short"
+    );
+    Ok(Table::write(&pieces, lowercase)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "the cat sat on the mat\nthe dog sat on the log\nThe END </s> of naïve cats\n";
+
+    fn plan(dir: &Path, text: &str, out: &str) -> TokenizerPlan {
+        let input = dir.join("text.txt");
+        std::fs::write(&input, text).unwrap();
+        TokenizerPlan {
+            inputs: vec![input],
+            vocab_size: 400,
+            lowercase: false,
+            max_piece_length: 16,
+            character_coverage: 1.0,
+            out: dir.join(out),
+        }
+    }
+
+    fn read(dir: &Path) -> [Vec<u8>; 2] {
+        [spec::files::TOKENIZER, spec::files::TOKENIZER_TABLE].map(|name| std::fs::read(dir.join(name)).unwrap())
+    }
+
+    #[test]
+    fn the_same_texts_give_the_same_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for lowercase in [false, true] {
+            let plans = ["a", "b"].map(|out| TokenizerPlan { lowercase, ..plan(dir.path(), TEXT, out) });
+            let summaries = plans.clone().map(|plan| train(&plan).unwrap());
+            assert_eq!(summaries[0], summaries[1]);
+            assert_eq!(read(&plans[0].out), read(&plans[1].out));
+            let [json, table] = read(&plans[0].out);
+            assert_eq!(table_of(&json).unwrap(), table);
+            assert_eq!(Table::new(&table).unwrap().lowercase(), lowercase);
+        }
+    }
+
+    #[test]
+    fn the_size_is_met_or_the_texts_are_too_few() {
+        let dir = tempfile::tempdir().unwrap();
+        for vocab_size in [TokenizerPlan::least_vocab_size(false), 356, 358] {
+            let summary = train(&TokenizerPlan { vocab_size, ..plan(dir.path(), TEXT, "a") }).unwrap();
+            assert_eq!(summary.vocab_size, vocab_size);
+        }
+        let summary = train(&TokenizerPlan { vocab_size: 5000, ..plan(dir.path(), TEXT, "a") }).unwrap();
+        assert!(summary.vocab_size < 500 && summary.wanted == 5000, "{summary:?}");
+        assert_eq!((summary.texts, summary.words, summary.spelt_characters), (3, 18, 0));
+    }
+
+    #[test]
+    fn a_frequent_word_is_one_piece_although_few_words_are_like_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let syllables = ["ba", "ke", "mi", "no", "tu", "sha", "ri"];
+        let mut text = "zebra ".repeat(500);
+        for a in syllables {
+            for b in syllables {
+                for c in syllables {
+                    text += &format!("{a}{b}{c} ").repeat(3);
+                }
+            }
+        }
+        let summary = train(&TokenizerPlan { vocab_size: 500, ..plan(dir.path(), &text, "a") }).unwrap();
+        assert_eq!(summary.vocab_size, 500);
+        let [_, table] = read(&dir.path().join("a"));
+        assert_eq!(Table::new(&table).unwrap().encode("zebra").len(), 2);
+    }
+
+    #[test]
+    fn rare_characters_are_spelt_in_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let summary = train(&TokenizerPlan { character_coverage: 0.9, ..plan(dir.path(), TEXT, "a") }).unwrap();
+        assert_eq!(summary.spelt_characters, 1);
+        let [_, table] = read(&dir.path().join("a"));
+        let table = Table::new(&table).unwrap();
+        let ids = table.encode("ï");
+        assert_eq!(ids[ids.len() - 3..], [FIRST_BYTE + 0xC3, FIRST_BYTE + 0xAF, 1]);
+    }
+
+    #[test]
+    fn impossible_plans_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ok = plan(dir.path(), TEXT, "a");
+        let bad = [
+            TokenizerPlan { inputs: vec![], ..ok.clone() },
+            TokenizerPlan { vocab_size: 353, ..ok.clone() },
+            TokenizerPlan { max_piece_length: 0, ..ok.clone() },
+            TokenizerPlan { max_piece_length: 65, ..ok.clone() },
+            TokenizerPlan { character_coverage: f64::NAN, ..ok.clone() },
+            TokenizerPlan { inputs: vec![dir.path().join("missing.txt")], ..ok.clone() },
+        ];
+        for plan in bad {
+            assert!(train(&plan).is_err(), "{plan:?}");
+        }
+        let empty = TokenizerPlan { ..plan(dir.path(), " \n\n", "a") };
+        assert!(train(&empty).unwrap_err().to_string().contains("no word"));
+        assert!(!ok.out.exists());
+    }
+
+    #[test]
+    fn another_tokenizer_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path(), TEXT, "a");
+        train(&plan).unwrap();
+        let [json, _] = read(&plan.out);
+        let good: Value = serde_json::from_slice(&json).unwrap();
+        let with = |pointer: &str, value: Value| {
+            let mut bad = good.clone();
+            *bad.pointer_mut(pointer).unwrap() = value;
+            table_of(&serde_json::to_vec(&bad).unwrap()).map_err(|e| format!("{e:#}"))
+        };
+        assert!(with("/decoder", Value::Null).is_ok());
+        for (pointer, value, name) in [
+            ("/normalizer", json!({"type": "NFC"}), "normalizer"),
+            ("/pre_tokenizer/pretokenizers/1/split", json!(true), "pre_tokenizer"),
+            ("/post_processor", Value::Null, "post_processor"),
+            ("/added_tokens", json!([{"id": 1, "content": "</s>"}]), "added_tokens"),
+            ("/truncation", json!({"max_length": 3}), "truncation"),
+            ("/model/type", json!("BPE"), "model.type"),
+            ("/model/unk_id", json!(0), "model.unk_id"),
+            ("/model/byte_fallback", json!(false), "model.byte_fallback"),
+            ("/model/vocab", json!({}), "model.vocab"),
+            ("/model/vocab", json!([["<pad>", -1000.0]]), "too short"),
+            ("/model/vocab/1/0", json!("<eos>"), "id 1"),
+            ("/model/vocab/300/1", json!(-0.3), "multiple"),
+            ("/model/vocab/300/1", json!(-40.0), "multiple"),
+            ("/model/vocab/300/0", json!("!"), "piece"),
+        ] {
+            let error = with(pointer, value).unwrap_err();
+            assert!(error.contains(name), "{pointer}: {error}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The program's commands, with good input and bad.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use std::fs;
+
+use fixture::{Task, rows, stderr, stdout};
+use serde_json::Value;
+
+/// Runs `finetune` with more arguments and gives the message of its exit code 2.
+fn refused(task: &Task, more: &[&str]) -> String {
+    let output = task.finetune("refused", more).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+    stderr(&output)
+}
+
+#[test]
+fn a_run_learns_and_leaves_all_its_files() {
+    let task = Task::new();
+    let said = task.train("run", &["--set", "train.epochs=12"]);
+    assert!(said.contains("hidden_size = 16") && said.contains("72 steps"), "{said}");
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer.bin",
+        "model.safetensors",
+        "labels.json",
+        "README.md",
+        "golden.safetensors",
+        "training.json",
+        "config.resolved.toml",
+        "metrics.jsonl",
+        "environment.json",
+        "loss.svg",
+        "dev.svg",
+        "tensorboard",
+        "resume/progress.json",
+    ] {
+        assert!(task.path("run").join(file).exists(), "{file}");
+    }
+    let training: Value = serde_json::from_slice(&task.bytes("run", "training.json")).unwrap();
+    assert_eq!((&training["train"]["rows"], &training["dev"]["rows"]), (&96.into(), &30.into()));
+    assert_eq!(training["train"]["file"], "train.jsonl");
+    assert_eq!(training["train"]["sha256"].as_str().unwrap().len(), 64);
+    let accuracy = training["best"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.9, "accuracy {accuracy}");
+    let card = String::from_utf8(task.bytes("run", "README.md")).unwrap();
+    assert!(card.contains(&format!("| accuracy | {accuracy:.4} |")), "{card}");
+
+    let output = task.run(&["eval", "--checkpoint", "run", "--data", "dev.jsonl", "--device", "cpu", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let scores: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(scores["rows"], 30);
+    assert_eq!(scores["accuracy"].as_f64(), Some(accuracy));
+    assert!(scores["binary_f1"].is_f64() && scores["macro_f1"].is_f64());
+
+    let events = fs::read_dir(task.path("run/tensorboard")).unwrap().next().unwrap().unwrap();
+    let reader = tboard::SummaryReader::new(fs::File::open(events.path()).unwrap());
+    assert!(reader.map(Result::unwrap).count() > 20);
+}
+
+#[test]
+fn training_starts_from_a_checkpoint() {
+    let task = Task::new();
+    task.train("first", &[]);
+    let base =
+        ["finetune", "--config", "second.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--from", "first"];
+    let more = ["--out", "second", "--device", "cpu", "--threads", "1"];
+    fs::write(task.path("second.toml"), "[train]\nepochs = 1\nlr = 1e-9\n").unwrap();
+    let output = task.run(&[&base[..], &more].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let best = |out: &str| -> f64 {
+        let training: Value = serde_json::from_slice(&task.bytes(out, "training.json")).unwrap();
+        training["best"]["accuracy"].as_f64().unwrap()
+    };
+    assert_eq!(best("second"), best("first"));
+
+    // Other labels: the encoder is taken, the head is new.
+    let three = rows(96, 1).replacen("\"animal\"", "\"third\"", 5);
+    fs::write(task.path("train.jsonl"), three).unwrap();
+    let output = task.run(&[&base[..], &["--out", "third", "--device", "cpu", "--threads", "1"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let labels: Vec<String> = serde_json::from_slice(&task.bytes("third", "labels.json")).unwrap();
+    assert_eq!(labels.len(), 3);
+}
+
+#[test]
+fn every_mixer_optimiser_and_schedule_trains() {
+    let task = Task::new();
+    for (mixer, norm, optimiser, schedule) in [
+        ("light", "pre_rms", "adafactor", "constant"),
+        ("dynamic", "post_layer", "adafactor", "inverse_square_root"),
+        ("dilated", "post_layer", "adamw", "cosine"),
+        ("attention", "pre_rms", "adamw", "linear"),
+    ] {
+        let sets = [
+            format!("model.mixer={mixer}"),
+            format!("model.norm={norm}"),
+            "model.num_attention_heads=2".to_owned(),
+            format!("train.optimiser={optimiser}"),
+            format!("train.schedule={schedule}"),
+            format!("train.bf16={}", mixer == "dilated"),
+        ];
+        let more: Vec<&str> = sets.iter().flat_map(|s| ["--set", s.as_str()]).collect();
+        task.train(mixer, &more);
+        let rows = task.metrics(mixer);
+        let losses: Vec<f64> = rows.iter().filter(|r| r["kind"] == "dev").filter_map(|r| r["loss"].as_f64()).collect();
+        assert!(losses.len() >= 4 && losses.last() < losses.first(), "{mixer}: {losses:?}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let task = Task::new();
+    let text = fs::read_to_string(task.path("config.toml")).unwrap();
+    fs::write(task.path("config.toml"), text + "learning_rate = 0.1\n").unwrap();
+    let said = refused(&task, &[]);
+    assert!(said.contains("learning_rate") && said.contains("config.toml") && said.contains("line"), "{said}");
+    assert!(!task.path("refused").exists());
+}
+
+#[test]
+fn bad_overrides_are_refused() {
+    let task = Task::new();
+    assert!(refused(&task, &["--set", "train.nothing=1"]).contains("nothing"));
+    assert!(refused(&task, &["--set", "train.dropout=1.5"]).contains("train.dropout is 1.5"));
+    assert!(refused(&task, &["--set", "model.kernel_heads=3"]).contains("kernel_heads is 3"));
+    assert!(refused(&task, &["--set", "train.class_weights=[1, 2, 3]"]).contains("3 values"));
+    assert!(refused(&task, &["--max-minutes", "-1"]).contains("-1"));
+    let output = task.run(&["eval", "--checkpoint", "x", "--data", "dev.jsonl", "--device", "gpu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cuda:N"), "{}", stderr(&output));
+}
+
+#[test]
+fn without_a_tokenizer_the_command_to_learn_one_is_shown() {
+    let task = Task::new();
+    let more = ["finetune", "--config", "config.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--out", "run"];
+    let output = task.run(&more);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    let command =
+        said.lines().find(|l| l.trim().starts_with("kinglet-train tokenizer")).unwrap_or_else(|| panic!("{said}"));
+    // The shown command works as it stands.
+    let words: Vec<&str> = command.split_whitespace().skip(1).chain(["--vocab-size", "380"]).collect();
+    let output = task.run(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(task.path("run-tokenizer/tokenizer.bin").exists());
+}
+
+#[test]
+fn bad_data_files_are_refused() {
+    let task = Task::new();
+    let good = fs::read(task.path("train.jsonl")).unwrap();
+    for (file, bytes, expect) in [
+        ("train.jsonl", Some(""), "train.jsonl"),
+        ("train.jsonl", Some("{\"text\": \"no label\"}\n"), "row 1"),
+        ("train.jsonl", Some("{\"text\": \"all the same\", \"label\": \"one\"}\n"), "needs 2 at least"),
+        ("train.jsonl", None, "train.jsonl"),
+        ("dev.jsonl", Some("{\"text\": \"a\", \"label\": \"mineral\"}\n"), "mineral"),
+        ("dev.jsonl", Some(""), "dev.jsonl"),
+    ] {
+        let path = task.path(file);
+        let before = fs::read(&path).unwrap_or_else(|_| good.clone());
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let said = refused(&task, &[]);
+        assert!(said.contains(expect), "{file} {bytes:?}: {said}");
+        fs::write(&path, before).unwrap();
+    }
+    assert!(refused(&task, &["--label-field", "topic"]).contains("topic"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_training_with_advice() {
+    let task = Task::new();
+    let said =
+        refused(&task, &["--set", "train.lr=1e30", "--set", "train.clip_norm=0", "--set", "train.warmup_steps=0"]);
+    assert!(said.contains("lower train.lr"), "{said}");
+}
+
+#[test]
+fn eval_refuses_what_is_not_a_checkpoint_or_not_its_data() {
+    let task = Task::new();
+    let output = task.run(&["eval", "--checkpoint", "tokenizer", "--data", "dev.jsonl"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("config.json"), "{}", stderr(&output));
+    task.train("run", &["--set", "train.epochs=1"]);
+    fs::write(task.path("foreign.jsonl"), "{\"text\": \"a\", \"label\": \"mineral\"}\n").unwrap();
+    let output = task.run(&["eval", "--checkpoint", "run", "--data", "foreign.jsonl"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("mineral"), "{}", stderr(&output));
+}
+
+#[test]
+fn doctor_finds_the_wanted_libtorch() {
+    let task = Task::new();
+    let output = task.run(&["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(found["libtorch_wanted"], "2.11.0");
+    assert!(found["libtorch"]["path"].as_str().unwrap().ends_with("libtorch_cpu.so"));
+    assert_eq!(found["cuda"].as_bool(), Some(found["cuda_reason"].is_null()));
+    let output = task.run(&["doctor"]);
+    assert!(stdout(&output).contains("CUDA"));
+}
+
+#[test]
+fn gpu_check_without_cuda_says_why_and_exits_with_1() {
+    let task = Task::new();
+    let found: Value = serde_json::from_str(&stdout(&task.run(&["doctor", "--json"]))).unwrap();
+    if found["cuda"] == true {
+        eprintln!("CUDA is here: gpu-check itself is run by scripts/gpu-check");
+        return;
+    }
+    let output = task.run(&["gpu-check"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).starts_with("no CUDA: "), "{}", stdout(&output));
+}
+
+#[test]
+fn wrong_arguments_exit_with_2() {
+    let task = Task::new();
+    assert_eq!(task.run(&[]).status.code(), Some(2));
+    assert_eq!(task.run(&["finetune"]).status.code(), Some(2));
+    assert_eq!(task.run(&["--version"]).status.code(), Some(0));
+}

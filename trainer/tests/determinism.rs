@@ -1,0 +1,26 @@
+//! The same seed gives the same run, another seed another.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use fixture::Task;
+
+#[test]
+fn the_same_seed_gives_the_same_weights_and_metrics() {
+    let task = Task::new();
+    task.train("a", &[]);
+    task.train("b", &[]);
+    task.train("c", &["--seed", "2"]);
+    assert_eq!(task.bytes("a", "model.safetensors"), task.bytes("b", "model.safetensors"));
+    assert_eq!(task.metrics("a"), task.metrics("b"));
+    assert_ne!(task.bytes("a", "model.safetensors"), task.bytes("c", "model.safetensors"));
+    assert_ne!(task.metrics("a"), task.metrics("c"));
+}
+
+#[test]
+fn dropout_changes_the_losses() {
+    let task = Task::new();
+    task.train("with", &[]);
+    task.train("without", &["--set", "train.dropout=0", "--set", "train.drop_connect=0"]);
+    assert_ne!(task.metrics("with"), task.metrics("without"));
+}

@@ -1,0 +1,98 @@
+//! SIGTERM, Ctrl-C and the time limit: training stops in order, says how to go on, and going on equals not having stopped.
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fixture::{Task, stderr};
+
+/// Enough epochs that a signal always comes in the middle.
+const LONG: [&str; 4] = ["--set", "train.epochs=60", "--set", "train.eval_every=7"];
+
+/// Starts or resumes a long run and waits until its log has a new row.
+fn start(task: &Task, out: &str, more: &[&str]) -> Child {
+    let log = task.path(out).join("metrics.jsonl");
+    let rows = || fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    let before = rows();
+    let child = task.finetune(out, &[&LONG[..], more].concat()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rows() <= before {
+        assert!(Instant::now() < deadline, "no row after a minute");
+        sleep(Duration::from_millis(2));
+    }
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+}
+
+#[test]
+fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
+    let task = Task::new();
+    task.train("whole", &LONG);
+
+    let mut more: Vec<&str> = Vec::new();
+    for name in ["TERM", "INT"] {
+        let child = start(&task, "stopped", &more);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("the state is saved in stopped; to go on, run"), "{said}");
+        assert!(said.trim_end().ends_with("--resume"), "{said}");
+        assert!(task.path("stopped/resume/progress.json").exists());
+        let (rows, all) = (task.metrics("stopped"), task.metrics("whole"));
+        assert!(rows.len() < all.len() && rows == all[..rows.len()], "{} of {} rows", rows.len(), all.len());
+        more = vec!["--resume"];
+    }
+    let said = task.train("stopped", &[&LONG[..], &["--resume"]].concat());
+    assert!(said.contains("resuming after step"), "{said}");
+
+    for file in ["model.safetensors", "golden.safetensors", "config.json", "labels.json", "config.resolved.toml"] {
+        assert_eq!(task.bytes("whole", file), task.bytes("stopped", file), "{file}");
+    }
+    assert_eq!(task.metrics("whole"), task.metrics("stopped"));
+    let state = |out: &str| {
+        let folder = fs::read_dir(task.path(out).join("resume")).unwrap().flatten().map(|e| e.path());
+        let folder = folder.into_iter().find(|p| p.is_dir()).unwrap();
+        (fs::read(folder.join("model.safetensors")).unwrap(), fs::read(folder.join("optimiser.safetensors")).unwrap())
+    };
+    assert!(state("whole") == state("stopped"), "the last weights or the optimiser's memory differ");
+}
+
+#[test]
+fn a_killed_run_resumes_from_its_last_saved_state() {
+    let task = Task::new();
+    task.train("whole", &LONG);
+    // A state at every step; the kill loses what came after the last one.
+    let mut child = start(&task, "killed", &["--set", "train.save_minutes=0.0000001"]);
+    sleep(Duration::from_millis(50));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let more = ["--set", "train.save_minutes=0.0000001", "--resume"];
+    task.train("killed", &[&LONG[..], &more].concat());
+    assert_eq!(task.bytes("whole", "model.safetensors"), task.bytes("killed", "model.safetensors"));
+    assert_eq!(task.metrics("whole"), task.metrics("killed"));
+}
+
+#[test]
+fn the_time_limit_ends_training_with_a_usable_checkpoint() {
+    let task = Task::new();
+    let more = ["--set", "train.epochs=100000", "--set", "train.eval_every=1000000", "--max-minutes", "0.02"];
+    let begun = Instant::now();
+    let said = task.train("limited", &more);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(said.contains("time is up") && said.trim_end().ends_with("--resume"), "{said}");
+    for file in ["model.safetensors", "golden.safetensors", "training.json", "README.md", "resume/progress.json"] {
+        assert!(task.path("limited").join(file).exists(), "{file}");
+    }
+    let last = task.metrics("limited").pop().unwrap();
+    assert_eq!((&last["kind"], &last["best"]), (&"dev".into(), &true.into()));
+}

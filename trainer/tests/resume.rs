@@ -1,0 +1,69 @@
+//! When `--resume` is refused, and what a finished or stopped-early run says.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use std::fs;
+
+use fixture::{Task, rows, stderr};
+
+/// The message of a run that must end with exit code 2.
+fn refused(task: &Task, out: &str, more: &[&str]) -> String {
+    let output = task.finetune(out, more).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn resume_names_what_differs_from_the_run() {
+    let task = Task::new();
+    task.train("run", &[]);
+    let said = refused(&task, "run", &["--resume", "--set", "train.lr=0.5", "--seed", "9"]);
+    assert!(said.contains("now `train.lr = 0.5`, was `train.lr = 0.02`"), "{said}");
+    assert!(said.contains("now `train.seed = 9`, was `train.seed = 1`"), "{said}");
+    assert!(!said.contains("training file"), "{said}");
+
+    fs::write(task.path("train.jsonl"), rows(96, 2)).unwrap();
+    let said = refused(&task, "run", &["--resume"]);
+    assert!(said.contains("the training file's bytes") && !said.contains("config:"), "{said}");
+}
+
+#[test]
+fn an_old_run_is_not_overwritten_unless_forced() {
+    let task = Task::new();
+    task.train("run", &[]);
+    let before = task.bytes("run", "model.safetensors");
+    let said = refused(&task, "run", &["--seed", "5"]);
+    assert!(said.contains("--resume") && said.contains("--force"), "{said}");
+    assert_eq!(task.bytes("run", "model.safetensors"), before);
+    task.train("run", &["--seed", "5", "--force"]);
+    assert_ne!(task.bytes("run", "model.safetensors"), before);
+}
+
+#[test]
+fn a_finished_run_says_so_and_is_left_alone() {
+    let task = Task::new();
+    task.train("run", &[]);
+    let (weights, metrics) = (task.bytes("run", "model.safetensors"), task.bytes("run", "metrics.jsonl"));
+    let said = task.train("run", &["--resume"]);
+    assert!(said.contains("finished"), "{said}");
+    assert_eq!((task.bytes("run", "model.safetensors"), task.bytes("run", "metrics.jsonl")), (weights, metrics));
+}
+
+#[test]
+fn there_must_be_something_to_resume() {
+    let task = Task::new();
+    let said = refused(&task, "nowhere", &["--resume"]);
+    assert!(said.contains("nothing to resume in nowhere"), "{said}");
+}
+
+#[test]
+fn patience_ends_training_early_and_keeps_the_best_weights() {
+    let task = Task::new();
+    // A vanishing learning rate: no evaluation is better than the first.
+    let more = ["--set", "train.lr=1e-12", "--set", "train.patience=2", "--set", "train.epochs=50"];
+    let said = task.train("run", &more);
+    assert!(said.contains("stopped early"), "{said}");
+    let dev: Vec<bool> = task.metrics("run").iter().filter_map(|row| row["best"].as_bool()).collect();
+    assert_eq!(dev, [true, false, false]);
+}
