@@ -1,0 +1,236 @@
+//! Reads a checkpoint directory and checks that everything in it fits together.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kinglet::spec::{Config, Weight, files};
+use kinglet::tokenizer::Table;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+/// A checkpoint, completely checked.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Shape of the model.
+    pub config: Config,
+    /// `config.json` as it stands.
+    pub config_text: String,
+    /// Label names by class.
+    pub labels: Vec<String>,
+    /// The flat tokenizer table.
+    pub tokenizer: Vec<u8>,
+    /// What PyTorch computed.
+    pub golden: Golden,
+    /// Where the dev data were, when the trainer said so.
+    pub training: Option<Training>,
+    weights: HashMap<Weight, Vec<f32>>,
+}
+
+/// Token ids of dev texts and the scores PyTorch gave for them.
+#[derive(Clone, Debug)]
+pub struct Golden {
+    /// Number of texts, `N`.
+    pub rows: usize,
+    /// Length of all rows with padding, `T`.
+    pub tokens: usize,
+    /// `[N, T]`.
+    pub input_ids: Vec<i64>,
+    /// `[N, T]`: in each row ones, then zeros.
+    pub attention_mask: Vec<i64>,
+    /// `[N, num_labels]`.
+    pub logits: Vec<f32>,
+}
+
+impl Golden {
+    /// The ids of a text without padding.
+    pub fn text(&self, row: usize) -> Vec<u32> {
+        let cells = self.input_ids.iter().zip(&self.attention_mask).skip(row * self.tokens).take(self.tokens);
+        cells.filter(|(_, m)| **m == 1).map(|(&id, _)| u32::try_from(id).unwrap_or(u32::MAX)).collect()
+    }
+}
+
+/// What export reads of `training.json`; other fields are the trainer's.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Training {
+    /// The data file that the best weights were chosen on.
+    pub dev: Option<DataFile>,
+    /// The field that holds the labels.
+    pub label_field: Option<String>,
+}
+
+/// A data file as the trainer saw it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DataFile {
+    /// Its path, relative to where training was started or absolute.
+    pub file: PathBuf,
+    /// SHA-256 in hex.
+    pub sha256: Option<String>,
+}
+
+impl Checkpoint {
+    /// Reads the directory `dir`.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, when a weight is missing, unknown, of another shape than the configuration
+    /// says, or holds a value that is not finite, and when labels, tokenizer or golden logits do not fit the model. The
+    /// message names the file, and the weight if it is one.
+    pub fn read(dir: &Path) -> Result<Self> {
+        ensure!(dir.is_dir(), "{} is not a checkpoint directory", dir.display());
+        let config_text = at(dir, files::CONFIG, |bytes| Ok(String::from_utf8(bytes)?))?;
+        let config = at(dir, files::CONFIG, |bytes| {
+            let config: Config = serde_json::from_slice(&bytes)?;
+            config.validate()?;
+            Ok(config)
+        })?;
+        let labels = at(dir, files::LABELS, |bytes| {
+            let labels: Vec<String> = serde_json::from_slice(&bytes)?;
+            ensure!(labels.len() == config.num_labels, "{} labels for {} classes", labels.len(), config.num_labels);
+            Ok(labels)
+        })?;
+        let tokenizer = at(dir, files::TOKENIZER_TABLE, |bytes| {
+            let ids = Table::new(&bytes)?.vocab_size();
+            ensure!(ids == config.vocab_size, "{ids} token ids, but the embedding has {} rows", config.vocab_size);
+            Ok(bytes)
+        })?;
+        let weights = at(dir, files::WEIGHTS, |bytes| read_weights(&config, &bytes))?;
+        let golden = at(dir, files::GOLDEN, |bytes| read_golden(&config, &bytes))?;
+        let training = if dir.join(files::TRAINING).exists() {
+            Some(at(dir, files::TRAINING, |bytes| Ok(serde_json::from_slice(&bytes)?))?)
+        } else {
+            None
+        };
+        Ok(Checkpoint { config, config_text, labels, tokenizer, golden, training, weights })
+    }
+
+    /// The values of a weight of this model, row by row as PyTorch stores it; empty when the model has no such weight.
+    pub fn weight(&self, weight: Weight) -> &[f32] {
+        self.weights.get(&weight).map_or(&[], Vec::as_slice)
+    }
+
+    /// Rows and columns of a matrix of this model.
+    pub fn matrix(&self, weight: Weight) -> (usize, usize) {
+        match self.config.shape(weight).as_ref().map(|shape| shape.dims()) {
+            Some(&[rows, columns]) => (rows, columns),
+            Some(&[n]) => (1, n),
+            _ => (0, 1),
+        }
+    }
+}
+
+/// Reads a file of the checkpoint; what goes wrong is told with its path.
+fn at<T>(dir: &Path, name: &str, read: impl FnOnce(Vec<u8>) -> Result<T>) -> Result<T> {
+    let path = dir.join(name);
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    read(bytes).with_context(|| path.display().to_string())
+}
+
+fn read_weights(config: &Config, bytes: &[u8]) -> Result<HashMap<Weight, Vec<f32>>> {
+    let tensors = SafeTensors::deserialize(bytes)?;
+    let mut weights = HashMap::new();
+    let mut known = Vec::new();
+    for weight in config.weights() {
+        let name = weight.to_string();
+        let Ok(tensor) = tensors.tensor(&name) else { bail!("weight {name} is missing") };
+        let shape = config.shape(weight).with_context(|| format!("weight {name} has no shape"))?;
+        ensure!(
+            tensor.shape() == shape.dims(),
+            "weight {name} has shape {:?}, the configuration says {shape:?}",
+            tensor.shape()
+        );
+        let values: Vec<f32> = match tensor.dtype() {
+            Dtype::F32 => numbers(tensor.data(), f32::from_le_bytes),
+            Dtype::F16 => numbers(tensor.data(), |bytes| half(u16::from_le_bytes(bytes))),
+            other => bail!("weight {name} is {other:?}, neither F32 nor F16"),
+        };
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+            bail!("weight {name} is {} at element {at}", values[at]);
+        }
+        weights.insert(weight, values);
+        known.push(name);
+    }
+    if let Some(name) = tensors.names().into_iter().filter(|name| !known.iter().any(|k| k == name)).min() {
+        bail!("the configuration has no weight {name}");
+    }
+    Ok(weights)
+}
+
+fn read_golden(config: &Config, bytes: &[u8]) -> Result<Golden> {
+    let tensors = SafeTensors::deserialize(bytes)?;
+    let tensor = |name: &str, kind: Dtype| {
+        let Ok(tensor) = tensors.tensor(name) else { bail!("tensor {name} is missing") };
+        ensure!(tensor.dtype() == kind, "tensor {name} is {:?}, not {kind:?}", tensor.dtype());
+        Ok(tensor)
+    };
+    let ids = tensor("input_ids", Dtype::I64)?;
+    let mask = tensor("attention_mask", Dtype::I64)?;
+    let logits = tensor("logits", Dtype::F32)?;
+    let &[rows, tokens] = ids.shape() else { bail!("input_ids has shape {:?}, not [N, T]", ids.shape()) };
+    ensure!(rows > 0 && tokens > 0, "input_ids has shape {:?}: there is nothing to verify with", ids.shape());
+    ensure!(mask.shape() == [rows, tokens], "attention_mask has shape {:?}, not [{rows}, {tokens}]", mask.shape());
+    let classes = config.num_labels;
+    ensure!(logits.shape() == [rows, classes], "logits has shape {:?}, not [{rows}, {classes}]", logits.shape());
+    let golden = Golden {
+        rows,
+        tokens,
+        input_ids: numbers(ids.data(), i64::from_le_bytes),
+        attention_mask: numbers(mask.data(), i64::from_le_bytes),
+        logits: numbers(logits.data(), f32::from_le_bytes),
+    };
+    for (row, mask) in golden.attention_mask.chunks(tokens).enumerate() {
+        let length = mask.iter().take_while(|&&m| m == 1).count();
+        let padded = mask.iter().skip(length).all(|&m| m == 0);
+        ensure!(length > 0 && padded, "row {row} of attention_mask is not ones, then zeros");
+    }
+    let outside = |id: &&i64| usize::try_from(**id).map_or(true, |id| id >= config.vocab_size);
+    if let Some(id) = golden.input_ids.iter().find(outside) {
+        bail!("input_ids has id {id}, outside the vocabulary of {}", config.vocab_size);
+    }
+    if let Some(x) = golden.logits.iter().find(|x| !x.is_finite()) {
+        bail!("logits has the value {x}");
+    }
+    Ok(golden)
+}
+
+/// Little-endian numbers of `N` bytes.
+fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|&chunk| number(chunk)).collect()
+}
+
+/// IEEE 754 binary16 to f32, exact.
+fn half(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let (exponent, fraction) = (u32::from(bits >> 10) & 31, u32::from(bits & 0x3ff));
+    let magnitude = match (exponent, fraction) {
+        // Subnormal: fraction · 2⁻²⁴.
+        (0, f) => (f as f32 * f32::from_bits(0x3380_0000)).to_bits(),
+        (31, f) => 0x7f80_0000 | f << 13,
+        (e, f) => (e + 112) << 23 | f << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_is_read_exactly() {
+        let cases = [
+            (0x0000, 0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x03ff, 6.097_555e-5),
+            (0x0400, 6.103_515_6e-5),
+            (0x7c00, f32::INFINITY),
+        ];
+        for (bits, want) in cases {
+            assert_eq!(half(bits), want, "{bits:#06x}");
+        }
+        assert!(half(0x7e00).is_nan());
+    }
+}

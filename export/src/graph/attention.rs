@@ -1,0 +1,103 @@
+//! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, scores not scaled, bias by relative position.
+
+use kinglet::engine::tract::onnx::tensor_proto::DataType;
+use kinglet::spec::{LayerWeight, Weight, relative_bucket};
+
+use super::builder::{Attribute, GraphBuilder, Value};
+use super::{Mask, linear};
+use crate::checkpoint::Checkpoint;
+
+/// Added to the scores of masked keys: far below any score, so that their weight is exactly 0.
+const MASKED: f32 = -1e9;
+
+/// What is added to the scores, the same in all layers.
+pub(super) struct Bias {
+    /// By relative position, `[1, H, T, T]`.
+    position: Value,
+    /// 0 or [`MASKED`] by key, `[B, 1, 1, T]`.
+    keys: Value,
+}
+
+impl Bias {
+    /// Looks the bias up by distance, key minus query, in a table `[2·D + 1, H]`: `D` is the least distance from which the
+    /// bucket stays the same, so the table serves any `T`.
+    pub(super) fn new(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value, mask: &Mask) -> Self {
+        let config = &checkpoint.config;
+        let (h, buckets) = (config.num_attention_heads, config.relative_attention_num_buckets);
+        let bucket = |distance: i64| relative_bucket(distance, buckets, config.relative_attention_max_distance);
+        let mut reach: i32 = 1;
+        while bucket(-i64::from(reach)) != buckets / 2 - 1 {
+            reach += 1;
+        }
+        let weight = Weight::Layer(0, LayerWeight::RelativeBias);
+        let rows = checkpoint.weight(weight);
+        let table: Vec<f32> =
+            (-reach..=reach).flat_map(|d| rows.iter().skip(bucket(d.into()) * h).take(h).copied()).collect();
+        let table = g.store_f32(&weight.to_string(), &[table.len() / h, h], &table);
+
+        let path = "relative_bias";
+        let shape = g.op("Shape", path, &[ids]);
+        let (zero, one) = (g.index(0), g.index(1));
+        let tokens = g.op("Gather", &format!("{path}/tokens"), &[&shape, &one]);
+        let positions = g.op("Range", path, &[&zero, &tokens, &one]);
+        // tract computes with symbols wherever ONNX has int64, element by element and slowly; int32 are numbers to it.
+        let positions = g.cast(path, &positions, DataType::Int32);
+        let (first, second) = (g.indices(&[0]), g.indices(&[1]));
+        let key = g.op("Unsqueeze", &format!("{path}/key"), &[&positions, &first]);
+        let query = g.op("Unsqueeze", &format!("{path}/query"), &[&positions, &second]);
+        let distance = g.op("Sub", path, &[&key, &query]);
+        let (least, most) = (g.distance(-reach), g.distance(reach));
+        let distance = g.op("Max", path, &[&distance, &least]);
+        let distance = g.op("Min", path, &[&distance, &most]);
+        let row = g.op("Add", path, &[&distance, &most]);
+        let bias = g.op("Gather", path, &[&table, &row]);
+        let bias = g.op_with("Transpose", path, &[&bias], &[("perm", Attribute::Ints(vec![2, 0, 1]))]);
+        let position = g.op("Unsqueeze", path, &[&bias, &first]);
+
+        let path = "mask/keys";
+        let one = g.scalar(1.0);
+        let absent = g.op("Sub", path, &[&one, &mask.flat]);
+        let masked = g.scalar(MASKED);
+        let keys = g.op("Mul", path, &[&absent, &masked]);
+        let axes = g.indices(&[1, 2]);
+        let keys = g.op("Unsqueeze", path, &[&keys, &axes]);
+        Bias { position, keys }
+    }
+}
+
+/// `x`: `[B, T, C]` to `[B, T, C]`.
+pub(super) fn attention(
+    g: &mut GraphBuilder,
+    checkpoint: &Checkpoint,
+    layer: u16,
+    path: &str,
+    x: &Value,
+    bias: &Bias,
+) -> Value {
+    let config = &checkpoint.config;
+    let (c, h) = (config.hidden_size as i64, config.num_attention_heads as i64);
+    let x = linear::Operand::new(g, path, x);
+    let mut heads = |weight, name: &str, perm: [i64; 4]| {
+        let path = format!("{path}/{name}");
+        let y = linear::linear(g, checkpoint, Weight::Layer(layer, weight), &path, &x);
+        let by_head = g.indices(&[0, 0, h, c / h]);
+        let y = g.op("Reshape", &path, &[&y, &by_head]);
+        g.op_with("Transpose", &path, &[&y], &[("perm", Attribute::Ints(perm.to_vec()))])
+    };
+    let query = heads(LayerWeight::Query, "q_proj", [0, 2, 1, 3]);
+    let key = heads(LayerWeight::Key, "k_proj", [0, 2, 3, 1]);
+    let value = heads(LayerWeight::Value, "v_proj", [0, 2, 1, 3]);
+
+    let scores = format!("{path}/scores");
+    let s = g.op("MatMul", &scores, &[&query, &key]);
+    let s = g.op("Add", &format!("{scores}/position"), &[&s, &bias.position]);
+    let s = g.op("Add", &format!("{scores}/mask"), &[&s, &bias.keys]);
+    let s = g.op_with("Softmax", &scores, &[&s], &[("axis", Attribute::Int(-1))]);
+    let y = g.op("MatMul", &format!("{path}/values"), &[&s, &value]);
+    let y = g.op_with("Transpose", &format!("{path}/values"), &[&y], &[("perm", Attribute::Ints(vec![0, 2, 1, 3]))]);
+    let joined = g.indices(&[0, 0, c]);
+    let y = g.op("Reshape", &format!("{path}/values"), &[&y, &joined]);
+    let path = format!("{path}/out_proj");
+    let y = linear::Operand::new(g, &path, &y);
+    linear::linear(g, checkpoint, Weight::Layer(layer, LayerWeight::Out), &path, &y)
+}

@@ -1,0 +1,31 @@
+//! Rows of the embedding, looked up by token id.
+
+use kinglet::engine::tract::Precision;
+use kinglet::engine::tract::onnx::tensor_proto::DataType;
+use kinglet::spec::Weight;
+
+use super::builder::{GraphBuilder, Value};
+use crate::checkpoint::Checkpoint;
+use crate::quantise::Quantised;
+
+/// `ids`: `[B, T]` to `[B, T, C]`. int8: `q[id] · s[id]`, one scale a row.
+pub(super) fn embedding(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value) -> Value {
+    let (v, c) = (checkpoint.config.vocab_size, checkpoint.config.hidden_size);
+    let name = Weight::Embedding.to_string();
+    let rows = checkpoint.weight(Weight::Embedding);
+    match g.precision() {
+        Precision::Fp32 => {
+            let table = g.store_f32(&name, &[v, c], rows);
+            g.op("Gather", "embed", &[&table, ids])
+        }
+        Precision::Int8 => {
+            let quantised = Quantised::rows(rows, c);
+            let table = g.store_i8(&name, &[v, c], &quantised.values);
+            let scales = g.store_f32(&format!("{name}.scale"), &[v, 1], &quantised.scales);
+            let q = g.op("Gather", "embed/rows", &[&table, ids]);
+            let s = g.op("Gather", "embed/scales", &[&scales, ids]);
+            let q = g.cast("embed", &q, DataType::Float);
+            g.op("Mul", "embed", &[&q, &s])
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Lightweight convolution: depthwise, channel `c` uses the softmax of kernel `⌊c·H/C⌋`.
+
+use kinglet::spec::{LayerWeight, Weight};
+
+use super::builder::{GraphBuilder, Value};
+use super::dilatedconv::depthwise;
+use crate::checkpoint::Checkpoint;
+
+/// `x`: `[B, T, C]` to `[B, T, C]`. The softmax over taps is folded into the stored kernel, `[C, 1, K]`.
+pub(super) fn lightconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value) -> Value {
+    let config = &checkpoint.config;
+    let weight = Weight::Layer(layer, LayerWeight::Kernel);
+    let k = config.kernel_sizes.get(usize::from(layer));
+    let folded: Vec<Vec<f32>> = checkpoint.weight(weight).chunks(k).map(softmax).collect();
+    let (c, h) = (config.hidden_size, config.kernel_heads);
+    let kernel: Vec<f32> = (0..c).flat_map(|channel| folded[channel * h / c].iter().copied()).collect();
+    depthwise(g, checkpoint, layer, path, x, &weight.to_string(), &kernel)
+}
+
+/// Computed in f64, rounded once.
+fn softmax(taps: &[f32]) -> Vec<f32> {
+    let most = taps.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = taps.iter().map(|&t| f64::from(t - most).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|p| (p / sum) as f32).collect()
+}

@@ -1,0 +1,90 @@
+//! Matrix products: `y = x·Wᵀ` with `W`: `[out, in]`.
+//!
+//! int8, by the rules of [`kinglet::quant`], where each token (the last axis of `x`) has its own scale, so that a text's
+//! answer does not depend on what else is in the batch:
+//!
+//! ```text
+//! s = max(max|x|, 1e-30) / 127;   q = round_half_even(x / s);   y[o] = (f32(Σ q[i]·r[i, o]) · s) · w[o]
+//! ```
+//!
+//! tract computes `x / s` as `x · (1/s)`, one rounding more than the division of onnxruntime and of the formula: values
+//! that stand within an ulp of the middle between two integers can differ by one step.
+
+use kinglet::engine::tract::Precision;
+use kinglet::engine::tract::onnx::tensor_proto::DataType;
+use kinglet::quant::{MAX_QUANTISED, MIN_MAGNITUDE};
+use kinglet::spec::Weight;
+
+use super::builder::{Attribute, GraphBuilder, Value};
+use crate::checkpoint::Checkpoint;
+use crate::quantise::Quantised;
+
+/// The left side of matrix products, quantised once for all of them.
+pub(super) enum Operand {
+    /// As it is.
+    Fp32(Value),
+    /// Integers and one scale a token, `[…, in]` and `[…, 1]`.
+    Int8 {
+        /// The integers.
+        q: Value,
+        /// The scales.
+        s: Value,
+    },
+}
+
+impl Operand {
+    /// Prepares `x`: `[…, in]`.
+    pub(super) fn new(g: &mut GraphBuilder, path: &str, x: &Value) -> Self {
+        if g.precision() == Precision::Fp32 {
+            return Operand::Fp32(x.clone());
+        }
+        let path = format!("{path}/quantise");
+        let axes = [("axes", Attribute::Ints(vec![-1])), ("keepdims", Attribute::Int(1))];
+        let magnitude = g.op("Abs", &path, &[x]);
+        let magnitude = g.op_with("ReduceMax", &path, &[&magnitude], &axes);
+        let least = g.scalar(MIN_MAGNITUDE);
+        let magnitude = g.op("Max", &path, &[&magnitude, &least]);
+        let most = g.scalar(MAX_QUANTISED);
+        let s = g.op("Div", &format!("{path}/scale"), &[&magnitude, &most]);
+        let q = g.op("Div", &path, &[x, &s]);
+        let q = g.op("Round", &path, &[&q]);
+        let q = g.cast(&path, &q, DataType::Int8);
+        Operand::Int8 { q, s }
+    }
+}
+
+/// `x`: `[…, in]` to `[…, out]`.
+pub(super) fn linear(g: &mut GraphBuilder, checkpoint: &Checkpoint, weight: Weight, path: &str, x: &Operand) -> Value {
+    let (out, inner) = checkpoint.matrix(weight);
+    let name = weight.to_string();
+    match x {
+        Operand::Fp32(x) => {
+            let w = g.store_f32(&name, &[inner, out], &transposed(checkpoint.weight(weight), inner));
+            g.op("MatMul", path, &[x, &w])
+        }
+        Operand::Int8 { q, s } => {
+            let quantised = Quantised::rows(checkpoint.weight(weight), inner);
+            let w = g.store_i8(&name, &[inner, out], &transposed(&quantised.values, inner));
+            let scales = g.store_f32(&format!("{name}.scale"), &[out], &quantised.scales);
+            let y = g.op("MatMulInteger", path, &[q, &w]);
+            let y = g.cast(path, &y, DataType::Float);
+            let y = g.op("Mul", &format!("{path}/token_scale"), &[&y, s]);
+            g.op("Mul", &format!("{path}/channel_scale"), &[&y, &scales])
+        }
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transposed<T: Copy>(data: &[T], columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|column| data.iter().skip(column).step_by(columns).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::transposed;
+
+    #[test]
+    fn transposing_swaps_rows_and_columns() {
+        assert_eq!(transposed(&[1, 2, 3, 4, 5, 6], 3), [1, 4, 2, 5, 3, 6]);
+    }
+}

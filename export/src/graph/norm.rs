@@ -1,0 +1,39 @@
+//! The two norms, over the channels of each token, in f32.
+
+use kinglet::spec::{NORM_EPS, Weight};
+
+use super::builder::{Attribute, GraphBuilder, Value};
+use crate::checkpoint::Checkpoint;
+
+/// `x / sqrt(mean(x²) + eps) · gain`.
+pub(super) fn rms(g: &mut GraphBuilder, checkpoint: &Checkpoint, gain: Weight, path: &str, x: &Value) -> Value {
+    let square = g.op("Mul", &format!("{path}/square"), &[x, x]);
+    let axes = [("axes", Attribute::Ints(vec![-1])), ("keepdims", Attribute::Int(1))];
+    let mean = g.op_with("ReduceMean", path, &[&square], &axes);
+    let eps = g.scalar(NORM_EPS);
+    let mean = g.op("Add", path, &[&mean, &eps]);
+    let root = g.op("Sqrt", path, &[&mean]);
+    let y = g.op("Div", path, &[x, &root]);
+    let gain = vector(g, checkpoint, gain);
+    g.op("Mul", path, &[&y, &gain])
+}
+
+/// `(x − mean(x)) / sqrt(var(x) + eps) · gain + shift`, the variance biased.
+pub(super) fn layer(
+    g: &mut GraphBuilder,
+    checkpoint: &Checkpoint,
+    gain: Weight,
+    shift: Weight,
+    path: &str,
+    x: &Value,
+) -> Value {
+    let gain = vector(g, checkpoint, gain);
+    let shift = vector(g, checkpoint, shift);
+    let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(NORM_EPS))];
+    g.op_with("LayerNormalization", path, &[x, &gain, &shift], &attributes)
+}
+
+fn vector(g: &mut GraphBuilder, checkpoint: &Checkpoint, weight: Weight) -> Value {
+    let data = checkpoint.weight(weight);
+    g.store_f32(&weight.to_string(), &[data.len()], data)
+}

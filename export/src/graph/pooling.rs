@@ -1,0 +1,44 @@
+//! One vector from all tokens, and the classifier on it.
+
+use kinglet::spec::{Pooling, Weight};
+
+use super::Mask;
+use super::builder::{Attribute, GraphBuilder, Value};
+use super::linear::{Operand, linear};
+use crate::checkpoint::Checkpoint;
+
+/// Added to masked positions before the maximum: below any activation.
+const MASKED: f32 = -1e30;
+
+/// `x`: `[B, T, C]` to `[B, C]`, over the tokens that the mask keeps.
+pub(super) fn pooling(g: &mut GraphBuilder, pooling: Pooling, x: &Value, mask: &Mask) -> Value {
+    let path = "pool";
+    match pooling {
+        Pooling::Mean => {
+            let axis = g.indices(&[1]);
+            let flat = [("keepdims", Attribute::Int(0))];
+            let kept = g.op("Mul", &format!("{path}/mask"), &[x, &mask.tokens]);
+            let sum = g.op_with("ReduceSum", path, &[&kept, &axis], &flat);
+            let tokens = g.op_with("ReduceSum", &format!("{path}/tokens"), &[&mask.tokens, &axis], &flat);
+            g.op("Div", path, &[&sum, &tokens])
+        }
+        Pooling::Max => {
+            let one = g.scalar(1.0);
+            let absent = g.op("Sub", &format!("{path}/mask"), &[&one, &mask.tokens]);
+            let masked = g.scalar(MASKED);
+            let penalty = g.op("Mul", &format!("{path}/mask"), &[&absent, &masked]);
+            let kept = g.op("Add", &format!("{path}/mask"), &[x, &penalty]);
+            let attributes = [("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(0))];
+            g.op_with("ReduceMax", path, &[&kept], &attributes)
+        }
+    }
+}
+
+/// `pooled·W_headᵀ + b_head`, `[B, num_labels]`.
+pub(super) fn head(g: &mut GraphBuilder, checkpoint: &Checkpoint, pooled: &Value) -> Value {
+    let pooled = Operand::new(g, "head", pooled);
+    let y = linear(g, checkpoint, Weight::HeadWeight, "head", &pooled);
+    let data = checkpoint.weight(Weight::HeadBias);
+    let bias = g.store_f32(&Weight::HeadBias.to_string(), &[data.len()], data);
+    g.op("Add", "head", &[&y, &bias])
+}

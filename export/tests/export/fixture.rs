@@ -1,0 +1,207 @@
+//! Random checkpoints, written as the trainer writes them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kinglet::engine::tract::{self, TractModel};
+use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files};
+use kinglet::tokenizer::Table;
+use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::onnx;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::reference::{self, Precision};
+
+pub type Weights = HashMap<Weight, Vec<f32>>;
+
+/// SplitMix64 (Steele et al. 2014): the same numbers everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.bits() % n
+    }
+
+    /// About normal: the sum of twelve uniform numbers.
+    pub fn normal(&mut self) -> f32 {
+        (0..12).map(|_| (self.bits() >> 40) as f32 / (1 << 24) as f32).sum::<f32>() - 6.0
+    }
+}
+
+/// A table of the pieces that every table has, and two words.
+pub fn tokenizer() -> Vec<u8> {
+    let mut pieces: Vec<(String, i16)> = ('!'..='~').map(|c| (c.to_string(), -800)).collect();
+    pieces.push(("\u{2581}".to_owned(), -500));
+    pieces.push(("\u{2581}alarm".to_owned(), -600));
+    pieces.push(("\u{2581}seven".to_owned(), -600));
+    pieces.sort();
+    Table::write(&pieces, false).unwrap()
+}
+
+pub fn config(mixer: Mixer, norm: Norm, pooling: Pooling) -> Config {
+    let layers = 2;
+    let dilated = mixer == Mixer::Dilated;
+    Config {
+        format_version: FORMAT_VERSION,
+        mixer,
+        compat: Compat::Paper,
+        norm,
+        pooling,
+        vocab_size: Table::new(&tokenizer()).unwrap().vocab_size(),
+        hidden_size: 24,
+        num_hidden_layers: layers,
+        intermediate_size: 40,
+        kernel_heads: 3,
+        kernel_sizes: PerLayer::from_slice(&[4, 7]).unwrap(),
+        kernel_offsets: if dilated { PerLayer::from_slice(&[0, 5]).unwrap() } else { PerLayer::EMPTY },
+        dilations: if dilated { PerLayer::from_slice(&[1, 3]).unwrap() } else { PerLayer::EMPTY },
+        num_attention_heads: 4,
+        relative_attention_num_buckets: 16,
+        relative_attention_max_distance: 20,
+        num_labels: 5,
+    }
+    .resolve()
+}
+
+/// Every mixer with every norm it can have and both poolings.
+pub fn configs() -> Vec<Config> {
+    let mut out = Vec::new();
+    for mixer in Mixer::ALL {
+        for norm in [Norm::PostLayer, Norm::PreRms] {
+            for pooling in [Pooling::Mean, Pooling::Max] {
+                let config = config(mixer, norm, pooling);
+                out.extend(config.validate().is_ok().then_some(config));
+            }
+        }
+    }
+    assert_eq!(out.len(), 14);
+    out
+}
+
+pub fn weights(config: &Config, seed: u64) -> Weights {
+    let mut random = Random(seed);
+    config
+        .weights()
+        .map(|weight| {
+            let shape = config.shape(weight).unwrap();
+            let inner = shape.dims().last().copied().unwrap_or(1);
+            let (mean, deviation) = match (weight.role(), weight) {
+                (Role::Linear, _) => (0.0, 1.0 / (inner as f32).sqrt()),
+                (Role::Norm, Weight::Layer(_, LayerWeight::MixerNormBias | LayerWeight::FfnNormBias)) => (0.0, 0.1),
+                (Role::Norm, _) => (1.0, 0.1),
+                (Role::Bias, _) => (0.0, 0.3),
+                (Role::Embedding | Role::Kernel | Role::RelativeBias, _) => (0.0, 1.0),
+            };
+            (weight, (0..shape.len()).map(|_| mean + deviation * random.normal()).collect())
+        })
+        .collect()
+}
+
+/// Texts of the lengths where something changes: one token, around the kernel widths and around the shortest plan.
+pub fn texts(config: &Config) -> Vec<Vec<u32>> {
+    let mut random = Random(7);
+    [1, 2, 3, 4, 7, 8, 15, 16, 17, 40]
+        .map(|n| (0..n).map(|_| random.below(config.vocab_size as u64) as u32).collect())
+        .into()
+}
+
+/// Ids and mask of texts, padded to one length.
+pub fn padded(texts: &[Vec<u32>]) -> (usize, Vec<i64>, Vec<i64>) {
+    let longest = texts.iter().map(Vec::len).max().unwrap();
+    let cell = |f: fn(u32) -> i64| -> Vec<i64> {
+        texts.iter().flat_map(|t| (0..longest).map(move |i| t.get(i).map_or(0, |&id| f(id)))).collect()
+    };
+    (longest, cell(i64::from), cell(|_| 1))
+}
+
+/// One tensor for [`write_tensors`].
+pub struct Tensor {
+    pub name: String,
+    pub kind: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Tensor {
+    pub fn f32(name: impl ToString, shape: &[usize], data: &[f32]) -> Self {
+        let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Tensor { name: name.to_string(), kind: Dtype::F32, shape: shape.to_vec(), bytes }
+    }
+
+    pub fn i64(name: impl ToString, shape: &[usize], data: &[i64]) -> Self {
+        let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Tensor { name: name.to_string(), kind: Dtype::I64, shape: shape.to_vec(), bytes }
+    }
+}
+
+pub fn write_tensors(path: &Path, tensors: &[Tensor]) {
+    let views = tensors.iter().map(|t| (&t.name, TensorView::new(t.kind, t.shape.clone(), &t.bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+pub fn weight_tensors(config: &Config, weights: &Weights) -> Vec<Tensor> {
+    config.weights().map(|w| Tensor::f32(w, config.shape(w).unwrap().dims(), &weights[&w])).collect()
+}
+
+/// A checkpoint whose golden logits are the reference's.
+pub fn write(dir: &Path, config: &Config, weights: &Weights) {
+    let json = |name: &str, value: serde_json::Value| fs::write(dir.join(name), value.to_string()).unwrap();
+    json(files::CONFIG, serde_json::to_value(config).unwrap());
+    json(files::LABELS, (0..config.num_labels).map(|i| format!("class {i}")).collect());
+    fs::write(dir.join(files::TOKENIZER_TABLE), tokenizer()).unwrap();
+    write_tensors(&dir.join(files::WEIGHTS), &weight_tensors(config, weights));
+
+    let texts = texts(config);
+    let (longest, ids, mask) = padded(&texts);
+    let logits: Vec<f32> = texts
+        .iter()
+        .flat_map(|text| reference::logits(config, weights, text, Precision::Exact))
+        .map(|x| x as f32)
+        .collect();
+    let golden = [
+        Tensor::i64("input_ids", &[texts.len(), longest], &ids),
+        Tensor::i64("attention_mask", &[texts.len(), longest], &mask),
+        Tensor::f32("logits", &[texts.len(), config.num_labels], &logits),
+    ];
+    write_tensors(&dir.join(files::GOLDEN), &golden);
+}
+
+/// Dev data that the float32 model labels as the data say: `gold` picks each text's class.
+pub fn write_dev(path: &Path, texts: &[String], gold: impl Fn(usize) -> usize) {
+    let lines: Vec<String> = texts
+        .iter()
+        .enumerate()
+        .map(|(i, text)| serde_json::json!({ "text": text, "label": format!("class {}", gold(i)) }).to_string() + "\n")
+        .collect();
+    fs::write(path, lines.concat()).unwrap();
+}
+
+/// The exported file of a random checkpoint.
+pub fn exported_bytes(config: &Config, weights: &Weights, precision: tract::Precision) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), config, weights);
+    onnx::file(&Checkpoint::read(dir.path()).unwrap(), precision).unwrap()
+}
+
+/// The exported model of a random checkpoint.
+pub fn exported(config: &Config, weights: &Weights, precision: tract::Precision) -> TractModel {
+    TractModel::from_bytes(&exported_bytes(config, weights, precision)).unwrap()
+}
+
+/// A sound table with fewer ids than [`tokenizer`]'s.
+pub fn other_tokenizer_base64() -> String {
+    let mut pieces: Vec<(String, i16)> = ('!'..='~').map(|c| (c.to_string(), -800)).collect();
+    pieces.push(("\u{2581}".to_owned(), -500));
+    STANDARD.encode(Table::write(&pieces, false).unwrap())
+}

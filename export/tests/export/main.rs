@@ -1,0 +1,9 @@
+//! Export from end to end, on small random checkpoints.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod damaged;
+mod fixture;
+mod graph;
+mod parity;
+mod program;
+mod reference;

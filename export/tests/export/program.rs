@@ -1,0 +1,208 @@
+//! The program, run as a user runs it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use kinglet::engine::tract::TractModel;
+use kinglet::spec::{Mixer, Norm, Pooling, files};
+use kinglet_export::VERIFICATION;
+use serde_json::{Value, json};
+
+use crate::fixture::{self, Tensor, write_tensors};
+
+struct Run {
+    dir: tempfile::TempDir,
+}
+
+impl Run {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = fixture::config(Mixer::Light, Norm::PostLayer, Pooling::Mean);
+        fs::create_dir(dir.path().join("checkpoint")).unwrap();
+        fixture::write(&dir.path().join("checkpoint"), &config, &fixture::weights(&config, 3));
+        Run { dir }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn export(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet-export"));
+        command.current_dir(self.dir.path()).args(["checkpoint", "--out", "out"]).args(args).output().unwrap()
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("out/report.json")).unwrap()).unwrap()
+    }
+
+    /// Dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
+    fn dev(&self, texts: usize, wrong: usize) -> &'static str {
+        let model = kinglet_export::checkpoint::Checkpoint::read(&self.path("checkpoint")).unwrap();
+        let bytes = kinglet_export::onnx::file(&model, kinglet::engine::tract::Precision::Fp32).unwrap();
+        let model = TractModel::from_bytes(&bytes).unwrap();
+        let mut classifier = kinglet::classifier::Classifier::new(&model).unwrap();
+        let texts: Vec<String> = (0..texts).map(|i| format!("alarm {i} seven {}", i * i)).collect();
+        let labels: Vec<usize> = texts.iter().map(|text| classifier.classify(text, 1).unwrap()[0].class).collect();
+        fixture::write_dev(&self.path("dev.jsonl"), &texts, |i| (labels[i] + usize::from(i < wrong)) % 5);
+        "dev.jsonl"
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_good_checkpoint_is_exported_verified_and_reported() {
+    let run = Run::new();
+    let output = run.export(&["--dev", run.dev(40, 10)]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(names(&run.path("out")), [files::ONNX_INT8, files::ONNX, files::REPORT, VERIFICATION]);
+
+    let report = run.report();
+    assert_eq!(report["failures"], json!([]));
+    assert_eq!(report["golden"]["rows"], 10);
+    assert!(report["golden"]["fp32"]["single"].as_f64().unwrap() < 1e-4);
+    assert!(report["golden"]["int8"]["single"].as_f64().unwrap() > 1e-4, "int8 cannot be this good: {report}");
+    assert_eq!(report["dev"]["rows"], 40);
+    assert_eq!(report["dev"]["accuracy_fp32"], 0.75);
+    assert_eq!(report["weights"].as_array().unwrap().len(), 12);
+    for file in report["files"].as_array().unwrap() {
+        let bytes = fs::read(run.path("out").join(file["name"].as_str().unwrap())).unwrap();
+        assert_eq!(file["bytes"], bytes.len());
+        assert_eq!(file["sha256"], kinglet_export::report::sha256(&bytes));
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("dev accuracy on 40 texts: fp32 75.00 %"), "{text}");
+    for name in [files::ONNX, files::ONNX_INT8] {
+        TractModel::open(&run.path("out").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn exporting_twice_gives_the_same_bytes() {
+    let run = Run::new();
+    let read =
+        || names(&run.path("out")).iter().map(|n| fs::read(run.path("out").join(n)).unwrap()).collect::<Vec<_>>();
+    assert_eq!(run.export(&["--no-dev"]).status.code(), Some(0));
+    let first = read();
+    assert_eq!(run.export(&["--no-dev"]).status.code(), Some(0));
+    assert!(first == read());
+}
+
+#[test]
+fn json_on_stdout_is_the_report() {
+    let run = Run::new();
+    let output = run.export(&["--no-dev", "--json"]);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, run.report());
+    assert_eq!(printed["dev"], Value::Null);
+}
+
+#[test]
+fn wrong_golden_logits_fail_the_export_and_leave_the_old_files() {
+    let run = Run::new();
+    assert_eq!(run.export(&["--no-dev"]).status.code(), Some(0));
+    let before = fs::read(run.path("out/model.onnx")).unwrap();
+    let golden = [
+        Tensor::i64("input_ids", &[1, 2], &[4, 5]),
+        Tensor::i64("attention_mask", &[1, 2], &[1, 1]),
+        Tensor::f32("logits", &[1, 5], &[1.0; 5]),
+    ];
+    write_tensors(&run.path("checkpoint").join(files::GOLDEN), &golden);
+    let output = run.export(&["--no-dev"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("off PyTorch's logits (one by one), at most 1e-4 is allowed"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(run.report()["failures"].as_array().unwrap().len(), 2);
+    assert!(before == fs::read(run.path("out/model.onnx")).unwrap());
+}
+
+#[test]
+fn flips_are_listed_and_too_large_a_drop_fails() {
+    let run = Run::new();
+    // Scores that hang on the last digits: all classes have nearly the same weights, so int8 decides otherwise.
+    let config = fixture::config(Mixer::Light, Norm::PostLayer, Pooling::Mean);
+    let mut weights = fixture::weights(&config, 3);
+    let head = weights.get_mut(&kinglet::spec::Weight::HeadWeight).unwrap();
+    let (first, rest) = head.split_at_mut(config.hidden_size);
+    for row in rest.chunks_mut(config.hidden_size) {
+        row.iter_mut().zip(&*first).for_each(|(x, &f)| *x = f + *x * 0.01);
+    }
+    weights.get_mut(&kinglet::spec::Weight::HeadBias).unwrap().fill(0.0);
+    fixture::write(&run.path("checkpoint"), &config, &weights);
+    let output = run.export(&["--dev", run.dev(40, 0)]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("points of accuracy on dev.jsonl, at most 0.5 are allowed"),
+        "{}",
+        stderr(&output)
+    );
+    let dev = &run.report()["dev"];
+    let flips = dev["flips"].as_array().unwrap();
+    assert!(!flips.is_empty());
+    for flip in flips {
+        assert_eq!(flip["gold"], flip["fp32"]);
+        assert_ne!(flip["fp32"], flip["int8"]);
+        assert!(flip["text"].as_str().unwrap().starts_with("alarm "));
+    }
+    assert_eq!(dev["accuracy_int8"].as_f64().unwrap(), 1.0 - flips.len() as f64 / 40.0);
+    assert_eq!(names(&run.path("out")), [files::REPORT]);
+}
+
+#[test]
+fn the_dev_data_that_training_recorded_are_used() {
+    let run = Run::new();
+    let dev = run.dev(8, 0);
+    let sha256 = kinglet_export::report::sha256(&fs::read(run.path(dev)).unwrap());
+    let record = |sha256: &str| {
+        let training =
+            json!({ "dev": { "file": dev, "rows": 8, "sha256": sha256 }, "label_field": "label", "seed": 1 });
+        fs::write(run.path("checkpoint").join(files::TRAINING), training.to_string()).unwrap();
+    };
+    record(&sha256);
+    let output = run.export(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(run.report()["dev"]["sha256"], sha256);
+
+    record(&"0".repeat(64));
+    let output = run.export(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("dev.jsonl is not the file that the model was trained with"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn what_cannot_be_exported_ends_with_code_2_and_says_why() {
+    let run = Run::new();
+    let says = |args: &[&str], text: &str| {
+        let output = run.export(args);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+    };
+    says(&[], "does not say which its dev data are; give the dev data with --dev FILE");
+    says(&["--dev", "absent.jsonl"], "cannot read the dev data absent.jsonl; give the dev data with --dev FILE, or");
+    says(&["--dev", run.dev(8, 0), "--label-field", "fine"], "fine");
+    says(&["--dev", "dev.jsonl", "--no-dev"], "cannot be used with");
+    fs::write(run.path("empty.jsonl"), "").unwrap();
+    says(&["--dev", "empty.jsonl"], "empty.jsonl");
+    fs::write(run.path("out"), "a file").unwrap();
+    says(&["--no-dev"], "cannot make the directory out");
+    fs::remove_file(run.path("checkpoint").join(files::WEIGHTS)).unwrap();
+    says(&["--no-dev"], "model.safetensors");
+}
