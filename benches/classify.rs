@@ -1,2 +1,43 @@
-//! x
-fn main(){}
+//! Text to scores through tract: the default model (int8) by length, and beside it any other exported model.
+//!
+//! ```sh
+//! cargo bench -p kinglet-benches
+//! KINGLET_BENCH_MODEL=runs/results/clinc150-light-onnx/model.onnx cargo bench -p kinglet-benches
+//! ```
+//!
+//! The second form measures another model in the same run, so that the ratio between the two means something.
+
+use std::{path::Path, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kinglet::{
+    classifier::{self, Classifier},
+    engine::tract::TractModel,
+};
+
+fn measure(c: &mut Criterion, name: &str, model: &TractModel) {
+    let mut group = c.benchmark_group(format!("classify/tract/{name}"));
+    group.sample_size(20).measurement_time(Duration::from_secs(3));
+    for words in [8, 64, 256, 1024] {
+        let text = kinglet_benches::text(words);
+        let mut classifier = Classifier::new(model).expect("the model opens");
+        classifier.scores(&text).expect("the text is scored");
+        group.throughput(Throughput::Elements(classifier.tokens() as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(words), &text, |b, text| {
+            b.iter(|| classifier.scores(text).map(<[f32]>::len));
+        });
+    }
+    group.finish();
+}
+
+fn classify(c: &mut Criterion) {
+    measure(c, "intents-int8", &classifier::builtin().expect("the default model opens"));
+    if let Ok(path) = std::env::var("KINGLET_BENCH_MODEL") {
+        let model = classifier::open(Path::new(&path)).expect("KINGLET_BENCH_MODEL names an exported model");
+        let name = if model.precision().name() == "int8" { "other-int8" } else { "other-fp32" };
+        measure(c, name, &model);
+    }
+}
+
+criterion_group!(benches, classify);
+criterion_main!(benches);
