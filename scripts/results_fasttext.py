@@ -37,6 +37,9 @@ def main():
     parser.add_argument("--task", action="append", choices=TASKS)
     args = parser.parse_args()
     out = {"fasttext": "fasttext-wheel 0.9.2", "fixed": FIXED, "grid": GRID, "tasks": {}}
+    if os.path.exists(args.out):
+        with open(args.out, encoding="utf-8") as f:
+            out["tasks"] = json.load(f)["tasks"]
     for task in args.task or TASKS:
         field = TASKS[task]
         train = list(rows(f"{args.data}/{task}/train.jsonl.zst", field))
@@ -64,11 +67,11 @@ def main():
             best["rows"] = len(dev)
         out["tasks"][task] = best
         print(task, json.dumps(best), flush=True)
-    temporary = args.out + ".tmp"
-    with open(temporary, "w", encoding="utf-8") as f:
-        json.dump(out, f, indent=1)
-        f.write("\n")
-    os.replace(temporary, args.out)
+        temporary = args.out + ".tmp"
+        with open(temporary, "w", encoding="utf-8") as f:
+            json.dump(out, f, indent=1)
+            f.write("\n")
+        os.replace(temporary, args.out)
 
 
 if __name__ == "__main__":

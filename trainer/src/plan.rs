@@ -158,7 +158,8 @@ impl Plan {
         check_out(args)?;
         let device = args.device.resolve()?;
         let tokenizer = read_tokenizer(args)?;
-        let table_bytes = tokenizer.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[][..], |(_, b)| b);
+        let table_bytes =
+            tokenizer.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[][..], |(_, b)| b);
         let table = Table::new(table_bytes).context("tokenizer.bin is no tokenizer table")?;
         let from = match &args.from {
             Some(dir) => Some((dir.clone(), checkpoint::load(dir, device)?)),
@@ -219,7 +220,10 @@ fn check_out(args: &FinetuneArgs) -> Result<()> {
         return Ok(());
     }
     if !args.force {
-        bail!("{} is not empty: --resume continues the run in it, --force starts anew and overwrites it", out.display());
+        bail!(
+            "{} is not empty: --resume continues the run in it, --force starts anew and overwrites it",
+            out.display()
+        );
     }
     for folder in [state::FOLDER, run_folder::TENSORBOARD] {
         remove(out, folder, |path| fs::remove_dir_all(path))?;

@@ -59,7 +59,10 @@ fn draw(
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
         let points: Vec<(f64, f64)> = curve.points.iter().copied().filter(|p| p.1.is_finite()).collect();
         let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
-        chart.draw_series(line)?.label(curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+        chart
+            .draw_series(line)?
+            .label(curve.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
         if points.len() <= 100 {
             chart.draw_series(points.iter().map(|&p| Circle::new(p, 2, colour.filled())))?;
         }

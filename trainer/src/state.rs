@@ -201,7 +201,8 @@ impl State {
         let here = out.join(FOLDER).join(&self.weights);
         let weights = read_tensors(&here.join(files::WEIGHTS))?;
         for (weight, parameter) in model.parameters() {
-            let saved = weights.get(&weight.to_string()).with_context(|| format!("no {weight} in {}", here.display()))?;
+            let saved =
+                weights.get(&weight.to_string()).with_context(|| format!("no {weight} in {}", here.display()))?;
             let shape = saved.size();
             ensure!(shape == parameter.size(), "{weight} is {shape:?}, the model has {:?}", parameter.size());
             tch::no_grad(|| parameter.shallow_clone().copy_(saved));

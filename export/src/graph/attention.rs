@@ -12,14 +12,14 @@ const MASKED: f32 = -1e9;
 
 /// What is added to the scores, the same in all layers.
 pub(super) struct Bias {
-    /// By relative position, `[1, H, T, T]`.
+    /// By relative position, `[H, T, T]`.
     position: Value,
     /// 0 or [`MASKED`] by key, `[B, 1, 1, T]`.
     keys: Value,
 }
 
 impl Bias {
-    /// Looks the bias up by distance, key minus query, in a table `[2·D + 1, H]`: `D` is the least distance from which the
+    /// Looks the bias up by distance, key minus query, in a table `[H, 2·D + 1]`: `D` is the least distance from which the
     /// bucket stays the same, so the table serves any `T`.
     pub(super) fn new(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value, mask: &Mask) -> Self {
         let config = &checkpoint.config;
@@ -31,9 +31,9 @@ impl Bias {
         }
         let weight = Weight::Layer(0, LayerWeight::RelativeBias);
         let rows = checkpoint.weight(weight);
-        let table: Vec<f32> =
-            (-reach..=reach).flat_map(|d| rows.iter().skip(bucket(d.into()) * h).take(h).copied()).collect();
-        let table = g.store_f32(&weight.to_string(), &[table.len() / h, h], &table);
+        let row = |head| (-reach..=reach).map(move |d| rows.get(bucket(d.into()) * h + head).copied().unwrap_or(0.0));
+        let table: Vec<f32> = (0..h).flat_map(row).collect();
+        let table = g.store_f32(&weight.to_string(), &[h, table.len() / h], &table);
 
         let path = "relative_bias";
         let shape = g.op("Shape", path, &[ids]);
@@ -49,10 +49,9 @@ impl Bias {
         let (least, most) = (g.distance(-reach), g.distance(reach));
         let distance = g.op("Max", path, &[&distance, &least]);
         let distance = g.op("Min", path, &[&distance, &most]);
-        let row = g.op("Add", path, &[&distance, &most]);
-        let bias = g.op("Gather", path, &[&table, &row]);
-        let bias = g.op_with("Transpose", path, &[&bias], &[("perm", Attribute::Ints(vec![2, 0, 1]))]);
-        let position = g.op("Unsqueeze", path, &[&bias, &first]);
+        let column = g.op("Add", path, &[&distance, &most]);
+        // Heads come first without a Transpose: tract would move one through the softmax, which is slow across rows.
+        let position = g.op_with("Gather", path, &[&table, &column], &[("axis", Attribute::Int(1))]);
 
         let path = "mask/keys";
         let one = g.scalar(1.0);

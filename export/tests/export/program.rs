@@ -206,3 +206,10 @@ fn what_cannot_be_exported_ends_with_code_2_and_says_why() {
     fs::remove_file(run.path("checkpoint").join(files::WEIGHTS)).unwrap();
     says(&["--no-dev"], "model.safetensors");
 }
+
+#[test]
+fn the_tract_that_reports_name_is_the_one_that_is_pinned() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let pinned = format!("tract-onnx = {{ version = \"={}\"", kinglet::engine::tract::TRACT_VERSION);
+    assert!(fs::read_to_string(manifest).unwrap().contains(&pinned), "{pinned}");
+}
