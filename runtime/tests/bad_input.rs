@@ -68,6 +68,14 @@ fn a_model_cut_short_anywhere() {
 }
 
 #[test]
+fn a_graph_that_was_changed_after_export() {
+    let folder = Folder::new();
+    let mut model = fixture::model();
+    model.graph.as_mut().unwrap().initializer[1].raw_data[0] ^= 1;
+    refuses(&folder.write("m.onnx", model.encode_to_vec()), &["m.onnx", "graph"]);
+}
+
+#[test]
 fn a_model_with_bytes_flipped_answers_or_says_why_not() {
     let folder = Folder::new();
     let whole = fixture::model().encode_to_vec();
@@ -96,18 +104,18 @@ fn a_graph_that_does_not_fit_its_metadata() {
     let mut model = fixture::model();
     let graph = model.graph.as_mut().unwrap();
     graph.node[0].op_type = "NoSuchOperator".into();
-    refuses(&folder.write("m.onnx", model.encode_to_vec()), &["m.onnx", "graph"]);
+    refuses(&folder.write("m.onnx", fixture::forged(model)), &["m.onnx", "graph"]);
 
     let mut model = fixture::model();
     let bias = &mut model.graph.as_mut().unwrap().initializer[2];
     (bias.dims, bias.raw_data) = (vec![3], vec![0; 12]);
-    refuses(&folder.write("m.onnx", model.encode_to_vec()), &["m.onnx", "graph"]);
+    refuses(&folder.write("m.onnx", fixture::forged(model)), &["m.onnx", "graph"]);
 
     // Fewer rows than the vocabulary has ids: found when the graph is loaded or when a text asks for the missing row.
     let mut model = fixture::model();
     let embedding = &mut model.graph.as_mut().unwrap().initializer[0];
     (embedding.dims, embedding.raw_data) = (vec![2, 2], vec![0; 16]);
-    let path = folder.write("m.onnx", model.encode_to_vec());
+    let path = folder.write("m.onnx", fixture::forged(model));
     run(&["classify", "--model", path.to_str().unwrap(), "cat"]).fails_with(&[]);
 }
 
@@ -117,7 +125,7 @@ fn weights_that_are_not_numbers() {
     let mut model = fixture::model();
     model.graph.as_mut().unwrap().initializer[2].raw_data =
         [f32::NAN, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
-    let path = folder.write("m.onnx", model.encode_to_vec());
+    let path = folder.write("m.onnx", fixture::forged(model));
     run(&["classify", "--model", path.to_str().unwrap(), "cat"]).fails_with(&["not a number"]);
 }
 
