@@ -1,6 +1,7 @@
 //! From token ids to class scores.
 //!
-//! [`Engine`] is what every backend offers; the programs are written against it. [`tract`] runs exported ONNX files.
+//! [`Engine`] is what every backend offers; the programs are written against it. Under the feature `tract`, `engine::tract`
+//! runs exported ONNX files.
 
 use core::fmt;
 
