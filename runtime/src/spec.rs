@@ -1,4 +1,4 @@
-//! The contract between the rooms: what a checkpoint directory holds.
+//! The contract between the rooms: what a checkpoint directory holds. One file, though a long one, so that it is read as a whole.
 //!
 //! The trainer writes it, export reads it, the engines are built from it. Configuration fields, weight names, shapes,
 //! roles and file names are defined here and nowhere else.
