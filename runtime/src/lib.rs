@@ -42,6 +42,7 @@ pub mod dataset;
 pub mod engine;
 #[cfg(feature = "std")]
 pub mod files;
+pub mod kernels;
 #[cfg(feature = "std")]
 pub mod metrics;
 pub mod quant;
