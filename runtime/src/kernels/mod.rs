@@ -75,6 +75,7 @@ type Matmul = fn(&[u8], usize, &[f32], &Panels<'_>, Activation, &mut [f32], usiz
 
 /// The inner loops of one backend. Made once; the processor is asked then and never in a loop.
 #[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)] // the methods name the arguments
 pub struct Kernels {
     name: &'static str,
     /// What a stored byte is XORed with to give the two's complement of `q`.

@@ -74,13 +74,14 @@ const ROUND: f32 = 12_582_912.0;
 ///
 /// Cephes' `expf` (S. Moshier): `n = round(x·log₂e)`, `r = (x − n·c₁) − n·c₂` with `c₁ + c₂ = ln 2`, a polynomial of degree 5 for
 /// `(eʳ − 1 − r) / r²`, then `((p·(r·r)) + r) + 1`, times `2ⁿ`. Horner's scheme, each product and sum rounded on its own.
+#[allow(clippy::excessive_precision)] // as published
 pub fn exp(x: f32) -> f32 {
     let x = if x < EXP_HIGH { x } else { EXP_HIGH };
     let x = if x > EXP_LOW { x } else { EXP_LOW };
     let n = (x * core::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    let r = (x - n * 0.693_359_375) - n * -2.121_944_40e-4;
+    let mut p = 1.987_569_150_0e-4;
+    for c in [1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 5.000_000_120_1e-1] {
         p = p * r + c;
     }
     let y = (p * (r * r) + r) + 1.0;
