@@ -30,7 +30,7 @@ pub const PANEL_INPUTS: usize = 4;
 /// Steps of the mean's fixed point in a unit.
 pub const POOL_SCALE: f32 = 2_097_152.0;
 /// Activations are clamped to this magnitude before pooling, so that a step fits into 32 bits: the largest f32 below 1,024.
-pub const POOL_LIMIT: f32 = 1023.999_94;
+pub const POOL_LIMIT: f32 = 1_023.999_94;
 
 /// A matrix `[N, K]` (outputs, inputs) in int8, laid out for all backends alike. `N` and `K` are those of the matrix;
 /// `N'` is `N` rounded up to [`PANEL_OUTPUTS`], `K'` is `K` rounded up to [`PANEL_INPUTS`]. What is added is zero.
