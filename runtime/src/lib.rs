@@ -37,6 +37,7 @@ extern crate std;
 
 #[cfg(feature = "tract")]
 pub mod classifier;
+pub mod confidence;
 #[cfg(feature = "serde")]
 pub mod dataset;
 pub mod engine;
