@@ -22,6 +22,9 @@
 //! checks sizes once, when it is built.
 
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
+pub mod x86;
 
 /// Output channels in a panel of [`Panels`].
 pub const PANEL_OUTPUTS: usize = 16;
@@ -108,12 +111,15 @@ impl Kernels {
     ///
     /// With the feature `std` the processor is asked; without, what the compiler was told about it counts.
     pub fn detect() -> Self {
-        Kernels::SCALAR
+        Kernels::all().last().unwrap_or(Kernels::SCALAR)
     }
 
     /// All backends that this processor can run, [`Kernels::SCALAR`] first, the fastest last.
     pub fn all() -> impl Iterator<Item = Kernels> {
-        [Kernels::SCALAR].into_iter()
+        let all = [Kernels::SCALAR].into_iter();
+        #[cfg(target_arch = "x86_64")]
+        let all = all.chain(x86::backends());
+        all
     }
 
     /// The backend of this name, if this processor can run it.

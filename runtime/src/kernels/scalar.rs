@@ -117,7 +117,7 @@ fn matmul(
     out_stride: usize,
 ) {
     let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    if inputs == 0 || q_stride < inputs || out_stride < w.outputs {
+    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
         return;
     }
     for ((row, out), &s) in q.chunks(q_stride).zip(out.chunks_mut(out_stride)).zip(scales) {

@@ -1,0 +1,392 @@
+//! Every backend of this machine against the scalar one, bit for bit. `KINGLET_LONG=1` runs 20 times the cases.
+
+use kinglet::kernels::{Activation, Kernels, PANEL_INPUTS, PANEL_OUTPUTS, Panels, Window};
+use proptest::prelude::*;
+
+/// SplitMix64 (Steele et al. 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// Uniform in −1 ..= 1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
+    }
+
+    fn int8(&mut self) -> i8 {
+        match self.below(8) {
+            0 => 127,
+            1 => -127,
+            2 => 0,
+            _ => (self.below(255) as i16 - 127) as i8,
+        }
+    }
+
+    fn floats(&mut self, kind: Kind, n: usize) -> Vec<f32> {
+        (0..n)
+            .map(|_| match kind {
+                Kind::Ordinary => self.unit() * 4.0,
+                Kind::Wide => self.unit() * f32::powi(2.0, self.below(120) as i32 - 60),
+                // Sums of squares of these stay finite.
+                Kind::Extreme => {
+                    let one = [0.0, -0.0, 1e-45, -1e-39, 1e-30, f32::MIN_POSITIVE, 1.0, -88.5, 88.31, 1e9, -1e17, 3e17];
+                    one[self.below(one.len())] * if self.below(2) == 0 { 1.0 } else { -1.0 }
+                }
+                Kind::Zero => 0.0,
+                // Half-way between two multiples of one of a few steps, and its neighbours.
+                Kind::Halves => {
+                    let half = self.below(254) as f32 - 126.5;
+                    let v = half * [1.0 / 127.0, 0.37 / 127.0, 3e11 / 127.0][n % 3];
+                    f32::from_bits(v.to_bits().wrapping_add(self.below(5) as u32).wrapping_sub(2))
+                }
+            })
+            .collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Ordinary,
+    Wide,
+    Extreme,
+    Zero,
+    Halves,
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        3 => Just(Kind::Ordinary),
+        2 => Just(Kind::Wide),
+        2 => Just(Kind::Extreme),
+        1 => Just(Kind::Zero),
+        2 => Just(Kind::Halves)
+    ]
+}
+
+/// Lengths around the widths of registers, and others.
+fn length() -> impl Strategy<Value = usize> {
+    let edges = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 256, 257];
+    prop_oneof![prop::sample::select(edges.to_vec()), 0usize..300]
+}
+
+fn cases() -> ProptestConfig {
+    let long = std::env::var_os("KINGLET_LONG").is_some_and(|v| v == "1");
+    ProptestConfig { cases: if long { 8_000 } else { 400 }, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// All backends but the specification.
+fn others() -> impl Iterator<Item = Kernels> {
+    Kernels::all().skip(1)
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// What a place that must not be written holds.
+const UNTOUCHED: f32 = -7.125e-12;
+
+/// Runs `f` on a copy of `out` with the scalar backend and each other and compares the copies.
+fn compare(out: &[f32], f: impl Fn(&Kernels, &mut [f32])) -> Result<(), TestCaseError> {
+    let mut want = out.to_vec();
+    f(&Kernels::SCALAR, &mut want);
+    for backend in others() {
+        let mut got = out.to_vec();
+        f(&backend, &mut got);
+        if let Some(i) = (0..want.len()).find(|&i| want[i].to_bits() != got[i].to_bits()) {
+            let name = backend.name();
+            return Err(TestCaseError::fail(format!("{name} at {i}: {:e}, scalar {:e}", got[i], want[i])));
+        }
+    }
+    Ok(())
+}
+
+/// A matrix with what [`Panels`] borrows.
+struct Matrix {
+    outputs: usize,
+    inputs: usize,
+    values: Vec<i8>,
+    scales: Vec<f32>,
+    corrections: Vec<i32>,
+}
+
+impl Matrix {
+    fn new(outputs: usize, inputs: usize, scales: &[f32], mut w: impl FnMut(usize, usize) -> i8) -> Self {
+        let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
+        let mut values = vec![0i8; n * k];
+        let mut corrections = vec![0i32; n];
+        for o in 0..outputs {
+            for i in 0..inputs {
+                let v = w(o, i);
+                let at = o / PANEL_OUTPUTS * PANEL_OUTPUTS * k + i / PANEL_INPUTS * PANEL_OUTPUTS * PANEL_INPUTS;
+                values[at + o % PANEL_OUTPUTS * PANEL_INPUTS + i % PANEL_INPUTS] = v;
+                corrections[o] -= 128 * i32::from(v);
+            }
+        }
+        let mut padded = vec![0.0; n];
+        padded[..outputs].copy_from_slice(&scales[..outputs]);
+        Matrix { outputs, inputs, values, scales: padded, corrections }
+    }
+
+    fn panels(&self) -> Panels<'_> {
+        Panels {
+            outputs: self.outputs,
+            inputs: self.inputs,
+            values: &self.values,
+            scales: &self.scales,
+            corrections: &self.corrections,
+        }
+    }
+}
+
+/// `q` as the backend stores it.
+fn encode(backend: &Kernels, q: &[i8]) -> Vec<u8> {
+    q.iter().map(|&v| v as u8 ^ backend.decode(0) as u8).collect()
+}
+
+#[test]
+fn the_backends_of_this_machine_are_tested() {
+    let names: Vec<_> = Kernels::all().map(|k| k.name()).collect();
+    println!("kernels tested: {}", names.join(" "));
+    assert_eq!(names[0], "scalar");
+    assert_eq!(names.last(), Some(&Kernels::detect().name()));
+    for name in names {
+        assert_eq!(Kernels::by_name(name).unwrap().name(), name);
+    }
+    assert!(Kernels::by_name("no-such").is_none());
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has = |name| Kernels::by_name(name).is_some();
+        assert_eq!(
+            has("x86-avx512vnni"),
+            is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
+        );
+    }
+}
+
+#[test]
+fn one_row_times_one_output() {
+    for backend in Kernels::all() {
+        let (mut q, mut scales, mut y) = ([0u8; 4], [0.0f32], [0.0f32]);
+        backend.quantise(&[1.0, -2.0, 0.5, 0.25], 4, &mut q, 4, &mut scales);
+        assert_eq!(q.map(|b| backend.decode(b)), [64, -127, 32, 16], "{}", backend.name());
+        let matrix = Matrix::new(1, 4, &[0.5], |_, i| [1, 2, 3, 4][i]);
+        backend.matmul(&q, 4, &scales, &matrix.panels(), Activation::Identity, &mut y, 1);
+        assert_eq!(y[0], ((64 - 254 + 96 + 64) as f32 * scales[0]) * 0.5, "{}", backend.name());
+    }
+}
+
+#[test]
+fn the_largest_sums_do_not_overflow() {
+    let k = 65_536;
+    for (x, w) in [(127, 127), (-127, 127), (127, -127), (-127, -127), (-127, 0)] {
+        let matrix = Matrix::new(17, k, &[1.0; 17], |_, _| w);
+        let q = vec![x; 2 * k];
+        for backend in Kernels::all() {
+            let mut out = [0.0f32; 34];
+            let q = encode(&backend, &q);
+            backend.matmul(&q, k, &[1.0; 2], &matrix.panels(), Activation::Identity, &mut out, 17);
+            let want = (i32::from(x) * i32::from(w) * k as i32) as f32;
+            assert!(out.iter().all(|&y| y == want), "{}: {out:?}, not {want}", backend.name());
+        }
+    }
+}
+
+#[test]
+fn short_slices_are_left_alone_without_panic() {
+    let matrix = Matrix::new(40, 24, &[1.0; 40], |o, i| (o * 3 + i) as i8);
+    for backend in Kernels::all() {
+        let panels = matrix.panels();
+        for cut in 0..100 {
+            let mut out = vec![UNTOUCHED; 120];
+            let mut scales = [1.0; 3];
+            let mut q = [1u8; 90];
+            let q = &mut q[..90 - cut.min(90)];
+            backend.quantise(&vec![1.0; 72 - cut.min(72)], 24, q, 30, &mut scales);
+            backend.matmul(q, 30, &scales, &panels, Activation::Relu, &mut out, 40);
+            backend.matmul(&[1; 90], 30, &scales, &panels, Activation::Relu, &mut out[cut..], 40);
+            let short = Panels { values: &panels.values[10 * cut..], ..panels };
+            backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
+            let short = Panels { scales: &panels.scales[cut.min(48)..], ..panels };
+            backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
+            let short = Panels { corrections: &panels.corrections[cut.min(48)..], ..panels };
+            backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
+            let x = vec![0.5; 120 - cut];
+            let window = Window { channels: 20, taps: 3, dilation: 1 };
+            backend.convolve_shared(&x, window, &[1.0; 6][..6 - cut % 7], 0, 2, &mut out);
+            backend.convolve_channels(&x, window, &x[..60.min(120 - cut)], &mut out);
+            backend.layer_norm(&x, &[1.0; 40], &x[..40.min(120 - cut)], &mut out);
+            backend.rms_norm(&x, &[1.0; 40], &mut out[..120 - cut / 2]);
+            backend.gate(&mut out, &x);
+            backend.add(&mut out, &x);
+            backend.softmax(&mut out, 7);
+            backend.dequantise(&[1; 50], 0.5, &mut out[..cut]);
+            backend.pool_mean(&x, &mut [0; 40]);
+            backend.pool_max(&x, &mut out[..50]);
+        }
+    }
+}
+
+#[test]
+fn every_backend_quantises_all_halves_like_scalar() {
+    let mut random = Random(7);
+    for step in 0..400 {
+        // A row whose scale is `most / 127`, and in it all numbers half-way between two steps, with their neighbours.
+        let most = random.unit().abs() * f32::powi(2.0, random.below(180) as i32 - 90) + 1e-30;
+        let mut x = vec![most];
+        for half in 0..127 {
+            let v = (f64::from(most / 127.0) * (f64::from(half) + 0.5)) as f32;
+            x.extend((-3i32..=3).map(|d| f32::from_bits(v.to_bits().wrapping_add_signed(d)).min(most)));
+        }
+        x.iter_mut().skip(1).step_by(2).for_each(|v| *v = -*v);
+        let columns = x.len().next_multiple_of(4);
+        let quantised = |backend: &Kernels| {
+            let (mut q, mut scales) = (vec![0; columns], [0.0]);
+            backend.quantise(&x, x.len(), &mut q, columns, &mut scales);
+            (q.iter().map(|&b| backend.decode(b)).collect::<Vec<_>>(), scales[0].to_bits())
+        };
+        let want = quantised(&Kernels::SCALAR);
+        for backend in others() {
+            assert!(quantised(&backend) == want, "{} with magnitude {most:e}, step {step}", backend.name());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn every_backend_quantises_like_scalar(
+        rows in 0usize..20, columns in length(), more in 0usize..70, kind in kind(), seed in any::<u64>()
+    ) {
+        let x = Random(seed).floats(kind, rows * columns);
+        let stride = columns.next_multiple_of(4) + more;
+        let run = |backend: &Kernels| {
+            let mut q = encode(backend, &vec![99; rows * stride]);
+            let mut scales = vec![UNTOUCHED; rows];
+            backend.quantise(&x, columns, &mut q, stride, &mut scales);
+            (q.iter().map(|&b| backend.decode(b)).collect::<Vec<_>>(), bits(&scales))
+        };
+        let want = run(&Kernels::SCALAR);
+        for backend in others() {
+            let got = run(&backend);
+            let at = want.0.iter().zip(&got.0).position(|(a, b)| a != b);
+            prop_assert!(at.is_none() && got.1 == want.1, "{} at {at:?}", backend.name());
+        }
+    }
+
+    #[test]
+    fn every_backend_multiplies_like_scalar(
+        rows in 0usize..40, inputs in length(), outputs in length(),
+        (more, gap, relu) in (0usize..70, 0usize..70, any::<bool>()), kind in kind(), seed in any::<u64>()
+    ) {
+        let mut random = Random(seed);
+        let channel = random.floats(kind, outputs);
+        let matrix = Matrix::new(outputs, inputs, &channel, |_, _| random.int8());
+        let q_stride = inputs.next_multiple_of(4) + more;
+        let q: Vec<i8> = (0..rows * q_stride).map(|_| random.int8()).collect();
+        let scales: Vec<f32> = random.floats(Kind::Ordinary, rows).iter().map(|v| v.abs()).collect();
+        let activation = if relu { Activation::Relu } else { Activation::Identity };
+        let stride = outputs + gap;
+        // The last row ends with the slice.
+        let out = vec![UNTOUCHED; (rows * stride).saturating_sub(gap)];
+        compare(&out, |k, out| k.matmul(&encode(k, &q), q_stride, &scales, &matrix.panels(), activation, out, stride))?;
+    }
+
+    #[test]
+    fn every_backend_gates_like_scalar(n in length(), kind in kind(), short in 0usize..3, seed in any::<u64>()) {
+        let mut random = Random(seed);
+        let mut gate = random.floats(kind, n);
+        let wide = random.floats(Kind::Ordinary, n);
+        gate.iter_mut().zip(wide).step_by(3).for_each(|(g, w)| *g = w * 25.0);
+        let value = random.floats(Kind::Ordinary, n.saturating_sub(short));
+        compare(&value, |k, value| k.gate(value, &gate))?;
+    }
+
+    #[test]
+    fn every_backend_takes_the_softmax_like_scalar(
+        runs in 0usize..12, width in 0usize..70, rest in 0usize..5, kind in kind(), seed in any::<u64>()
+    ) {
+        let x = Random(seed).floats(kind, runs * width + rest);
+        compare(&x, |k, x| k.softmax(x, width))?;
+    }
+
+    #[test]
+    fn every_backend_convolves_with_shared_kernels_like_scalar(
+        (rows, channels, taps, dilation) in (0usize..14, 1usize..150, 1usize..12, 1usize..4),
+        (heads, own) in (1usize..9, any::<bool>()), kind in kind(), seed in any::<u64>()
+    ) {
+        let mut random = Random(seed);
+        let window = Window { channels, taps, dilation };
+        let heads = heads.min(channels);
+        let x = random.floats(kind, (rows + (taps - 1) * dilation) * channels);
+        let weights = random.floats(Kind::Ordinary, heads * taps * rows.max(1));
+        let stride = if own { heads * taps } else { 0 };
+        let out = vec![UNTOUCHED; rows * channels];
+        compare(&out, |k, out| k.convolve_shared(&x, window, &weights, stride, heads, out))?;
+    }
+
+    #[test]
+    fn every_backend_convolves_channels_like_scalar(
+        (rows, channels, taps, dilation) in (0usize..14, 1usize..150, 1usize..12, 1usize..4),
+        kind in kind(), seed in any::<u64>()
+    ) {
+        let mut random = Random(seed);
+        let window = Window { channels, taps, dilation };
+        let x = random.floats(kind, (rows + (taps - 1) * dilation) * channels);
+        let weights = random.floats(Kind::Ordinary, channels * taps);
+        compare(&vec![UNTOUCHED; rows * channels], |k, out| k.convolve_channels(&x, window, &weights, out))?;
+    }
+
+    #[test]
+    fn every_backend_normalises_like_scalar(
+        rows in 0usize..9, columns in length(), kind in kind(), seed in any::<u64>()
+    ) {
+        let mut random = Random(seed);
+        let x = random.floats(kind, rows * columns);
+        let (gain, shift) = (random.floats(Kind::Ordinary, columns), random.floats(Kind::Ordinary, columns));
+        let out = random.floats(Kind::Ordinary, rows * columns);
+        compare(&out, |k, out| k.layer_norm(&x, &gain, &shift, out))?;
+        compare(&out, |k, out| k.rms_norm(&x, &gain, out))?;
+    }
+
+    #[test]
+    fn every_backend_adds_and_dequantises_like_scalar(
+        n in length(), short in 0usize..3, kind in kind(), seed in any::<u64>()
+    ) {
+        let mut random = Random(seed);
+        let (a, b) = (random.floats(kind, n), random.floats(kind, n.saturating_sub(short)));
+        let q: Vec<i8> = (0..n).map(|_| random.int8()).collect();
+        let scale = random.unit();
+        compare(&a, |k, a| k.add(a, &b))?;
+        compare(&b, |k, b| k.dequantise(&q, scale, b))?;
+    }
+
+    #[test]
+    fn every_backend_pools_like_scalar(rows in 0usize..9, columns in length(), kind in kind(), seed in any::<u64>()) {
+        let mut random = Random(seed);
+        let mut x = random.floats(kind, rows * columns);
+        // Half-way between two steps, and beyond the limit.
+        x.iter_mut().step_by(5).for_each(|v| *v = (random.below(4_000) as f32 - 2_000.5) / 2_097_152.0);
+        x.iter_mut().skip(1).step_by(7).for_each(|v| *v *= 700.0);
+        compare(&random.floats(Kind::Ordinary, columns), |k, most| k.pool_max(&x, most))?;
+        let start: Vec<i64> = (0..columns).map(|_| random.next() as i64).collect();
+        let mut want = start.clone();
+        Kernels::SCALAR.pool_mean(&x, &mut want);
+        for backend in others() {
+            let mut sums = start.clone();
+            backend.pool_mean(&x, &mut sums);
+            prop_assert!(sums == want, "{}", backend.name());
+        }
+    }
+}
