@@ -65,23 +65,37 @@ pub fn sqrt(x: f32) -> f32 {
     root as f32 * f32::from_bits((((e - 24) / 2 + 1 + 127) as u32) << 23)
 }
 
-const EXP_LOW: f32 = -87.3;
-const EXP_HIGH: f32 = 88.3;
+/// Least argument of [`exp`].
+pub(super) const EXP_LOW: f32 = -87.3;
+/// Greatest argument of [`exp`].
+pub(super) const EXP_HIGH: f32 = 88.3;
 /// Adding and subtracting 1.5 · 2²³ rounds to an integer, halves to even.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
+/// `c₁` and `c₂` of [`exp`].
+#[allow(clippy::excessive_precision)] // as published
+pub(super) const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+/// The polynomial of [`exp`], highest power first.
+#[allow(clippy::excessive_precision)] // as published
+pub(super) const EXP_POLYNOMIAL: [f32; 6] = [
+    1.987_569_150_0e-4,
+    1.398_199_950_7e-3,
+    8.333_451_907_3e-3,
+    4.166_579_589_4e-2,
+    1.666_666_545_9e-1,
+    5.000_000_120_1e-1,
+];
 
 /// `eˣ`, off by at most 2 units in the last place; `x` is clamped to −87.3 ..= 88.3.
 ///
 /// Cephes' `expf` (S. Moshier): `n = round(x·log₂e)`, `r = (x − n·c₁) − n·c₂` with `c₁ + c₂ = ln 2`, a polynomial of degree 5 for
 /// `(eʳ − 1 − r) / r²`, then `((p·(r·r)) + r) + 1`, times `2ⁿ`. Horner's scheme, each product and sum rounded on its own.
-#[allow(clippy::excessive_precision)] // as published
 pub fn exp(x: f32) -> f32 {
     let x = if x < EXP_HIGH { x } else { EXP_HIGH };
     let x = if x > EXP_LOW { x } else { EXP_LOW };
     let n = (x * core::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = (x - n * 0.693_359_375) - n * -2.121_944_40e-4;
-    let mut p = 1.987_569_150_0e-4;
-    for c in [1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 5.000_000_120_1e-1] {
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    let [mut p, next @ ..] = EXP_POLYNOMIAL;
+    for c in next {
         p = p * r + c;
     }
     let y = (p * (r * r) + r) + 1.0;
