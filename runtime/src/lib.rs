@@ -35,6 +35,7 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod bundle;
 #[cfg(feature = "tract")]
 pub mod classifier;
 pub mod confidence;

@@ -69,6 +69,8 @@ pub mod files {
     pub const ONNX: &str = "model.onnx";
     /// Exported model, int8.
     pub const ONNX_INT8: &str = "model.int8.onnx";
+    /// Exported model for the native engine, int8, with everything it needs ([`crate::bundle`]).
+    pub const BUNDLE: &str = "model.kinglet";
     /// What export measured.
     pub const REPORT: &str = "report.json";
     /// Beside a data file: its class names (`classes`, `fine_classes`).
@@ -207,8 +209,19 @@ impl PerLayer {
     }
 
     /// The value of layer `i`; 0 beyond the end.
-    pub fn get(&self, i: usize) -> usize {
-        self.as_slice().get(i).map_or(0, |&v| usize::from(v))
+    pub const fn get(&self, i: usize) -> usize {
+        if i < self.len() && i < MAX_LAYERS { self.values[i] as usize } else { 0 }
+    }
+
+    /// The list with one more value; `None` when it is full.
+    pub const fn push(mut self, value: u16) -> Option<Self> {
+        let i = self.len();
+        if i >= MAX_LAYERS {
+            return None;
+        }
+        self.values[i] = value;
+        self.len += 1;
+        Some(self)
     }
 
     /// Number of values.

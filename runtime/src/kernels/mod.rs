@@ -21,6 +21,7 @@
 //! Nothing allocates. Where slices are shorter than the numbers beside them ask for, what fits is computed: the engine
 //! checks sizes once, when it is built.
 
+pub mod cast;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor

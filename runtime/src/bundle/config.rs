@@ -1,0 +1,174 @@
+//! The config section: a [`Config`] as numbers.
+
+use super::BundleError;
+use crate::spec::{Compat, Config, MAX_LAYERS, Mixer, Norm, PerLayer, Pooling};
+
+/// Bytes before the per-layer fields.
+pub(super) const HEAD: usize = 14 * 4;
+/// Bytes of each layer.
+pub(super) const LAYER: usize = 8;
+
+/// The 32-bit number at `at`.
+pub(super) const fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let Some((_, rest)) = bytes.split_at_checked(at) else { return None };
+    let Some(word) = rest.first_chunk::<4>() else { return None };
+    Some(u32::from_le_bytes(*word))
+}
+
+/// The 64-bit number at `at`.
+pub(super) const fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    let Some((_, rest)) = bytes.split_at_checked(at) else { return None };
+    let Some(long) = rest.first_chunk::<8>() else { return None };
+    Some(u64::from_le_bytes(*long))
+}
+
+const fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    let Some((_, rest)) = bytes.split_at_checked(at) else { return None };
+    let Some(half) = rest.first_chunk::<2>() else { return None };
+    Some(u16::from_le_bytes(*half))
+}
+
+const fn unknown(field: &'static str, got: u32) -> Result<Config, BundleError> {
+    Err(BundleError::ConfigCode { field, got })
+}
+
+/// The configuration of a section, every field as it stands: [`Config::validate`] is the caller's.
+pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
+    let mut words = [0u32; HEAD / 4];
+    let mut i = 0;
+    while i < words.len() {
+        words[i] = match word(bytes, i * 4) {
+            Some(word) => word,
+            None => return Err(BundleError::ConfigLength { need: HEAD, got: bytes.len() }),
+        };
+        i += 1;
+    }
+    let [
+        version,
+        mixer,
+        compat,
+        norm,
+        pooling,
+        vocab,
+        hidden,
+        layers,
+        inner,
+        kernels,
+        heads,
+        buckets,
+        distance,
+        labels,
+    ] = words;
+    let mixer = match mixer {
+        0 => Mixer::Light,
+        1 => Mixer::Dynamic,
+        2 => Mixer::Dilated,
+        3 => return Err(BundleError::Attention),
+        got => return unknown("mixer", got),
+    };
+    let compat = match compat {
+        0 => Compat::Paper,
+        got => return unknown("compat", got),
+    };
+    let norm = match norm {
+        0 => Norm::PostLayer,
+        1 => Norm::PreRms,
+        got => return unknown("norm", got),
+    };
+    let pooling = match pooling {
+        0 => Pooling::Mean,
+        1 => Pooling::Max,
+        got => return unknown("pooling", got),
+    };
+    let layers = layers as usize;
+    if layers > MAX_LAYERS {
+        return unknown("num_hidden_layers", layers as u32);
+    }
+    let need = HEAD + layers * LAYER;
+    if bytes.len() != need {
+        return Err(BundleError::ConfigLength { need, got: bytes.len() });
+    }
+    let (mut widths, mut offsets, mut dilations) = (PerLayer::EMPTY, PerLayer::EMPTY, PerLayer::EMPTY);
+    let mut i = 0;
+    while i < layers {
+        let at = HEAD + i * LAYER;
+        let fields = (half(bytes, at), half(bytes, at + 2), half(bytes, at + 4), half(bytes, at + 6));
+        let (Some(width), Some(offset), Some(dilation), Some(zero)) = fields else {
+            return Err(BundleError::ConfigLength { need, got: bytes.len() });
+        };
+        if zero != 0 {
+            return unknown("the zero of a layer", zero as u32);
+        }
+        match (widths.push(width), offsets.push(offset), dilations.push(dilation)) {
+            (Some(w), Some(o), Some(d)) => (widths, offsets, dilations) = (w, o, d),
+            _ => return Err(BundleError::ConfigLength { need, got: bytes.len() }),
+        }
+        i += 1;
+    }
+    Ok(Config {
+        format_version: version,
+        mixer,
+        compat,
+        norm,
+        pooling,
+        vocab_size: vocab as usize,
+        hidden_size: hidden as usize,
+        num_hidden_layers: layers,
+        intermediate_size: inner as usize,
+        kernel_heads: kernels as usize,
+        kernel_sizes: widths,
+        kernel_offsets: offsets,
+        dilations,
+        num_attention_heads: heads as usize,
+        relative_attention_num_buckets: buckets as usize,
+        relative_attention_max_distance: distance as usize,
+        num_labels: labels as usize,
+    })
+}
+
+/// The section of a configuration.
+#[cfg(feature = "alloc")]
+pub(super) fn write(config: &Config) -> Result<alloc::vec::Vec<u8>, BundleError> {
+    let mixer = match config.mixer {
+        Mixer::Light => 0,
+        Mixer::Dynamic => 1,
+        Mixer::Dilated => 2,
+        Mixer::Attention => return Err(BundleError::Attention),
+    };
+    let Compat::Paper = config.compat;
+    let norm = match config.norm {
+        Norm::PostLayer => 0,
+        Norm::PreRms => 1,
+    };
+    let pooling = match config.pooling {
+        Pooling::Mean => 0,
+        Pooling::Max => 1,
+    };
+    let fields = [
+        config.format_version as usize,
+        mixer,
+        0,
+        norm,
+        pooling,
+        config.vocab_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.intermediate_size,
+        config.kernel_heads,
+        config.num_attention_heads,
+        config.relative_attention_num_buckets,
+        config.relative_attention_max_distance,
+        config.num_labels,
+    ];
+    let mut out = alloc::vec::Vec::new();
+    for field in fields {
+        let field = u32::try_from(field).map_err(|_| BundleError::TooLarge { bytes: field as u64 })?;
+        out.extend(field.to_le_bytes());
+    }
+    for i in 0..config.num_hidden_layers {
+        let lists = [&config.kernel_sizes, &config.kernel_offsets, &config.dilations];
+        lists.iter().for_each(|list| out.extend((list.get(i) as u16).to_le_bytes()));
+        out.extend([0; 2]);
+    }
+    Ok(out)
+}

@@ -1,0 +1,327 @@
+//! Why bytes are no bundle.
+
+use core::fmt;
+
+use super::Kind;
+use crate::spec::{ConfigError, Weight};
+use crate::tokenizer::TableError;
+
+/// Why bytes are no bundle, or why a model cannot be one. Offsets and lengths are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The bytes begin at an address that is no multiple of 4, see [`super::Aligned`].
+    Misaligned {
+        /// The address modulo 64.
+        got: usize,
+    },
+    /// The first bytes are not the magic of the format: the file is something else.
+    NotABundle {
+        /// The first bytes, zeros where there are none.
+        got: [u8; 8],
+    },
+    /// Written in another version of the format.
+    Version {
+        /// The version that this code reads.
+        expected: u32,
+        /// The version found.
+        got: u32,
+    },
+    /// The file is shorter or longer than it says.
+    Length {
+        /// The length that the file asks for.
+        need: u64,
+        /// The length found.
+        got: u64,
+    },
+    /// The number of sections is 0 or above the limit.
+    SectionCount {
+        /// The limit.
+        max: u32,
+        /// The number found.
+        got: u32,
+    },
+    /// Bytes that the format reserves, or that fill up to a multiple of 64, are not zero.
+    NotZero {
+        /// Where the first of these bytes lies.
+        at: u64,
+    },
+    /// The checksum of the header and the section table is wrong: they are damaged.
+    HeaderChecksum {
+        /// The checksum that the file states.
+        expected: u32,
+        /// The checksum of the bytes.
+        got: u32,
+    },
+    /// The checksum of a section is wrong: it is damaged.
+    Checksum {
+        /// The section.
+        section: Kind,
+        /// The checksum that the file states.
+        expected: u32,
+        /// The checksum of the bytes.
+        got: u32,
+    },
+    /// A section does not begin where the one before it ends, rounded up to 64: they overlap, leave a hole or lie.
+    SectionOffset {
+        /// The section.
+        section: Kind,
+        /// Where it must begin.
+        expected: u64,
+        /// Where it says that it begins.
+        got: u64,
+    },
+    /// A section ends behind the end of the file.
+    SectionLength {
+        /// The section.
+        section: Kind,
+        /// Its end; saturated.
+        end: u64,
+        /// The length of the file.
+        file: u64,
+    },
+    /// A section has flags that this version does not define.
+    SectionFlags {
+        /// The section.
+        section: Kind,
+        /// The flags.
+        got: u32,
+    },
+    /// A section of a kind that this version does not know is marked as one that must be understood.
+    SectionUnknown {
+        /// The section.
+        section: Kind,
+        /// The version of the format that this code reads.
+        version: u32,
+    },
+    /// A section stands twice.
+    SectionTwice {
+        /// The section.
+        section: Kind,
+    },
+    /// A section that every bundle has is missing.
+    SectionMissing {
+        /// The section.
+        section: Kind,
+    },
+    /// The config section has the wrong length.
+    ConfigLength {
+        /// The length it must have.
+        need: usize,
+        /// The length found.
+        got: usize,
+    },
+    /// A field of the config section has a value that this version does not define.
+    ConfigCode {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        got: u32,
+    },
+    /// The model is a Transformer: bundles hold convolutional models.
+    Attention,
+    /// The configuration is impossible.
+    Config(ConfigError),
+    /// The tokenizer section is broken.
+    Tokenizer(TableError),
+    /// The tokenizer's ids are not the rows of the embedding.
+    VocabSize {
+        /// `vocab_size` of the configuration.
+        expected: usize,
+        /// Ids of the tokenizer.
+        got: usize,
+    },
+    /// The labels section says another number of labels than the configuration.
+    LabelCount {
+        /// `num_labels` of the configuration.
+        expected: usize,
+        /// The number found.
+        got: usize,
+    },
+    /// The labels section is shorter or longer than its offsets say.
+    LabelsLength {
+        /// The length its offsets ask for.
+        need: usize,
+        /// The length found.
+        got: usize,
+    },
+    /// A label is not UTF-8, or its offsets are out of order.
+    Label {
+        /// The class.
+        label: usize,
+    },
+    /// The calibration section has the wrong length.
+    CalibrationLength {
+        /// The length it must have.
+        need: usize,
+        /// The length found.
+        got: usize,
+    },
+    /// A field of the calibration section is outside what is allowed.
+    Calibration {
+        /// The field.
+        field: &'static str,
+    },
+    /// The weights section is not as long as the configuration's weights.
+    WeightsLength {
+        /// The length that the configuration asks for.
+        need: u64,
+        /// The length found.
+        got: u64,
+    },
+    /// A number of a weight is infinite or NaN.
+    NotFinite {
+        /// The weight.
+        weight: Weight,
+        /// The element.
+        at: usize,
+    },
+    /// A scale is not a finite number above 0, or not 0 where it belongs to no output.
+    Scale {
+        /// The weight.
+        weight: Weight,
+        /// The row or output.
+        at: usize,
+    },
+    /// An int8 value is −128.
+    Value {
+        /// The weight.
+        weight: Weight,
+        /// The element, as stored.
+        at: usize,
+    },
+    /// A correction is not −128 times the sum of the output's values.
+    Correction {
+        /// The weight.
+        weight: Weight,
+        /// The output.
+        output: usize,
+        /// The correction that the values ask for.
+        expected: i32,
+        /// The correction found.
+        got: i32,
+    },
+    /// A panel has values for outputs or inputs that the matrix does not have.
+    PanelPadding {
+        /// The weight.
+        weight: Weight,
+        /// The panel.
+        panel: usize,
+    },
+    /// The bytes between two weights are not zero.
+    WeightsPadding,
+    /// Writing: a weight has another number of values than the configuration asks for.
+    WeightLength {
+        /// The weight.
+        weight: Weight,
+        /// The number that the configuration asks for.
+        need: usize,
+        /// The number given.
+        got: usize,
+    },
+    /// Writing: something does not fit into the format's fields or into memory.
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+    },
+}
+
+impl fmt::Display for BundleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use BundleError as E;
+        match *self {
+            E::Misaligned { got } => {
+                write!(f, "the bundle lies at an address that is {got} modulo 64; it must be a multiple of 4")
+            }
+            E::NotABundle { got } => {
+                write!(f, "not a Kinglet bundle: the file begins with \"{}\"", got.escape_ascii())
+            }
+            E::Version { expected, got } if got > expected => write!(
+                f,
+                "bundle of format version {got}, this program reads version {expected}; use a newer Kinglet, or export the model again with this one"
+            ),
+            E::Version { expected, got } => {
+                write!(
+                    f,
+                    "bundle of format version {got}, this program reads version {expected}; export the model again"
+                )
+            }
+            E::Length { need, got } => {
+                write!(f, "the file should have {need} bytes and has {got}: it is incomplete or damaged")
+            }
+            E::SectionCount { max, got } => write!(f, "{got} sections, 1 to {max} are possible"),
+            E::NotZero { at } => write!(f, "the bytes from {at} on should be zero: the file is damaged"),
+            E::HeaderChecksum { expected, got } => {
+                write!(f, "the header is damaged: its checksum is {got:08x}, it should be {expected:08x}")
+            }
+            E::Checksum { section, expected, got } => {
+                write!(f, "section {section} is damaged: its checksum is {got:08x}, it should be {expected:08x}")
+            }
+            E::SectionOffset { section, expected, got } => {
+                write!(f, "section {section} begins at byte {got}, it should begin at {expected}")
+            }
+            E::SectionLength { section, end, file } => {
+                write!(f, "section {section} ends at byte {end}, the file at {file}")
+            }
+            E::SectionFlags { section, got } => write!(f, "section {section} has unknown flags {got:#x}"),
+            E::SectionUnknown { section, version } => write!(
+                f,
+                "section {section} must be understood, and this program, which reads format version {version}, does not know it; use a newer Kinglet"
+            ),
+            E::SectionTwice { section } => write!(f, "section {section} stands twice"),
+            E::SectionMissing { section } => write!(f, "section {section} is missing"),
+            E::ConfigLength { need, got } => write!(f, "section {}: {need} bytes needed, {got} found", Kind::CONFIG),
+            E::ConfigCode { field, got } => write!(f, "section {}: {field} is {got}, which is unknown", Kind::CONFIG),
+            E::Attention => f.write_str("bundles hold convolutional models; this one has attention: use its ONNX file"),
+            E::Config(e) => write!(f, "section {}: {e}", Kind::CONFIG),
+            E::Tokenizer(e) => write!(f, "section {}: {e}", Kind::TOKENIZER),
+            E::VocabSize { expected, got } => {
+                write!(f, "the tokenizer has {got} token ids, but the embedding has {expected} rows")
+            }
+            E::LabelCount { expected, got } => {
+                write!(f, "section {}: {got} labels for {expected} classes", Kind::LABELS)
+            }
+            E::LabelsLength { need, got } => write!(f, "section {}: {need} bytes needed, {got} found", Kind::LABELS),
+            E::Label { label } => {
+                write!(f, "section {}: label {label} is not UTF-8 or not in its place", Kind::LABELS)
+            }
+            E::CalibrationLength { need, got } => {
+                write!(f, "section {}: {need} bytes needed, {got} found", Kind::CALIBRATION)
+            }
+            E::Calibration { field } => write!(f, "section {}: {field} is outside what is allowed", Kind::CALIBRATION),
+            E::WeightsLength { need, got } => {
+                write!(f, "section {}: the configuration asks for {need} bytes, {got} found", Kind::WEIGHTS)
+            }
+            E::NotFinite { weight, at } => write!(f, "weight {weight} is not a finite number at element {at}"),
+            E::Scale { weight, at } => {
+                write!(f, "the scale of row {at} of weight {weight} is not a finite number above 0")
+            }
+            E::Value { weight, at } => write!(f, "weight {weight} is -128 at element {at}; -127 to 127 are possible"),
+            E::Correction { weight, output, expected, got } => {
+                write!(f, "the correction of row {output} of weight {weight} is {got}, its values ask for {expected}")
+            }
+            E::PanelPadding { weight, panel } => {
+                write!(f, "panel {panel} of weight {weight} has values beyond the matrix")
+            }
+            E::WeightsPadding => {
+                write!(f, "section {}: the bytes between two weights should be zero", Kind::WEIGHTS)
+            }
+            E::WeightLength { weight, need, got } => write!(f, "weight {weight} has {got} values, {need} are needed"),
+            E::TooLarge { bytes } => write!(f, "{bytes} is more than the format or this machine can hold"),
+        }
+    }
+}
+
+impl core::error::Error for BundleError {}
+
+impl From<ConfigError> for BundleError {
+    fn from(e: ConfigError) -> Self {
+        BundleError::Config(e)
+    }
+}
+
+impl From<TableError> for BundleError {
+    fn from(e: TableError) -> Self {
+        BundleError::Tokenizer(e)
+    }
+}

@@ -1,0 +1,93 @@
+//! The labels section: class names, read in place.
+
+use core::{fmt, str};
+
+use super::BundleError;
+
+/// The names of the classes, by class.
+///
+/// # Format
+/// Little endian; `N` is the number of labels.
+///
+/// | bytes | field |
+/// |---|---|
+/// | 4 | `N`, u32: `num_labels` of the configuration |
+/// | (N + 1) · 4 | offsets, u32: label `i` is bytes `offsets[i]` to `offsets[i + 1]` of the text; the first is 0, none is less than the one before, the last is the length of the text |
+/// | the rest | text: the labels, each UTF-8 |
+#[derive(Clone, Copy)]
+pub struct Labels<'a> {
+    offsets: &'a [[u8; 4]],
+    text: &'a [u8],
+}
+
+impl<'a> Labels<'a> {
+    pub(super) fn new(bytes: &'a [u8], num_labels: usize) -> Result<Self, BundleError> {
+        // At most 65,536 labels: the sum fits into 32 bits.
+        let header = 4 + (num_labels + 1) * 4;
+        let short = BundleError::LabelsLength { need: header, got: bytes.len() };
+        let (count, rest) = bytes.split_first_chunk::<4>().ok_or(short)?;
+        let got = u32::from_le_bytes(*count) as usize;
+        if got != num_labels {
+            return Err(BundleError::LabelCount { expected: num_labels, got });
+        }
+        let (offsets, text) = rest.split_at_checked(header - 4).ok_or(short)?;
+        let labels = Labels { offsets: offsets.as_chunks().0, text };
+        let (first, last) = (labels.offset(0), labels.offset(num_labels));
+        if first != 0 || last != text.len() {
+            return Err(BundleError::LabelsLength { need: header.saturating_add(last), got: bytes.len() });
+        }
+        match (0..num_labels).find(|&i| labels.get(i).is_none()) {
+            Some(label) => Err(BundleError::Label { label }),
+            None => Ok(labels),
+        }
+    }
+
+    fn offset(&self, i: usize) -> usize {
+        self.offsets.get(i).map_or(0, |&b| u32::from_le_bytes(b) as usize)
+    }
+
+    /// The name of a class; `None` from [`Labels::len`] on.
+    pub fn get(&self, class: usize) -> Option<&'a str> {
+        if class >= self.len() {
+            return None;
+        }
+        let bytes = self.text.get(self.offset(class)..self.offset(class + 1))?;
+        str::from_utf8(bytes).ok()
+    }
+
+    /// Number of classes.
+    pub const fn len(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Whether there is no class; never in a bundle.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names, by class.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let labels = *self;
+        (0..labels.len()).map_while(move |i| labels.get(i))
+    }
+}
+
+impl fmt::Debug for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(feature = "alloc")]
+pub(super) fn write<S: AsRef<str>>(labels: &[S]) -> Option<alloc::vec::Vec<u8>> {
+    let mut out = alloc::vec::Vec::new();
+    out.extend(u32::try_from(labels.len()).ok()?.to_le_bytes());
+    let mut end = 0u32;
+    out.extend(end.to_le_bytes());
+    for label in labels {
+        end = end.checked_add(u32::try_from(label.as_ref().len()).ok()?)?;
+        out.extend(end.to_le_bytes());
+    }
+    labels.iter().for_each(|label| out.extend(label.as_ref().as_bytes()));
+    Some(out)
+}

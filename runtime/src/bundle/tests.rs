@@ -1,0 +1,143 @@
+//! Round trips and malformed bundles.
+
+use std::vec;
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::vec::Vec;
+
+use super::*;
+use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS, Panels};
+use crate::quant;
+use crate::spec::{Compat, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+
+/// A tokenizer table with the pieces every table has.
+fn table() -> Vec<u8> {
+    let mut pieces: Vec<(std::string::String, i16)> = ('!'..='~').map(|c| (c.into(), -9000)).collect();
+    pieces.push(("▁".into(), -5000));
+    pieces.push(("▁wake".into(), -3000));
+    pieces.sort();
+    Table::write(&pieces, false).unwrap()
+}
+
+fn config(mixer: Mixer, norm: Norm) -> Config {
+    let config = Config {
+        format_version: FORMAT_VERSION,
+        mixer,
+        compat: Compat::Paper,
+        norm,
+        pooling: Pooling::Mean,
+        vocab_size: Table::new(&table()).unwrap().vocab_size(),
+        hidden_size: 6,
+        num_hidden_layers: 2,
+        intermediate_size: 18,
+        kernel_heads: 3,
+        kernel_sizes: PerLayer::from_slice(&[4, 7]).unwrap(),
+        kernel_offsets: PerLayer::EMPTY,
+        dilations: PerLayer::from_slice(if mixer == Mixer::Dilated { &[1, 3] } else { &[1, 1] }).unwrap(),
+        num_attention_heads: 0,
+        relative_attention_num_buckets: 32,
+        relative_attention_max_distance: 128,
+        num_labels: 3,
+    };
+    config.resolve()
+}
+
+/// Values that are all different.
+fn values(config: &Config) -> Vec<(Weight, Vec<f32>)> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    config.weights().map(|w| (w, (0..config.shape(w).unwrap().len()).map(|_| next()).collect())).collect()
+}
+
+const LABELS: [&str; 3] = ["yes", "", "nö"];
+
+fn made(config: &Config, calibration: Option<Calibration>) -> (Vec<u8>, Vec<(Weight, Vec<f32>)>) {
+    let values = values(config);
+    let parts = Parts { config, tokenizer: &table(), labels: &LABELS, calibration };
+    let bytes = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap();
+    (bytes, values)
+}
+
+fn matrix_is(panels: &Panels<'_>, data: &[f32]) {
+    let (n, k) = (panels.outputs.next_multiple_of(PANEL_OUTPUTS), panels.inputs.next_multiple_of(PANEL_INPUTS));
+    assert_eq!((panels.values.len(), panels.scales.len(), panels.corrections.len()), (n * k, n, n));
+    let mut row = vec![0; panels.inputs];
+    for (o, data) in data.chunks(panels.inputs).enumerate() {
+        assert_eq!(panels.scales[o], quant::quantise(data, &mut row));
+        for (i, &q) in row.iter().enumerate() {
+            assert_eq!(panels.values[o / 16 * 16 * k + i / 4 * 64 + o % 16 * 4 + i % 4], q);
+        }
+        assert_eq!(panels.corrections[o], -128 * row.iter().map(|&q| i32::from(q)).sum::<i32>());
+    }
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let calibration = Calibration {
+        temperature: 1.5,
+        threshold: 0.7,
+        error_rate: 0.05,
+        coverage: 0.9,
+        conformal_quantile: 0.2,
+        rows: 3100,
+    };
+    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        for norm in [Norm::PostLayer, Norm::PreRms] {
+            let config = config(mixer, norm);
+            let calibration = (norm == Norm::PreRms).then_some(calibration);
+            let (bytes, values) = made(&config, calibration);
+            let buffer = Buffer::new(&bytes);
+            let bundle = Bundle::new(buffer.as_slice()).unwrap();
+            assert_eq!(bundle.config(), &config);
+            assert_eq!(Bundle::peek_config(&bytes), Some(config.clone()));
+            assert_eq!(bundle.labels().iter().collect::<Vec<_>>(), LABELS);
+            assert_eq!(bundle.calibration(), calibration);
+            assert_eq!(bundle.tokenizer().as_bytes(), table());
+            let all = |w| values.iter().find(|(v, _)| *v == w).unwrap().1.as_slice();
+            let weights = bundle.weights();
+            for (id, row) in all(Weight::Embedding).chunks(6).enumerate() {
+                let mut want = [0; 6];
+                let scale = quant::quantise(row, &mut want);
+                assert_eq!(weights.embedding(id as u32), Some((&want[..], scale)));
+            }
+            assert_eq!(weights.embedding(config.vocab_size as u32), None);
+            for i in 0..2 {
+                let all = |w| all(Weight::Layer(i, w));
+                let layer = weights.layer(usize::from(i));
+                matrix_is(&layer.input, all(LayerWeight::In));
+                matrix_is(&layer.gate, all(LayerWeight::Gate));
+                matrix_is(&layer.output, all(LayerWeight::Out));
+                matrix_is(&layer.up, all(LayerWeight::Up));
+                matrix_is(&layer.down, all(LayerWeight::Down));
+                assert_eq!(layer.mixer_norm.gain, all(LayerWeight::MixerNorm));
+                assert_eq!(layer.ffn_norm.gain, all(LayerWeight::FfnNorm));
+                if norm == Norm::PostLayer {
+                    assert_eq!(layer.mixer_norm.shift, all(LayerWeight::MixerNormBias));
+                    assert_eq!(layer.ffn_norm.shift, all(LayerWeight::FfnNormBias));
+                }
+                let k = config.kernel_sizes.get(usize::from(i));
+                match layer.taps {
+                    Taps::Shared(taps) => assert_eq!((mixer, taps), (Mixer::Light, all(LayerWeight::Kernel))),
+                    Taps::Computed(panels) => matrix_is(&panels, all(LayerWeight::KernelProjection)),
+                    Taps::Channels(taps) => {
+                        for (at, &tap) in taps.iter().enumerate() {
+                            assert_eq!(tap, all(LayerWeight::Kernel)[at % 6 * k + at / 6]);
+                        }
+                        assert_eq!(taps.len(), 6 * k);
+                    }
+                }
+            }
+            if norm == Norm::PreRms {
+                assert_eq!(weights.final_norm(), all(Weight::FinalNorm));
+            }
+            let (head, bias) = weights.head();
+            matrix_is(&head, all(Weight::HeadWeight));
+            assert_eq!(bias, all(Weight::HeadBias));
+            assert!(weights.layer(2).input.values.is_empty());
+            assert!(bundle.sections().all(|s| s.offset % ALIGN == 0));
+        }
+    }
+}

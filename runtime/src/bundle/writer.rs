@@ -1,0 +1,185 @@
+//! Writes bundles. Needs an allocator; devices only read.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::weights::Layout;
+use super::{
+    ALIGN, Buffer, Bundle, BundleError, Calibration, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND,
+    VERSION, config, crc32c, labels,
+};
+use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS};
+use crate::quant;
+use crate::spec::{Config, LayerWeight, Mixer, Weight};
+
+/// What a bundle holds beside its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a, S> {
+    /// The shape of the model.
+    pub config: &'a Config,
+    /// The flat tokenizer table, as [`crate::tokenizer::Table`] reads it.
+    pub tokenizer: &'a [u8],
+    /// The names of the classes.
+    pub labels: &'a [S],
+    /// What was measured about the scores.
+    pub calibration: Option<Calibration>,
+}
+
+/// Writes a bundle. The same input gives the same bytes.
+///
+/// `weight`: gives the values of each weight of [`Config::weights`], row by row as PyTorch stores it (the shape is
+/// [`Config::shape`]), with one exception: the kernels of light convolutions are given after softmax. Matrices and the
+/// embedding are quantised by the rule of [`crate::quant`].
+///
+/// # Errors
+/// When the parts do not fit together or a weight has the wrong length or a value that is not finite: what is written is
+/// read back with [`Bundle::new`].
+pub fn write<'w, S: AsRef<str>>(
+    parts: &Parts<'_, S>,
+    weight: impl FnMut(Weight) -> &'w [f32],
+) -> Result<Vec<u8>, BundleError> {
+    let weights = weights(parts.config, weight)?;
+    let labels = labels::write(parts.labels).ok_or(BundleError::TooLarge { bytes: u64::MAX })?;
+    let mut sections = vec![
+        (Kind::CONFIG, MUST_UNDERSTAND, config::write(parts.config)?),
+        (Kind::TOKENIZER, MUST_UNDERSTAND, parts.tokenizer.to_vec()),
+        (Kind::LABELS, MUST_UNDERSTAND, labels),
+    ];
+    if let Some(calibration) = &parts.calibration {
+        sections.push((Kind::CALIBRATION, 0, calibration.write()));
+    }
+    sections.push((Kind::WEIGHTS, MUST_UNDERSTAND, weights));
+    let bytes = assemble(&sections);
+    Bundle::new(Buffer::new(&bytes).as_slice())?;
+    Ok(bytes)
+}
+
+/// The file of sections, each with its kind and flags.
+pub(super) fn assemble(sections: &[(Kind, u32, Vec<u8>)]) -> Vec<u8> {
+    let mut table = Vec::new();
+    let mut end = HEADER + sections.len() * ENTRY;
+    for (kind, flags, content) in sections {
+        let offset = end.next_multiple_of(ALIGN);
+        end = offset + content.len();
+        table.extend(kind.0);
+        table.extend(flags.to_le_bytes());
+        table.extend((offset as u64).to_le_bytes());
+        table.extend((content.len() as u64).to_le_bytes());
+        table.extend(crc32c(content).to_le_bytes());
+        table.extend([0; 4]);
+    }
+    let mut out = Vec::with_capacity(end);
+    out.extend(MAGIC);
+    out.extend(VERSION.to_le_bytes());
+    out.extend((sections.len() as u32).to_le_bytes());
+    out.extend((end as u64).to_le_bytes());
+    out.resize(HEADER_CRC, 0);
+    let crc = Crc32c::new().update(&out).update(&table).finish();
+    out.extend(crc.to_le_bytes());
+    out.extend(table);
+    for (_, _, content) in sections {
+        pad(&mut out);
+        out.extend(content);
+    }
+    out
+}
+
+fn pad(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(ALIGN), 0);
+}
+
+fn push_floats(out: &mut Vec<u8>, values: &[f32]) {
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    pad(out);
+}
+
+fn push_bytes(out: &mut Vec<u8>, values: &[i8]) {
+    out.extend(values.iter().map(|&v| v as u8));
+    pad(out);
+}
+
+/// Three tensors, as [`crate::kernels::Panels`] has them, of a matrix `[outputs, inputs]`.
+fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
+    let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
+    let mut values = vec![0i8; n * k];
+    let (mut scales, mut corrections) = (vec![0.0f32; n], vec![0i32; n]);
+    let mut row = vec![0i8; inputs];
+    let rows = data.chunks_exact(inputs).zip(scales.iter_mut().zip(&mut corrections));
+    for (o, (data, (scale, correction))) in rows.enumerate() {
+        *scale = quant::quantise(data, &mut row);
+        *correction = -128 * row.iter().map(|&v| i32::from(v)).sum::<i32>();
+        let panel = values.get_mut(o / PANEL_OUTPUTS * PANEL_OUTPUTS * k..).unwrap_or_default();
+        let groups = panel.chunks_exact_mut(PANEL_OUTPUTS * PANEL_INPUTS);
+        for (run, group) in row.chunks(PANEL_INPUTS).zip(groups) {
+            let place = group.iter_mut().skip(o % PANEL_OUTPUTS * PANEL_INPUTS);
+            place.zip(run).for_each(|(to, &from)| *to = from);
+        }
+    }
+    push_bytes(out, &values);
+    push_floats(out, &scales);
+    out.extend(corrections.iter().flat_map(|v| v.to_le_bytes()));
+    pad(out);
+}
+
+/// The weights section.
+fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> &'w [f32]) -> Result<Vec<u8>, BundleError> {
+    config.validate()?;
+    if !config.mixer.is_conv() {
+        return Err(BundleError::Attention);
+    }
+    let mut get = |w: Weight| {
+        // What this model does not have takes no bytes.
+        let Some(need) = config.shape(w).map(|shape| shape.len()) else { return Ok(&[][..]) };
+        let values = weight(w);
+        if values.len() != need {
+            return Err(BundleError::WeightLength { weight: w, need, got: values.len() });
+        }
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(values),
+            Some(at) => Err(BundleError::NotFinite { weight: w, at }),
+        }
+    };
+    let (c, inner) = (config.hidden_size, config.intermediate_size);
+    let bytes = Layout::new(config).bytes();
+    let mut out = Vec::new();
+    let too_large = BundleError::TooLarge { bytes };
+    out.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large)?).map_err(|_| too_large)?;
+
+    let embedding = get(Weight::Embedding)?;
+    let mut values = vec![0i8; embedding.len()];
+    let rows = embedding.chunks_exact(c).zip(values.chunks_exact_mut(c));
+    let scales: Vec<f32> = rows.map(|(row, out)| quant::quantise(row, out)).collect();
+    push_bytes(&mut out, &values);
+    push_floats(&mut out, &scales);
+
+    for i in 0..config.num_hidden_layers {
+        let name = |weight| Weight::Layer(i as u16, weight);
+        push_matrix(&mut out, get(name(LayerWeight::In))?, c, c);
+        push_matrix(&mut out, get(name(LayerWeight::Gate))?, c, c);
+        let k = config.kernel_sizes.get(i);
+        match config.mixer {
+            Mixer::Light | Mixer::Attention => push_floats(&mut out, get(name(LayerWeight::Kernel))?),
+            Mixer::Dilated => {
+                let taps = get(name(LayerWeight::Kernel))?;
+                let column = |j| taps.iter().skip(j).step_by(k).copied();
+                push_floats(&mut out, &(0..k).flat_map(column).collect::<Vec<f32>>());
+            }
+            Mixer::Dynamic => {
+                push_matrix(&mut out, get(name(LayerWeight::KernelProjection))?, config.kernel_heads * k, c);
+            }
+        }
+        push_matrix(&mut out, get(name(LayerWeight::Out))?, c, c);
+        for weight in [LayerWeight::MixerNorm, LayerWeight::MixerNormBias] {
+            push_floats(&mut out, get(name(weight))?);
+        }
+        push_matrix(&mut out, get(name(LayerWeight::Up))?, inner, c);
+        push_matrix(&mut out, get(name(LayerWeight::Down))?, c, inner);
+        for weight in [LayerWeight::FfnNorm, LayerWeight::FfnNormBias] {
+            push_floats(&mut out, get(name(weight))?);
+        }
+    }
+    push_floats(&mut out, get(Weight::FinalNorm)?);
+    push_matrix(&mut out, get(Weight::HeadWeight)?, config.num_labels, c);
+    push_floats(&mut out, get(Weight::HeadBias)?);
+    Ok(out)
+}
