@@ -1,8 +1,8 @@
 //! Round trips and malformed bundles.
 
-use std::vec;
-#![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::unwrap_used)]
 
+use std::vec;
 use std::vec::Vec;
 
 use super::*;
