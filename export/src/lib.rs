@@ -1,7 +1,7 @@
-//! From a checkpoint to files for devices: quantises, writes ONNX and verifies it.
+//! From a checkpoint to files for devices: quantises, writes ONNX and the bundle, and verifies them.
 //!
 //! [`export`] is the whole walk: [`checkpoint`] reads and checks the directory, [`graph`] writes the encoder layer by layer
-//! ([`quantise`] makes int8 of the weights), [`onnx`] puts the file around it, [`verify`] runs both files with tract and
+//! ([`quantise`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native engine, [`verify`] runs both files with tract and
 //! compares them with PyTorch's golden logits and on dev data, [`report`] says what was found.
 
 use std::fs;
@@ -19,6 +19,7 @@ use checkpoint::{Checkpoint, Golden};
 use report::{File, Report, sha256};
 use verify::{DevData, Scores};
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod graph;
 pub mod onnx;
@@ -69,6 +70,7 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     progress("writing the graphs");
     let fp32 = onnx::file(&checkpoint, Precision::Fp32)?;
     let int8 = onnx::file(&checkpoint, Precision::Int8)?;
+    let bundle = bundle::file(&checkpoint, None)?;
     let fp32_model = TractModel::from_bytes(&fp32).context("the float32 model cannot be run")?;
     let int8_model = TractModel::from_bytes(&int8).context("the int8 model cannot be run")?;
 
@@ -83,14 +85,18 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         })
         .transpose()?;
 
-    let file = |name, bytes: &[u8]| File { name, bytes: bytes.len(), sha256: sha256(bytes) };
+    let file = |name, bytes: &[u8], parts| File { name, bytes: bytes.len(), sha256: sha256(bytes), parts };
+    let mut exported = vec![file(files::ONNX, &fp32, Vec::new()), file(files::ONNX_INT8, &int8, Vec::new())];
+    if let Some(bytes) = &bundle {
+        exported.push(file(files::BUNDLE, bytes, bundle::parts(bytes)?));
+    }
     let report = Report {
         kinglet: env!("CARGO_PKG_VERSION"),
         tract: TRACT_VERSION,
         config: checkpoint.config.clone(),
         config_sha256: sha256(checkpoint.config_text.as_bytes()),
         parameters: checkpoint.config.parameters(),
-        files: vec![file(files::ONNX, &fp32), file(files::ONNX_INT8, &int8)],
+        files: exported,
         failures: verify::failures(&golden, dev.as_ref()),
         golden,
         dev,
@@ -105,6 +111,9 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     if report.failures.is_empty() {
         write(files::ONNX, &fp32)?;
         write(files::ONNX_INT8, &int8)?;
+        if let Some(bytes) = &bundle {
+            write(files::BUNDLE, bytes)?;
+        }
         write(VERIFICATION, &verification(&checkpoint.golden, &fp32_scores, &int8_scores)?)?;
     }
     let mut json = serde_json::to_vec_pretty(&report)?;

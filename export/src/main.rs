@@ -7,9 +7,10 @@ use anyhow::Result;
 use clap::Parser;
 use kinglet_export::{DevSource, Plan, export};
 
-/// Turns a checkpoint into ONNX files, float32 and int8, and verifies them.
+/// Turns a checkpoint into ONNX files, float32 and int8, and a bundle, and verifies them.
 ///
-/// Writes model.onnx, model.int8.onnx, verification.safetensors and report.json. Both models are run with tract and
+/// Writes model.onnx, model.int8.onnx, model.kinglet (the bundle of the native engine; attention has none),
+/// verification.safetensors and report.json. Both ONNX models are run with tract and
 /// compared with the logits that PyTorch gave when the checkpoint was written; float32 must agree within 1e-4. On the
 /// dev data int8 may lose at most 0.5 points of accuracy. Over a bound, nothing but report.json is written and the exit
 /// code is 1; it is 2 when the export could not be made.

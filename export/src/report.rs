@@ -6,6 +6,7 @@ use kinglet::spec::Config;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::bundle::Part;
 use crate::quantise::WeightError;
 
 /// Everything export found out about a model.
@@ -42,6 +43,9 @@ pub struct File {
     pub bytes: usize,
     /// Its SHA-256 in hex.
     pub sha256: String,
+    /// Of the bundle, what it is made of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
 }
 
 /// How far the exported models are from PyTorch's golden logits. Differences are maxima of absolute values.

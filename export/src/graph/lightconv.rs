@@ -10,11 +10,16 @@ use crate::checkpoint::Checkpoint;
 pub(super) fn lightconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value) -> Value {
     let config = &checkpoint.config;
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
-    let k = config.kernel_sizes.get(usize::from(layer));
-    let folded: Vec<Vec<f32>> = checkpoint.weight(weight).chunks(k).map(softmax).collect();
+    let folded = folded(checkpoint, layer);
     let (c, h) = (config.hidden_size, config.kernel_heads);
     let kernel: Vec<f32> = (0..c).flat_map(|channel| folded[channel * h / c].iter().copied()).collect();
     depthwise(g, checkpoint, layer, path, x, &weight.to_string(), &kernel)
+}
+
+/// The softmax of each kernel of a layer, `[H]` kernels of `[K]`.
+pub(crate) fn folded(checkpoint: &Checkpoint, layer: u16) -> Vec<Vec<f32>> {
+    let k = checkpoint.config.kernel_sizes.get(usize::from(layer));
+    checkpoint.weight(Weight::Layer(layer, LayerWeight::Kernel)).chunks(k).map(softmax).collect()
 }
 
 /// Computed in f64, rounded once.

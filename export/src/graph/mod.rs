@@ -19,7 +19,7 @@ mod dynamicconv;
 mod embedding;
 mod ffn;
 mod gate;
-mod lightconv;
+pub(crate) mod lightconv;
 mod linear;
 mod norm;
 mod pooling;

@@ -1,6 +1,7 @@
 //! Export from end to end, on small random checkpoints.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod bundle;
 mod damaged;
 mod fixture;
 mod graph;

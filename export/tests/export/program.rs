@@ -66,7 +66,7 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
     let run = Run::new();
     let output = run.export(&["--dev", run.dev(40, 10)]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(names(&run.path("out")), [files::ONNX_INT8, files::ONNX, files::REPORT, VERIFICATION]);
+    assert_eq!(names(&run.path("out")), [files::ONNX_INT8, files::BUNDLE, files::ONNX, files::REPORT, VERIFICATION]);
 
     let report = run.report();
     assert_eq!(report["failures"], json!([]));

@@ -1,0 +1,114 @@
+//! The bundle holds what the int8 ONNX file holds, number by number.
+
+use std::collections::HashMap;
+
+use kinglet::bundle::{Buffer, Bundle, Taps};
+use kinglet::engine::tract::{Precision, onnx};
+use kinglet::kernels::Panels;
+use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
+use kinglet_export::checkpoint::Checkpoint;
+use prost::Message;
+
+use crate::fixture;
+
+/// The tensors of an exported file, by name.
+struct Tensors(HashMap<String, Vec<u8>>);
+
+impl Tensors {
+    fn of(bytes: &[u8]) -> Self {
+        let graph = onnx::ModelProto::decode(bytes).unwrap().graph.unwrap();
+        Tensors(graph.initializer.into_iter().map(|tensor| (tensor.name, tensor.raw_data)).collect())
+    }
+
+    fn i8(&self, weight: Weight) -> Vec<i8> {
+        self.0[&weight.to_string()].iter().map(|&b| b as i8).collect()
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        self.0[name].as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    }
+
+    fn scales(&self, weight: Weight) -> Vec<f32> {
+        self.f32(&format!("{weight}.scale"))
+    }
+
+    /// ONNX has matrices as `[in, out]`.
+    fn is_matrix(&self, weight: Weight, panels: &Panels<'_>) {
+        let inputs = panels.inputs.next_multiple_of(4);
+        let (values, scales) = (self.i8(weight), self.scales(weight));
+        assert_eq!((values.len(), scales.len()), (panels.inputs * panels.outputs, panels.outputs), "{weight}");
+        for o in 0..panels.outputs {
+            assert_eq!(panels.scales[o], scales[o], "{weight}");
+            for i in 0..panels.inputs {
+                let at = o / 16 * 16 * inputs + i / 4 * 64 + o % 16 * 4 + i % 4;
+                assert_eq!(panels.values[at], values[i * panels.outputs + o], "{weight} [{o}, {i}]");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bundle_has_the_numbers_of_the_int8_file() {
+    let mut seen = 0;
+    for (seed, config) in fixture::configs().into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::write(dir.path(), &config, &fixture::weights(&config, seed as u64));
+        let checkpoint = Checkpoint::read(dir.path()).unwrap();
+        let bytes = kinglet_export::bundle::file(&checkpoint, None).unwrap();
+        assert_eq!(bytes.is_some(), config.mixer != Mixer::Attention);
+        let Some(bytes) = bytes else { continue };
+        seen += 1;
+        let buffer = Buffer::new(&bytes);
+        let bundle = Bundle::new(buffer.as_slice()).unwrap();
+        assert_eq!(bundle.config(), &config);
+        assert_eq!(bundle.labels().iter().collect::<Vec<_>>(), checkpoint.labels);
+        assert_eq!(bundle.tokenizer().as_bytes(), checkpoint.tokenizer);
+        let total: u64 = kinglet_export::bundle::parts(&bytes).unwrap().iter().map(|part| part.bytes).sum();
+        assert!(total < bytes.len() as u64 && total + 64 * 10 > bytes.len() as u64);
+
+        let tensors = Tensors::of(&kinglet_export::onnx::file(&checkpoint, Precision::Int8).unwrap());
+        let weights = bundle.weights();
+        let (c, scales) = (config.hidden_size, tensors.scales(Weight::Embedding));
+        for (id, row) in tensors.i8(Weight::Embedding).chunks(c).enumerate() {
+            assert_eq!(weights.embedding(id as u32).unwrap(), (row, scales[id]));
+        }
+        for i in 0..config.num_hidden_layers as u16 {
+            let layer = weights.layer(usize::from(i));
+            let name = |weight| Weight::Layer(i, weight);
+            tensors.is_matrix(name(LayerWeight::In), &layer.input);
+            tensors.is_matrix(name(LayerWeight::Gate), &layer.gate);
+            tensors.is_matrix(name(LayerWeight::Out), &layer.output);
+            tensors.is_matrix(name(LayerWeight::Up), &layer.up);
+            tensors.is_matrix(name(LayerWeight::Down), &layer.down);
+            // `[C, 1, K]` in ONNX, whatever is shared.
+            let kernel = |c: usize, j: usize| {
+                let k = config.kernel_sizes.get(usize::from(i));
+                tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j]
+            };
+            let k = config.kernel_sizes.get(usize::from(i));
+            for (channel, j) in (0..c).flat_map(|channel| (0..k).map(move |j| (channel, j))) {
+                match layer.taps {
+                    Taps::Shared(taps) => {
+                        assert_eq!(taps[channel * config.kernel_heads / c * k + j], kernel(channel, j));
+                    }
+                    Taps::Channels(taps) => assert_eq!(taps[j * c + channel], kernel(channel, j)),
+                    Taps::Computed(panels) => {
+                        tensors.is_matrix(name(LayerWeight::KernelProjection), &panels);
+                        break;
+                    }
+                }
+            }
+            let vector = |weight| checkpoint.weight(name(weight));
+            assert_eq!(layer.mixer_norm.gain, vector(LayerWeight::MixerNorm));
+            assert_eq!(layer.mixer_norm.shift, vector(LayerWeight::MixerNormBias));
+            assert_eq!(layer.ffn_norm.gain, vector(LayerWeight::FfnNorm));
+            assert_eq!(layer.ffn_norm.shift, vector(LayerWeight::FfnNormBias));
+        }
+        assert_eq!(weights.final_norm().len(), if config.norm == Norm::PreRms { c } else { 0 });
+        assert_eq!(weights.final_norm(), checkpoint.weight(Weight::FinalNorm));
+        let (head, bias) = weights.head();
+        tensors.is_matrix(Weight::HeadWeight, &head);
+        assert_eq!(bias, checkpoint.weight(Weight::HeadBias));
+    }
+    assert!(seen >= 6, "{seen} bundles");
+}
