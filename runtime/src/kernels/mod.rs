@@ -73,6 +73,17 @@ pub struct Window {
     pub dilation: usize,
 }
 
+impl Window {
+    /// Output rows that an `x` of `len` elements is enough for; 0 where a field is 0.
+    pub const fn rows(&self, len: usize) -> usize {
+        let Window { channels, taps, dilation } = *self;
+        if channels == 0 || taps == 0 || dilation == 0 {
+            return 0;
+        }
+        (len / channels).saturating_sub((taps - 1).saturating_mul(dilation))
+    }
+}
+
 /// `matmul`: quantised rows, bytes from one row to the next, scale of each row, matrix, activation, output, floats from
 /// one output row to the next.
 type Matmul = fn(&[u8], usize, &[f32], &Panels<'_>, Activation, &mut [f32], usize);

@@ -1,8 +1,9 @@
 //! Backends of x86-64 processors.
 
 mod avx512;
+mod operations;
 
-use super::{Kernels, scalar};
+use super::Kernels;
 
 /// Whether the processor has the features: asked when running with `std`, else what the compiler was told.
 macro_rules! has {
@@ -21,15 +22,43 @@ pub(super) fn backends() -> impl Iterator<Item = Kernels> {
     [avx512vnni.then_some(AVX512VNNI)].into_iter().flatten()
 }
 
-/// Only [`backends`] hands it out, to processors with these features.
-const AVX512VNNI: Kernels = Kernels {
-    name: "x86-avx512vnni",
-    flip: 0x80,
-    // SAFETY: the table exists only where the features were found.
-    quantise: |x, columns, q, q_stride, scales| unsafe { avx512::quantise(x, columns, q, q_stride, scales) },
-    // SAFETY: the table exists only where the features were found.
-    matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
-        avx512::matmul(q, q_stride, scales, w, activation, out, out_stride)
-    },
-    ..scalar::KERNELS
-};
+/// The table of a backend. Only [`backends`] hands it out, to processors with the features of the module `$backend`.
+macro_rules! table {
+    ($name:literal, $backend:ident) => {
+        // SAFETY, of each call: the table exists only where the features were found.
+        Kernels {
+            name: $name,
+            flip: $backend::FLIP,
+            // SAFETY: as above.
+            quantise: |x, columns, q, q_stride, scales| unsafe { $backend::quantise(x, columns, q, q_stride, scales) },
+            // SAFETY: as above.
+            matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
+                $backend::matmul(q, q_stride, scales, w, activation, out, out_stride)
+            },
+            // SAFETY: as above.
+            gate: |value, gate| unsafe { $backend::gate(value, gate) },
+            // SAFETY: as above.
+            softmax: |x, width| unsafe { $backend::softmax(x, width) },
+            // SAFETY: as above.
+            convolve_shared: |x, window, taps, taps_stride, heads, out| unsafe {
+                $backend::convolve_shared(x, window, taps, taps_stride, heads, out)
+            },
+            // SAFETY: as above.
+            convolve_channels: |x, window, taps, out| unsafe { $backend::convolve_channels(x, window, taps, out) },
+            // SAFETY: as above.
+            layer_norm: |x, gain, shift, out| unsafe { $backend::layer_norm(x, gain, shift, out) },
+            // SAFETY: as above.
+            rms_norm: |x, gain, out| unsafe { $backend::rms_norm(x, gain, out) },
+            // SAFETY: as above.
+            add: |a, b| unsafe { $backend::add_to(a, b) },
+            // SAFETY: as above.
+            dequantise: |q, scale, out| unsafe { $backend::dequantise(q, scale, out) },
+            // SAFETY: as above.
+            pool_mean: |x, sums| unsafe { $backend::pool_mean(x, sums) },
+            // SAFETY: as above.
+            pool_max: |x, most| unsafe { $backend::pool_max(x, most) },
+        }
+    };
+}
+
+const AVX512VNNI: Kernels = table!("x86-avx512vnni", avx512);

@@ -1,7 +1,10 @@
 //! `x86-avx512vnni`: AVX-512 F, BW, DQ and VL with VNNI.
 
 mod matmul;
-mod quantise;
+mod vector;
 
 pub(in crate::kernels) use matmul::matmul;
-pub(in crate::kernels) use quantise::quantise;
+pub(in crate::kernels) use vector::FLIP;
+use vector::*;
+
+super::operations::operations!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
