@@ -164,6 +164,12 @@ fn the_backends_of_this_machine_are_tested() {
         assert_eq!(Kernels::by_name(name).unwrap().name(), name);
     }
     assert!(Kernels::by_name("no-such").is_none());
+    #[cfg(target_arch = "aarch64")]
+    {
+        let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+        assert!(Kernels::by_name("aarch64-neon").is_some());
+        assert_eq!(Kernels::by_name("aarch64-dotprod").is_some(), dotprod);
+    }
     #[cfg(target_arch = "x86_64")]
     {
         let has = |name| Kernels::by_name(name).is_some();

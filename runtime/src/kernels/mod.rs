@@ -21,6 +21,9 @@
 //! Nothing allocates. Where slices are shorter than the numbers beside them ask for, what fits is computed: the engine
 //! checks sizes once, when it is built.
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
+mod aarch64;
 pub mod cast;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -131,6 +134,8 @@ impl Kernels {
         let all = [Kernels::SCALAR].into_iter();
         #[cfg(target_arch = "x86_64")]
         let all = all.chain(x86::backends());
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        let all = all.chain(aarch64::backends());
         all
     }
 
