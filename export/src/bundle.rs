@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use kinglet::bundle::{self, Buffer, Bundle, Calibration, Kind, Parts};
+use kinglet::bundle::{self, Buffer, Bundle, Kind, Parts};
+use kinglet::confidence::Calibration;
 use kinglet::spec::{LayerWeight, Mixer, Weight};
 use serde::Serialize;
 

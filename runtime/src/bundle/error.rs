@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::Kind;
+use crate::confidence::ConfidenceError;
 use crate::spec::{ConfigError, Weight};
 use crate::tokenizer::TableError;
 
@@ -150,18 +151,8 @@ pub enum BundleError {
         /// The class.
         label: usize,
     },
-    /// The calibration section has the wrong length.
-    CalibrationLength {
-        /// The length it must have.
-        need: usize,
-        /// The length found.
-        got: usize,
-    },
-    /// A field of the calibration section is outside what is allowed.
-    Calibration {
-        /// The field.
-        field: &'static str,
-    },
+    /// The calibration section is broken.
+    Calibration(ConfidenceError),
     /// The weights section is not as long as the configuration's weights.
     WeightsLength {
         /// The length that the configuration asks for.
@@ -285,10 +276,7 @@ impl fmt::Display for BundleError {
             E::Label { label } => {
                 write!(f, "section {}: label {label} is not UTF-8 or not in its place", Kind::LABELS)
             }
-            E::CalibrationLength { need, got } => {
-                write!(f, "section {}: {need} bytes needed, {got} found", Kind::CALIBRATION)
-            }
-            E::Calibration { field } => write!(f, "section {}: {field} is outside what is allowed", Kind::CALIBRATION),
+            E::Calibration(e) => write!(f, "section {}: {e}", Kind::CALIBRATION),
             E::WeightsLength { need, got } => {
                 write!(f, "section {}: the configuration asks for {need} bytes, {got} found", Kind::WEIGHTS)
             }
@@ -323,5 +311,11 @@ impl From<ConfigError> for BundleError {
 impl From<TableError> for BundleError {
     fn from(e: TableError) -> Self {
         BundleError::Tokenizer(e)
+    }
+}
+
+impl From<ConfidenceError> for BundleError {
+    fn from(e: ConfidenceError) -> Self {
+        BundleError::Calibration(e)
     }
 }

@@ -36,7 +36,7 @@
 //! | `CONF` | configuration | once | yes | below |
 //! | `TOKN` | tokenizer table | once | yes | [`Table`] |
 //! | `LABL` | label names | once | yes | [`Labels`] |
-//! | `CALI` | calibration | at most once | no | [`Calibration`] |
+//! | `CALI` | calibration | at most once | no | the fields of [`Calibration`], 24 bytes: five f32, one u32 |
 //! | `WGHT` | weights | once | yes | [`Weights`] |
 //!
 //! The order is free; the writer's is that of the table. A kind that is not listed may stand any number of times.
@@ -70,11 +70,11 @@
 
 use core::fmt;
 
+use crate::confidence::Calibration;
 use crate::spec::Config;
 use crate::tokenizer::Table;
 
 mod aligned;
-mod calibration;
 mod config;
 mod crc32c;
 mod error;
@@ -86,7 +86,6 @@ mod writer;
 pub use aligned::Aligned;
 #[cfg(feature = "alloc")]
 pub use aligned::Buffer;
-pub use calibration::Calibration;
 pub use crc32c::{Crc32c, crc32c};
 pub use error::BundleError;
 pub use labels::Labels;
@@ -231,7 +230,7 @@ impl<'a> Bundle<'a> {
             return Err(BundleError::VocabSize { expected: config.vocab_size, got: tokenizer.vocab_size() });
         }
         let labels = Labels::new(found(labels, Kind::LABELS)?, config.num_labels)?;
-        let calibration = calibration.map(Calibration::read).transpose()?;
+        let calibration = calibration.map(Calibration::from_le_bytes).transpose()?;
         let weights = Weights::new(found(weights, Kind::WEIGHTS)?, &config, verify)?;
         Ok(Bundle { bytes, table, config, tokenizer, labels, calibration, weights })
     }

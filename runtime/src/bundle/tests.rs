@@ -6,6 +6,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
+use crate::confidence::Calibration;
 use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS, Panels};
 use crate::quant;
 use crate::spec::{Compat, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
@@ -80,8 +81,8 @@ fn what_was_written_is_read() {
         temperature: 1.5,
         threshold: 0.7,
         error_rate: 0.05,
+        set_threshold: 0.2,
         coverage: 0.9,
-        conformal_quantile: 0.2,
         rows: 3100,
     };
     for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {

@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 
 use super::weights::Layout;
 use super::{
-    ALIGN, Buffer, Bundle, BundleError, Calibration, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND,
-    VERSION, config, crc32c, labels,
+    ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, VERSION,
+    config, crc32c, labels,
 };
+use crate::confidence::Calibration;
 use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::quant;
 use crate::spec::{Config, LayerWeight, Mixer, Weight};
@@ -46,7 +47,7 @@ pub fn write<'w, S: AsRef<str>>(
         (Kind::LABELS, MUST_UNDERSTAND, labels),
     ];
     if let Some(calibration) = &parts.calibration {
-        sections.push((Kind::CALIBRATION, 0, calibration.write()));
+        sections.push((Kind::CALIBRATION, 0, calibration.to_le_bytes().to_vec()));
     }
     sections.push((Kind::WEIGHTS, MUST_UNDERSTAND, weights));
     let bytes = assemble(&sections);
