@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod malformed;
+
 use std::vec;
 use std::vec::Vec;
 
