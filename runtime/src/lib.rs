@@ -1,8 +1,8 @@
 //! Kinglet's runtime: text in, label out.
 //!
 //! Runs the convolutional text classifiers that `kinglet-train` trains and `kinglet-export` exports. Without features the
-//! crate is `no_std`, never allocates and has no dependency; it then holds what a device needs of the model's contract:
-//! [`spec`], [`tokenizer`], [`quant`] and the trait [`engine::Engine`].
+//! crate is `no_std`, never allocates, never panics and has no dependency; it then holds what a device needs: a model in a
+//! [`bundle`], the [native engine](engine::native) inside a buffer of known size, and [`stream`] for text that comes in parts.
 //!
 //! # Features
 //!
@@ -10,8 +10,8 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables |
-//! | `std` | `files` (atomic writes), `metrics`, T5's position buckets |
+//! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
+//! | `std` | `files` (atomic writes), `metrics`, T5's position buckets, several threads on one text |
 //! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
 //! | `tract` | `engine::tract` (exported ONNX models) and `classifier` (text to labels) with the built-in model |
 //! | `cli` (default) | the program `kinglet` |
@@ -47,6 +47,8 @@ pub mod files;
 pub mod kernels;
 #[cfg(feature = "std")]
 pub mod metrics;
+mod ops;
 pub mod quant;
 pub mod spec;
+pub mod stream;
 pub mod tokenizer;

@@ -481,26 +481,44 @@ impl Config {
         Ok(())
     }
 
-    /// Tokens that one output position reads through all layers; `None` for attention, which reads all.
-    pub fn receptive_field(&self) -> Option<usize> {
-        self.mixer.is_conv().then(|| {
-            (0..self.num_hidden_layers)
-                .map(|i| self.kernel_sizes.get(i).saturating_sub(1) * self.dilations.get(i))
-                .sum::<usize>()
-                + 1
+    /// What layer `i` convolves with; `None` for attention and beyond the last layer.
+    pub const fn convolution(&self, i: usize) -> Option<Convolution> {
+        if !self.mixer.is_conv() || i >= self.num_hidden_layers || i >= MAX_LAYERS {
+            return None;
+        }
+        Some(Convolution {
+            taps: self.kernel_sizes.get(i),
+            offset: self.kernel_offsets.get(i),
+            dilation: self.dilations.get(i),
         })
     }
 
+    /// Tokens that one output position reads through all layers; `None` for attention, which reads all.
+    pub const fn receptive_field(&self) -> Option<usize> {
+        match (self.look_back(), self.look_ahead()) {
+            (Some(left), Some(right)) => Some(left.saturating_add(right).saturating_add(1)),
+            _ => None,
+        }
+    }
+
+    /// Tokens to the left of a position that its output depends on; `None` for attention.
+    pub const fn look_back(&self) -> Option<usize> {
+        let (mut sum, mut i) = (0usize, 0);
+        while let Some(convolution) = self.convolution(i) {
+            sum = convolution.left().saturating_add(sum);
+            i += 1;
+        }
+        if self.mixer.is_conv() { Some(sum) } else { None }
+    }
+
     /// Tokens to the right of a position that its output depends on; `None` for attention.
-    pub fn look_ahead(&self) -> Option<usize> {
-        self.mixer.is_conv().then(|| {
-            (0..self.num_hidden_layers)
-                .map(|i| {
-                    let right = self.kernel_sizes.get(i).saturating_sub(self.kernel_offsets.get(i) + 1);
-                    right * self.dilations.get(i)
-                })
-                .sum()
-        })
+    pub const fn look_ahead(&self) -> Option<usize> {
+        let (mut sum, mut i) = (0usize, 0);
+        while let Some(convolution) = self.convolution(i) {
+            sum = convolution.right().saturating_add(sum);
+            i += 1;
+        }
+        if self.mixer.is_conv() { Some(sum) } else { None }
     }
 
     /// All weights of the model in the order of the forward pass. Does not allocate.
@@ -555,6 +573,29 @@ impl Config {
     /// Number of parameters.
     pub fn parameters(&self) -> usize {
         self.weights().filter_map(|w| self.shape(w)).map(|s| s.len()).sum()
+    }
+}
+
+/// The taps of one layer: tap `j` of position `i` reads position `i + (j − offset)·dilation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Taps, `K`.
+    pub taps: usize,
+    /// Taps left of the centre, less than `K`.
+    pub offset: usize,
+    /// Positions between two taps.
+    pub dilation: usize,
+}
+
+impl Convolution {
+    /// Positions to the left that are read.
+    pub const fn left(&self) -> usize {
+        self.offset.saturating_mul(self.dilation)
+    }
+
+    /// Positions to the right that are read.
+    pub const fn right(&self) -> usize {
+        self.taps.saturating_sub(self.offset + 1).saturating_mul(self.dilation)
     }
 }
 

@@ -1,12 +1,13 @@
 //! From token ids to class scores.
 //!
-//! [`Engine`] is what every backend offers; the programs are written against it. Under the feature `tract`, `engine::tract`
-//! runs exported ONNX files.
+//! [`Engine`] is what every backend offers; the programs are written against it. [`native`] runs bundles; under the feature
+//! `tract`, `engine::tract` runs exported ONNX files.
 
 use core::fmt;
 
 #[cfg(feature = "tract")]
 mod container;
+pub mod native;
 #[cfg(feature = "tract")]
 pub mod tract;
 

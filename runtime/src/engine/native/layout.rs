@@ -1,0 +1,165 @@
+//! What the native engine keeps in its scratch arena, and how large each part is.
+
+use crate::kernels::cast::Arena;
+use crate::ops::linear::stride;
+use crate::ops::pooling::Pool;
+use crate::spec::{Config, Pooling};
+
+/// A part of the scratch arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it holds.
+    pub name: &'static str,
+    /// Its size in bytes.
+    pub bytes: usize,
+}
+
+/// Number of [`scratch_parts`].
+pub const PARTS: usize = 11;
+
+/// Number of elements of each part. All sums and products saturate, so that a configuration too large for the
+/// address space asks for more than there can be.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// Rows between the first layer and the last, and the rows of a chunk: `[look_ahead + chunk, C]`.
+    residual: (usize, usize),
+    /// Gated rows that each layer reads again: `[Σ (K − 1)·dilation, C]`.
+    history: usize,
+    /// One layer's history and the gated rows of a chunk: `[max (K − 1)·dilation + chunk, C]`.
+    gated: usize,
+    /// Gate, convolution with its computed taps, or the inner rows of the feed-forward network.
+    inner: usize,
+    /// What a branch reads or gives, `[chunk, C]`.
+    branch: usize,
+    /// Quantised rows.
+    q: usize,
+    /// Their scales, `[chunk]`.
+    scales: usize,
+    /// Sums of the mean, `[C]`.
+    sums: usize,
+    /// The maximum, `[C]`.
+    most: usize,
+    /// Tokens not yet embedded, `[chunk]`.
+    tokens: usize,
+}
+
+impl Layout {
+    pub(super) const fn new(config: &Config, chunk: usize) -> Self {
+        let (c, ff) = (config.hidden_size, config.intermediate_size);
+        let (mut taps, mut widest, mut all) = (0, 0, 0usize);
+        let mut i = 0;
+        while let Some(convolution) = config.convolution(i) {
+            let span = convolution.left().saturating_add(convolution.right());
+            taps = most(taps, convolution.taps);
+            widest = most(widest, span);
+            all = all.saturating_add(span);
+            i += 1;
+        }
+        let ahead = match config.look_ahead() {
+            Some(rows) => rows,
+            None => 0,
+        };
+        let computed = match config.mixer {
+            crate::spec::Mixer::Dynamic => config.kernel_heads.saturating_mul(taps),
+            _ => 0,
+        };
+        let (sums, largest) = match config.pooling {
+            Pooling::Mean => (c, 0),
+            Pooling::Max => (0, c),
+        };
+        Layout {
+            residual: (ahead.saturating_mul(c), chunk.saturating_mul(c)),
+            history: all.saturating_mul(c),
+            gated: widest.saturating_add(chunk).saturating_mul(c),
+            inner: chunk.saturating_mul(most(ff, c.saturating_add(computed))),
+            branch: chunk.saturating_mul(c),
+            q: chunk.saturating_mul(most(stride(c), stride(ff))),
+            scales: chunk,
+            sums,
+            most: largest,
+            tokens: chunk,
+        }
+    }
+
+    const fn parts(&self) -> [Part; PARTS] {
+        let (pending, residual) = self.residual;
+        let whole = Arena::piece_bytes::<f32>(pending.saturating_add(residual));
+        // The two lie together; what rounding costs counts for the second.
+        let pending = pending.saturating_mul(size_of::<f32>());
+        [
+            Part { name: "alignment", bytes: Arena::SLACK },
+            Part { name: "history of gated rows", bytes: Arena::piece_bytes::<f32>(self.history) },
+            Part { name: "pending residual rows", bytes: pending },
+            Part { name: "chunk: residual rows", bytes: whole.saturating_sub(pending) },
+            Part { name: "chunk: gated rows", bytes: Arena::piece_bytes::<f32>(self.gated) },
+            Part { name: "chunk: inner rows", bytes: Arena::piece_bytes::<f32>(self.inner) },
+            Part { name: "chunk: branch rows", bytes: Arena::piece_bytes::<f32>(self.branch) },
+            Part { name: "chunk: quantised rows", bytes: Arena::piece_bytes::<u8>(self.q) },
+            Part { name: "chunk: scales", bytes: Arena::piece_bytes::<f32>(self.scales) },
+            Part { name: "chunk: tokens", bytes: Arena::piece_bytes::<u32>(self.tokens) },
+            Part {
+                name: "pooling",
+                bytes: Arena::piece_bytes::<i64>(self.sums).saturating_add(Arena::piece_bytes::<f32>(self.most)),
+            },
+        ]
+    }
+}
+
+const fn most(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// The parts of the scratch arena for chunks of `chunk` rows. Their bytes add up to [`scratch_bytes`].
+pub const fn scratch_parts(config: &Config, chunk: usize) -> [Part; PARTS] {
+    Layout::new(config, chunk).parts()
+}
+
+/// Bytes of scratch that the native engine needs for chunks of `chunk` rows, wherever the buffer begins. Can be evaluated
+/// while compiling, so that firmware does not build when its arena is too small.
+///
+/// Saturates; a configuration should be valid ([`Config::validate`]) for the number to mean something.
+pub const fn scratch_bytes(config: &Config, chunk: usize) -> usize {
+    let parts = scratch_parts(config, chunk);
+    let (mut sum, mut i) = (0usize, 0);
+    while i < PARTS {
+        sum = sum.saturating_add(parts[i].bytes);
+        i += 1;
+    }
+    sum
+}
+
+/// The parts of the arena, cut out of the caller's buffer. Lengths are those of [`Layout`].
+pub(super) struct Buffers<'a> {
+    pub(super) residual: &'a mut [f32],
+    pub(super) history: &'a mut [f32],
+    pub(super) gated: &'a mut [f32],
+    pub(super) inner: &'a mut [f32],
+    pub(super) branch: &'a mut [f32],
+    pub(super) q: &'a mut [u8],
+    pub(super) scales: &'a mut [f32],
+    pub(super) tokens: &'a mut [u32],
+    pub(super) pool: Pool<'a>,
+}
+
+impl<'a> Buffers<'a> {
+    /// `None` when `scratch` has fewer than [`scratch_bytes`] bytes.
+    pub(super) fn new(config: &Config, chunk: usize, scratch: &'a mut [u8]) -> Option<Self> {
+        let layout = Layout::new(config, chunk);
+        let mut arena = Arena::new(scratch);
+        let (pending, residual) = layout.residual;
+        Some(Buffers {
+            residual: arena.take(pending.saturating_add(residual))?,
+            history: arena.take(layout.history)?,
+            gated: arena.take(layout.gated)?,
+            inner: arena.take(layout.inner)?,
+            branch: arena.take(layout.branch)?,
+            q: arena.take(layout.q)?,
+            scales: arena.take(layout.scales)?,
+            tokens: arena.take(layout.tokens)?,
+            pool: match config.pooling {
+                Pooling::Mean => Pool::Mean(arena.take(layout.sums)?),
+                Pooling::Max => Pool::Max(arena.take(layout.most)?),
+            },
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! One chunk's way through the layers.
+//!
+//! Positions are counted from the first token. The residual stream has one row a position, `look_ahead + chunk` of them; a row
+//! holds the position's vector as the last layer that took it left it, so rows that wait for their neighbours to
+//! the right wait in place. Layer `i` reads a window of positions that lies `Σ right` of the layers before it behind the newest one,
+//! and writes a window that lies `right` of its own further behind. Outside the text everything is zero.
+
+use core::ops::Range;
+
+use super::NativeEngine;
+use super::layout::Buffers;
+use crate::bundle::{Layer, Taps};
+use crate::kernels::{Kernels, Window};
+use crate::ops::linear::Room;
+use crate::ops::{dilatedconv, dynamicconv, embedding, ffn, gate, lightconv, norm};
+use crate::spec::{Config, Norm};
+
+/// A window of positions as long as the chunk.
+#[derive(Clone, Copy)]
+struct Positions {
+    /// The first; negative before the text.
+    first: i64,
+    /// Rows of the chunk.
+    rows: usize,
+    /// Number of tokens of the text, as far as it is known.
+    end: i64,
+}
+
+impl Positions {
+    /// Which rows of the window are tokens.
+    fn tokens(self) -> Range<usize> {
+        let rows = self.rows as i64;
+        let before = (-self.first).max(0).min(rows);
+        let behind = self.end.saturating_sub(self.first).max(before).min(rows);
+        before as usize..behind as usize
+    }
+
+    /// The window that lies `rows` positions further behind.
+    fn behind(self, rows: usize) -> Self {
+        Positions { first: self.first - rows as i64, ..self }
+    }
+
+    /// Whether all of it lies before the first token.
+    fn is_before(self) -> bool {
+        self.first + self.rows as i64 <= 0
+    }
+
+    /// Whether all of it lies after the last token.
+    fn is_after(self) -> bool {
+        self.first >= self.end
+    }
+}
+
+/// Rows `rows` of a matrix `[_, columns]`; all sizes are [`super::layout`]'s, so they are there.
+fn part_mut(x: &mut [f32], rows: Range<usize>, columns: usize) -> &mut [f32] {
+    debug_assert!(rows.start <= rows.end && rows.end * columns <= x.len());
+    x.get_mut(rows.start * columns..rows.end * columns).unwrap_or_default()
+}
+
+fn part(x: &[f32], rows: Range<usize>, columns: usize) -> &[f32] {
+    debug_assert!(rows.start <= rows.end && rows.end * columns <= x.len());
+    x.get(rows.start * columns..rows.end * columns).unwrap_or_default()
+}
+
+fn copy(from: &[f32], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+}
+
+/// Moves `x[by..by + count]` to the beginning.
+fn shift(x: &mut [f32], by: usize, count: usize) {
+    let (mut rest, mut left) = (x, if by == 0 { 0 } else { count });
+    while left > 0 {
+        let Some((to, from)) = rest.split_at_mut_checked(by) else { return };
+        to.iter_mut().zip(from.iter()).take(left).for_each(|(to, &from)| *to = from);
+        left = left.saturating_sub(by);
+        rest = from;
+    }
+}
+
+fn moved(range: Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
+}
+
+impl NativeEngine<'_> {
+    /// Takes the tokens that wait, and as many positions after the end of the text as are missing to `rows`, through all layers.
+    ///
+    /// `rows`: at least the tokens that wait, at most a chunk; more of them only at the end of the text, which `end`, the number of its tokens,
+    /// then tells: otherwise it is larger than any.
+    pub(super) fn advance(&mut self, rows: usize, end: u64) {
+        let NativeEngine { bundle, kernels, look_ahead, buffers, waiting, position, pooled, .. } = self;
+        let (config, weights) = (bundle.config(), bundle.weights());
+        let (c, look_ahead) = (config.hidden_size, *look_ahead);
+        let newest = Positions { first: *position as i64, rows, end: end.min(i64::MAX as u64) as i64 };
+
+        let ids = buffers.tokens.get(..*waiting).unwrap_or_default();
+        let fresh = part_mut(buffers.residual, look_ahead..look_ahead + ids.len(), c);
+        embedding::embedding(kernels, &weights, ids, c, fresh);
+        *waiting = 0;
+
+        let mut lag = 0;
+        let mut history_from = 0;
+        for i in 0..config.num_hidden_layers {
+            let Some(convolution) = config.convolution(i) else { break };
+            let (right, span) = (convolution.right(), convolution.left() + convolution.right());
+            let input = newest.behind(lag);
+            let output = input.behind(right);
+            let history = history_from..history_from + span;
+            history_from = history.end;
+            // Before the first token a layer has nothing to keep, after the last output nothing to do.
+            if !input.is_before() && !output.is_after() {
+                let block = Block {
+                    kernels,
+                    config,
+                    layer: weights.layer(i),
+                    window: Window { channels: c, taps: convolution.taps, dilation: convolution.dilation },
+                    span,
+                };
+                let inputs = moved(input.tokens(), look_ahead - lag);
+                let outputs = moved(output.tokens(), look_ahead - lag - right);
+                let before = input.tokens().start;
+                block.mixer(buffers, history, rows, before, inputs, output.tokens().start, outputs.clone());
+                block.ffn(buffers, outputs);
+            }
+            lag += right;
+        }
+
+        // Rows of the last layer are at the front; of these, the ones to be pooled.
+        let last = newest.behind(lag);
+        let tokens = last.tokens();
+        let row = |position: u64| (position.min(i64::MAX as u64) as i64).saturating_sub(last.first).max(0) as usize;
+        let from = tokens.start.max(row(pooled.0));
+        let to = tokens.end.min(row(pooled.1)).max(from);
+        let Buffers { residual, branch, pool, .. } = buffers;
+        let mut x = part(residual, from..to, c);
+        if config.norm == Norm::PreRms {
+            x = norm::rms(kernels, weights.final_norm(), x, branch);
+        }
+        pool.add(kernels, x);
+
+        shift(residual, rows * c, look_ahead * c);
+        *position += rows as u64;
+    }
+}
+
+/// One layer on one chunk.
+struct Block<'k, 'a> {
+    kernels: &'k Kernels,
+    config: &'k Config,
+    layer: Layer<'a>,
+    window: Window,
+    /// Rows of history: `(K − 1)·dilation`.
+    span: usize,
+}
+
+impl Block<'_, '_> {
+    /// The mixer and its residual. `inputs` and `outputs` are rows of the residual stream; `before` and `before_output` are the rows
+    /// of the window before the first token, `history` the rows of this layer among all histories.
+    fn mixer(
+        &self,
+        buffers: &mut Buffers<'_>,
+        history: Range<usize>,
+        chunk_rows: usize,
+        before: usize,
+        inputs: Range<usize>,
+        before_output: usize,
+        outputs: Range<usize>,
+    ) {
+        let Block { kernels, config, layer, window, span } = self;
+        let (c, norm) = (window.channels, config.norm);
+        let Buffers { residual, history: histories, gated, inner, branch, q, scales, .. } = buffers;
+        let mut room = Room { q, scales };
+        let history = part_mut(histories, history, c);
+
+        copy(history, gated);
+        let behind = before + inputs.len();
+        part_mut(gated, *span..span + before, c).fill(0.0);
+        part_mut(gated, span + behind..span + chunk_rows, c).fill(0.0);
+        let fresh = part_mut(gated, span + before..span + behind, c);
+        let x = norm::branch_input(kernels, norm, &layer.mixer_norm, part(residual, inputs, c), branch);
+        gate::gate(kernels, &room.quantise(kernels, x, c), &layer.input, &layer.gate, inner, fresh);
+        copy(part(gated, chunk_rows..chunk_rows + span, c), history);
+
+        let count = outputs.len();
+        let gated = part(gated, before_output..before_output + count + span, c);
+        let x = part_mut(residual, outputs, c);
+        let Some((y, taps)) = inner.split_at_mut_checked(count * c) else { return };
+        match &layer.taps {
+            Taps::Shared(shared) => lightconv::lightconv(kernels, gated, *window, shared, config.kernel_heads, y),
+            Taps::Channels(channels) => dilatedconv::dilatedconv(kernels, gated, *window, channels, y),
+            Taps::Computed(projection) => {
+                let x = norm::branch_input(kernels, norm, &layer.mixer_norm, x, branch);
+                let x = room.quantise(kernels, x, c);
+                dynamicconv::dynamicconv(kernels, &x, projection, gated, *window, config.kernel_heads, taps, y);
+            }
+        }
+        let mixed = part_mut(branch, 0..count, c);
+        room.quantise(kernels, y, c).linear(kernels, &layer.output, crate::kernels::Activation::Identity, mixed);
+        norm::residual(kernels, norm, &layer.mixer_norm, mixed, x);
+    }
+
+    /// The feed-forward network and its residual on `outputs`, rows of the residual stream.
+    fn ffn(&self, buffers: &mut Buffers<'_>, outputs: Range<usize>) {
+        let Block { kernels, config, layer, window, .. } = self;
+        let (c, norm) = (window.channels, config.norm);
+        let Buffers { residual, inner, branch, q, scales, .. } = buffers;
+        let count = outputs.len();
+        let x = part_mut(residual, outputs, c);
+        let mut room = Room { q, scales };
+        let operand = room.quantise(kernels, norm::branch_input(kernels, norm, &layer.ffn_norm, x, branch), c);
+        let y = part_mut(branch, 0..count, c);
+        ffn::ffn(kernels, operand, &layer.up, &layer.down, inner, y);
+        norm::residual(kernels, norm, &layer.ffn_norm, y, x);
+    }
+}

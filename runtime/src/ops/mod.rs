@@ -1,0 +1,14 @@
+//! The layers of [`crate::spec`] in the native engine: rows in, rows out, thin over [`Kernels`](crate::kernels::Kernels).
+//!
+//! One file a layer, named as in the trainer and in export; the formula stands here. Shapes: `R` rows (tokens of a chunk),
+//! `C` channels, `FF` channels inside the feed-forward network, `H` heads, `K` taps. All buffers are the caller's.
+
+pub(crate) mod dilatedconv;
+pub(crate) mod dynamicconv;
+pub(crate) mod embedding;
+pub(crate) mod ffn;
+pub(crate) mod gate;
+pub(crate) mod lightconv;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod pooling;

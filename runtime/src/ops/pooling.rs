@@ -1,0 +1,72 @@
+//! One vector from all tokens, and the classifier on it.
+//!
+//! ```text
+//! mean: (Σ_t round_half_even(clamp(x[t, c]) · S)) / (T · S)     the sum in 64-bit fixed point, S = POOL_SCALE
+//! max:  max_t x[t, c]
+//! logits = pooled·W_head + b_head
+//! ```
+//! Neither the order of the tokens nor how they are grouped changes a bit.
+
+use super::linear::Room;
+use crate::kernels::{Activation, Kernels, POOL_SCALE, Panels};
+
+/// What is known of the tokens so far, `[C]`.
+pub(crate) enum Pool<'s> {
+    /// Sums in steps of 1 / [`POOL_SCALE`].
+    Mean(&'s mut [i64]),
+    /// Largest values.
+    Max(&'s mut [f32]),
+}
+
+impl Pool<'_> {
+    /// Forgets all tokens.
+    pub(crate) fn clear(&mut self) {
+        match self {
+            Pool::Mean(sums) => sums.fill(0),
+            Pool::Max(most) => most.fill(f32::NEG_INFINITY),
+        }
+    }
+
+    /// Adds tokens. `x`: `[R, C]`.
+    pub(crate) fn add(&mut self, kernels: &Kernels, x: &[f32]) {
+        match self {
+            Pool::Mean(sums) => kernels.pool_mean(x, sums),
+            Pool::Max(most) => kernels.pool_max(x, most),
+        }
+    }
+
+    /// Adds the tokens of another pool of the same kind.
+    #[cfg(feature = "std")]
+    pub(crate) fn merge(&mut self, kernels: &Kernels, other: &Pool<'_>) {
+        match (self, other) {
+            (Pool::Mean(sums), Pool::Mean(others)) => {
+                sums.iter_mut().zip(others.iter()).for_each(|(sum, other)| *sum = sum.wrapping_add(*other));
+            }
+            (Pool::Max(most), Pool::Max(others)) => kernels.pool_max(others, most),
+            _ => {}
+        }
+    }
+
+    /// The vector of `tokens` tokens. `out`: `[C]`.
+    pub(crate) fn vector(&self, tokens: u64, out: &mut [f32]) {
+        match self {
+            Pool::Mean(sums) => {
+                let whole = tokens as f64 * f64::from(POOL_SCALE);
+                out.iter_mut().zip(sums.iter()).for_each(|(y, &sum)| *y = (sum as f64 / whole) as f32);
+            }
+            Pool::Max(most) => out.iter_mut().zip(most.iter()).for_each(|(y, &x)| *y = x),
+        }
+    }
+}
+
+/// `pooled`: `[C]`; `w`: `[num_labels, C]`; `bias`, `out`: `[num_labels]`.
+pub(crate) fn head(
+    kernels: &Kernels,
+    room: &mut Room<'_>,
+    pooled: &[f32],
+    (w, bias): (Panels<'_>, &[f32]),
+    out: &mut [f32],
+) {
+    room.quantise(kernels, pooled, pooled.len()).linear(kernels, &w, Activation::Identity, out);
+    kernels.add(out, bias);
+}

@@ -1,0 +1,182 @@
+//! Random models and texts, the same on every machine: integers from a seeded generator, and of floats only what IEEE 754
+//! rounds correctly.
+
+use std::collections::HashMap;
+
+use kinglet::bundle::{self, Buffer, Parts};
+use kinglet::engine::native::{NativeEngine, scratch_bytes};
+use kinglet::kernels::Kernels;
+use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight};
+use kinglet::tokenizer::Table;
+
+/// SplitMix64 (Steele et al. 2014).
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    /// Uniform in −1 to 1, a multiple of 2⁻²³.
+    pub fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+}
+
+/// A table of the pieces that every table has, and a few words.
+pub fn tokenizer() -> Vec<u8> {
+    let mut pieces: Vec<(String, i16)> = (b'!'..=b'~')
+        .filter(|byte| !byte.is_ascii_uppercase())
+        .map(|byte| (char::from(byte).to_string(), -800))
+        .chain([("\u{2581}".to_owned(), -500)])
+        .chain(["wake", "me", "at", "seven", "the"].map(|word| (format!("\u{2581}{word}"), -600)))
+        .chain(["en", "er", "ch", "ß", "字"].map(|piece| (piece.to_owned(), -700)))
+        .collect();
+    pieces.sort();
+    Table::write(&pieces, true).unwrap()
+}
+
+pub fn vocab_size() -> usize {
+    Table::new(&tokenizer()).unwrap().vocab_size()
+}
+
+/// A model: its configuration and its weights as the trainer has them, but for light kernels, which are after softmax.
+#[derive(Debug)]
+pub struct Model {
+    pub config: Config,
+    pub weights: HashMap<Weight, Vec<f32>>,
+}
+
+impl Model {
+    /// Random weights of the size that trained ones have.
+    pub fn random(config: Config, seed: u64) -> Self {
+        config.validate().unwrap();
+        let mut random = Random(seed);
+        let weights = config
+            .weights()
+            .map(|weight| {
+                let shape = config.shape(weight).unwrap();
+                let inner = shape.dims().last().copied().unwrap();
+                let (mean, size) = match (weight.role(), weight) {
+                    (Role::Linear, _) => (0.0, 1.7 / (inner as f32).sqrt()),
+                    (Role::Norm, Weight::Layer(_, LayerWeight::MixerNormBias | LayerWeight::FfnNormBias)) => (0.0, 0.2),
+                    (Role::Norm, _) => (1.0, 0.2),
+                    _ => (0.0, 1.0),
+                };
+                let mut values: Vec<f32> = (0..shape.len()).map(|_| mean + size * random.uniform()).collect();
+                if weight.role() == Role::Kernel && config.mixer == Mixer::Light {
+                    for kernel in values.chunks_mut(inner) {
+                        kernel.iter_mut().for_each(|tap| *tap = tap.abs() + 0.01);
+                        let sum: f32 = kernel.iter().sum();
+                        kernel.iter_mut().for_each(|tap| *tap /= sum);
+                    }
+                }
+                (weight, values)
+            })
+            .collect();
+        Model { config, weights }
+    }
+
+    /// The model as a bundle.
+    pub fn bundle(&self) -> Buffer {
+        let labels: Vec<String> = (0..self.config.num_labels).map(|i| format!("class {i}")).collect();
+        let (tokenizer, calibration) = (tokenizer(), None);
+        let parts = Parts { config: &self.config, tokenizer: &tokenizer, labels: &labels, calibration };
+        Buffer::new(&bundle::write(&parts, |weight| self.weights.get(&weight).map_or(&[], Vec::as_slice)).unwrap())
+    }
+}
+
+/// Scratch for an engine of `config` with chunks of `chunk` rows, filled with bytes that are no zeros.
+pub fn scratch(config: &Config, chunk: usize) -> Vec<u8> {
+    vec![0x5a; scratch_bytes(config, chunk)]
+}
+
+/// Runs `f` on an engine over a bundle's bytes.
+pub fn with_engine<R>(
+    bundle: &Buffer,
+    kernels: Kernels,
+    chunk: usize,
+    f: impl FnOnce(&mut NativeEngine<'_>) -> R,
+) -> R {
+    let bundle = bundle::Bundle::new(bundle.as_slice()).unwrap();
+    let mut scratch = scratch(bundle.config(), chunk);
+    f(&mut NativeEngine::with_chunk(bundle, &mut scratch, kernels, chunk).unwrap())
+}
+
+/// A small configuration; `layers` has width, offset and dilation of each layer.
+pub fn config(mixer: Mixer, norm: Norm, pooling: Pooling, channels: usize, layers: &[[u16; 3]]) -> Config {
+    let list = |i: usize| PerLayer::from_slice(&layers.iter().map(|l| l[i]).collect::<Vec<_>>()).unwrap();
+    Config {
+        format_version: FORMAT_VERSION,
+        mixer,
+        compat: Compat::Paper,
+        norm,
+        pooling,
+        vocab_size: vocab_size(),
+        hidden_size: channels,
+        num_hidden_layers: layers.len(),
+        intermediate_size: 2 * channels + 1,
+        kernel_heads: if channels.is_multiple_of(3) { 3 } else { 1 },
+        kernel_sizes: list(0),
+        kernel_offsets: list(1),
+        dilations: list(2),
+        num_attention_heads: 0,
+        relative_attention_num_buckets: 32,
+        relative_attention_max_distance: 128,
+        num_labels: 5,
+    }
+}
+
+/// Every convolutional mixer with every norm and every pooling.
+pub fn kinds() -> Vec<(Mixer, Norm, Pooling)> {
+    let mut out = Vec::new();
+    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        for norm in [Norm::PostLayer, Norm::PreRms] {
+            for pooling in [Pooling::Mean, Pooling::Max] {
+                out.push((mixer, norm, pooling));
+            }
+        }
+    }
+    out
+}
+
+/// A random configuration of any kind: widths from 1, even and odd, any offset, dilations where the mixer has them, sizes that
+/// fill no panel and no vector, 1 to 4 layers.
+pub fn any_config(random: &mut Random) -> Config {
+    let (mixer, norm, pooling) = random.pick(&kinds());
+    let layers: Vec<[u16; 3]> = (0..1 + random.below(4))
+        .map(|_| {
+            let width = 1 + random.below(9) as u16;
+            let dilation = if mixer == Mixer::Dilated { 1 + random.below(5) as u16 } else { 1 };
+            [width, random.below(usize::from(width)) as u16, dilation]
+        })
+        .collect();
+    let channels = random.pick(&[1, 2, 3, 6, 12, 15, 16, 18, 24, 33]);
+    let mut config = config(mixer, norm, pooling, channels, &layers);
+    let heads: Vec<usize> = (1..=channels).filter(|heads| channels.is_multiple_of(*heads)).collect();
+    config.kernel_heads = random.pick(&heads);
+    config.intermediate_size = 1 + random.below(50);
+    config.num_labels = 2 + random.below(20);
+    config
+}
+
+pub fn ids(random: &mut Random, tokens: usize) -> Vec<u32> {
+    (0..tokens).map(|_| random.below(vocab_size()) as u32).collect()
+}
+
+/// The bits, so that a comparison tells −0 from 0.
+pub fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}

@@ -1,0 +1,11 @@
+//! The native engine: against an oracle that computes whole documents, however texts are cut, on every backend.
+#![cfg(feature = "alloc")]
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+mod oracle;
+
+mod batch;
+#[cfg(feature = "std")]
+mod parallel;
+mod stream;

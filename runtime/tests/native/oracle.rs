@@ -1,0 +1,164 @@
+//! The encoder in the plainest way, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::kernels`: the whole text,
+//! layer after layer, nested loops, weights as the trainer has them. No chunk, no panel, no history, no kernel table.
+
+use kinglet::kernels::{POOL_LIMIT, POOL_SCALE, scalar};
+use kinglet::quant;
+use kinglet::spec::{LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight};
+
+use crate::fixture::Model;
+
+/// One row a token.
+type Rows = Vec<Vec<f32>>;
+
+/// The scores of a text, every operation rounded to f32 in the order that `kinglet::kernels` documents.
+pub fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
+    logits_of_first(model, ids, ids.len())
+}
+
+/// As [`logits`], but only the first `count` positions are pooled.
+pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
+    let config = &model.config;
+    let c = config.hidden_size;
+    let mut x: Rows = ids
+        .iter()
+        .map(|&id| {
+            let mut q = vec![0; c];
+            let s = quant::quantise(&model.weights[&Weight::Embedding][id as usize * c..][..c], &mut q);
+            q.iter().map(|&q| f32::from(q) * s).collect()
+        })
+        .collect();
+    for i in 0..config.num_hidden_layers {
+        let w = |w| Weight::Layer(i as u16, w);
+        x = match config.norm {
+            Norm::PostLayer => {
+                let a = add(&x, &layer_norm(model, &mixer(model, i, &x), w(L::MixerNorm), w(L::MixerNormBias)));
+                add(&a, &layer_norm(model, &ffn(model, i, &a), w(L::FfnNorm), w(L::FfnNormBias)))
+            }
+            Norm::PreRms => {
+                let a = add(&x, &mixer(model, i, &rms_norm(model, &x, w(L::MixerNorm))));
+                add(&a, &ffn(model, i, &rms_norm(model, &a, w(L::FfnNorm))))
+            }
+        };
+    }
+    if config.norm == Norm::PreRms {
+        x = rms_norm(model, &x, Weight::FinalNorm);
+    }
+    x.truncate(count);
+    let pooled = (0..c)
+        .map(|c| match config.pooling {
+            Pooling::Mean => {
+                let steps =
+                    |x: f32| i64::from((x.clamp(-POOL_LIMIT, POOL_LIMIT) * POOL_SCALE).round_ties_even() as i32);
+                let sum: i64 = x.iter().map(|row| steps(row[c])).sum();
+                (sum as f64 / (x.len() as f64 * f64::from(POOL_SCALE))) as f32
+            }
+            Pooling::Max => x.iter().map(|row| row[c]).fold(f32::NEG_INFINITY, |m, v| if v > m { v } else { m }),
+        })
+        .collect();
+    let scores = linear(model, &vec![pooled], Weight::HeadWeight).remove(0);
+    scores.iter().zip(&model.weights[&Weight::HeadBias]).map(|(s, b)| s + b).collect()
+}
+
+fn linear(model: &Model, x: &Rows, weight: Weight) -> Rows {
+    let quantised = |row: &[f32]| {
+        let mut q = vec![0; row.len()];
+        let s = quant::quantise(row, &mut q);
+        (q, s)
+    };
+    let matrix: Vec<(Vec<i8>, f32)> = model.weights[&weight].chunks(x[0].len()).map(quantised).collect();
+    x.iter()
+        .map(|x| {
+            let (q, s) = quantised(x);
+            let product = |(r, w): &(Vec<i8>, f32)| {
+                let sum: i32 = q.iter().zip(r).map(|(&q, &r)| i32::from(q) * i32::from(r)).sum();
+                (sum as f32 * s) * w
+            };
+            matrix.iter().map(product).collect()
+        })
+        .collect()
+}
+
+fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
+    let w = |w| Weight::Layer(layer as u16, w);
+    let config = &model.config;
+    let (value, gate) = (linear(model, x, w(L::In)), linear(model, x, w(L::Gate)));
+    let gated: Rows =
+        value.iter().zip(&gate).map(|(v, g)| v.iter().zip(g).map(|(v, &g)| v * scalar::sigmoid(g)).collect()).collect();
+    let (c, h, k) = (config.hidden_size, config.kernel_heads, config.kernel_sizes.get(layer));
+    let (offset, dilation) = (config.kernel_offsets.get(layer), config.dilations.get(layer));
+    let computed = (config.mixer == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
+    let y: Rows = (0..x.len())
+        .map(|i| {
+            let kernels: Vec<Vec<f32>> = match &computed {
+                Some(rows) => rows[i].chunks(k).map(softmax).collect(),
+                None => model.weights[&w(L::Kernel)].chunks(k).map(<[f32]>::to_vec).collect(),
+            };
+            (0..c)
+                .map(|channel| {
+                    let taps = &kernels[if config.mixer == Mixer::Dilated { channel } else { channel * h / c }];
+                    let product = |j: usize| {
+                        let position = i as i64 + (j as i64 - offset as i64) * dilation as i64;
+                        taps[j]
+                            * usize::try_from(position).ok().and_then(|p| gated.get(p)).map_or(0.0, |row| row[channel])
+                    };
+                    (1..k).fold(product(0), |y, j| y + product(j))
+                })
+                .collect()
+        })
+        .collect();
+    linear(model, &y, w(L::Out))
+}
+
+fn ffn(model: &Model, layer: usize, x: &Rows) -> Rows {
+    let w = |w| Weight::Layer(layer as u16, w);
+    let mut inner = linear(model, x, w(L::Up));
+    inner.iter_mut().flatten().for_each(|v| *v = if *v > 0.0 { *v } else { 0.0 });
+    linear(model, &inner, w(L::Down))
+}
+
+/// 16 lanes, added up in halves.
+fn sum(x: impl Iterator<Item = f32>) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    x.enumerate().for_each(|(i, v)| lanes[i % 16] += v);
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+fn layer_norm(model: &Model, x: &Rows, gain: Weight, shift: Weight) -> Rows {
+    let (gain, shift) = (&model.weights[&gain], &model.weights[&shift]);
+    x.iter()
+        .map(|row| {
+            let n = row.len() as f32;
+            let mean = sum(row.iter().copied()) / n;
+            let variance = sum(row.iter().map(|v| (v - mean) * (v - mean))) / n;
+            let inverse = 1.0 / (variance + NORM_EPS).sqrt();
+            let parts = row.iter().zip(gain).zip(shift);
+            parts.map(|((v, g), b)| ((v - mean) * inverse) * g + b).collect()
+        })
+        .collect()
+}
+
+fn rms_norm(model: &Model, x: &Rows, gain: Weight) -> Rows {
+    let gain = &model.weights[&gain];
+    x.iter()
+        .map(|row| {
+            let inverse = 1.0 / (sum(row.iter().map(|v| v * v)) / row.len() as f32 + NORM_EPS).sqrt();
+            row.iter().zip(gain).map(|(v, g)| (v * inverse) * g).collect()
+        })
+        .collect()
+}
+
+fn softmax(x: &[f32]) -> Vec<f32> {
+    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = x.iter().map(|v| scalar::exp(v - most)).collect();
+    let sum = powers.iter().fold(0.0, |sum, p| sum + p);
+    powers.iter().map(|p| p / sum).collect()
+}
+
+fn add(a: &Rows, b: &Rows) -> Rows {
+    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect()
+}
