@@ -49,6 +49,8 @@ pub mod kernels;
 pub mod metrics;
 mod ops;
 pub mod quant;
+#[cfg(feature = "std")]
+pub mod reliability;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;

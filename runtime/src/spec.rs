@@ -91,6 +91,8 @@ pub mod metadata {
     pub const TOKENIZER: &str = "kinglet.tokenizer";
     /// `fp32` or `int8`.
     pub const PRECISION: &str = "kinglet.precision";
+    /// [`crate::confidence::Calibration`] as JSON; absent when the model was not calibrated.
+    pub const CALIBRATION: &str = "kinglet.calibration";
 }
 
 /// Names of the exported graph's inputs and outputs, as the Hugging Face ecosystem has them.

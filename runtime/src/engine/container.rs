@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::tract::onnx::tensor_proto::DataType;
 use super::tract::onnx::{GraphProto, ModelProto, TensorProto};
+use crate::confidence::Calibration;
 use crate::spec::{Config, ConfigError, graph, metadata};
 use crate::tokenizer::{Table, TableError};
 
@@ -164,6 +165,7 @@ pub(super) struct Contents {
     pub(super) labels: Vec<String>,
     pub(super) tokenizer: Vec<u8>,
     pub(super) precision: Precision,
+    pub(super) calibration: Option<Calibration>,
     /// Name and bytes of each stored tensor.
     pub(super) tensors: Vec<(String, usize)>,
 }
@@ -214,9 +216,17 @@ pub(super) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
         "int8" => Precision::Int8,
         other => return Err(bad(metadata::PRECISION, format!("`{other}` is neither fp32 nor int8"))),
     };
+    let calibration = match value(metadata::CALIBRATION) {
+        Err(_) => None,
+        Ok(text) => {
+            let numbers: Calibration =
+                serde_json::from_str(text).map_err(|e| bad(metadata::CALIBRATION, e.to_string()))?;
+            Some(numbers.validated().map_err(|e| bad(metadata::CALIBRATION, e.to_string()))?)
+        }
+    };
     let tensors = check_graph(graph).map_err(|reason| ModelError::Graph { reason })?;
     let config_sha256 = expected.to_string();
-    Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, tensors }))
+    Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
 }
 
 /// Lower-case hexadecimal digits of `bytes`.

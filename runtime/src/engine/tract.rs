@@ -17,6 +17,7 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::container::{self, Contents};
 use super::{Engine, EngineError};
+use crate::confidence::Calibration;
 use crate::spec::{Config, graph};
 
 pub use super::container::{ModelError, Precision};
@@ -96,6 +97,11 @@ impl TractModel {
     /// In which numbers the model computes.
     pub fn precision(&self) -> Precision {
         self.contents.precision
+    }
+
+    /// What makes the model's confidence honest, if it was calibrated.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.contents.calibration
     }
 
     /// Name and bytes of each tensor in the file. Scales are named after their weight with `.scale` appended.
