@@ -56,6 +56,8 @@ impl Golden {
 pub struct Training {
     /// The data file that the best weights were chosen on.
     pub dev: Option<DataFile>,
+    /// The data file that the weights were fitted to.
+    pub train: Option<DataFile>,
     /// The field that holds the labels.
     pub label_field: Option<String>,
 }

@@ -1,11 +1,12 @@
 //! From a checkpoint to files for devices: quantises, writes ONNX and the bundle, and verifies them.
 //!
 //! [`export`] is the whole walk: [`checkpoint`] reads and checks the directory, [`graph`] writes the encoder layer by layer
-//! ([`quantise`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native engine, [`verify`] runs both files with tract and
-//! compares them with PyTorch's golden logits and on dev data, [`report`] says what was found.
+//! ([`quantise`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native
+//! engine, [`verify`] runs both ONNX files with tract and compares them with PyTorch's golden logits and on dev data, [`calibrate`]
+//! makes the confidences of the int8 model honest ([`out_of_scope`], [`diagram`]), [`report`] says what was found.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::dataset::Dataset;
@@ -15,14 +16,19 @@ use kinglet::spec::files;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use calibrate::{Row, Stated};
 use checkpoint::{Checkpoint, Golden};
-use report::{File, Report, sha256};
+use report::{Calibrations, File, Report, sha256};
 use verify::{DevData, Scores};
 
+pub mod binomial;
 pub mod bundle;
+pub mod calibrate;
 pub mod checkpoint;
+pub mod diagram;
 pub mod graph;
 pub mod onnx;
+pub mod out_of_scope;
 pub mod quantise;
 pub mod report;
 pub mod verify;
@@ -30,6 +36,9 @@ pub mod verify;
 /// Beside the exported files, for comparing other runtimes: the checkpoint's golden tensors and the scores that tract gave
 /// for the same texts one by one, `fp32_logits` and `int8_logits`, `[N, num_labels]` f32.
 pub const VERIFICATION: &str = "verification.safetensors";
+
+/// Beside the exported files, when they are calibrated: accuracy against confidence, before and after.
+pub const DIAGRAM: &str = "reliability.svg";
 
 /// Where the dev data come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +60,15 @@ pub struct Plan {
     pub out: PathBuf,
     /// The dev data.
     pub dev: DevSource,
-    /// The field that holds their labels; by default the one that `training.json` names, else `label`.
+    /// The field that holds their labels, and those of `calibration`; by default the one that `training.json` names, else
+    /// `label`.
     pub label_field: Option<String>,
+    /// The data to calibrate with; by default the dev data.
+    pub calibration: Option<PathBuf>,
+    /// What thresholds are chosen for.
+    pub stated: Stated,
+    /// The label of texts that belong to no other: how well they are told is reported.
+    pub out_of_scope: Option<String>,
 }
 
 /// Exports a checkpoint. The models are written only if nothing failed, `report.json` always; files are replaced whole.
@@ -66,11 +82,12 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     progress("reading the checkpoint");
     let checkpoint = Checkpoint::read(&plan.checkpoint)?;
     let dev_data = dev_data(plan, &checkpoint)?;
+    let calibration_data =
+        plan.calibration.as_ref().map(|path| calibration_data(plan, &checkpoint, path)).transpose()?;
 
     progress("writing the graphs");
-    let fp32 = onnx::file(&checkpoint, Precision::Fp32)?;
-    let int8 = onnx::file(&checkpoint, Precision::Int8)?;
-    let bundle = bundle::file(&checkpoint, None)?;
+    let mut fp32 = onnx::file(&checkpoint, Precision::Fp32)?;
+    let mut int8 = onnx::file(&checkpoint, Precision::Int8)?;
     let fp32_model = TractModel::from_bytes(&fp32).context("the float32 model cannot be run")?;
     let int8_model = TractModel::from_bytes(&int8).context("the int8 model cannot be run")?;
 
@@ -78,12 +95,23 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     let fp32_scores = verify::scores(&fp32_model, &checkpoint.golden)?;
     let int8_scores = verify::scores(&int8_model, &checkpoint.golden)?;
     let golden = verify::agreement(&checkpoint.golden, &fp32_scores, &int8_scores);
-    let dev = dev_data
-        .map(|data| {
-            progress(&format!("classifying {} dev texts twice", data.data.texts.len()));
-            verify::dev(&checkpoint, &fp32_model, &int8_model, &data)
-        })
-        .transpose()?;
+    let rows = |data: &DevData| {
+        progress(&format!("classifying {} texts of {} twice", data.data.texts.len(), data.file));
+        verify::rows(&checkpoint, &fp32_model, &int8_model, data)
+    };
+    let dev_rows = dev_data.as_ref().map(rows).transpose()?;
+    let dev = dev_data.as_ref().zip(dev_rows.as_ref()).map(|(data, rows)| verify::dev(&checkpoint, data, rows));
+    let mut notes = Vec::new();
+    let calibration = match (&calibration_data, &dev_data, &dev_rows) {
+        (Some(data), ..) => calibrations(plan, &checkpoint, data, &rows(data)?, &mut notes)?,
+        (None, Some(data), Some(rows)) => calibrations(plan, &checkpoint, data, rows, &mut notes)?,
+        _ => None,
+    };
+    if let Some(calibration) = &calibration {
+        fp32 = onnx::calibrated(&fp32, &calibration.fp32)?;
+        int8 = onnx::calibrated(&int8, &calibration.int8.values)?;
+    }
+    let bundle = bundle::file(&checkpoint, calibration.as_ref().map(|calibration| calibration.int8.values))?;
 
     let file = |name, bytes: &[u8], parts| File { name, bytes: bytes.len(), sha256: sha256(bytes), parts };
     let mut exported = vec![file(files::ONNX, &fp32, Vec::new()), file(files::ONNX_INT8, &int8, Vec::new())];
@@ -100,7 +128,9 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         failures: verify::failures(&golden, dev.as_ref()),
         golden,
         dev,
+        calibration,
         weights: quantise::errors(&checkpoint),
+        notes,
     };
 
     fs::create_dir_all(&plan.out).with_context(|| format!("cannot make the directory {}", plan.out.display()))?;
@@ -113,6 +143,9 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         write(files::ONNX_INT8, &int8)?;
         if let Some(bytes) = &bundle {
             write(files::BUNDLE, bytes)?;
+        }
+        if let Some(calibration) = &report.calibration {
+            write(DIAGRAM, diagram::svg("Confidence and accuracy, int8", &calibration.int8.measured)?.as_bytes())?;
         }
         write(VERIFICATION, &verification(&checkpoint.golden, &fp32_scores, &int8_scores)?)?;
     }
@@ -135,17 +168,94 @@ fn dev_data(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<DevData>> {
             (&file.file, file.sha256.as_ref())
         }
     };
-    let bytes = fs::read(path).with_context(|| format!("cannot read the dev data {}; {HINT}", path.display()))?;
-    let sha256 = sha256(&bytes);
+    let unreadable = format!("cannot read the dev data {}; {HINT}", path.display());
+    let data = read(plan, checkpoint, path, unreadable)?;
     ensure!(
-        expected.is_none_or(|expected| *expected == sha256),
-        "{} is not the file that the model was trained with: its SHA-256 is {sha256}; {HINT}",
+        expected.is_none_or(|expected| *expected == data.sha256),
+        "{} is not the file that the model was trained with: its SHA-256 is {}; {HINT}",
+        path.display(),
+        data.sha256
+    );
+    Ok(Some(data))
+}
+
+/// Reads the data to calibrate with, with the labels of the model.
+fn calibration_data(plan: &Plan, checkpoint: &Checkpoint, path: &Path) -> Result<DevData> {
+    let data = read(plan, checkpoint, path, format!("cannot read the calibration data {}", path.display()))?;
+    let train = checkpoint.training.as_ref().and_then(|training| training.train.as_ref());
+    ensure!(
+        train.and_then(|train| train.sha256.as_ref()) != Some(&data.sha256),
+        "{} is the file that the weights were fitted to: on it the model is surer than on any other text; give data that it has not seen",
         path.display()
     );
+    Ok(data)
+}
+
+fn read(plan: &Plan, checkpoint: &Checkpoint, path: &Path, unreadable: String) -> Result<DevData> {
+    let bytes = fs::read(path).context(unreadable)?;
     let field = checkpoint.training.as_ref().and_then(|training| training.label_field.clone());
     let label_field = plan.label_field.clone().or(field).unwrap_or_else(|| "label".to_owned());
     let data = Dataset::read(path, &label_field, Some(&checkpoint.labels))?;
-    Ok(Some(DevData { data, file: path.display().to_string(), sha256, label_field }))
+    Ok(DevData { data, file: path.display().to_string(), sha256: sha256(&bytes), label_field })
+}
+
+/// Calibrates both models; `rows` as [`verify::rows`] gave them. `None`, and a note, when there are too few.
+fn calibrations(
+    plan: &Plan,
+    checkpoint: &Checkpoint,
+    data: &DevData,
+    [fp32, int8]: &[Vec<Row>; 2],
+    notes: &mut Vec<String>,
+) -> Result<Option<Calibrations>> {
+    let (stated, least) = (plan.stated, plan.stated.least_rows());
+    let rate = 100.0 * stated.error_rate;
+    if int8.len() < least {
+        notes.push(format!(
+            "not calibrated: {} rows cannot show an error rate of {rate} %, even without an error it takes {least}; \
+             give more with --calibration FILE, or another --error-rate",
+            int8.len()
+        ));
+        return Ok(None);
+    }
+    let out_of_scope = plan.out_of_scope.as_ref().map(|name| {
+        let class = checkpoint.labels.iter().position(|label| label == name);
+        class.with_context(|| format!("the model has no label {name:?} for what is out of scope"))
+    });
+    let int8 = calibrate::calibrate(int8, &stated, out_of_scope.transpose()?).with_context(|| data.file.clone())?;
+    let (fp32, _) = calibrate::fit(&fp32.iter().collect::<Vec<_>>(), &stated)?;
+    if int8.chosen.answered == 0 {
+        notes.push(format!(
+            "the model will always be unsure: at no threshold do {} rows show an error rate of {rate} %; \
+             state another --error-rate (kinglet classify --threshold 0 gives labels regardless)",
+            int8.values.rows
+        ));
+    }
+    let (coldest, hottest) = calibrate::TEMPERATURES;
+    if [coldest, hottest].iter().any(|&end| f64::from(int8.values.temperature) == f64::from(end as f32)) {
+        notes.push(format!(
+            "the temperature is at the end of its range, {}: the rows are too few or too easy to tell how sure to be",
+            int8.values.temperature
+        ));
+    }
+    let dev = checkpoint.training.as_ref().and_then(|training| training.dev.as_ref());
+    let chose_the_checkpoint = dev.and_then(|dev| dev.sha256.as_ref()) == Some(&data.sha256);
+    if chose_the_checkpoint {
+        notes.push(format!(
+            "calibrated on {}, by which training chose the best weights: unseen text may do a little worse; \
+             --calibration FILE takes other data",
+            data.file
+        ));
+    }
+    Ok(Some(Calibrations {
+        file: data.file.clone(),
+        sha256: data.sha256.clone(),
+        label_field: data.label_field.clone(),
+        chose_the_checkpoint,
+        stated,
+        confidence: calibrate::CONFIDENCE,
+        int8,
+        fp32,
+    }))
 }
 
 /// What [`VERIFICATION`] holds.

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kinglet::confidence::Calibration;
 use kinglet::engine::tract::Precision;
 use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::engine::tract::onnx::tensor_shape_proto::{Dimension, dimension};
@@ -48,6 +49,18 @@ pub fn file(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<u8>> {
             .collect(),
         ..ModelProto::default()
     };
+    Ok(model.encode_to_vec())
+}
+
+/// The bytes of an exported file with its calibration in the metadata; nothing else changes.
+///
+/// # Errors
+/// When `file` is no ONNX file.
+pub fn calibrated(file: &[u8], calibration: &Calibration) -> Result<Vec<u8>> {
+    let mut model = ModelProto::decode(file)?;
+    let value = serde_json::to_string(calibration).context("writing the calibration as JSON")?;
+    model.metadata_props.retain(|entry| entry.key != metadata::CALIBRATION);
+    model.metadata_props.push(StringStringEntryProto { key: metadata::CALIBRATION.to_owned(), value });
     Ok(model.encode_to_vec())
 }
 

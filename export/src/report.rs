@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Write as _};
 
+use kinglet::confidence::Calibration;
 use kinglet::spec::Config;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::bundle::Part;
+use crate::calibrate::{Calibrated, Stated};
 use crate::quantise::WeightError;
 
 /// Everything export found out about a model.
@@ -28,10 +30,35 @@ pub struct Report {
     pub golden: Agreement,
     /// Results on the dev data; absent with `--no-dev`.
     pub dev: Option<Dev>,
+    /// What makes confidences honest; absent without data to calibrate with, or with too few.
+    pub calibration: Option<Calibrations>,
     /// What int8 costs each weight.
     pub weights: Vec<WeightError>,
     /// Every bound that was not kept, in words; empty when the export is good.
     pub failures: Vec<String>,
+    /// What one should know though it fails nothing, in words.
+    pub notes: Vec<String>,
+}
+
+/// The calibrations of both models, from one data file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Calibrations {
+    /// The data file.
+    pub file: String,
+    /// Its SHA-256 in hex.
+    pub sha256: String,
+    /// The field that holds the labels.
+    pub label_field: String,
+    /// Whether these are the rows by which the best checkpoint was chosen: unseen text may then do a little worse.
+    pub chose_the_checkpoint: bool,
+    /// What the thresholds were chosen for.
+    pub stated: Stated,
+    /// With which probability, over the choice of rows, the error rate is kept.
+    pub confidence: f64,
+    /// The int8 model.
+    pub int8: Calibrated,
+    /// The float32 model, fitted to its own scores.
+    pub fp32: Calibration,
 }
 
 /// An exported file.
@@ -140,6 +167,34 @@ impl fmt::Display for Report {
                 dev.accuracy_int8 * 100.0,
                 0.0 - dev.drop_points,
                 dev.flips.len()
+            )?;
+        }
+        if let Some(calibration) = &self.calibration {
+            let (values, measured) = (&calibration.int8.values, &calibration.int8.measured);
+            let percent = |share: f64| 100.0 * share;
+            writeln!(
+                f,
+                "calibrated on {} texts, measured in {} folds (int8): temperature {:.3}, ECE {:.2} % before, {:.2} % after",
+                values.rows,
+                measured.folds,
+                values.temperature,
+                percent(measured.before.ece),
+                percent(measured.after.ece)
+            )?;
+            writeln!(
+                f,
+                "  above {:.3} for an error rate of {} %: {:.1} % answered, {:.2} % of them wrong",
+                values.threshold,
+                percent(calibration.stated.error_rate),
+                percent(measured.selective.answered),
+                percent(1.0 - measured.selective.accuracy)
+            )?;
+            writeln!(
+                f,
+                "  sets for a coverage of {} %: {:.2} % hold the right label, {:.2} labels on average",
+                percent(calibration.stated.coverage),
+                percent(measured.sets.coverage),
+                measured.sets.mean_size
             )?;
         }
         Ok(())

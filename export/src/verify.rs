@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use kinglet::dataset::Dataset;
 use kinglet::engine::Engine;
-use kinglet::engine::tract::{TractEngine, TractModel};
+use kinglet::engine::tract::TractModel;
 use kinglet::metrics::Confusion;
 use kinglet::tokenizer::Table;
 
+use crate::calibrate::{self, Row};
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::report::{Agreement, Dev, Difference, Flip};
 
@@ -70,7 +71,7 @@ pub fn agreement(golden: &Golden, fp32: &Scores, int8: &Scores) -> Agreement {
     }
 }
 
-/// The data to measure accuracy on.
+/// Labelled data to measure on, or to calibrate with.
 #[derive(Debug)]
 pub struct DevData {
     /// The data, labels numbered as the model's.
@@ -83,45 +84,57 @@ pub struct DevData {
     pub label_field: String,
 }
 
-/// Classifies all dev texts with both models.
+/// Scores all texts of `data` one by one: the rows of the float32 model and those of the int8 model.
 ///
 /// # Errors
 /// When there is no text, or the engine fails.
-pub fn dev(checkpoint: &Checkpoint, fp32: &TractModel, int8: &TractModel, dev: &DevData) -> Result<Dev> {
-    let rows = dev.data.texts.len();
-    ensure!(rows > 0, "{} has no text", dev.file);
+pub fn rows(checkpoint: &Checkpoint, fp32: &TractModel, int8: &TractModel, data: &DevData) -> Result<[Vec<Row>; 2]> {
+    let texts = data.data.texts.len();
+    ensure!(texts > 0, "{} has no text", data.file);
     let table = Table::new(&checkpoint.tokenizer)?;
     let mut engines = [fp32.engine(), int8.engine()];
-    let classes = checkpoint.config.num_labels;
-    let mut confusions = [Confusion::new(classes), Confusion::new(classes)];
-    let mut flips = Vec::new();
-    let progress = ProgressBar::new(rows as u64).with_message("dev texts");
-    for (row, (text, &gold)) in dev.data.texts.iter().zip(&dev.data.labels).enumerate() {
-        let ids = table.encode(text);
-        let mut labels = [0; 2];
-        for ((engine, confusion), label) in engines.iter_mut().zip(&mut confusions).zip(&mut labels) {
-            *label = classify(engine, &ids).with_context(|| format!("{}: text {}", dev.file, row + 1))?;
-            confusion.add(gold, *label);
-        }
-        let [first, second] = labels;
-        if first != second {
-            let name = |class: usize| checkpoint.labels.get(class).cloned().unwrap_or_default();
-            flips.push(Flip { text: text.clone(), gold: name(gold), fp32: name(first), int8: name(second) });
+    let mut rows = [Vec::with_capacity(texts), Vec::with_capacity(texts)];
+    let progress = ProgressBar::new(texts as u64).with_message("texts");
+    for (at, (text, &gold)) in data.data.texts.iter().zip(&data.data.labels).enumerate() {
+        let (ids, fold) = (table.encode(text), calibrate::fold(text));
+        for (engine, rows) in engines.iter_mut().zip(&mut rows) {
+            let mut logits = vec![0.0; engine.num_labels()];
+            engine.logits(&ids, &mut logits).with_context(|| format!("{}: text {}", data.file, at + 1))?;
+            rows.push(Row { logits, gold, fold });
         }
         progress.inc(1);
     }
     progress.finish_and_clear();
+    Ok(rows)
+}
+
+/// Compares both models on the dev data; `rows` as [`rows`] gave them.
+pub fn dev(checkpoint: &Checkpoint, dev: &DevData, rows: &[Vec<Row>; 2]) -> Dev {
+    let classes = checkpoint.config.num_labels;
+    let mut confusions = [Confusion::new(classes), Confusion::new(classes)];
+    let mut flips = Vec::new();
+    let [fp32, int8] = rows;
+    for ((first, second), text) in fp32.iter().zip(int8).zip(&dev.data.texts) {
+        let labels = [first, second].map(|row| best(&row.logits));
+        confusions.iter_mut().zip(labels).for_each(|(confusion, label)| confusion.add(first.gold, label));
+        let [first_label, second_label] = labels;
+        if first_label != second_label {
+            let name = |class: usize| checkpoint.labels.get(class).cloned().unwrap_or_default();
+            let gold = name(first.gold);
+            flips.push(Flip { text: text.clone(), gold, fp32: name(first_label), int8: name(second_label) });
+        }
+    }
     let [accuracy_fp32, accuracy_int8] = confusions.map(|confusion| confusion.accuracy());
-    Ok(Dev {
+    Dev {
         file: dev.file.clone(),
         sha256: dev.sha256.clone(),
         label_field: dev.label_field.clone(),
-        rows,
+        rows: fp32.len(),
         accuracy_fp32,
         accuracy_int8,
         drop_points: (accuracy_fp32 - accuracy_int8) * 100.0,
         flips,
-    })
+    }
 }
 
 /// Every bound that was not kept, in words.
@@ -147,12 +160,6 @@ pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
         }
     }
     out
-}
-
-fn classify(engine: &mut TractEngine, ids: &[u32]) -> Result<usize> {
-    let mut logits = vec![0.0; engine.num_labels()];
-    engine.logits(ids, &mut logits)?;
-    Ok(best(&logits))
 }
 
 /// Index of the largest score, the first of equals.
