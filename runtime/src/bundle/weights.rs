@@ -351,7 +351,7 @@ fn check_matrix(weight: Weight, panels: &Panels<'_>, all: bool) -> Result<(), Bu
     check_range(weight, panels.values)?;
     let inputs = panels.inputs.next_multiple_of(PANEL_INPUTS);
     let (corrections, _) = panels.corrections.as_chunks::<PANEL_OUTPUTS>();
-    let parts = panels.values.chunks_exact(inputs * PANEL_OUTPUTS).zip(corrections);
+    let parts = panels.values.chunks_exact((inputs * PANEL_OUTPUTS).max(1)).zip(corrections);
     for (panel, (values, corrections)) in parts.enumerate() {
         let first = panel * PANEL_OUTPUTS;
         let (groups, _) = values.as_chunks::<{ PANEL_OUTPUTS * PANEL_INPUTS }>();

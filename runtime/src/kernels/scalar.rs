@@ -108,7 +108,7 @@ pub fn sigmoid(x: f32) -> f32 {
 }
 
 fn quantise(x: &[f32], columns: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
-    if columns == 0 || q_stride < columns.next_multiple_of(PANEL_INPUTS) {
+    if columns == 0 || q_stride == 0 || q_stride < columns.next_multiple_of(PANEL_INPUTS) {
         return;
     }
     for ((row, out), scale) in x.chunks_exact(columns).zip(q.chunks_mut(q_stride)).zip(scales) {
@@ -135,7 +135,10 @@ fn matmul(
         return;
     }
     for ((row, out), &s) in q.chunks(q_stride).zip(out.chunks_mut(out_stride)).zip(scales) {
-        let panels = w.values.chunks_exact(inputs * PANEL_OUTPUTS).zip(w.scales.chunks_exact(PANEL_OUTPUTS));
+        let panels = w
+            .values
+            .chunks_exact(inputs.saturating_mul(PANEL_OUTPUTS).max(1))
+            .zip(w.scales.chunks_exact(PANEL_OUTPUTS));
         let out = out.get_mut(..w.outputs).unwrap_or_default();
         for ((values, channel), out) in panels.zip(out.chunks_mut(PANEL_OUTPUTS)) {
             let mut sums = [0i32; PANEL_OUTPUTS];

@@ -109,12 +109,13 @@ impl Chunk {
     /// Adds a character; the chunk has room, as a full one is encoded at once.
     #[inline]
     fn append(&mut self, c: char) {
-        let begin = usize::from(self.begins[self.chars]);
+        let Some([begin, next, ..]) = self.begins.get_mut(self.chars..) else { return };
+        let begin = usize::from(*begin);
         let end = begin + c.len_utf8();
         if let Some(room) = self.text.get_mut(begin..end) {
             c.encode_utf8(room);
             self.chars += 1;
-            self.begins[self.chars] = end as u16;
+            *next = end as u16;
         }
     }
 
@@ -125,7 +126,8 @@ impl Chunk {
 
     /// Gives the ids of the chunk and empties it.
     fn encode(&mut self, table: &Table<'_>, sink: &mut impl FnMut(u32)) {
-        let n = core::mem::take(&mut self.chars);
+        // Never more; said again so that the compiler knows that indices up to `n` are inside.
+        let n = core::mem::take(&mut self.chars).min(CHUNK_CHARS);
         let Chunk { text, begins, nodes, .. } = self;
         let end = usize::from(begins[n]);
         nodes[..=n].fill(START);
@@ -134,8 +136,7 @@ impl Chunk {
             let here = nodes[i].score;
             let begin = usize::from(begins[i]);
             let mut reach = |to: usize, id: u32, score: i32| {
-                let node = &mut nodes[to];
-                if !node.reached || score > node.score {
+                if let Some(node) = nodes.get_mut(to).filter(|node| !node.reached || score > node.score) {
                     *node = Node { score, id, from: i as u8, next: 0, reached: true };
                 }
             };
@@ -153,17 +154,21 @@ impl Chunk {
                 reach(i + 1, UNKNOWN, here - UNKNOWN_COST);
             }
         }
+        // A token ends after it begins, so both ways come to their ends.
         let mut at = n;
         while at > 0 {
-            let from = usize::from(nodes[at].from);
-            nodes[from].next = at as u8;
+            let from = nodes.get(at).map_or(0, |node| usize::from(node.from));
+            if let Some(node) = nodes.get_mut(from) {
+                node.next = at as u8;
+            }
             at = from;
         }
         while at < n {
             let to = usize::from(nodes[at].next);
-            match nodes[to].id {
+            let (Some(node), Some(&ends)) = (nodes.get(to), begins.get(to)) else { return };
+            match node.id {
                 UNKNOWN => {
-                    let bytes = usize::from(begins[at])..usize::from(begins[to]);
+                    let bytes = usize::from(begins[at])..usize::from(ends);
                     text.get(bytes).unwrap_or(&[]).iter().for_each(|&b| sink(FIRST_BYTE + u32::from(b)));
                 }
                 id => sink(id),

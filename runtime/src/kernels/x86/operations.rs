@@ -35,11 +35,13 @@ macro_rules! operations {
             scales: &mut [f32],
         ) {
             let padded = columns.next_multiple_of(PANEL_INPUTS);
-            if columns == 0 || q_stride < padded {
+            if columns == 0 || q_stride == 0 || q_stride < padded {
                 return;
             }
             let (Some(x_part), Some(q_part)) = (columns.checked_mul(ROWS), q_stride.checked_mul(ROWS)) else { return };
-            for ((x, q), scales) in x.chunks(x_part).zip(q.chunks_mut(q_part)).zip(scales.chunks_mut(ROWS)) {
+            for ((x, q), scales) in
+                x.chunks(x_part.max(1)).zip(q.chunks_mut(q_part.max(1))).zip(scales.chunks_mut(ROWS))
+            {
                 let mut inverses = [0.0f32; ROWS];
                 for ((row, scale), inverse) in x.chunks_exact(columns).zip(scales.iter_mut()).zip(&mut inverses) {
                     let most = magnitude(row);
@@ -209,7 +211,7 @@ macro_rules! operations {
         #[target_feature(enable = $features)]
         fn convolve_shared_block<const N: usize>(x: &[f32], step: usize, weights: &[f32], out: &mut [[f32; 16]]) {
             let mut sums = [splat(0.0); N];
-            for (j, (&w, x)) in weights.iter().zip(x.chunks(step)).enumerate() {
+            for (j, (&w, x)) in weights.iter().zip(x.chunks(step.max(1))).enumerate() {
                 let w = splat(w);
                 let Some(x) = x.as_chunks::<16>().0.first_chunk::<N>() else { return };
                 for (sum, x) in sums.iter_mut().zip(x) {
@@ -291,11 +293,11 @@ macro_rules! operations {
             let Window { channels, taps, dilation } = window;
             let step = channels.saturating_mul(dilation);
             let mut sums = [[splat(0.0); N]; R];
-            for (j, weights) in weights.chunks(channels).take(taps).enumerate() {
+            for (j, weights) in weights.chunks(channels.max(1)).take(taps).enumerate() {
                 let Some(weights) = weights.as_chunks::<16>().0.first_chunk::<N>() else { return };
                 let mut w = [splat(0.0); N];
                 w.iter_mut().zip(weights).for_each(|(w, weights)| *w = load(weights));
-                let rows = x.get(j.saturating_mul(step)..).unwrap_or_default().chunks(channels);
+                let rows = x.get(j.saturating_mul(step)..).unwrap_or_default().chunks(channels.max(1));
                 for (sums, x) in sums.iter_mut().zip(rows) {
                     let Some(x) = x.as_chunks::<16>().0.first_chunk::<N>() else { return };
                     for ((sum, &w), x) in sums.iter_mut().zip(&w).zip(x) {
@@ -321,7 +323,7 @@ macro_rules! operations {
                 return;
             }
             let step = channels.saturating_mul(dilation).max(1);
-            for (i, out) in out.chunks_mut(channels * BLOCK).enumerate() {
+            for (i, out) in out.chunks_mut(channels.saturating_mul(BLOCK).max(1)).enumerate() {
                 let first = i * BLOCK;
                 let count = (out.len() / channels).min(rows.saturating_sub(first));
                 let mut c = 0;
@@ -334,7 +336,8 @@ macro_rules! operations {
                 for r in 0..count {
                     let (x, w) = (x.get((first + r) * channels + c..), taps.get(c..));
                     let (Some(mut x), Some(mut w), Some(out)) = (x, w, out.get_mut(r * channels + c..)) else { return };
-                    let (parts, last) = out.split_at_mut(channels - c).0.as_chunks_mut::<16>();
+                    let (parts, last) =
+                        out.split_at_mut_checked(channels - c).unwrap_or_default().0.as_chunks_mut::<16>();
                     for part in parts {
                         convolve_channels_block::<1, 1>(x, window, w, part);
                         (x, w) = (x.get(16..).unwrap_or_default(), w.get(16..).unwrap_or_default());

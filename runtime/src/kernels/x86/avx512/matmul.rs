@@ -41,7 +41,7 @@ pub(in crate::kernels) fn matmul(
     // Whole rows and panels that fit into the slices.
     let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
     let panels = w.outputs.div_ceil(PANEL_OUTPUTS);
-    let panels = panels.min(w.values.len() / (inputs * PANEL_OUTPUTS));
+    let panels = panels.min(w.values.len() / (inputs * PANEL_OUTPUTS).max(1));
     let panels = panels.min(w.scales.len() / PANEL_OUTPUTS).min(w.corrections.len() / PANEL_OUTPUTS);
     let outputs = w.outputs.min(panels * PANEL_OUTPUTS);
     let task = Task { inputs, q_stride, out_stride, activation };

@@ -1,0 +1,107 @@
+//! Calls every entry point of the runtime with values that the compiler knows nothing about. The panic handler calls a
+//! function that does not exist, so the program links only if the optimiser has removed every call of it: if no panic
+//! can be reached.
+//!
+//! Not for running: there is no model in it.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use kinglet::bundle::{self, Bundle};
+use kinglet::engine::Engine;
+use kinglet::engine::native::{self, NativeEngine};
+use kinglet::kernels::Kernels;
+use kinglet::stream::Stream;
+use kinglet::tokenizer::{Encoder, Table};
+
+/// Bytes from outside: a model, a text, memory.
+static MODEL: &[u8] = &[];
+static TEXT: &[u8] = &[];
+static IDS: &[u32] = &[];
+
+fn model() -> &'static [u8] {
+    black_box(MODEL)
+}
+
+/// The doors: whatever the bytes are.
+fn bundles() -> usize {
+    let mut found = 0;
+    for bundle in [Bundle::new(model()), Bundle::new_unverified(model())] {
+        if let Ok(bundle) = bundle {
+            found += bundle.sections().count();
+            found += bundle.labels().get(black_box(1)).map_or(0, str::len);
+            found += usize::from(bundle.calibration().is_some());
+            found += native::scratch_bytes(bundle.config(), black_box(7));
+        }
+    }
+    found + Bundle::peek_config(model()).map_or(0, |config| config.hidden_size) + bundle::crc32c(model()) as usize
+}
+
+fn tokens() -> usize {
+    let mut count = 0;
+    if let Ok(table) = Table::new(model()) {
+        let mut encoder = Encoder::new(table);
+        encoder.push(black_box(TEXT), &mut |id| count += id as usize);
+        encoder.finish(&mut |id| count += id as usize);
+    }
+    count
+}
+
+/// From the engine's making to its scores, in every way that there is, on every kernel that this program has.
+fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
+    let Ok(bundle) = Bundle::new(model()) else { return false };
+    let mut all = true;
+    for kernels in Kernels::all() {
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, kernels, black_box(48)) else {
+            return false;
+        };
+        all &= engine.logits(black_box(IDS), out).is_ok();
+        all &= engine.push_tokens(black_box(IDS)).is_ok();
+        all &= engine.push_token(black_box(1)).is_ok();
+        all &= engine.snapshot(out).is_ok();
+        all &= engine.finish(out).is_ok();
+        engine.reset();
+        let mut stream = Stream::new(&mut engine);
+        all &= stream.push(black_box(TEXT)).is_ok();
+        all &= stream.snapshot(out).is_ok();
+        stream.reset();
+        all &= stream.finish(out).is_ok();
+    }
+    all && NativeEngine::new(bundle, scratch).is_ok()
+}
+
+#[cfg(feature = "breaks-with-index")]
+fn fault() -> usize {
+    usize::from(TEXT[black_box(3)])
+}
+
+#[cfg(feature = "breaks-with-division")]
+fn fault() -> usize {
+    7 / black_box(3)
+}
+
+#[cfg(not(any(feature = "breaks-with-index", feature = "breaks-with-division")))]
+fn fault() -> usize {
+    0
+}
+
+/// What the C runtime calls.
+// SAFETY: no other symbol of the program is called `main`.
+#[unsafe(no_mangle)]
+pub extern "C" fn main() -> i32 {
+    let (mut memory, mut out) = ([0u8; 4096], [0f32; 64]);
+    let (scratch, out) = (black_box(memory.as_mut_slice()), black_box(out.as_mut_slice()));
+    black_box(bundles() + tokens() + fault()) as i32 + i32::from(black_box(scores(scratch, out)))
+}
+
+unsafe extern "C" {
+    // Defined nowhere.
+    fn a_panic_can_be_reached() -> !;
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: never called, as the program does not link with a call of it.
+    unsafe { a_panic_can_be_reached() }
+}
