@@ -6,11 +6,24 @@
 
 use core::hint::black_box;
 
+use kinglet::bundle::{Aligned, Bundle};
+use kinglet::engine::Engine;
+use kinglet::engine::native::{NativeEngine, NativeError, scratch_bytes};
+use kinglet::kernels::Kernels;
 use kinglet::quant;
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
+use kinglet::spec::Config;
 use kinglet::tokenizer::{self, Encoder, Table};
 
-static TABLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tokenizer.bin"));
+static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/model.kinglet")));
+
+/// Rows of a chunk.
+const CHUNK: usize = 4;
+/// Bytes of the engine's memory: a number that the compiler knows, so that a model which needs more does not build.
+const SCRATCH: usize = match Bundle::peek_config(&MODEL.0) {
+    Some(config) => scratch_bytes(&config, CHUNK),
+    None => panic!("the embedded bundle has no configuration"),
+};
+const _: () = assert!(SCRATCH <= 10 * 1024, "the model does not fit into the memory that this device would have");
 
 /// Most ids of the probe's text.
 const MOST: usize = 64;
@@ -56,7 +69,7 @@ fn tokenizer_holds(table: &Table<'_>) -> bool {
 /// Bytes that are no table are refused, not read.
 fn damage_is_refused() -> bool {
     let mut bytes = [0; 64];
-    bytes.iter_mut().zip(TABLE).for_each(|(to, from)| *to = *from);
+    bytes.iter_mut().zip(&MODEL.0).for_each(|(to, from)| *to = *from);
     Table::new(black_box(&bytes)).is_err() && Table::new(black_box(&[])).is_err()
 }
 
@@ -66,36 +79,58 @@ fn rounding_holds() -> bool {
     q == [64, -127, 32, 0] && scale == 1.0 / 127.0
 }
 
-fn configuration_holds() -> bool {
-    let config = Config {
-        format_version: FORMAT_VERSION,
-        mixer: Mixer::Light,
-        compat: Compat::Paper,
-        norm: Norm::PostLayer,
-        pooling: Pooling::Mean,
-        vocab_size: black_box(8192),
-        hidden_size: 128,
-        num_hidden_layers: 4,
-        intermediate_size: 512,
-        kernel_heads: 2,
-        kernel_sizes: PerLayer::EMPTY,
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: PerLayer::EMPTY,
-        num_attention_heads: 0,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
-        num_labels: 151,
+fn configuration_holds(config: &Config) -> bool {
+    config.validate().is_ok() && config.receptive_field() == Some(13) && config.weights().count() == 23
+}
+
+/// Bytes that are no bundle are refused, not read; so is memory that is too small.
+fn what_does_not_fit_is_refused(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
+    let short = scratch.get_mut(1..).unwrap_or_default();
+    let need = Some(NativeError::ScratchTooSmall { need: SCRATCH, got: SCRATCH - 1 });
+    let refused = NativeEngine::with_chunk(bundle.clone(), short, Kernels::SCALAR, CHUNK).err() == need;
+    let cut = MODEL.0.get(..MODEL.0.len() - 1).unwrap_or_default();
+    refused && Bundle::new(black_box(cut)).is_err() && Bundle::new(black_box(&[])).is_err()
+}
+
+/// A text in parts gives the scores of the text at once, to the bit, with all kernels.
+fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
+    let text = black_box("Wake me  at seven ü and then again tomorrow".as_bytes());
+    let mut ids = Ids::new();
+    bundle.tokenizer().encode_with(text, &mut |id| ids.add(id));
+    let mut first = None;
+    for kernels in Kernels::all() {
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, kernels, CHUNK) else { return false };
+        let (mut at_once, mut streamed) = ([0.0; 3], [0.0; 3]);
+        let mut scored = engine.logits(ids.as_slice(), &mut at_once).is_ok();
+        let mut stream = engine.stream();
+        for part in text.chunks(5) {
+            scored &= stream.push(part).is_ok();
+        }
+        scored &= matches!(stream.snapshot(&mut streamed), Ok(Some(_)));
+        scored &= stream.finish(&mut streamed).is_ok();
+        let bits = at_once.map(f32::to_bits);
+        let same = *first.get_or_insert(bits) == bits && bits == streamed.map(f32::to_bits);
+        if !scored || !same || at_once.iter().any(|score| !score.is_finite() || *score == 0.0) {
+            return false;
+        }
     }
-    .resolve();
-    config.validate().is_ok() && config.receptive_field() == Some(25) && config.weights().count() == 43
+    first.is_some()
 }
 
 /// What the C runtime calls; gives the exit code.
 // SAFETY: no other symbol of the program is called `main`.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
-    let Ok(table) = Table::new(black_box(TABLE)) else { return 1 };
-    let checks = [tokenizer_holds(&table), damage_is_refused(), rounding_holds(), configuration_holds()];
+    let Ok(bundle) = Bundle::new(black_box(&MODEL.0)) else { return 1 };
+    let mut scratch = [0xff; SCRATCH];
+    let checks = [
+        tokenizer_holds(&bundle.tokenizer()),
+        damage_is_refused(),
+        rounding_holds(),
+        configuration_holds(bundle.config()),
+        what_does_not_fit_is_refused(&bundle, &mut scratch),
+        scores_hold(&bundle, &mut scratch),
+    ];
     checks.iter().position(|holds| !holds).map_or(0, |at| at as i32 + 2)
 }
 

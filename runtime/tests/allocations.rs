@@ -1,0 +1,81 @@
+//! From `push` to `finish` the native engine allocates nothing, on every backend: an allocator counts.
+//!
+//! One test in a program of its own, so that no other thread's allocations are counted.
+#![cfg(feature = "alloc")]
+#![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kinglet::bundle::Bundle;
+use kinglet::engine::Engine;
+use kinglet::engine::native::NativeEngine;
+use kinglet::kernels::Kernels;
+
+#[allow(dead_code)]
+#[path = "native/fixture.rs"]
+mod fixture;
+
+use fixture::{Model, Random};
+
+struct Counting;
+
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: each call goes on to the system's allocator with the same arguments.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is the one `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above; `place` came from `System`.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Calls of the allocator while `f` runs.
+fn calls(f: impl FnOnce()) -> usize {
+    let before = CALLS.load(Ordering::Relaxed);
+    f();
+    CALLS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn nothing_is_allocated_from_push_to_finish() {
+    assert!(calls(|| drop(std::hint::black_box(vec![1u8]))) >= 2, "the allocator counts");
+    let text = "wake me at seven the Straße 字 \u{1F388} ".repeat(40);
+    for (seed, (mixer, norm, pooling)) in fixture::kinds().into_iter().enumerate() {
+        let model = Model::random(fixture::config(mixer, norm, pooling, 24, &[[7, 3, 1], [4, 1, 1]]), seed as u64);
+        let bytes = model.bundle();
+        let ids = fixture::ids(&mut Random(1), 300);
+        let mut scratch = fixture::scratch(&model.config, 48);
+        let mut out = [0.0; 5];
+        for kernels in Kernels::all() {
+            let counted = calls(|| {
+                let bundle = Bundle::new(bytes.as_slice()).unwrap();
+                let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, kernels, 48).unwrap();
+                engine.logits(&ids, &mut out).unwrap();
+                let mut stream = engine.stream();
+                for part in text.as_bytes().chunks(7) {
+                    stream.push(part).unwrap();
+                    stream.snapshot(&mut out).unwrap();
+                }
+                stream.finish(&mut out).unwrap();
+            });
+            assert_eq!(counted, 0, "{mixer:?} {norm:?} {pooling:?} on {}", kernels.name());
+        }
+    }
+}
