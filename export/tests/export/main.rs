@@ -5,6 +5,7 @@ mod bundle;
 mod damaged;
 mod fixture;
 mod graph;
+mod native;
 mod parity;
 mod program;
 mod reference;

@@ -6,6 +6,7 @@ mod fixture;
 mod oracle;
 
 mod batch;
+mod golden;
 #[cfg(feature = "std")]
 mod parallel;
 mod stream;

@@ -1,0 +1,75 @@
+//! The scores of fixed models on fixed texts are the same bits on every machine: SHA-256 of them, in `golden.txt`.
+
+use kinglet::kernels::Kernels;
+use kinglet::spec::{Mixer, Norm, Pooling};
+use kinglet::tokenizer::Table;
+use sha2::{Digest, Sha256};
+
+use crate::fixture::{Model, Random, config, tokenizer, with_engine};
+use crate::oracle;
+
+/// `name hash`, one a line.
+const TABLE: &str = include_str!("golden.txt");
+
+/// Texts of 1 to about 400 tokens: words of the vocabulary, words that are spelt, other scripts, bytes that are no text.
+fn texts() -> Vec<Vec<u8>> {
+    let words = [
+        "wake", "me", "at", "seven", "the", "alarm", "Straße", "字字", "naïve", "42", "\u{2581}", "🎈", "İ", "...", "ẞ",
+    ];
+    let mut random = Random(2024);
+    let mut texts: Vec<Vec<u8>> = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144]
+        .map(|count| (0..count).map(|_| random.pick(&words)).collect::<Vec<_>>().join(" ").into_bytes())
+        .into();
+    texts.push(b"half a character: \xF0\x9F, and a stray \x80 byte".to_vec());
+    texts.push("x".repeat(300).into_bytes());
+    texts
+}
+
+/// The models of the table, by name: each mixer, both norms and poolings, sizes that do and do not fill vectors and panels.
+fn models() -> [(&'static str, Model); 4] {
+    let light = config(Mixer::Light, Norm::PostLayer, Pooling::Mean, 64, &[[7, 3, 1], [7, 3, 1], [7, 3, 1]]);
+    let mut dynamic = config(Mixer::Dynamic, Norm::PreRms, Pooling::Max, 36, &[[4, 2, 1], [7, 3, 1]]);
+    dynamic.kernel_heads = 4;
+    let dilated = config(Mixer::Dilated, Norm::PostLayer, Pooling::Mean, 50, &[[4, 1, 1], [7, 6, 3], [1, 0, 1]]);
+    let rms = config(Mixer::Light, Norm::PreRms, Pooling::Mean, 33, &[[15, 7, 1], [2, 0, 1]]);
+    [("light", light), ("dynamic", dynamic), ("dilated", dilated), ("light-pre-rms", rms)]
+        .map(|(name, config)| (name, Model::random(config, 7)))
+}
+
+pub fn hex(hash: impl AsRef<[u8]>) -> String {
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of the scores of all texts, little-endian f32 one after the other.
+fn hash(mut scores_of: impl FnMut(&[u8]) -> Vec<f32>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts() {
+        scores_of(&text).iter().for_each(|score| hash.update(score.to_le_bytes()));
+    }
+    hex(hash.finalize())
+}
+
+#[test]
+fn every_backend_gives_the_committed_scores() {
+    let table = tokenizer();
+    let mut computed = String::new();
+    for (name, model) in models() {
+        let oracle = hash(|text| oracle::logits(&model, &Table::new(&table).unwrap().encode(text)));
+        computed += &format!("{name} {oracle}\n");
+        let bundle = model.bundle();
+        for kernels in Kernels::all() {
+            let got = with_engine(&bundle, kernels, 48, |engine| {
+                hash(|text| {
+                    let mut scores = vec![0.0; model.config.num_labels];
+                    let mut stream = engine.stream();
+                    stream.push(text).unwrap();
+                    stream.finish(&mut scores).unwrap();
+                    scores
+                })
+            });
+            println!("{name} {got} {}", kernels.name());
+            assert_eq!(got, oracle, "{name} on {}", kernels.name());
+        }
+    }
+    assert_eq!(computed, TABLE, "golden.txt");
+}
