@@ -8,15 +8,16 @@ macro_rules! operations {
         use crate::quant::{MAX_QUANTISED, MIN_MAGNITUDE};
         use crate::spec::NORM_EPS;
 
-        /// 7 · 2⁷. The f32 of [512, 1024) are the multiples of 2⁻¹⁴, so adding this number rounds to them, and bits 14
-        /// to 21 of the sum with `t` in ±127 are `t + 128`, rounded down.
-        const SHIFTER: f32 = 896.0 - if FLIP == 0 { 128.0 } else { 0.0 };
-        /// 1/2 in units of 2⁻¹⁴.
-        const HALF: i32 = 1 << 13;
+        /// 7 · 2⁷ (6 · 2⁷ without [`FLIP`]) and 1/2. The f32 of [512, 1024) are the multiples of 2⁻¹⁴, so adding this number
+        /// to `t` in ±127 rounds to them, and bits 14 to 21 of the sum are `t + 1/2` rounded down, plus 128.
+        const SHIFTER: f32 = 896.5 - if FLIP == 0 { 128.0 } else { 0.0 };
         /// The fraction in units of 2⁻¹⁴.
         const FRACTION: i32 = (1 << 14) - 1;
         /// Rows that are worked on together, so that the chains of dependent instructions of one fill the gaps of another.
         const ROWS: usize = 4;
+
+        /// Runs of a softmax that are worked on together.
+        const RUNS: usize = 16;
 
         /// See [`crate::kernels::Kernels::quantise`].
         ///
@@ -35,25 +36,29 @@ macro_rules! operations {
             scales: &mut [f32],
         ) {
             let padded = columns.next_multiple_of(PANEL_INPUTS);
-            if columns == 0 || q_stride == 0 || q_stride < padded {
+            if columns == 0 || q_stride < padded {
                 return;
             }
-            let (Some(x_part), Some(q_part)) = (columns.checked_mul(ROWS), q_stride.checked_mul(ROWS)) else { return };
-            for ((x, q), scales) in
-                x.chunks(x_part.max(1)).zip(q.chunks_mut(q_part.max(1))).zip(scales.chunks_mut(ROWS))
-            {
-                let mut inverses = [0.0f32; ROWS];
-                for ((row, scale), inverse) in x.chunks_exact(columns).zip(scales.iter_mut()).zip(&mut inverses) {
+            let (mut x, mut q, mut scales) = (x, q, scales);
+            while !scales.is_empty() {
+                // All magnitudes, then all roundings: the divisions between them pass while other rows are read.
+                let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
+                let mut inverses = [0.0; ROWS];
+                for (row, (scale, inverse)) in rows.iter_mut().zip(scales.iter_mut().zip(&mut inverses)) {
+                    let Some(next) = x.split_off(..columns) else { break };
+                    *row = next;
                     let most = magnitude(row);
                     *scale = most / MAX_QUANTISED;
                     *inverse = MAX_QUANTISED / most;
                 }
-                let q = q.chunks_mut(q_stride);
-                for (((row, q), &scale), &inverse) in x.chunks_exact(columns).zip(q).zip(&*scales).zip(&inverses) {
-                    if let Some((q, padding)) = q.split_at_mut_checked(columns) {
-                        round(row, scale, inverse, q);
-                        padding.iter_mut().take(padded - columns).for_each(|q| *q = FLIP);
-                    }
+                let count = scales.len().min(ROWS);
+                let Some(now) = scales.split_off_mut(..count) else { return };
+                for ((row, &inverse), &scale) in rows.iter().zip(&inverses).zip(&*now) {
+                    let size = q_stride.min(q.len());
+                    let (Some(q), false) = (q.split_off_mut(..size), row.is_empty()) else { return };
+                    let Some((q, padding)) = q.split_at_mut_checked(columns) else { return };
+                    round(row, scale, inverse, q);
+                    padding.iter_mut().take(padded - columns).for_each(|q| *q = FLIP);
                 }
             }
         }
@@ -99,10 +104,10 @@ macro_rules! operations {
             }
             let (by, to) = (splat(inverse), splat(SHIFTER));
             let sums = [
-                fused_bits(v[0], by, to, HALF),
-                fused_bits(v[1], by, to, HALF),
-                fused_bits(v[2], by, to, HALF),
-                fused_bits(v[3], by, to, HALF),
+                bits(fused(v[0], by, to)),
+                bits(fused(v[1], by, to)),
+                bits(fused(v[2], by, to)),
+                bits(fused(v[3], by, to)),
             ];
             if any_without(sums, FRACTION) {
                 divide_64(v, scale, q);
@@ -131,7 +136,8 @@ macro_rules! operations {
                 let x = max(min(x[i], splat(scalar::EXP_HIGH)), splat(scalar::EXP_LOW));
                 n[i] = add(mul(x, splat(core::f32::consts::LOG2_E)), splat(scalar::ROUND));
                 let whole = sub(n[i], splat(scalar::ROUND));
-                let high = sub(x, mul(whole, splat(scalar::LN_2[0])));
+                // The product is exact (8 bits times 9), so that fusing it changes nothing.
+                let high = fused(whole, splat(-scalar::LN_2[0]), x);
                 r[i] = sub(high, mul(whole, splat(scalar::LN_2[1])));
                 p[i] = splat(first);
             }
@@ -142,7 +148,7 @@ macro_rules! operations {
             }
             for i in 0..N {
                 let y = add(add(mul(p[i], mul(r[i], r[i])), r[i]), splat(1.0));
-                p[i] = mul(y, power_of_two(n[i]));
+                p[i] = scaled(y, n[i]);
             }
             p
         }
@@ -191,36 +197,103 @@ macro_rules! operations {
             if width == 0 {
                 return;
             }
-            for run in x.chunks_exact_mut(width) {
-                let most = run.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
-                let most = splat(most);
-                for part in run.chunks_mut(16) {
-                    let [y] = exp([sub(load_part(part), most)]);
-                    store_part(y, part);
+            let mut x = x;
+            if width <= 16 {
+                while !x.is_empty() {
+                    let runs = (x.len() / width).min(RUNS);
+                    let Some(part) = x.split_off_mut(..runs * width).filter(|part| !part.is_empty()) else { return };
+                    softmax_16(part, width);
                 }
+                return;
+            }
+            while let Some(run) = x.split_off_mut(..width) {
+                let most = splat(run.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m }));
                 // From +0, as scalar does; `Iterator::sum` begins with −0.
-                let sum = splat(run.iter().fold(0.0, |sum, v| sum + v));
+                let mut sum = 0.0;
                 for part in run.chunks_mut(16) {
-                    store_part(div(load_part(part), sum), part);
+                    let mut e = [0.0; 16];
+                    store(exp([sub(load_part(part), most)])[0], &mut e);
+                    part.iter_mut().zip(e).for_each(|(x, e)| *x = e);
+                    sum = part.iter().fold(sum, |sum, e| sum + e);
+                }
+                for part in run.chunks_mut(16) {
+                    store_part(div(load_part(part), splat(sum)), part);
                 }
             }
         }
 
-        /// `w₀·x₀`, then `+= wⱼ·xⱼ`, for `N` vectors of columns at the start of `x`, whose rows are `step` apart.
+        /// Softmax of at most [`RUNS`] runs of at most 16 elements. All are read before the first is written: a load
+        /// beside a partial store would wait for it.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn softmax_16(x: &mut [f32], width: usize) {
+            let mut stored = [[0.0; 16]; RUNS];
+            for (run, stored) in x.chunks_exact(width).zip(&mut stored) {
+                let most = run.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+                store(exp([sub(load_part(run), splat(most))])[0], stored);
+            }
+            for (run, stored) in x.chunks_exact_mut(width).zip(&stored) {
+                let sum = stored.iter().take(width).fold(0.0, |sum, e| sum + e);
+                store_part(div(load(stored), splat(sum)), run);
+            }
+        }
+
+        /// `w₀·x₀`, then `+= wⱼ·xⱼ`, for the `N` vectors of columns at the start of `x`, whose rows are `step` apart.
         #[inline]
         #[target_feature(enable = $features)]
         fn convolve_shared_block<const N: usize>(x: &[f32], step: usize, weights: &[f32], out: &mut [[f32; 16]]) {
+            let Some((&first, weights)) = weights.split_first() else { return };
+            if x.len() < weights.len().saturating_mul(step).saturating_add(16 * N) {
+                return;
+            }
             let mut sums = [splat(0.0); N];
-            for (j, (&w, x)) in weights.iter().zip(x.chunks(step.max(1))).enumerate() {
-                let w = splat(w);
-                let Some(x) = x.as_chunks::<16>().0.first_chunk::<N>() else { return };
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    let product = mul(w, load(x));
-                    *sum = if j == 0 { product } else { add(*sum, product) };
+            let mut row = x.as_ptr();
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: row 0 of `x` has 16 · N elements.
+                *sum = mul(splat(first), unsafe { load_from(row.add(16 * i)) });
+            }
+            for &w in weights {
+                // SAFETY: so has row j, j < number of weights: checked above.
+                row = unsafe { row.add(step) };
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    *sum = add(*sum, mul(splat(w), unsafe { load_from(row.add(16 * i)) }));
                 }
             }
             for (out, sum) in out.iter_mut().zip(sums) {
                 store(sum, out);
+            }
+        }
+
+        /// One row of one head: all columns of `out`.
+        #[target_feature(enable = $features)]
+        fn convolve_shared_row(x: &[f32], step: usize, weights: &[f32], out: &mut [f32]) {
+            let (mut parts, last) = out.as_chunks_mut::<16>();
+            let mut x = x;
+            while !parts.is_empty() {
+                let n = match parts.len() {
+                    SUMS.. => SUMS,
+                    4.. => 4,
+                    2.. => 2,
+                    _ => 1,
+                };
+                let Some(block) = parts.split_off_mut(..n) else { return };
+                match n {
+                    SUMS => convolve_shared_block::<SUMS>(x, step, weights, block),
+                    4 => convolve_shared_block::<4>(x, step, weights, block),
+                    2 => convolve_shared_block::<2>(x, step, weights, block),
+                    _ => convolve_shared_block::<1>(x, step, weights, block),
+                }
+                x = x.get(16 * n..).unwrap_or_default();
+            }
+            if !last.is_empty() {
+                let mut sum = splat(0.0);
+                for (j, &w) in weights.iter().enumerate() {
+                    let x = x.get(j * step..).and_then(|x| x.get(..last.len())).unwrap_or_default();
+                    let product = mul(splat(w), load_part(x));
+                    sum = if j == 0 { product } else { add(sum, product) };
+                }
+                store_part(sum, last);
             }
         }
 
@@ -236,47 +309,22 @@ macro_rules! operations {
         ) {
             let Window { channels, taps: k, dilation } = window;
             let heads = heads.max(1);
-            let rows = window.rows(x.len());
-            if channels == 0 || k == 0 {
-                return;
-            }
-            let step = channels.saturating_mul(dilation).max(1);
-            for (r, out) in out.chunks_exact_mut(channels).enumerate().take(rows) {
-                let x = x.get(r * channels..).unwrap_or_default();
-                let taps = taps.get(r * taps_stride..).unwrap_or_default();
-                let (mut from, mut out) = (0, out);
-                for (h, weights) in taps.chunks_exact(k).enumerate().take(heads) {
-                    // Channel c has kernel ⌊c·heads / C⌋: the first of the next kernel is ⌈(h + 1)·C / heads⌉.
-                    let end = ((h + 1) * channels).div_ceil(heads);
-                    let Some((head, rest)) = core::mem::take(&mut out).split_at_mut_checked(end - from) else { return };
-                    out = rest;
-                    let (parts, last) = head.as_chunks_mut::<16>();
-                    for parts in parts.chunks_mut(SUMS) {
-                        let x = x.get(from..).unwrap_or_default();
-                        match parts.len() {
-                            SUMS => convolve_shared_block::<SUMS>(x, step, weights, parts),
-                            4 => convolve_shared_block::<4>(x, step, weights, parts),
-                            _ => {
-                                for (i, part) in parts.chunks_mut(1).enumerate() {
-                                    let x = x.get(16 * i..).unwrap_or_default();
-                                    convolve_shared_block::<1>(x, step, weights, part);
-                                }
-                            }
-                        }
-                        from += 16 * parts.len();
-                    }
-                    if !last.is_empty() {
-                        let mut sum = splat(0.0);
-                        for (j, (&w, x)) in
-                            weights.iter().zip(x.get(from..).unwrap_or_default().chunks(step)).enumerate()
-                        {
-                            let product = mul(splat(w), load_part(x.get(..last.len()).unwrap_or_default()));
-                            sum = if j == 0 { product } else { add(sum, product) };
-                        }
-                        store_part(sum, last);
-                        from = end;
-                    }
+            let step = channels.saturating_mul(dilation);
+            let (mut x, mut taps, mut out) = (x, taps, out);
+            for _ in 0..window.rows(x.len()) {
+                let Some(mut row) = out.split_off_mut(..channels) else { return };
+                let (mut weights, mut from) = (taps, 0);
+                for h in 1..=heads {
+                    // Channel c has kernel ⌊c·heads / C⌋: the first of kernel h is ⌈h·C / heads⌉.
+                    let end = (h * channels).div_ceil(heads);
+                    let (Some(head), Some(w)) = (row.split_off_mut(..end - from), weights.split_off(..k)) else {
+                        return;
+                    };
+                    convolve_shared_row(x.get(from..).unwrap_or_default(), step, w, head);
+                    from = end;
                 }
+                x = x.get(channels..).unwrap_or_default();
+                taps = taps.get(taps_stride..).unwrap_or_default();
             }
         }
 
@@ -292,23 +340,33 @@ macro_rules! operations {
         ) {
             let Window { channels, taps, dilation } = window;
             let step = channels.saturating_mul(dilation);
+            let before = taps.saturating_sub(1);
+            if taps == 0
+                || x.len() < before.saturating_mul(step).saturating_add((R - 1) * channels + 16 * N)
+                || weights.len() < before.saturating_mul(channels).saturating_add(16 * N)
+                || out.len() < (R - 1) * channels + 16 * N
+            {
+                return;
+            }
             let mut sums = [[splat(0.0); N]; R];
-            for (j, weights) in weights.chunks(channels.max(1)).take(taps).enumerate() {
-                let Some(weights) = weights.as_chunks::<16>().0.first_chunk::<N>() else { return };
+            for j in 0..taps {
                 let mut w = [splat(0.0); N];
-                w.iter_mut().zip(weights).for_each(|(w, weights)| *w = load(weights));
-                let rows = x.get(j.saturating_mul(step)..).unwrap_or_default().chunks(channels.max(1));
-                for (sums, x) in sums.iter_mut().zip(rows) {
-                    let Some(x) = x.as_chunks::<16>().0.first_chunk::<N>() else { return };
-                    for ((sum, &w), x) in sums.iter_mut().zip(&w).zip(x) {
-                        let product = mul(w, load(x));
+                for (i, w) in w.iter_mut().enumerate() {
+                    // SAFETY: row j of `weights` has 16 · N elements.
+                    *w = unsafe { load_from(weights.as_ptr().add(j * channels + 16 * i)) };
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (i, (sum, &w)) in sums.iter_mut().zip(&w).enumerate() {
+                        // SAFETY: so has row j·dilation + r of `x`, j < taps and r < R: checked above.
+                        let product = mul(w, unsafe { load_from(x.as_ptr().add(j * step + r * channels + 16 * i)) });
                         *sum = if j == 0 { product } else { add(*sum, product) };
                     }
                 }
             }
-            for (sums, out) in sums.into_iter().zip(out.chunks_mut(channels)) {
-                for (sum, out) in sums.into_iter().zip(out.as_chunks_mut::<16>().0) {
-                    store(sum, out);
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (i, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: `out` has R rows like those of `x`.
+                    unsafe { store_to(sum, out.as_mut_ptr().add(r * channels + 16 * i)) };
                 }
             }
         }
@@ -323,7 +381,7 @@ macro_rules! operations {
                 return;
             }
             let step = channels.saturating_mul(dilation).max(1);
-            for (i, out) in out.chunks_mut(channels.saturating_mul(BLOCK).max(1)).enumerate() {
+            for (i, out) in out.chunks_mut(channels * BLOCK).enumerate() {
                 let first = i * BLOCK;
                 let count = (out.len() / channels).min(rows.saturating_sub(first));
                 let mut c = 0;
@@ -336,8 +394,7 @@ macro_rules! operations {
                 for r in 0..count {
                     let (x, w) = (x.get((first + r) * channels + c..), taps.get(c..));
                     let (Some(mut x), Some(mut w), Some(out)) = (x, w, out.get_mut(r * channels + c..)) else { return };
-                    let (parts, last) =
-                        out.split_at_mut_checked(channels - c).unwrap_or_default().0.as_chunks_mut::<16>();
+                    let (parts, last) = out.split_at_mut(channels - c).0.as_chunks_mut::<16>();
                     for part in parts {
                         convolve_channels_block::<1, 1>(x, window, w, part);
                         (x, w) = (x.get(16..).unwrap_or_default(), w.get(16..).unwrap_or_default());
@@ -395,29 +452,46 @@ macro_rules! operations {
             1.0 / square_root(x)
         }
 
+        /// The next rows of `x` and `out`; empty ones where there are no more.
+        #[inline]
+        fn next_rows<'a, 'b>(
+            x: &mut &'a [f32],
+            out: &mut &'b mut [f32],
+            columns: usize,
+        ) -> [(&'a [f32], &'b mut [f32]); ROWS] {
+            let mut rows: [(&[f32], &mut [f32]); ROWS] = Default::default();
+            for row in &mut rows {
+                if let (Some(x), Some(out)) = (x.split_off(..columns), out.split_off_mut(..columns)) {
+                    *row = (x, out);
+                }
+            }
+            rows
+        }
+
         /// See [`crate::kernels::Kernels::layer_norm`].
         #[target_feature(enable = $features)]
         pub(in crate::kernels) fn layer_norm(x: &[f32], gain: &[f32], shift: &[f32], out: &mut [f32]) {
             let columns = gain.len();
-            let (Some(part), Some(shift)) = (columns.checked_mul(ROWS), shift.get(..columns)) else { return };
-            if columns == 0 {
-                return;
-            }
+            let (Some(shift), 1..) = (shift.get(..columns), columns) else { return };
             let (gains, gain) = gain.as_chunks::<16>();
             let (shifts, shift) = shift.as_chunks::<16>();
-            for (x, out) in x.chunks(part).zip(out.chunks_mut(part)) {
+            let (mut x, mut out) = (x, out);
+            loop {
                 // One step for all rows, then the next: the steps of a row depend on each other, the rows do not.
+                let rows = next_rows(&mut x, &mut out, columns);
+                if rows[0].0.is_empty() {
+                    return;
+                }
                 let (mut means, mut inverses) = ([0.0; ROWS], [0.0; ROWS]);
-                for (mean, row) in means.iter_mut().zip(x.chunks_exact(columns)) {
-                    *mean = total(row) / columns as f32;
+                for (mean, (x, _)) in means.iter_mut().zip(&rows) {
+                    *mean = total(x) / columns as f32;
                 }
-                for ((inverse, &mean), row) in inverses.iter_mut().zip(&means).zip(x.chunks_exact(columns)) {
-                    *inverse = inverse_root(squares(row, mean) / columns as f32 + NORM_EPS);
+                for ((inverse, &mean), (x, _)) in inverses.iter_mut().zip(&means).zip(&rows) {
+                    *inverse = inverse_root(squares(x, mean) / columns as f32 + NORM_EPS);
                 }
-                let rows = x.chunks_exact(columns).zip(out.chunks_exact_mut(columns));
-                for ((row, out), (mean, inverse)) in rows.zip(means.into_iter().zip(inverses)) {
+                for (((x, out), mean), inverse) in rows.into_iter().zip(means).zip(inverses) {
                     let (mean, inverse) = (splat(mean), splat(inverse));
-                    let (xs, x) = row.as_chunks::<16>();
+                    let (xs, x) = x.as_chunks::<16>();
                     let (outs, out) = out.as_chunks_mut::<16>();
                     for (((out, x), gain), shift) in outs.iter_mut().zip(xs).zip(gains).zip(shifts) {
                         let y = mul(mul(sub(load(x), mean), inverse), load(gain));
@@ -435,17 +509,23 @@ macro_rules! operations {
         #[target_feature(enable = $features)]
         pub(in crate::kernels) fn rms_norm(x: &[f32], gain: &[f32], out: &mut [f32]) {
             let columns = gain.len();
-            let Some(part) = columns.checked_mul(ROWS).filter(|&part| part > 0) else { return };
+            if columns == 0 {
+                return;
+            }
             let (gains, gain) = gain.as_chunks::<16>();
-            for (x, out) in x.chunks(part).zip(out.chunks_mut(part)) {
-                let mut inverses = [0.0; ROWS];
-                for (inverse, row) in inverses.iter_mut().zip(x.chunks_exact(columns)) {
-                    *inverse = inverse_root(squares(row, 0.0) / columns as f32 + NORM_EPS);
+            let (mut x, mut out) = (x, out);
+            loop {
+                let rows = next_rows(&mut x, &mut out, columns);
+                if rows[0].0.is_empty() {
+                    return;
                 }
-                let rows = x.chunks_exact(columns).zip(out.chunks_exact_mut(columns));
-                for ((row, out), inverse) in rows.zip(inverses) {
+                let mut inverses = [0.0; ROWS];
+                for (inverse, (x, _)) in inverses.iter_mut().zip(&rows) {
+                    *inverse = inverse_root(squares(x, 0.0) / columns as f32 + NORM_EPS);
+                }
+                for ((x, out), inverse) in rows.into_iter().zip(inverses) {
                     let inverse = splat(inverse);
-                    let (xs, x) = row.as_chunks::<16>();
+                    let (xs, x) = x.as_chunks::<16>();
                     let (outs, out) = out.as_chunks_mut::<16>();
                     for ((out, x), gain) in outs.iter_mut().zip(xs).zip(gains) {
                         store(mul(mul(load(x), inverse), load(gain)), out);

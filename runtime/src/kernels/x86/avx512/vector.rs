@@ -11,7 +11,7 @@ pub(super) type I = __m512i;
 pub(in crate::kernels) const FLIP: u8 = 0x80;
 
 /// Vectors whose exponentials are computed together.
-pub(super) const WIDE: usize = 4;
+pub(super) const WIDE: usize = 8;
 /// Sums that a convolution keeps in registers.
 pub(super) const SUMS: usize = 8;
 
@@ -21,6 +21,28 @@ macro_rules! primitives {
         $($(#[$doc])* #[inline] #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         pub(super) fn $name($($arg: $type),*) $(-> $out)? $body)*
     };
+}
+
+/// Loads 16 f32.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn load_from(x: *const f32) -> V {
+    // SAFETY: the caller's.
+    unsafe { _mm512_loadu_ps(x) }
+}
+
+/// Stores 16 f32.
+///
+/// # Safety
+/// They can be written.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn store_to(v: V, out: *mut f32) {
+    // SAFETY: the caller's.
+    unsafe { _mm512_storeu_ps(out, v) }
 }
 
 primitives! {
@@ -114,15 +136,19 @@ primitives! {
         _mm512_reduce_max_ps(v)
     }
 
-    /// `2ⁿ`, `n` in −126 ..= 127 in the last bits of the f32 `n + 1.5·2²³`.
-    fn power_of_two(shifted: V) -> V {
-        let exponent = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
-        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    fn scaled(y: V, shifted: V) -> V {
+        let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+        _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(y), exponent))
     }
 
-    /// `x·y + z`, rounded once, as bits plus `more`.
-    fn fused_bits(x: V, y: V, z: V, more: i32) -> I {
-        _mm512_add_epi32(_mm512_castps_si512(_mm512_fmadd_ps(x, y, z)), _mm512_set1_epi32(more))
+    /// `x·y + z`, rounded once.
+    fn fused(x: V, y: V, z: V) -> V {
+        _mm512_fmadd_ps(x, y, z)
+    }
+
+    fn bits(x: V) -> I {
+        _mm512_castps_si512(x)
     }
 
     /// Whether a lane has none of the bits of `mask`, in one of the four.
@@ -137,13 +163,19 @@ primitives! {
         _mm512_slli_epi32::<14>(_mm512_cvtps_epi32(x))
     }
 
-    /// Bits 14 to 21 of each lane, flipped with [`FLIP`].
+    /// Bits 14 to 21 of each lane.
     fn store_bytes(x: [I; 4], out: &mut [u8; 64]) {
-        for (x, out) in x.into_iter().zip(out.as_chunks_mut::<16>().0) {
-            let bytes = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<14>(x));
-            // SAFETY: writes the 16 elements of `out`.
-            unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
-        }
+        // Bytes 0 to 3 of lane i become those of lane i of the four registers. Ternary 0xCA is `a ? b : c`.
+        let (words, bytes) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0x00ff_00ff));
+        let even = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<14>(x[0]), _mm512_slli_epi32::<2>(x[2]));
+        let odd = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<6>(x[1]), _mm512_slli_epi32::<10>(x[3]));
+        let all = _mm512_ternarylogic_epi32::<0xCA>(bytes, even, odd);
+        // Transposes each 4 × 4 bytes, then the 4 × 4 groups of four.
+        let in_lane = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        let across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let all = _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(all, in_lane));
+        // SAFETY: writes the 64 elements of `out`.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), all) };
     }
 
     /// 16 int8 as f32.
