@@ -1,5 +1,6 @@
 //! Backends of x86-64 processors.
 
+mod avx2;
 mod avx512;
 mod operations;
 
@@ -18,8 +19,9 @@ macro_rules! has {
 
 /// The backends that this processor can run, the fastest last.
 pub(super) fn backends() -> impl Iterator<Item = Kernels> {
+    let avx2 = has!("avx2", "fma");
     let avx512vnni = has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
-    [avx512vnni.then_some(AVX512VNNI)].into_iter().flatten()
+    [avx2.then_some(AVX2), avx512vnni.then_some(AVX512VNNI)].into_iter().flatten()
 }
 
 /// The table of a backend. Only [`backends`] hands it out, to processors with the features of the module `$backend`.
@@ -61,4 +63,10 @@ macro_rules! table {
     };
 }
 
+const AVX2: Kernels = table!("x86-avx2", avx2);
 const AVX512VNNI: Kernels = table!("x86-avx512vnni", avx512);
+
+/// Rows of `width` elements, `stride` apart, in a slice of `len`.
+fn fitting(len: usize, width: usize, stride: usize) -> usize {
+    if len < width { 0 } else { (len - width).checked_div(stride).map_or(1, |n| n + 1) }
+}

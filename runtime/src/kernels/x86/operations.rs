@@ -4,6 +4,8 @@
 /// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
 macro_rules! operations {
     ($features:literal) => {
+        use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
+
         use crate::kernels::{PANEL_INPUTS, POOL_LIMIT, POOL_SCALE, Window, scalar};
         use crate::quant::{MAX_QUANTISED, MIN_MAGNITUDE};
         use crate::spec::NORM_EPS;
@@ -18,6 +20,8 @@ macro_rules! operations {
 
         /// Runs of a softmax that are worked on together.
         const RUNS: usize = 16;
+        /// Half as many sums as a convolution can keep.
+        const HALF_SUMS: usize = SUMS / 2;
 
         /// See [`crate::kernels::Kernels::quantise`].
         ///
@@ -268,32 +272,38 @@ macro_rules! operations {
         /// One row of one head: all columns of `out`.
         #[target_feature(enable = $features)]
         fn convolve_shared_row(x: &[f32], step: usize, weights: &[f32], out: &mut [f32]) {
-            let (mut parts, last) = out.as_chunks_mut::<16>();
-            let mut x = x;
+            let columns = out.len();
+            let mut rest = x;
+            let mut parts = out.as_chunks_mut::<16>().0;
             while !parts.is_empty() {
                 let n = match parts.len() {
                     SUMS.. => SUMS,
-                    4.. => 4,
-                    2.. => 2,
+                    HALF_SUMS.. => HALF_SUMS,
                     _ => 1,
                 };
                 let Some(block) = parts.split_off_mut(..n) else { return };
                 match n {
-                    SUMS => convolve_shared_block::<SUMS>(x, step, weights, block),
-                    4 => convolve_shared_block::<4>(x, step, weights, block),
-                    2 => convolve_shared_block::<2>(x, step, weights, block),
-                    _ => convolve_shared_block::<1>(x, step, weights, block),
+                    SUMS => convolve_shared_block::<SUMS>(rest, step, weights, block),
+                    HALF_SUMS => convolve_shared_block::<HALF_SUMS>(rest, step, weights, block),
+                    _ => convolve_shared_block::<1>(rest, step, weights, block),
                 }
-                x = x.get(16 * n..).unwrap_or_default();
+                rest = rest.get(16 * n..).unwrap_or_default();
             }
-            if !last.is_empty() {
+            if columns.is_multiple_of(16) {
+                return;
+            }
+            // The last columns: a vector that overlaps the one before, or else a part of one.
+            if let Some(last) = out.last_chunk_mut::<16>() {
+                let x = x.get(columns - 16..).unwrap_or_default();
+                convolve_shared_block::<1>(x, step, weights, core::slice::from_mut(last));
+            } else {
                 let mut sum = splat(0.0);
                 for (j, &w) in weights.iter().enumerate() {
-                    let x = x.get(j * step..).and_then(|x| x.get(..last.len())).unwrap_or_default();
+                    let x = x.get(j * step..).and_then(|x| x.get(..columns)).unwrap_or_default();
                     let product = mul(splat(w), load_part(x));
                     sum = if j == 0 { product } else { add(sum, product) };
                 }
-                store_part(sum, last);
+                store_part(sum, out);
             }
         }
 
@@ -374,21 +384,20 @@ macro_rules! operations {
         /// See [`crate::kernels::Kernels::convolve_channels`].
         #[target_feature(enable = $features)]
         pub(in crate::kernels) fn convolve_channels(x: &[f32], window: Window, taps: &[f32], out: &mut [f32]) {
-            const BLOCK: usize = SUMS / 2;
             let Window { channels, taps: k, dilation } = window;
             let rows = window.rows(x.len());
             if channels == 0 || k == 0 || taps.len() / channels < k {
                 return;
             }
             let step = channels.saturating_mul(dilation).max(1);
-            for (i, out) in out.chunks_mut(channels * BLOCK).enumerate() {
-                let first = i * BLOCK;
+            for (i, out) in out.chunks_mut(channels * HALF_SUMS).enumerate() {
+                let first = i * HALF_SUMS;
                 let count = (out.len() / channels).min(rows.saturating_sub(first));
                 let mut c = 0;
-                while c + 32 <= channels && count == BLOCK {
+                while c + 32 <= channels && count == HALF_SUMS {
                     let (x, w) = (x.get(first * channels + c..), taps.get(c..));
                     let (Some(x), Some(w), Some(out)) = (x, w, out.get_mut(c..)) else { return };
-                    convolve_channels_block::<BLOCK, 2>(x, window, w, out);
+                    convolve_channels_block::<HALF_SUMS, 2>(x, window, w, out);
                     c += 32;
                 }
                 for r in 0..count {
@@ -449,7 +458,7 @@ macro_rules! operations {
         #[inline]
         #[target_feature(enable = $features)]
         fn inverse_root(x: f32) -> f32 {
-            1.0 / square_root(x)
+            1.0 / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
         }
 
         /// The next rows of `x` and `out`; empty ones where there are no more.

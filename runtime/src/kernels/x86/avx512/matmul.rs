@@ -6,6 +6,7 @@
 
 use core::arch::x86_64::*;
 
+use crate::kernels::x86::fitting;
 use crate::kernels::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Panels};
 
 /// Rows of the largest tile.
@@ -80,11 +81,6 @@ pub(in crate::kernels) fn matmul(
         }
         panel += count;
     }
-}
-
-/// Rows of `width` elements, `stride` apart, in a slice of `len`.
-fn fitting(len: usize, width: usize, stride: usize) -> usize {
-    if len < width { 0 } else { (len - width) / stride + 1 }
 }
 
 /// [`tile_of`] for a number of rows that is known when running.

@@ -126,11 +126,6 @@ primitives! {
         _mm512_maskz_mov_ps(mask(n), v)
     }
 
-    /// The square root, NaN of negative numbers.
-    fn square_root(x: f32) -> f32 {
-        _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
-    }
-
     /// The largest lane; no lane is NaN.
     fn largest(v: V) -> f32 {
         _mm512_reduce_max_ps(v)
