@@ -5,6 +5,5 @@ mod vector;
 
 pub(in crate::kernels) use matmul::matmul;
 pub(in crate::kernels) use vector::FLIP;
-use vector::*;
 
 super::operations::operations!("avx2,fma");

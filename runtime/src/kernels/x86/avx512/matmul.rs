@@ -42,7 +42,7 @@ pub(in crate::kernels) fn matmul(
     // Whole rows and panels that fit into the slices.
     let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
     let panels = w.outputs.div_ceil(PANEL_OUTPUTS);
-    let panels = panels.min(w.values.len() / (inputs * PANEL_OUTPUTS).max(1));
+    let panels = panels.min(w.values.len() / inputs.saturating_mul(PANEL_OUTPUTS).max(1));
     let panels = panels.min(w.scales.len() / PANEL_OUTPUTS).min(w.corrections.len() / PANEL_OUTPUTS);
     let outputs = w.outputs.min(panels * PANEL_OUTPUTS);
     let task = Task { inputs, q_stride, out_stride, activation };
@@ -118,9 +118,9 @@ fn tile_of<const R: usize, const P: usize>(task: Task, q: &[u8], scales: &[f32],
     if R == 0
         || P == 0
         || scales.len() < R
-        || q.len() < (R - 1) * q_stride + inputs
-        || out.len() < (R - 1) * out_stride + outputs
-        || w.values.len() < P * PANEL_OUTPUTS * inputs
+        || q.len() < (R - 1).saturating_mul(q_stride).saturating_add(inputs)
+        || out.len() < (R - 1).saturating_mul(out_stride).saturating_add(outputs)
+        || w.values.len() < inputs.saturating_mul(P * PANEL_OUTPUTS)
         || w.scales.len() < P * PANEL_OUTPUTS
         || w.corrections.len() < P * PANEL_OUTPUTS
     {

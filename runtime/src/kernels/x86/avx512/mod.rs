@@ -5,6 +5,5 @@ mod vector;
 
 pub(in crate::kernels) use matmul::matmul;
 pub(in crate::kernels) use vector::FLIP;
-use vector::*;
 
 super::operations::operations!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");

@@ -1,4 +1,4 @@
-//! Sixteen f32 in one register, and the few operations that [`super::super::operations`] is written in.
+//! Sixteen f32 in one register, and the few operations that the others are written in.
 
 use core::arch::x86_64::*;
 
