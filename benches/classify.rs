@@ -11,11 +11,11 @@ use std::{path::Path, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kinglet::{
-    classifier::{self, Classifier},
-    engine::tract::TractModel,
+    classifier::Classifier,
+    model::{self, Model},
 };
 
-fn measure(c: &mut Criterion, name: &str, model: &TractModel) {
+fn measure(c: &mut Criterion, name: &str, model: &Model) {
     let mut group = c.benchmark_group(format!("classify/tract/{name}"));
     group.sample_size(20).measurement_time(Duration::from_secs(3));
     for words in [8, 64, 256, 1024] {
@@ -31,9 +31,9 @@ fn measure(c: &mut Criterion, name: &str, model: &TractModel) {
 }
 
 fn classify(c: &mut Criterion) {
-    measure(c, "intents-int8", &classifier::builtin().expect("the default model opens"));
+    measure(c, "intents-int8", &model::builtin().expect("the default model opens"));
     if let Ok(path) = std::env::var("KINGLET_BENCH_MODEL") {
-        let model = classifier::open(Path::new(&path)).expect("KINGLET_BENCH_MODEL names an exported model");
+        let model = model::open(Path::new(&path), true).expect("KINGLET_BENCH_MODEL names an exported model");
         let name = if model.precision().name() == "int8" { "other-int8" } else { "other-fp32" };
         measure(c, name, &model);
     }

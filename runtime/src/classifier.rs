@@ -1,9 +1,9 @@
 //! Text in, labels out: tokenizer, engine and softmax behind one call.
 //!
 //! ```no_run
-//! use kinglet::classifier::{self, Classifier};
+//! use kinglet::{classifier::Classifier, model};
 //!
-//! let model = classifier::builtin()?;
+//! let model = model::builtin()?;
 //! let mut classifier = Classifier::new(&model)?;
 //! let best = classifier.classify("wake me at seven tomorrow", 1)?;
 //! println!("{} {:.3}", best[0].label, best[0].score);
@@ -11,31 +11,42 @@
 //! ```
 
 use core::fmt;
-use std::path::{Path, PathBuf};
+use std::boxed::Box;
+use std::path::PathBuf;
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
-use crate::engine::tract::{ModelError, TractEngine, TractModel};
+use crate::bundle::{Bundle, BundleError};
+use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
+use crate::engine::tract::{ModelError, TractEngine};
 use crate::engine::{Engine, EngineError};
+use crate::kernels::Kernels;
+use crate::model::Model;
 use crate::spec::files;
 use crate::tokenizer::{END, Table, TableError};
-
-/// The default model, as exported: 150 intents of everyday requests and out-of-scope.
-static BUILTIN: &[u8] = include_bytes!("../../models/intents/model.int8.onnx");
 
 /// Why a text cannot be classified.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClassifierError {
-    /// The directory holds neither `model.int8.onnx` nor `model.onnx`.
+    /// The directory holds none of `model.kinglet`, `model.int8.onnx` and `model.onnx`.
     NoModel {
         /// The directory.
         directory: PathBuf,
     },
-    /// The model cannot be used.
+    /// The bundle cannot be used.
+    Bundle {
+        /// The file; `None` for the built-in model, and for a file that was changed after it was opened.
+        path: Option<PathBuf>,
+        /// Why.
+        source: BundleError,
+    },
+    /// The native engine cannot be made.
+    Native(NativeError),
+    /// The ONNX file cannot be used.
     Model {
-        /// The file; `None` for the built-in model.
+        /// The file.
         path: Option<PathBuf>,
         /// Why.
         source: ModelError,
@@ -60,15 +71,19 @@ impl fmt::Display for ClassifierError {
         match self {
             ClassifierError::NoModel { directory } => write!(
                 f,
-                "{} holds neither {} nor {}; give the directory that kinglet-export wrote, or a file",
+                "{} holds none of {}, {} and {}; give the directory that kinglet-export wrote, or a file",
                 directory.display(),
+                files::BUNDLE,
                 files::ONNX_INT8,
                 files::ONNX
             ),
             // Names the file itself.
             ClassifierError::Model { source: source @ ModelError::Read { .. }, .. } => source.fmt(f),
             ClassifierError::Model { path: Some(path), source } => write!(f, "{}: {source}", path.display()),
-            ClassifierError::Model { path: None, source } => write!(f, "the built-in model: {source}"),
+            ClassifierError::Model { path: None, source } => source.fmt(f),
+            ClassifierError::Bundle { path: Some(path), source } => write!(f, "{}: {source}", path.display()),
+            ClassifierError::Bundle { path: None, source } => write!(f, "the model in memory: {source}"),
+            ClassifierError::Native(e) => e.fmt(f),
             ClassifierError::Tokenizer(e) => write!(f, "the model's tokenizer: {e}"),
             ClassifierError::TooLong { tokens, max } => {
                 write!(f, "the text has {tokens} tokens, this engine takes at most {max}")
@@ -91,45 +106,10 @@ impl From<EngineError> for ClassifierError {
     }
 }
 
-/// The file of a model: `path` itself when it is a file; of a directory `model.int8.onnx`, else `model.onnx`.
-///
-/// # Errors
-/// When `path` cannot be read or is a directory that holds neither.
-pub fn find(path: &Path) -> Result<PathBuf, ClassifierError> {
-    let metadata = std::fs::metadata(path).map_err(|source| ClassifierError::Model {
-        path: Some(path.to_path_buf()),
-        source: ModelError::Read { path: path.to_path_buf(), source },
-    })?;
-    if !metadata.is_dir() {
-        return Ok(path.to_path_buf());
+impl From<NativeError> for ClassifierError {
+    fn from(e: NativeError) -> Self {
+        ClassifierError::Native(e)
     }
-    [files::ONNX_INT8, files::ONNX]
-        .iter()
-        .map(|name| path.join(name))
-        .find(|file| file.is_file())
-        .ok_or_else(|| ClassifierError::NoModel { directory: path.to_path_buf() })
-}
-
-/// Reads the model at `path`, a file or a directory as [`find`] takes it.
-///
-/// # Errors
-/// As [`find`], and when the file is not a whole model that `kinglet-export` wrote.
-pub fn open(path: &Path) -> Result<TractModel, ClassifierError> {
-    let file = find(path)?;
-    TractModel::open(&file).map_err(|source| ClassifierError::Model { path: Some(file), source })
-}
-
-/// The default model, which is part of the library.
-///
-/// # Errors
-/// Never with an unchanged library.
-pub fn builtin() -> Result<TractModel, ClassifierError> {
-    TractModel::from_bytes(BUILTIN).map_err(|source| ClassifierError::Model { path: None, source })
-}
-
-/// Bytes of the default model's file.
-pub fn builtin_bytes() -> usize {
-    BUILTIN.len()
 }
 
 /// A label with its score.
@@ -147,8 +127,7 @@ pub struct Prediction<'m> {
 pub struct Classifier<'m> {
     table: Table<'m>,
     labels: &'m [String],
-    engine: TractEngine,
-    ids: Vec<u32>,
+    runner: Runner<'m>,
     scores: Vec<f32>,
     tokens: usize,
     /// Most tokens to read of a text, at least 1: what follows is left out, and the last token read is the end of text.
@@ -156,16 +135,42 @@ pub struct Classifier<'m> {
     pub truncate: Option<usize>,
 }
 
+/// The engine behind.
+enum Runner<'m> {
+    /// Made anew for each text, which costs as much as making it forget the text before.
+    Native { bundle: Box<Bundle<'m>>, scratch: Vec<u8>, kernels: Kernels },
+    /// With the ids of a text.
+    Tract { engine: TractEngine, ids: Vec<u32> },
+}
+
 impl<'m> Classifier<'m> {
-    /// A classifier for `model`. Prepares nothing for a length of text until a text of such a length comes.
+    /// A classifier for `model`; of a bundle with the fastest kernels of this processor.
     ///
     /// # Errors
-    /// When the model's tokenizer table is broken.
-    pub fn new(model: &'m TractModel) -> Result<Self, ClassifierError> {
-        let table = Table::new(model.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
-        let engine = model.engine();
-        let scores = vec![0.0; engine.num_labels()];
-        Ok(Classifier { table, labels: model.labels(), engine, ids: Vec::new(), scores, tokens: 0, truncate: None })
+    /// When the model's tokenizer table is broken, or its file was changed after it was opened.
+    pub fn new(model: &'m Model) -> Result<Self, ClassifierError> {
+        Self::with_kernels(model, Kernels::detect())
+    }
+
+    /// As [`Self::new`], with these kernels. tract, which runs ONNX files, has its own.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_kernels(model: &'m Model, kernels: Kernels) -> Result<Self, ClassifierError> {
+        let (table, runner) = match model {
+            Model::Bundle(model) => {
+                let bundle = model.bundle().map_err(|source| ClassifierError::Bundle { path: None, source })?;
+                let scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
+                (bundle.tokenizer(), Runner::Native { bundle: Box::new(bundle), scratch, kernels })
+            }
+            // Prepares nothing for a length of text until a text of such a length comes.
+            Model::Onnx(model) => {
+                let table = Table::new(model.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
+                (table, Runner::Tract { engine: model.engine(), ids: Vec::new() })
+            }
+        };
+        let scores = vec![0.0; model.config().num_labels];
+        Ok(Classifier { table, labels: model.labels(), runner, scores, tokens: 0, truncate: None })
     }
 
     /// The model's labels, by class.
@@ -185,31 +190,36 @@ impl<'m> Classifier<'m> {
 
     /// The probability of each class, `[num_labels]`: the softmax of the logits, in f32.
     ///
-    /// Memory for ids is bounded by what the engine takes, however long the text is.
+    /// Memory is bounded, however long the text is: the native engine needs the same for every text, tract at most the ids of the
+    /// longest that it takes.
     ///
     /// # Errors
     /// When the text has too many tokens for the engine and [`Self::truncate`] does not cut it, and when the engine fails.
     pub fn scores(&mut self, text: &str) -> Result<&[f32], ClassifierError> {
-        let max = self.engine.max_tokens();
-        let keep = self.truncate.map_or(max, |most| most.clamp(1, max));
-        self.ids.clear();
-        let (ids, mut tokens) = (&mut self.ids, 0);
-        self.table.encode_with(text.as_bytes(), &mut |id| {
-            tokens += 1;
-            if ids.len() < keep {
-                ids.push(id);
+        match &mut self.runner {
+            Runner::Native { bundle, scratch, kernels } => {
+                let mut engine = NativeEngine::with_kernels(Bundle::clone(bundle), scratch, *kernels)?;
+                let keep = self.truncate.map_or(usize::MAX, |most| most.max(1));
+                let mut result = Ok(());
+                self.tokens = encode(&self.table, text, keep, |id| {
+                    if result.is_ok() {
+                        result = engine.push_token(id);
+                    }
+                });
+                result?;
+                engine.finish(&mut self.scores)?;
             }
-        });
-        self.tokens = tokens;
-        if tokens > keep {
-            if self.truncate.is_none_or(|most| most > max) {
-                return Err(ClassifierError::TooLong { tokens, max });
-            }
-            if let Some(last) = self.ids.last_mut() {
-                *last = END;
+            Runner::Tract { engine, ids } => {
+                let max = engine.max_tokens();
+                let keep = self.truncate.map_or(max, |most| most.clamp(1, max));
+                ids.clear();
+                self.tokens = encode(&self.table, text, keep, |id| ids.push(id));
+                if self.tokens > keep && self.truncate.is_none_or(|most| most > max) {
+                    return Err(ClassifierError::TooLong { tokens: self.tokens, max });
+                }
+                engine.logits(ids, &mut self.scores)?;
             }
         }
-        self.engine.logits(&self.ids, &mut self.scores)?;
         softmax(&mut self.scores)?;
         Ok(&self.scores)
     }
@@ -220,21 +230,45 @@ impl<'m> Classifier<'m> {
     /// As [`Self::scores`].
     pub fn classify(&mut self, text: &str, top: usize) -> Result<Vec<Prediction<'m>>, ClassifierError> {
         let labels = self.labels;
-        let scores = self.scores(text)?;
-        let mut all: Vec<Prediction<'m>> = labels
-            .iter()
-            .zip(scores)
-            .enumerate()
-            .map(|(class, (label, &score))| Prediction { class, label: label.as_str(), score })
-            .collect();
-        all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.class.cmp(&b.class)));
-        all.truncate(top);
-        Ok(all)
+        Ok(likeliest(labels, self.scores(text)?, top))
     }
 }
 
+/// Gives the first `keep` ids of a text to `sink`, the last of them [`END`] where there were more. Gives the number of all.
+fn encode(table: &Table<'_>, text: &str, keep: usize, mut sink: impl FnMut(u32)) -> usize {
+    let (mut tokens, mut last) = (0, None);
+    table.encode_with(text.as_bytes(), &mut |id| {
+        tokens += 1;
+        if tokens <= keep
+            && let Some(before) = last.replace(id)
+        {
+            sink(before);
+        }
+    });
+    if let Some(last) = last {
+        sink(if tokens > keep { END } else { last });
+    }
+    tokens
+}
+
+/// The `top` likeliest labels, likeliest first; of equal ones the lower class first. `scores`: the probability of each.
+pub fn likeliest<'m>(labels: &'m [String], scores: &[f32], top: usize) -> Vec<Prediction<'m>> {
+    let mut all: Vec<Prediction<'m>> = labels
+        .iter()
+        .zip(scores)
+        .enumerate()
+        .map(|(class, (label, &score))| Prediction { class, label: label.as_str(), score })
+        .collect();
+    all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.class.cmp(&b.class)));
+    all.truncate(top);
+    all
+}
+
 /// `x[i] = exp(x[i] − max x) / Σ exp(x[j] − max x)`, in place.
-fn softmax(x: &mut [f32]) -> Result<(), ClassifierError> {
+///
+/// # Errors
+/// When an element is no number or infinite.
+pub fn softmax(x: &mut [f32]) -> Result<(), ClassifierError> {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for v in x.iter_mut() {

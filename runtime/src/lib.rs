@@ -11,9 +11,9 @@
 //! | feature | adds |
 //! |---|---|
 //! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
-//! | `std` | `files` (atomic writes), `metrics`, T5's position buckets, several threads on one text |
+//! | `std` | `files` (atomic writes), `mmap` and bundles in mapped files, `metrics`, T5's position buckets, several threads on one text |
 //! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
-//! | `tract` | `engine::tract` (exported ONNX models) and `classifier` (text to labels) with the built-in model |
+//! | `tract` | `engine::tract` (exported ONNX models), `model` (files, and the built-in model) and `classifier` (text to labels) |
 //! | `cli` (default) | the program `kinglet` |
 //!
 //! # Example
@@ -47,6 +47,10 @@ pub mod files;
 pub mod kernels;
 #[cfg(feature = "std")]
 pub mod metrics;
+#[cfg(feature = "std")]
+pub mod mmap;
+#[cfg(feature = "tract")]
+pub mod model;
 mod ops;
 pub mod quant;
 #[cfg(feature = "std")]

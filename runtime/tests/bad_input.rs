@@ -33,7 +33,7 @@ fn a_model_that_is_not_there() {
 fn a_directory_without_a_model() {
     let folder = Folder::new();
     std::fs::remove_file(folder.path().join("model.onnx")).unwrap();
-    refuses(folder.path(), &["neither model.int8.onnx nor model.onnx", "kinglet-export"]);
+    refuses(folder.path(), &["none of model.kinglet, model.int8.onnx and model.onnx", "kinglet-export"]);
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn info_without_a_model_is_of_the_built_in_one() {
     assert_eq!((&out["model"], &out["labels"]), (&json!("built in"), &json!(151)));
     assert!(out["file_bytes"].as_u64().unwrap() <= 4 << 20, "{out}");
     let text = run(&["info"]).answers();
-    for line in ["mixer", "receptive field", "embedding", "memory of the engine, computed"] {
+    for line in ["mixer", "receptive field", "weights: embedding", "memory beyond the file, computed"] {
         assert!(text.lines().any(|l| l.starts_with(line)), "{line} in {text}");
     }
 }

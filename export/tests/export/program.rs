@@ -41,7 +41,7 @@ impl Run {
     fn dev(&self, texts: usize, wrong: usize) -> &'static str {
         let model = kinglet_export::checkpoint::Checkpoint::read(&self.path("checkpoint")).unwrap();
         let bytes = kinglet_export::onnx::file(&model, kinglet::engine::tract::Precision::Fp32).unwrap();
-        let model = TractModel::from_bytes(&bytes).unwrap();
+        let model = kinglet::model::Model::Onnx(TractModel::from_bytes(&bytes).unwrap());
         let mut classifier = kinglet::classifier::Classifier::new(&model).unwrap();
         let texts: Vec<String> = (0..texts).map(|i| format!("alarm {i} seven {}", i * i)).collect();
         let labels: Vec<usize> = texts.iter().map(|text| classifier.classify(text, 1).unwrap()[0].class).collect();

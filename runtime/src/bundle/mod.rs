@@ -78,6 +78,8 @@ mod aligned;
 mod config;
 mod crc32c;
 mod error;
+#[cfg(feature = "std")]
+mod file;
 mod labels;
 mod weights;
 #[cfg(feature = "alloc")]
@@ -88,6 +90,8 @@ pub use aligned::Aligned;
 pub use aligned::Buffer;
 pub use crc32c::{Crc32c, crc32c};
 pub use error::BundleError;
+#[cfg(feature = "std")]
+pub use file::BundleFile;
 pub use labels::Labels;
 pub use weights::{Layer, NormWeights, Taps, Weights};
 #[cfg(feature = "alloc")]

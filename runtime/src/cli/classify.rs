@@ -10,7 +10,7 @@ use kinglet::classifier::{Classifier, ClassifierError, Prediction};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Text, Texts};
-use super::{Cli, ModelArg, Outcome, open_model, report};
+use super::{Cli, ModelArg, Outcome, report};
 
 /// Characters of the longest bar.
 const BAR: f32 = 30.0;
@@ -101,8 +101,8 @@ fn usage(kind: ErrorKind, message: &str) -> ! {
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
-    let model = open_model(args.model.model.as_deref())?;
-    let mut classifier = Classifier::new(&model)?;
+    let model = args.model.open()?;
+    let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let top = usize::try_from(args.top).unwrap_or(usize::MAX);
     let mut out = BufWriter::new(io::stdout().lock());

@@ -10,7 +10,7 @@ use kinglet::dataset::Dataset;
 use kinglet::metrics::Confusion;
 use serde_json::{Map, Value, json};
 
-use super::{ModelArg, Outcome, open_model, shows_progress};
+use super::{ModelArg, Outcome, shows_progress};
 
 /// Pairs of classes that the text report lists.
 const CONFUSED_PAIRS: usize = 5;
@@ -53,9 +53,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
-    let model = open_model(args.model.model.as_deref())?;
+    let model = args.model.open()?;
     let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
-    let mut classifier = Classifier::new(&model)?;
+    let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let mut confusion = Confusion::new(model.labels().len());
     let mut progress = Progress::new(data.texts.len());

@@ -13,15 +13,19 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use kinglet::classifier;
-use kinglet::engine::tract::{TRACT_VERSION, TractModel};
+use kinglet::engine::tract::TRACT_VERSION;
+use kinglet::kernels::Kernels;
+use kinglet::model::{self, Model};
 
 /// Classifies text with small convolutional models, without network or Python.
 ///
 /// The program carries a model of 150 everyday requests, so `kinglet classify "wake me at seven tomorrow"` works at once.
 /// Other models are made with kinglet-train and kinglet-export.
+///
+/// The environment variable KINGLET_KERNEL names the inner loops of the native engine to use (`kinglet info` names the one in use):
+/// every one gives the same answers, bit for bit.
 ///
 /// Exit codes: 0 done, 1 some lines could not be classified, 2 could not run.
 #[derive(Parser)]
@@ -99,20 +103,50 @@ fn words(payload: &(dyn Any + Send)) -> &str {
 /// Where a model comes from.
 #[derive(clap::Args)]
 struct ModelArg {
-    /// Model: a .onnx file, or a directory with model.int8.onnx or model.onnx (int8 first) [default: the built-in one]
+    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
+    /// [default: the built-in one]
     #[arg(short, long, value_name = "DIR|FILE")]
     model: Option<PathBuf>,
+
+    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
+    #[arg(long)]
+    no_verify: bool,
 }
 
-/// Reads the model at `path`, or the built-in one.
-fn open_model(path: Option<&Path>) -> Result<TractModel> {
+impl ModelArg {
+    /// Opens the model, or the built-in one.
+    fn open(&self) -> Result<Model> {
+        open_model(self.model.as_deref(), !self.no_verify)
+    }
+}
+
+/// Opens the model at `path`, or the built-in one.
+fn open_model(path: Option<&Path>, verify: bool) -> Result<Model> {
     Ok(match path {
-        Some(path) => classifier::open(path)?,
-        None => classifier::builtin()?,
+        Some(path) => model::open(path, verify)?,
+        None => model::builtin()?,
     })
 }
 
-/// The engine's name and version, as reports give it.
-fn engine_name() -> String {
-    format!("tract {TRACT_VERSION}")
+/// The environment variable that names the kernels to use.
+const KERNEL_VARIABLE: &str = "KINGLET_KERNEL";
+
+/// The kernels of the native engine: those that `KINGLET_KERNEL` names, or the fastest.
+fn kernels() -> Result<Kernels> {
+    let Some(name) = std::env::var_os(KERNEL_VARIABLE).filter(|name| !name.is_empty()) else {
+        return Ok(Kernels::detect());
+    };
+    let available = || Kernels::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+    name.to_str().and_then(Kernels::by_name).with_context(|| {
+        let name = name.to_string_lossy();
+        format!("{KERNEL_VARIABLE} is `{name}`, which this machine does not have; it has {}", available())
+    })
+}
+
+/// The engine's name, as reports give it: with the kernels of the native one, with the version of tract.
+fn engine_name(model: &Model) -> Result<String> {
+    Ok(match model {
+        Model::Bundle(_) => format!("native, {}", kernels()?.name()),
+        Model::Onnx(_) => format!("tract {TRACT_VERSION}"),
+    })
 }

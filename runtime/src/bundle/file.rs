@@ -1,0 +1,60 @@
+//! The file of a bundle, mapped or in memory.
+
+use std::io;
+use std::path::Path;
+
+use super::{Buffer, Bundle, BundleError};
+use crate::mmap::Mapped;
+
+/// The bytes of a bundle in a place of their own: a mapped file, memory, or the program itself.
+#[derive(Debug)]
+pub struct BundleFile(Place);
+
+#[derive(Debug)]
+enum Place {
+    Mapped(Mapped),
+    Memory(Buffer),
+    Static(&'static [u8]),
+}
+
+impl BundleFile {
+    /// Opens a file: maps it, or reads it when it is not a regular file (a pipe). Nothing is checked yet.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let place = if std::fs::metadata(path)?.is_file() {
+            Place::Mapped(Mapped::open(path)?)
+        } else {
+            Place::Memory(Buffer::new(&std::fs::read(path)?))
+        };
+        Ok(BundleFile(place))
+    }
+
+    /// A copy of bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        BundleFile(Place::Memory(Buffer::new(bytes)))
+    }
+
+    /// Bytes that are part of the program; see [`super::Aligned`].
+    pub const fn from_static(bytes: &'static [u8]) -> Self {
+        BundleFile(Place::Static(bytes))
+    }
+
+    /// The bytes of the file.
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Place::Mapped(mapped) => mapped.as_slice(),
+            Place::Memory(buffer) => buffer.as_slice(),
+            Place::Static(bytes) => bytes,
+        }
+    }
+
+    /// Reads the bundle, with [`Bundle::new`] when `verify` is set, else with [`Bundle::new_unverified`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn bundle(&self, verify: bool) -> Result<Bundle<'_>, BundleError> {
+        if verify { Bundle::new(self.as_slice()) } else { Bundle::new_unverified(self.as_slice()) }
+    }
+}

@@ -1,0 +1,90 @@
+//! What `kinglet info` says about bundles.
+
+use std::io::Write;
+
+use anyhow::Result;
+use kinglet::bundle::{Bundle, Kind, VERSION};
+use kinglet::engine::native::{DEFAULT_CHUNK, MAX_TOKENS, scratch_bytes, scratch_parts};
+use serde_json::{Value, json};
+
+use super::{Heading, PARTS, bytes, parameters};
+
+/// What a section is, in words.
+fn words(kind: Kind) -> String {
+    match kind {
+        Kind::CONFIG => "configuration".to_string(),
+        Kind::TOKENIZER => "tokenizer".to_string(),
+        Kind::LABELS => "labels".to_string(),
+        Kind::CALIBRATION => "calibration".to_string(),
+        Kind::WEIGHTS => "weights".to_string(),
+        kind => format!("unknown: {kind}"),
+    }
+}
+
+pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
+    let config = bundle.config();
+    let section = |s: kinglet::bundle::Section| {
+        json!({
+            "kind": s.kind.to_string(),
+            "name": words(s.kind),
+            "offset": s.offset,
+            "bytes": s.bytes,
+            "crc32c": format!("{:08x}", s.checksum),
+        })
+    };
+    let memory: Value =
+        scratch_parts(config, DEFAULT_CHUNK).iter().map(|p| (p.name.to_string(), Value::from(p.bytes))).collect();
+    let by_part: Value =
+        PARTS.iter().zip(parameters(config)).map(|(part, n)| (part.to_string(), Value::from(n))).collect();
+    let weights: Value = bundle.weights().parts().iter().map(|&(part, n)| (part.to_string(), Value::from(n))).collect();
+    json!({
+        "model": heading.path,
+        "engine": heading.engine,
+        "precision": "int8",
+        "format_version": VERSION,
+        "config": config,
+        "labels": heading.labels,
+        "parameters": config.parameters(),
+        "parameters_by_part": by_part,
+        "sections": bundle.sections().map(section).collect::<Value>(),
+        "weight_bytes_by_part": weights,
+        "tokenizer_bytes": bundle.tokenizer().as_bytes().len(),
+        "calibration": bundle.calibration(),
+        "file_bytes": heading.bytes,
+        "sha256": heading.sha256,
+        "receptive_field": config.receptive_field(),
+        "look_ahead": config.look_ahead(),
+        "max_tokens": MAX_TOKENS,
+        "memory_bytes": scratch_bytes(config, DEFAULT_CHUNK),
+        "memory_by_part": memory,
+    })
+}
+
+pub(super) fn table(out: &mut dyn Write, bundle: &Bundle<'_>, heading: &Heading<'_>) -> Result<()> {
+    let config = bundle.config();
+    let engine = format!("{}, int8", heading.engine);
+    heading.write(out, &engine, bundle.tokenizer().as_bytes().len(), MAX_TOKENS as usize)?;
+    writeln!(out, "\n{:<24} {:>12}", "section", "bytes")?;
+    for section in bundle.sections() {
+        let name = words(section.kind);
+        if section.kind == Kind::WEIGHTS {
+            for (part, bytes) in bundle.weights().parts() {
+                writeln!(out, "{:<24} {bytes:>12}", format!("{name}: {part}"))?;
+            }
+        } else {
+            writeln!(out, "{name:<24} {:>12}", section.bytes)?;
+        }
+    }
+    writeln!(out, "\n{:<24} {:>12}", "part", "parameters")?;
+    for (part, parameters) in PARTS.iter().zip(parameters(config)).filter(|(_, n)| *n > 0) {
+        writeln!(out, "{part:<24} {parameters:>12}")?;
+    }
+    writeln!(out, "{:<24} {:>12}", "all", config.parameters())?;
+    writeln!(out, "\nmemory beyond the file, computed, the same for every length of text")?;
+    for part in scratch_parts(config, DEFAULT_CHUNK) {
+        writeln!(out, "{:<24} {:>12}", part.name, part.bytes)?;
+    }
+    let all = scratch_bytes(config, DEFAULT_CHUNK);
+    writeln!(out, "{:<24} {all:>12}  {}", "all", bytes(all))?;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! `kinglet info`: what a model is and what it costs.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use kinglet::model::{self, Model};
+use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
+use sha2::{Digest, Sha256};
+
+use super::{Outcome, engine_name, open_model};
+
+mod bundle;
+mod onnx;
+
+/// Say what a model is and what it costs
+///
+/// Architecture, engine, parameters and bytes by part, receptive field, memory. Without M the built-in model. Bytes are of the
+/// file; parameters are of the trained model. Memory is computed, not measured: of a bundle what the native engine needs beyond
+/// the mapped file, at every length of text; of ONNX the engine's copies of the weights and the largest activations of a
+/// layer. The program itself comes on top.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
+    /// [default: the built-in one]
+    #[arg(value_name = "M")]
+    model: Option<PathBuf>,
+
+    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
+    #[arg(long)]
+    no_verify: bool,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Parts of a model, in the order of the report.
+const PARTS: [&str; 6] = ["embedding", "mixers", "feed-forward", "norms", "head", "graph constants"];
+
+fn part(weight: Weight) -> usize {
+    use LayerWeight as L;
+    match weight {
+        Weight::Embedding => 0,
+        Weight::Layer(_, L::MixerNorm | L::MixerNormBias | L::FfnNorm | L::FfnNormBias) | Weight::FinalNorm => 3,
+        Weight::Layer(_, L::Up | L::Down) => 2,
+        Weight::Layer(..) => 1,
+        Weight::HeadWeight | Weight::HeadBias => 4,
+    }
+}
+
+/// Parameters of each part.
+fn parameters(config: &Config) -> [usize; PARTS.len()] {
+    let mut parameters = [0; PARTS.len()];
+    for weight in config.weights() {
+        if let Some(n) = parameters.get_mut(part(weight)) {
+            *n += config.shape(weight).map_or(0, |shape| shape.len());
+        }
+    }
+    parameters
+}
+
+/// What is said about every model.
+struct Heading<'a> {
+    path: String,
+    engine: String,
+    config: &'a Config,
+    labels: usize,
+    /// Length of the file.
+    bytes: usize,
+    /// Of the file, in hex.
+    sha256: String,
+}
+
+impl Heading<'_> {
+    fn write(&self, out: &mut dyn Write, engine: &str, tokenizer: usize, max_tokens: usize) -> Result<()> {
+        let config = self.config;
+        let mut line = |name: &str, value: String| writeln!(out, "{name:<16} {value}");
+        line("model", self.path.clone())?;
+        line("engine", engine.to_string())?;
+        line("SHA-256", self.sha256.clone())?;
+        line("mixer", mixer(config))?;
+        line("layers", format!("{} of {} channels", config.num_hidden_layers, config.hidden_size))?;
+        line("feed-forward", format!("{} channels", config.intermediate_size))?;
+        line("norm, pooling", format!("{}, {}", norm_name(config.norm), pooling_name(config.pooling)))?;
+        line("vocabulary", format!("{} tokens, table of {}", config.vocab_size, bytes(tokenizer)))?;
+        line("labels", self.labels.to_string())?;
+        match (config.receptive_field(), config.look_ahead()) {
+            (Some(field), Some(ahead)) => {
+                line("receptive field", format!("{field} tokens, {ahead} of them to the right"))?;
+            }
+            _ => line("receptive field", "the whole text".to_string())?,
+        }
+        line("longest text", format!("{max_tokens} tokens"))?;
+        line("file", bytes(self.bytes))?;
+        Ok(())
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<Outcome> {
+    let model = open_model(args.model.as_deref(), !args.no_verify)?;
+    let path = args.model.as_deref().map(model::find).transpose()?;
+    let contents = match (&model, &path) {
+        (Model::Onnx(_), Some(path)) => {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
+        (Model::Bundle(model), _) => model.as_slice().to_vec(),
+        (Model::Onnx(_), None) => Vec::new(),
+    };
+    let heading = Heading {
+        path: path.map_or_else(|| "built in".to_string(), |path| path.display().to_string()),
+        engine: engine_name(&model)?,
+        config: model.config(),
+        labels: model.labels().len(),
+        bytes: contents.len(),
+        sha256: Sha256::digest(&contents).iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    match (&model, args.json) {
+        (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading))?,
+        (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading)?,
+        (Model::Onnx(model), true) => writeln!(out, "{}", onnx::object(model, &heading))?,
+        (Model::Onnx(model), false) => onnx::table(&mut out, model, &heading)?,
+    }
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+fn norm_name(norm: Norm) -> &'static str {
+    match norm {
+        Norm::PostLayer => "post_layer",
+        Norm::PreRms => "pre_rms",
+    }
+}
+
+fn pooling_name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Mean => "mean",
+        Pooling::Max => "max",
+    }
+}
+
+/// The mixer with its widths, as `light, kernels 7 7 7, 2 heads`.
+fn mixer(config: &Config) -> String {
+    let list = |values: &[u16]| values.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+    let name = config.mixer.name();
+    if !config.mixer.is_conv() {
+        return format!("{name}, {} heads", config.num_attention_heads);
+    }
+    let mut text = format!("{name}, kernels {}", list(config.kernel_sizes.as_slice()));
+    if config.dilations.as_slice().iter().any(|&d| d != 1) {
+        text += &format!(", dilations {}", list(config.dilations.as_slice()));
+    }
+    if config.mixer != kinglet::spec::Mixer::Dilated {
+        text += &format!(", {} heads", config.kernel_heads);
+    }
+    text
+}
+
+/// Bytes for people, with the unit that leaves one to three digits before the point.
+fn bytes(n: usize) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).unwrap_or(&"B");
+    if unit == 0 { format!("{n} {name}") } else { format!("{value:.1} {name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_a_unit() {
+        assert_eq!([0, 1023, 1024, 1 << 20, 5 << 29].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "2.5 GiB"]);
+    }
+}
