@@ -21,7 +21,8 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    pub(super) fn new(bytes: &'a [u8], num_labels: usize) -> Result<Self, BundleError> {
+    /// Checks everything, of bytes that are known their lengths alone.
+    pub(super) fn new(bytes: &'a [u8], num_labels: usize, known: bool) -> Result<Self, BundleError> {
         // At most 65,536 labels: the sum fits into 32 bits.
         let header = 4 + (num_labels + 1) * 4;
         let short = BundleError::LabelsLength { need: header, got: bytes.len() };
@@ -36,7 +37,7 @@ impl<'a> Labels<'a> {
         if first != 0 || last != text.len() {
             return Err(BundleError::LabelsLength { need: header.saturating_add(last), got: bytes.len() });
         }
-        match (0..num_labels).find(|&i| labels.get(i).is_none()) {
+        match (0..num_labels).find(|&i| !known && labels.get(i).is_none()) {
             Some(label) => Err(BundleError::Label { label }),
             None => Ok(labels),
         }

@@ -81,6 +81,8 @@ mod error;
 #[cfg(feature = "std")]
 mod file;
 mod labels;
+#[cfg(feature = "alloc")]
+mod owned;
 mod weights;
 #[cfg(feature = "alloc")]
 mod writer;
@@ -93,6 +95,8 @@ pub use error::BundleError;
 #[cfg(feature = "std")]
 pub use file::BundleFile;
 pub use labels::Labels;
+#[cfg(feature = "alloc")]
+pub use owned::OwnedBundle;
 pub use weights::{Layer, NormWeights, Taps, Weights};
 #[cfg(feature = "alloc")]
 pub use writer::{Parts, write};
@@ -157,6 +161,18 @@ pub struct Section {
     pub checksum: u32,
 }
 
+/// What is believed of bytes that are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Nothing.
+    Nothing,
+    /// That the checksums are right, and what follows from them.
+    Checksums,
+    /// All but the numbers that lead to the sections: the same bytes were read before.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code))]
+    Known,
+}
+
 /// A model, read in place from the bytes of its file.
 #[derive(Clone, Debug)]
 pub struct Bundle<'a> {
@@ -177,7 +193,7 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// Whatever is not as the format says; the first thing found.
     pub fn new(bytes: &'a [u8]) -> Result<Self, BundleError> {
-        Self::read(bytes, true)
+        Self::read(bytes, Trust::Nothing)
     }
 
     /// As [`Bundle::new`] without the pass over all bytes: checksums, and the int8 values with their corrections, are believed.
@@ -187,10 +203,11 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// Whatever else is not as the format says.
     pub fn new_unverified(bytes: &'a [u8]) -> Result<Self, BundleError> {
-        Self::read(bytes, false)
+        Self::read(bytes, Trust::Checksums)
     }
 
-    fn read(bytes: &'a [u8], verify: bool) -> Result<Self, BundleError> {
+    fn read(bytes: &'a [u8], trust: Trust) -> Result<Self, BundleError> {
+        let (verify, known) = (trust == Trust::Nothing, trust == Trust::Known);
         let address = bytes.as_ptr().addr();
         if !address.is_multiple_of(ADDRESS_ALIGN) {
             return Err(BundleError::Misaligned { got: address % ALIGN });
@@ -229,13 +246,14 @@ impl<'a> Bundle<'a> {
         let found = |place: Option<&'a [u8]>, section| place.ok_or(BundleError::SectionMissing { section });
         let config = config::read(found(config, Kind::CONFIG)?)?;
         config.validate()?;
-        let tokenizer = Table::new(found(tokenizer, Kind::TOKENIZER)?)?;
+        let tokenizer = found(tokenizer, Kind::TOKENIZER)?;
+        let tokenizer = if known { Table::known(tokenizer) } else { Table::new(tokenizer) }?;
         if tokenizer.vocab_size() != config.vocab_size {
             return Err(BundleError::VocabSize { expected: config.vocab_size, got: tokenizer.vocab_size() });
         }
-        let labels = Labels::new(found(labels, Kind::LABELS)?, config.num_labels)?;
+        let labels = Labels::new(found(labels, Kind::LABELS)?, config.num_labels, known)?;
         let calibration = calibration.map(Calibration::from_le_bytes).transpose()?;
-        let weights = Weights::new(found(weights, Kind::WEIGHTS)?, &config, verify)?;
+        let weights = Weights::new(found(weights, Kind::WEIGHTS)?, &config, trust)?;
         Ok(Bundle { bytes, table, config, tokenizer, labels, calibration, weights })
     }
 

@@ -22,6 +22,8 @@ mod layout;
 #[cfg(feature = "std")]
 pub mod parallel;
 mod pass;
+#[cfg(feature = "std")]
+pub mod shared;
 
 use layout::Buffers;
 pub use layout::{PARTS, Part, scratch_bytes, scratch_parts};

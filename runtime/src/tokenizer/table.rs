@@ -163,6 +163,14 @@ impl<'a> Table<'a> {
     /// # Errors
     /// Whatever is not as the format says.
     pub fn new(bytes: &'a [u8]) -> Result<Self, TableError> {
+        let table = Self::known(bytes)?;
+        table.check()?;
+        Ok(table)
+    }
+
+    /// Reads a table from bytes that [`Table::new`] took before: checks lengths, not pieces. Other bytes give a table that
+    /// encodes wrongly, but neither panics nor reads outside.
+    pub(crate) fn known(bytes: &'a [u8]) -> Result<Self, TableError> {
         let short = |need: usize| TableError::Length { need, got: bytes.len() };
         let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(short(HEADER))?;
         let (words, _) = header.as_chunks::<4>();
@@ -196,16 +204,14 @@ impl<'a> Table<'a> {
         if padding.iter().any(|&b| b != 0) {
             return Err(TableError::Padding);
         }
-        let table = Table {
+        Ok(Table {
             bytes,
             lowercase: flags & LOWERCASE != 0,
             index: index.as_chunks().0,
             offsets: offsets.as_chunks().0,
             scores: scores.as_chunks().0,
             text,
-        };
-        table.check()?;
-        Ok(table)
+        })
     }
 
     fn check(&self) -> Result<(), TableError> {

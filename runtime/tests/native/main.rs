@@ -9,4 +9,6 @@ mod batch;
 mod golden;
 #[cfg(feature = "std")]
 mod parallel;
+#[cfg(feature = "std")]
+mod shared;
 mod stream;

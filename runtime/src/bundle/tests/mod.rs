@@ -144,3 +144,32 @@ fn what_was_written_is_read() {
         }
     }
 }
+
+#[test]
+fn an_owned_bundle_gives_the_view_of_its_bytes() {
+    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        let config = config(mixer, Norm::PreRms);
+        let (bytes, _) = made(&config, None);
+        // Not even aligned for f32.
+        let mut place = vec![0];
+        place.extend(&bytes);
+        let owned = OwnedBundle::new(&place[1..]).unwrap();
+        let (got, want) = (owned.bundle().unwrap(), Bundle::new(owned.as_bytes()).unwrap());
+        assert_eq!(got.as_bytes(), bytes);
+        assert_eq!(got.config(), &config);
+        assert!(got.labels().iter().eq(LABELS));
+        assert_eq!(got.calibration(), want.calibration());
+        assert_eq!(got.tokenizer().encode("wake!"), want.tokenizer().encode("wake!"));
+        assert!(core::ptr::eq(got.tokenizer().as_bytes(), want.tokenizer().as_bytes()));
+        for i in 0..2 {
+            let (got, want) = (got.weights().layer(i), want.weights().layer(i));
+            assert!(core::ptr::eq(got.down.values, want.down.values) && core::ptr::eq(got.up.scales, want.up.scales));
+        }
+        assert!(core::ptr::eq(got.weights().head().1, want.weights().head().1));
+
+        let mut damaged = bytes.clone();
+        let at = damaged.len() - 100;
+        damaged[at] ^= 1;
+        assert!(matches!(OwnedBundle::new(&damaged), Err(BundleError::Checksum { section: Kind::WEIGHTS, .. })));
+    }
+}
