@@ -2,7 +2,7 @@
 //!
 //! [`export`] is the whole walk: [`checkpoint`] reads and checks the directory, [`graph`] writes the encoder layer by layer
 //! ([`quantise`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native
-//! engine, [`verify`] runs both ONNX files with tract and compares them with PyTorch's golden logits and on dev data, [`calibrate`]
+//! engine, [`fused`] puts them into one operator for tract, [`verify`] runs both ONNX files with tract and compares them with PyTorch's golden logits and on dev data, [`calibrate`]
 //! makes the confidences of the int8 model honest ([`out_of_scope`], [`diagram`]), [`report`] says what was found.
 
 use std::fs;
@@ -26,6 +26,7 @@ pub mod bundle;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod diagram;
+pub mod fused;
 pub mod graph;
 pub mod onnx;
 pub mod out_of_scope;
@@ -67,6 +68,8 @@ pub struct Plan {
     pub calibration: Option<PathBuf>,
     /// What thresholds are chosen for.
     pub stated: Stated,
+    /// Whether to write [`files::ONNX_FUSED`] too.
+    pub fused: bool,
     /// The label of texts that belong to no other: how well they are told is reported.
     pub out_of_scope: Option<String>,
 }
@@ -81,6 +84,10 @@ pub struct Plan {
 pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     progress("reading the checkpoint");
     let checkpoint = Checkpoint::read(&plan.checkpoint)?;
+    ensure!(
+        !plan.fused || checkpoint.config.mixer.is_conv(),
+        "only convolutional models can be one operator; export attention without --fused"
+    );
     let dev_data = dev_data(plan, &checkpoint)?;
     let calibration_data =
         plan.calibration.as_ref().map(|path| calibration_data(plan, &checkpoint, path)).transpose()?;
@@ -112,11 +119,29 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         int8 = onnx::calibrated(&int8, &calibration.int8.values)?;
     }
     let bundle = bundle::file(&checkpoint, calibration.as_ref().map(|calibration| calibration.int8.values))?;
+    let fused = match &bundle {
+        Some(bundle) if plan.fused => {
+            progress("comparing the fused model with the native engine");
+            let file = fused::file(&checkpoint, bundle)?;
+            let failure = fused::failure(&file, bundle, &checkpoint.golden)?;
+            let file = match &calibration {
+                Some(calibration) => onnx::calibrated(&file, &calibration.int8.values)?,
+                None => file,
+            };
+            Some((file, failure))
+        }
+        _ => None,
+    };
 
     let file = |name, bytes: &[u8], parts| File { name, bytes: bytes.len(), sha256: sha256(bytes), parts };
     let mut exported = vec![file(files::ONNX, &fp32, Vec::new()), file(files::ONNX_INT8, &int8, Vec::new())];
     if let Some(bytes) = &bundle {
         exported.push(file(files::BUNDLE, bytes, bundle::parts(bytes)?));
+    }
+    let mut failures = verify::failures(&golden, dev.as_ref());
+    if let Some((bytes, failure)) = &fused {
+        exported.push(file(files::ONNX_FUSED, bytes, Vec::new()));
+        failures.extend(failure.clone());
     }
     let report = Report {
         kinglet: env!("CARGO_PKG_VERSION"),
@@ -125,7 +150,7 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         config_sha256: sha256(checkpoint.config_text.as_bytes()),
         parameters: checkpoint.config.parameters(),
         files: exported,
-        failures: verify::failures(&golden, dev.as_ref()),
+        failures,
         golden,
         dev,
         calibration,
@@ -143,6 +168,9 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         write(files::ONNX_INT8, &int8)?;
         if let Some(bytes) = &bundle {
             write(files::BUNDLE, bytes)?;
+        }
+        if let Some((bytes, _)) = &fused {
+            write(files::ONNX_FUSED, bytes)?;
         }
         if let Some(calibration) = &report.calibration {
             write(DIAGRAM, diagram::svg("Confidence and accuracy, int8", &calibration.int8.measured)?.as_bytes())?;

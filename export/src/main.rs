@@ -57,6 +57,13 @@ struct Args {
     /// The label of texts that belong to no other; report how well they are told. Example: --out-of-scope oos
     #[arg(long, value_name = "LABEL")]
     out_of_scope: Option<String>,
+    /// Write model.fused.onnx too: the whole int8 model as one operator for tract
+    ///
+    /// A program that uses tract runs it after one call, `kinglet::tract::register(&mut onnx)`, with the kernels and the scores of the
+    /// bundle; `kinglet classify --model model.fused.onnx` does as well. Not for attention. It must give the same scores as the
+    /// bundle, bit for bit, else nothing is written.
+    #[arg(long)]
+    fused: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -76,6 +83,7 @@ impl Args {
             label_field: self.label_field.clone(),
             calibration: self.calibration.clone(),
             stated: Stated { error_rate: self.error_rate, coverage: self.coverage },
+            fused: self.fused,
             out_of_scope: self.out_of_scope.clone(),
         }
     }

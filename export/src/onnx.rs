@@ -9,7 +9,7 @@ use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::engine::tract::onnx::tensor_shape_proto::{Dimension, dimension};
 use kinglet::engine::tract::onnx::type_proto::{self, Value};
 use kinglet::engine::tract::onnx::{
-    ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
 use kinglet::spec::{graph, metadata};
 use prost::Message;
@@ -27,7 +27,16 @@ const OPSET: i64 = 17;
 /// # Errors
 /// When labels cannot be written as JSON.
 pub fn file(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<u8>> {
-    let graph = crate::graph::build(checkpoint, precision);
+    model(checkpoint, crate::graph::build(checkpoint, precision), precision, &[])
+}
+
+/// The bytes of the file around a graph of a checkpoint. `domains`: what its nodes need beside ONNX itself, with versions.
+pub(crate) fn model(
+    checkpoint: &Checkpoint,
+    graph: GraphProto,
+    precision: Precision,
+    domains: &[(&str, i64)],
+) -> Result<Vec<u8>> {
     let labels = serde_json::to_string(&checkpoint.labels).context("writing the labels as JSON")?;
     let entries = [
         (metadata::CONFIG, checkpoint.config_text.clone()),
@@ -39,7 +48,11 @@ pub fn file(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<u8>> {
     ];
     let model = ModelProto {
         ir_version: IR_VERSION,
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import: [("", OPSET)]
+            .iter()
+            .chain(domains)
+            .map(|&(domain, version)| OperatorSetIdProto { domain: domain.to_owned(), version })
+            .collect(),
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         graph: Some(graph),

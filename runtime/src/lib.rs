@@ -13,7 +13,7 @@
 //! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
 //! | `std` | `files` (atomic writes), `mmap` and bundles in mapped files, `metrics`, T5's position buckets, several threads on one text |
 //! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
-//! | `tract` | `engine::tract` (exported ONNX models), `model` (files, and the built-in model) and `classifier` (text to labels) |
+//! | `tract` | `tract` (exported ONNX models, and our operator for programs that use tract), `model` (files, and the built-in model) and `classifier` (text to labels) |
 //! | `cli` (default) | the program `kinglet` |
 //!
 //! # Example
@@ -42,6 +42,8 @@ pub mod confidence;
 #[cfg(feature = "serde")]
 pub mod dataset;
 pub mod engine;
+#[cfg(feature = "tract")]
+pub use engine::tract;
 #[cfg(feature = "std")]
 pub mod files;
 pub mod kernels;

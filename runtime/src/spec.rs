@@ -69,6 +69,8 @@ pub mod files {
     pub const ONNX: &str = "model.onnx";
     /// Exported model, int8.
     pub const ONNX_INT8: &str = "model.int8.onnx";
+    /// Exported model, int8, as one operator of Kinglet's own ([`super::operator`]).
+    pub const ONNX_FUSED: &str = "model.fused.onnx";
     /// Exported model for the native engine, int8, with everything it needs ([`crate::bundle`]).
     pub const BUNDLE: &str = "model.kinglet";
     /// What export measured.
@@ -103,6 +105,21 @@ pub mod graph {
     pub const ATTENTION_MASK: &str = "attention_mask";
     /// Class scores before softmax, `[B, num_labels]` f32.
     pub const LOGITS: &str = "logits";
+}
+
+/// The ONNX operator that is a whole model, computed by the native engine inside another one.
+///
+/// Its inputs and its output are those of the exported graph ([`graph`]). The mask is 1 for tokens and 0 for padding, which may
+/// stand before and behind a text's tokens but not between them.
+pub mod operator {
+    /// The operator's domain.
+    pub const DOMAIN: &str = "dev.kinglet";
+    /// Version of the domain's operator set.
+    pub const VERSION: i64 = 1;
+    /// The operator's type. It carries the name of the project because tract tells operators apart by their type alone.
+    pub const CLASSIFIER: &str = "KingletClassifier";
+    /// The operator's only attribute: the bytes of a bundle as a tensor `[bytes]` uint8.
+    pub const BUNDLE: &str = "bundle";
 }
 
 /// What mixes information between positions.

@@ -4,6 +4,7 @@
 mod bundle;
 mod damaged;
 mod fixture;
+mod fused;
 mod graph;
 mod native;
 mod parity;

@@ -89,6 +89,30 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
 }
 
 #[test]
+fn a_fused_file_is_written_when_asked_for() {
+    let run = Run::new();
+    let output = run.export(&["--no-dev", "--fused"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let path = run.path("out").join(files::ONNX_FUSED);
+    let bytes = fs::read(&path).unwrap();
+    let report = run.report();
+    let file = report["files"].as_array().unwrap().iter().find(|file| file["name"] == files::ONNX_FUSED).unwrap();
+    assert_eq!(file["sha256"], kinglet_export::report::sha256(&bytes));
+    let classify = |path: &Path| {
+        let model = kinglet::model::open(path, true).unwrap();
+        let mut classifier = kinglet::classifier::Classifier::new(&model).unwrap();
+        classifier.classify("alarm seven", 1).unwrap()[0].class
+    };
+    assert_eq!(classify(&path), classify(&run.path("out").join(files::BUNDLE)));
+
+    let config = fixture::config(Mixer::Attention, Norm::PreRms, Pooling::Mean);
+    fixture::write(&run.path("checkpoint"), &config, &fixture::weights(&config, 3));
+    let output = run.export(&["--no-dev", "--fused"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("only convolutional models can be one operator"), "{}", stderr(&output));
+}
+
+#[test]
 fn exporting_twice_gives_the_same_bytes() {
     let run = Run::new();
     let read =

@@ -17,9 +17,10 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::tract::onnx::tensor_proto::DataType;
-use super::tract::onnx::{GraphProto, ModelProto, TensorProto};
+use super::tract::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::bundle::Bundle;
 use crate::confidence::Calibration;
-use crate::spec::{Config, ConfigError, graph, metadata};
+use crate::spec::{Config, ConfigError, graph, metadata, operator};
 use crate::tokenizer::{Table, TableError};
 
 /// In which numbers an exported model computes its matrix products.
@@ -224,7 +225,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
             Some(numbers.validated().map_err(|e| bad(metadata::CALIBRATION, e.to_string()))?)
         }
     };
-    let tensors = check_graph(graph).map_err(|reason| ModelError::Graph { reason })?;
+    let tensors = check_graph(graph, &config).map_err(|reason| ModelError::Graph { reason })?;
     let config_sha256 = expected.to_string();
     Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
 }
@@ -235,7 +236,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Checks names, edges and tensor sizes; gives name and bytes of each tensor.
-fn check_graph(graph: &GraphProto) -> Result<Vec<(String, usize)>, String> {
+fn check_graph(graph: &GraphProto, config: &Config) -> Result<Vec<(String, usize)>, String> {
     let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     if inputs != [graph::INPUT_IDS, graph::ATTENTION_MASK] {
         return Err(format!("its inputs are {inputs:?}, not {:?}", [graph::INPUT_IDS, graph::ATTENTION_MASK]));
@@ -256,7 +257,10 @@ fn check_graph(graph: &GraphProto) -> Result<Vec<(String, usize)>, String> {
         tensors.push((tensor.name.clone(), check_tensor(tensor)?));
     }
     for node in &graph.node {
-        if !node.domain.is_empty() && node.domain != "ai.onnx" {
+        let ours = node.domain == operator::DOMAIN;
+        if ours {
+            tensors.push((operator::BUNDLE.to_string(), check_classifier(node, config)?));
+        } else if !node.domain.is_empty() && node.domain != "ai.onnx" {
             return Err(format!("node `{}` is of the domain `{}`", node.name, node.domain));
         }
         for input in node.input.iter().filter(|input| !input.is_empty()) {
@@ -264,7 +268,7 @@ fn check_graph(graph: &GraphProto) -> Result<Vec<(String, usize)>, String> {
                 return Err(format!("node `{}` reads `{input}`, which nothing before it gives", node.name));
             }
         }
-        for attribute in &node.attribute {
+        for attribute in node.attribute.iter().filter(|_| !ours) {
             let tensor = attribute.t.is_some() || !attribute.tensors.is_empty() || attribute.sparse_tensor.is_some();
             if tensor || attribute.g.is_some() || !attribute.graphs.is_empty() {
                 return Err(format!("node `{}` has a tensor or a graph as attribute `{}`", node.name, attribute.name));
@@ -280,6 +284,23 @@ fn check_graph(graph: &GraphProto) -> Result<Vec<(String, usize)>, String> {
         }
     }
     if known.contains(graph::LOGITS) { Ok(tensors) } else { Err(format!("nothing gives `{}`", graph::LOGITS)) }
+}
+
+/// Bytes of the bundle in a node of Kinglet's own, when it is one of the model that the metadata describe. What else has to be
+/// right about a bundle is checked where the operator is made.
+fn check_classifier(node: &NodeProto, config: &Config) -> Result<usize, String> {
+    let bundle = match node.attribute.as_slice() {
+        [attribute] if node.op_type == operator::CLASSIFIER && attribute.name == operator::BUNDLE => {
+            attribute.t.as_ref()
+        }
+        _ => None,
+    };
+    let bundle = bundle.ok_or_else(|| format!("node `{}` is no `{}`", node.name, operator::CLASSIFIER))?;
+    let bytes = check_tensor(bundle)?;
+    match Bundle::peek_config(&bundle.raw_data) {
+        Some(found) if found == *config => Ok(bytes),
+        _ => Err(format!("the bundle in node `{}` is not of the model that the metadata describe", node.name)),
+    }
 }
 
 /// Bytes of a tensor, when its shape, type and data agree.

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use kinglet::engine::Engine;
+use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
 use kinglet::engine::tract::TractModel;
-use kinglet::spec::Config;
 use serde_json::{Value, json};
 
 use super::{Heading, PARTS, bytes, parameters, part};
@@ -43,7 +43,13 @@ fn sizes(model: &TractModel) -> Sizes {
 /// `W` are the bytes of all tensors: the model holds them once and a plan packs them again. `A` is what the widest step of
 /// a layer holds for a token: residual, input and output of the wider of mixer (`4·C`) and feed-forward network
 /// (`2·C + 2·FF`), 4 bytes each. The scores of attention are there before and after softmax.
-fn memory(config: &Config, tensors: usize, tokens: usize) -> usize {
+///
+/// A fused model is the native engine's: its bundle and one thread's scratch, whatever the length.
+fn memory(model: &TractModel, tensors: usize, tokens: usize) -> usize {
+    let config = model.config();
+    if model.is_fused() {
+        return tensors + scratch_bytes(config, DEFAULT_CHUNK);
+    }
     let (c, ff) = (config.hidden_size, config.intermediate_size);
     let activations = 4 * tokens * (4 * c).max(2 * c + 2 * ff);
     let scores = if config.mixer.is_conv() { 0 } else { 8 * config.num_attention_heads * tokens * tokens };
@@ -81,7 +87,7 @@ pub(super) fn object(model: &TractModel, heading: &Heading<'_>) -> Value {
         "max_tokens": max_tokens,
         "memory": lengths(max_tokens).map(|tokens| json!({
             "tokens": tokens,
-            "bytes": memory(config, tensors, tokens),
+            "bytes": memory(model, tensors, tokens),
             "how": "computed",
         })).collect::<Value>(),
     })
@@ -103,9 +109,14 @@ pub(super) fn table(out: &mut dyn Write, model: &TractModel, heading: &Heading<'
         writeln!(out, "{part:<16} {parameters:>12} {bytes:>12}")?;
     }
     writeln!(out, "{:<16} {:>12} {tensors:>12}", "all", config.parameters())?;
-    writeln!(out, "\nmemory of the engine, computed: two copies of the tensors and a layer's activations")?;
+    let what = if model.is_fused() {
+        "the bundle and the scratch of a thread"
+    } else {
+        "two copies of the tensors and a layer's activations"
+    };
+    writeln!(out, "\nmemory of the engine, computed: {what}")?;
     for tokens in lengths(max_tokens) {
-        writeln!(out, "{tokens:>9} tokens {:>12}", bytes(memory(config, tensors, tokens)))?;
+        writeln!(out, "{tokens:>9} tokens {:>12}", bytes(memory(model, tensors, tokens)))?;
     }
     Ok(())
 }

@@ -1,0 +1,73 @@
+//! The model as one ONNX operator of Kinglet's own, for pipelines that run on tract: the bundle's bytes in an attribute.
+
+use anyhow::{Context, Result};
+use kinglet::bundle::OwnedBundle;
+use kinglet::engine::Engine;
+use kinglet::engine::native::shared::SharedEngine;
+use kinglet::engine::tract::onnx::attribute_proto::AttributeType;
+use kinglet::engine::tract::onnx::tensor_proto::DataType;
+use kinglet::engine::tract::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use kinglet::engine::tract::{Precision, TractModel};
+use kinglet::kernels::Kernels;
+use kinglet::spec::{graph, operator};
+
+use crate::checkpoint::{Checkpoint, Golden};
+use crate::{onnx, verify};
+
+/// The bytes of a checkpoint's fused file; `bundle` as [`crate::bundle::file`] gave it.
+///
+/// # Errors
+/// When labels cannot be written as JSON.
+pub fn file(checkpoint: &Checkpoint, bundle: &[u8]) -> Result<Vec<u8>> {
+    let graph = build(checkpoint.config.num_labels, bundle);
+    onnx::model(checkpoint, graph, Precision::Int8, &[(operator::DOMAIN, operator::VERSION)])
+}
+
+fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
+    let bundle = TensorProto {
+        dims: vec![bundle.len() as i64],
+        data_type: DataType::Uint8 as i32,
+        raw_data: bundle.to_vec(),
+        ..TensorProto::default()
+    };
+    let attribute = AttributeProto {
+        name: operator::BUNDLE.to_owned(),
+        r#type: AttributeType::Tensor as i32,
+        t: Some(bundle),
+        ..AttributeProto::default()
+    };
+    let node = NodeProto {
+        name: operator::CLASSIFIER.to_owned(),
+        op_type: operator::CLASSIFIER.to_owned(),
+        domain: operator::DOMAIN.to_owned(),
+        input: vec![graph::INPUT_IDS.to_owned(), graph::ATTENTION_MASK.to_owned()],
+        output: vec![graph::LOGITS.to_owned()],
+        attribute: vec![attribute],
+        ..NodeProto::default()
+    };
+    let (input, output) = onnx::interface(num_labels);
+    GraphProto { name: "kinglet".to_owned(), node: vec![node], input, output, ..GraphProto::default() }
+}
+
+/// Runs a fused file with tract on the golden texts, one by one and in padded batches. Gives, in words, where the scores are
+/// not those of the native engine on the bundle, bit for bit.
+///
+/// # Errors
+/// When the file cannot be run.
+pub fn failure(file: &[u8], bundle: &[u8], golden: &Golden) -> Result<Option<String>> {
+    let model = TractModel::from_bytes(file).context("the fused model cannot be run")?;
+    let fused = verify::scores(&model, golden)?;
+    let engine = SharedEngine::with_kernels(OwnedBundle::new(bundle)?, Kernels::SCALAR)?;
+    let classes = model.config().num_labels;
+    let mut native = vec![0.0; golden.rows * classes];
+    engine.with(|engine| {
+        let mut rows = native.chunks_exact_mut(classes).enumerate();
+        rows.try_for_each(|(row, out)| engine.logits(&golden.text(row), out))
+    })??;
+    let differs = |scores: &[f32]| {
+        let mut rows = scores.chunks(classes).zip(native.chunks(classes));
+        rows.position(|(a, b)| a.iter().zip(b).any(|(a, b)| a.to_bits() != b.to_bits()))
+    };
+    let row = differs(&fused.single).or_else(|| differs(&fused.batched));
+    Ok(row.map(|row| format!("the fused model gives golden text {row} other scores than the native engine")))
+}
