@@ -52,10 +52,14 @@ fn row<const BROADCAST: bool>(x: &[f32], x_step: usize, w: &[f32], w_step: usize
         let (x, out) = (x.get(at..).unwrap_or_default(), out.get_mut(at..).unwrap_or_default());
         let w = if BROADCAST { w } else { w.get(at..).unwrap_or_default() };
         if out.len() >= 16 {
-            block::<4, BROADCAST>(x, x_step, w, w_step, taps).map(|y| store_first(out, y));
+            if let Some(y) = block::<4, BROADCAST>(x, x_step, w, w_step, taps) {
+                store_first(out, y);
+            }
             at += 16;
         } else if out.len() >= 4 {
-            block::<1, BROADCAST>(x, x_step, w, w_step, taps).map(|y| store_first(out, y));
+            if let Some(y) = block::<1, BROADCAST>(x, x_step, w, w_step, taps) {
+                store_first(out, y);
+            }
             at += 4;
         } else {
             for (c, y) in out.iter_mut().enumerate() {
@@ -79,7 +83,7 @@ pub(super) fn shared(x: &[f32], window: Window, taps: &[f32], taps_stride: usize
     let weights = heads.checked_mul(k).zip(own).and_then(|(one, own)| one.checked_add(own));
     let steps = heads.checked_add(1).and_then(|heads| heads.checked_mul(channels));
     let fits = extent(window, rows).is_some_and(|n| n <= x.len()) && weights.is_some_and(|n| n <= taps.len());
-    if rows == 0 || k == 0 || dilation == 0 || heads == 0 || steps.is_none() || !fits {
+    if channels == 0 || rows == 0 || k == 0 || dilation == 0 || heads == 0 || steps.is_none() || !fits {
         return (scalar::KERNELS.convolve_shared)(x, window, taps, taps_stride, heads, out);
     }
     for (r, out) in out.chunks_exact_mut(channels).enumerate() {
@@ -104,7 +108,7 @@ pub(super) fn channels(x: &[f32], window: Window, taps: &[f32], out: &mut [f32])
     let rows = out.len().checked_div(channels).unwrap_or(0);
     let weights = k.checked_mul(channels);
     let fits = extent(window, rows).is_some_and(|n| n <= x.len()) && weights.is_some_and(|n| n <= taps.len());
-    if rows == 0 || k == 0 || dilation == 0 || !fits {
+    if channels == 0 || rows == 0 || k == 0 || dilation == 0 || !fits {
         return (scalar::KERNELS.convolve_channels)(x, window, taps, out);
     }
     for (r, out) in out.chunks_exact_mut(channels).enumerate() {

@@ -80,7 +80,7 @@ unsafe fn cover(
 ) {
     let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
     let panel = inputs.saturating_mul(PANEL_OUTPUTS);
-    if panel == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
+    if inputs == 0 || panel == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
         return;
     }
     let rows = scales.len().min(q.len().div_ceil(q_stride)).min(out.len().div_ceil(out_stride));

@@ -25,7 +25,7 @@ pub(super) fn backends() -> impl Iterator<Item = Kernels> {
 const NEON: Kernels = Kernels {
     name: "aarch64-neon",
     flip: 0,
-    // SAFETY, here and in the lines below: the target has the feature `neon`, the only thing the functions ask for.
+    // SAFETY: the target has the feature `neon`, the only thing that the functions ask for.
     quantise: |x, columns, q, q_stride, scales| unsafe { rows::quantise(x, columns, q, q_stride, scales) },
     // SAFETY: as above.
     matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {

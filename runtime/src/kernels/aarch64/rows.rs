@@ -57,7 +57,7 @@ fn round(x: Lanes, s: f32, inverse: f32) -> [int32x4_t; 4] {
 #[target_feature(enable = "neon")]
 pub(super) fn quantise(x: &[f32], columns: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
     let padded = columns.next_multiple_of(PANEL_INPUTS);
-    if columns == 0 || q_stride < padded {
+    if columns == 0 || q_stride == 0 || q_stride < padded {
         return;
     }
     for ((row, out), scale) in x.chunks_exact(columns).zip(q.chunks_mut(q_stride)).zip(scales) {
