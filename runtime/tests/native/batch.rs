@@ -11,8 +11,14 @@ use proptest::test_runner::RngSeed;
 use crate::fixture::{Model, Random, any_config, bits, config, ids, kinds, scratch, with_engine};
 use crate::oracle;
 
+/// `KINGLET_LONG` runs 20 times the cases; `KINGLET_SHORT`, for emulated processors, a twentieth.
 pub fn cases(normal: u32) -> ProptestConfig {
-    let cases = if std::env::var_os("KINGLET_LONG").is_some() { normal * 20 } else { normal };
+    let is_set = |name| std::env::var_os(name).is_some();
+    let cases = match (is_set("KINGLET_LONG"), is_set("KINGLET_SHORT")) {
+        (true, _) => normal * 20,
+        (_, true) => normal / 20,
+        _ => normal,
+    };
     ProptestConfig { cases, rng_seed: RngSeed::Fixed(3), failure_persistence: None, ..ProptestConfig::default() }
 }
 
