@@ -48,6 +48,31 @@ pub(super) unsafe fn store_to(v: V, out: *mut f32) {
     }
 }
 
+/// Stores bits 14 to 21 of each lane.
+///
+/// # Safety
+/// 64 bytes can be written.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn store_bytes(x: [I; 4], out: *mut u8) {
+    let [[a, b], [c, d], [e, f], [g, h]] = x;
+    // Bytes 0 to 3 of lane i become those of lane i of four registers.
+    let pack = |a, b, c, d| {
+        let even = _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<14>(a), _mm256_slli_epi32::<2>(c));
+        let odd = _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<6>(b), _mm256_slli_epi32::<10>(d));
+        let all = _mm256_blendv_epi8(odd, even, _mm256_set1_epi16(0x00ff));
+        // Transposes each 4 × 4 bytes, then the 2 × 4 groups of four.
+        let in_lane = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(all, in_lane), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+    };
+    let out: *mut __m256i = out.cast();
+    // SAFETY: the caller's.
+    unsafe {
+        _mm256_storeu_si256(out, pack(a, b, c, d));
+        _mm256_storeu_si256(out.add(1), pack(e, f, g, h));
+    }
+}
+
 primitives! {
     /// All lanes `x`.
     fn splat(x: f32) -> V {
@@ -132,12 +157,10 @@ primitives! {
         _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
     }
 
-    /// The largest lane; no lane is NaN.
-    fn largest(v: V) -> f32 {
+    /// Four lanes, the largest of which is that of `v`; no lane is NaN.
+    fn quarter_largest(v: V) -> __m128 {
         let v = _mm256_max_ps(v[0], v[1]);
-        let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-        let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
-        _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
     }
 
     /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
@@ -172,26 +195,6 @@ primitives! {
     fn round_shifted(x: V) -> I {
         let one = |x| _mm256_slli_epi32::<14>(_mm256_cvtps_epi32(x));
         [one(x[0]), one(x[1])]
-    }
-
-    /// Bits 14 to 21 of each lane.
-    fn store_bytes(x: [I; 4], out: &mut [u8; 64]) {
-        let [[a, b], [c, d], [e, f], [g, h]] = x;
-        // Bytes 0 to 3 of lane i become those of lane i of four registers.
-        let pack = |a, b, c, d| {
-            let even = _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<14>(a), _mm256_slli_epi32::<2>(c));
-            let odd = _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<6>(b), _mm256_slli_epi32::<10>(d));
-            let all = _mm256_blendv_epi8(odd, even, _mm256_set1_epi16(0x00ff));
-            // Transposes each 4 × 4 bytes, then the 2 × 4 groups of four.
-            let in_lane = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-            _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(all, in_lane), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
-        };
-        let out: *mut __m256i = out.as_mut_ptr().cast();
-        // SAFETY: writes the 64 elements of `out`.
-        unsafe {
-            _mm256_storeu_si256(out, pack(a, b, c, d));
-            _mm256_storeu_si256(out.add(1), pack(e, f, g, h));
-        }
     }
 
     /// 16 int8 as f32.

@@ -45,6 +45,26 @@ pub(super) unsafe fn store_to(v: V, out: *mut f32) {
     unsafe { _mm512_storeu_ps(out, v) }
 }
 
+/// Stores bits 14 to 21 of each lane.
+///
+/// # Safety
+/// 64 bytes can be written.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn store_bytes(x: [I; 4], out: *mut u8) {
+    // Bytes 0 to 3 of lane i become those of lane i of the four registers. Ternary 0xCA is `a ? b : c`.
+    let (words, bytes) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0x00ff_00ff));
+    let even = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<14>(x[0]), _mm512_slli_epi32::<2>(x[2]));
+    let odd = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<6>(x[1]), _mm512_slli_epi32::<10>(x[3]));
+    let all = _mm512_ternarylogic_epi32::<0xCA>(bytes, even, odd);
+    // Transposes each 4 × 4 bytes, then the 4 × 4 groups of four.
+    let in_lane = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    let across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let all = _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(all, in_lane));
+    // SAFETY: the caller's.
+    unsafe { _mm512_storeu_si512(out.cast(), all) };
+}
+
 primitives! {
     /// All lanes `x`.
     fn splat(x: f32) -> V {
@@ -126,9 +146,10 @@ primitives! {
         _mm512_maskz_mov_ps(mask(n), v)
     }
 
-    /// The largest lane; no lane is NaN.
-    fn largest(v: V) -> f32 {
-        _mm512_reduce_max_ps(v)
+    /// Four lanes, the largest of which is that of `v`; no lane is NaN.
+    fn quarter_largest(v: V) -> __m128 {
+        let v = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+        _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
     }
 
     /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
@@ -156,21 +177,6 @@ primitives! {
     /// The integer nearest to `x`, halves to even, times 2¹⁴.
     fn round_shifted(x: V) -> I {
         _mm512_slli_epi32::<14>(_mm512_cvtps_epi32(x))
-    }
-
-    /// Bits 14 to 21 of each lane.
-    fn store_bytes(x: [I; 4], out: &mut [u8; 64]) {
-        // Bytes 0 to 3 of lane i become those of lane i of the four registers. Ternary 0xCA is `a ? b : c`.
-        let (words, bytes) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0x00ff_00ff));
-        let even = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<14>(x[0]), _mm512_slli_epi32::<2>(x[2]));
-        let odd = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<6>(x[1]), _mm512_slli_epi32::<10>(x[3]));
-        let all = _mm512_ternarylogic_epi32::<0xCA>(bytes, even, odd);
-        // Transposes each 4 × 4 bytes, then the 4 × 4 groups of four.
-        let in_lane = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-        let across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        let all = _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(all, in_lane));
-        // SAFETY: writes the 64 elements of `out`.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), all) };
     }
 
     /// 16 int8 as f32.

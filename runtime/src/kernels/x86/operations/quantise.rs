@@ -3,8 +3,11 @@
 /// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
 macro_rules! quantise {
     ($features:literal) => {
+        use core::arch::x86_64::*;
+
         use super::vector::*;
         use crate::kernels::PANEL_INPUTS;
+        use crate::kernels::x86::fitting;
         use crate::quant::{MAX_QUANTISED, MIN_MAGNITUDE};
 
         /// 7 · 2⁷ (6 · 2⁷ without [`FLIP`]) and 1/2. The f32 of [512, 1024) are the multiples of 2⁻¹⁴, so adding this number
@@ -12,9 +15,10 @@ macro_rules! quantise {
         const SHIFTER: f32 = 896.5 - if FLIP == 0 { 128.0 } else { 0.0 };
         /// The fraction in units of 2⁻¹⁴.
         const FRACTION: i32 = (1 << 14) - 1;
-
-        /// Rows that are worked on together, so that the chains of dependent instructions of one fill the gaps of another.
+        /// Rows whose magnitudes are divided together, while the rows before them are rounded.
         const ROWS: usize = 4;
+        /// Elements that are rounded at a time.
+        const WHOLE: usize = 64;
 
         /// See [`crate::kernels::Kernels::quantise`].
         ///
@@ -36,91 +40,144 @@ macro_rules! quantise {
             if columns == 0 || q_stride < padded {
                 return;
             }
-            let (mut x, mut q, mut scales) = (x, q, scales);
-            while !scales.is_empty() {
-                // All magnitudes, then all roundings: the divisions between them pass while other rows are read.
-                let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
-                let mut inverses = [0.0; ROWS];
-                for (row, (scale, inverse)) in rows.iter_mut().zip(scales.iter_mut().zip(&mut inverses)) {
-                    let Some(next) = x.split_off(..columns) else { break };
-                    *row = next;
-                    let most = magnitude(row);
-                    *scale = most / MAX_QUANTISED;
-                    *inverse = MAX_QUANTISED / most;
-                }
-                let count = scales.len().min(ROWS);
-                let Some(now) = scales.split_off_mut(..count) else { return };
-                for ((row, &inverse), &scale) in rows.iter().zip(&inverses).zip(&*now) {
-                    let size = q_stride.min(q.len());
-                    let (Some(q), false) = (q.split_off_mut(..size), row.is_empty()) else { return };
-                    let Some((q, padding)) = q.split_at_mut_checked(columns) else { return };
-                    round(row, scale, inverse, q);
-                    padding.iter_mut().take(padded - columns).for_each(|q| *q = FLIP);
+            let rows = scales.len().min(x.len() / columns).min(fitting(q.len(), padded, q_stride));
+            let (mut x, mut q) = (x.as_ptr(), q.as_mut_ptr());
+            let mut left = rows;
+            // SAFETY: `x` holds `left` rows.
+            let mut next = unsafe { steps(x, columns, left.min(ROWS)) };
+            for scales in scales.get_mut(..rows).unwrap_or_default().chunks_mut(ROWS) {
+                let (steps_now, inverses) = next;
+                left -= scales.len();
+                // SAFETY: `x` holds `left` rows behind those of `scales`, `q` as many as `x`.
+                unsafe {
+                    next = steps(x.add(scales.len() * columns), columns, left.min(ROWS));
+                    for ((scale, step), inverse) in scales.iter_mut().zip(steps_now).zip(inverses) {
+                        *scale = step;
+                        round(x, columns, step, inverse, q);
+                        x = x.add(columns);
+                        q = q.wrapping_add(q_stride);
+                    }
                 }
             }
         }
 
-        /// `max(max|x|, 1e-30)`, NaN skipped.
-        #[target_feature(enable = $features)]
-        fn magnitude(row: &[f32]) -> f32 {
-            let mut most = [splat(MIN_MAGNITUDE); 4];
-            let (parts, rest) = row.as_chunks::<64>();
-            for part in parts {
-                for (most, x) in most.iter_mut().zip(part.as_chunks::<16>().0) {
-                    *most = max(abs(load(x)), *most);
-                }
-            }
-            for x in rest.chunks(16) {
-                most[0] = max(abs(load_part(x)), most[0]);
-            }
-            largest(max(max(most[0], most[1]), max(most[2], most[3])))
-        }
-
-        /// One row, `x` and `q` of the same length.
-        #[target_feature(enable = $features)]
-        fn round(x: &[f32], scale: f32, inverse: f32, q: &mut [u8]) {
-            let (parts, rest) = x.as_chunks::<64>();
-            let (out, out_rest) = q.as_chunks_mut::<64>();
-            for (x, q) in parts.iter().zip(out) {
-                round_64(x, scale, inverse, q);
-            }
-            if !rest.is_empty() {
-                let (mut x, mut q) = ([0.0; 64], [0; 64]);
-                x.iter_mut().zip(rest).for_each(|(x, &v)| *x = v);
-                round_64(&x, scale, inverse, &mut q);
-                out_rest.iter_mut().zip(q).for_each(|(out, q)| *out = q);
-            }
-        }
-
+        /// Of the magnitudes `m` of `rows` ≤ 4 rows `m / 127` and `127 / m`.
+        ///
+        /// # Safety
+        /// `x` can be read for `rows` rows of `columns` elements.
         #[inline]
         #[target_feature(enable = $features)]
-        fn round_64(x: &[f32; 64], scale: f32, inverse: f32, q: &mut [u8; 64]) {
-            let mut v = [splat(0.0); 4];
-            for (v, x) in v.iter_mut().zip(x.as_chunks::<16>().0) {
-                *v = load(x);
+        unsafe fn steps(x: *const f32, columns: usize, rows: usize) -> ([f32; ROWS], [f32; ROWS]) {
+            let mut most = [_mm_set1_ps(MIN_MAGNITUDE); ROWS];
+            for (r, most) in most.iter_mut().enumerate().take(rows) {
+                // SAFETY: one of the rows.
+                *most = unsafe { magnitude(x.add(r * columns), columns) };
             }
-            let (by, to) = (splat(inverse), splat(SHIFTER));
-            let sums = [
-                bits(fused(v[0], by, to)),
-                bits(fused(v[1], by, to)),
-                bits(fused(v[2], by, to)),
-                bits(fused(v[3], by, to)),
-            ];
-            if any_without(sums, FRACTION) {
-                divide_64(v, scale, q);
-            } else {
-                store_bytes(sums, q);
+            // Each becomes one lane.
+            let ab = _mm_max_ps(_mm_unpacklo_ps(most[0], most[1]), _mm_unpackhi_ps(most[0], most[1]));
+            let cd = _mm_max_ps(_mm_unpacklo_ps(most[2], most[3]), _mm_unpackhi_ps(most[2], most[3]));
+            let most = _mm_max_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+            let limit = _mm_set1_ps(MAX_QUANTISED);
+            let (mut steps, mut inverses) = ([0.0; ROWS], [0.0; ROWS]);
+            // SAFETY: each has four elements.
+            unsafe {
+                _mm_storeu_ps(steps.as_mut_ptr(), _mm_div_ps(most, limit));
+                _mm_storeu_ps(inverses.as_mut_ptr(), _mm_div_ps(limit, most));
+            }
+            (steps, inverses)
+        }
+
+        /// Four lanes, the largest of which is `max(max|x|, 1e-30)`; NaN is skipped.
+        ///
+        /// # Safety
+        /// `x` can be read for `columns` elements.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn magnitude(x: *const f32, columns: usize) -> __m128 {
+            let mut most = [splat(MIN_MAGNITUDE); 4];
+            let mut c = 0;
+            while c + WHOLE <= columns {
+                for (i, most) in most.iter_mut().enumerate() {
+                    // SAFETY: c + 64 ≤ columns.
+                    *most = max(abs(unsafe { load_from(x.add(c + 16 * i)) }), *most);
+                }
+                c += WHOLE;
+            }
+            while c < columns {
+                // SAFETY: c < columns.
+                let rest = unsafe { core::slice::from_raw_parts(x.add(c), (columns - c).min(16)) };
+                most[0] = max(abs(load_part(rest)), most[0]);
+                c += 16;
+            }
+            quarter_largest(max(max(most[0], most[1]), max(most[2], most[3])))
+        }
+
+        /// One row.
+        ///
+        /// # Safety
+        /// `x` can be read for `columns` elements, `q` written for as many, rounded up to a multiple of [`PANEL_INPUTS`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn round(x: *const f32, columns: usize, step: f32, inverse: f32, q: *mut u8) {
+            let mut c = 0;
+            while c + WHOLE <= columns {
+                // SAFETY: c + 64 ≤ columns.
+                unsafe { round_whole(x.add(c), step, inverse, q.add(c)) };
+                c += WHOLE;
+            }
+            if c < columns {
+                let n = columns - c;
+                let (mut rest, mut bytes) = ([0.0; WHOLE], [0; WHOLE]);
+                // SAFETY: n elements are left of `x`, and as many rounded up of `q`; n < 64, so that is 64 at most.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(x.add(c), rest.as_mut_ptr(), n);
+                    round_whole(rest.as_ptr(), step, inverse, bytes.as_mut_ptr());
+                    core::ptr::copy_nonoverlapping(bytes.as_ptr(), q.add(c), n.next_multiple_of(PANEL_INPUTS));
+                }
             }
         }
 
-        /// [`round_64`] by division.
-        #[cold]
+        /// 64 elements.
+        ///
+        /// # Safety
+        /// `x` can be read and `q` written for 64 elements.
+        #[inline]
         #[target_feature(enable = $features)]
-        fn divide_64(v: [V; 4], scale: f32, q: &mut [u8; 64]) {
-            let s = splat(scale);
-            let quotient = |i: usize| round_shifted(div(v[i], s));
-            store_bytes([quotient(0), quotient(1), quotient(2), quotient(3)], q);
-            q.iter_mut().for_each(|q| *q ^= FLIP);
+        unsafe fn round_whole(x: *const f32, step: f32, inverse: f32, q: *mut u8) {
+            let (by, to) = (splat(inverse), splat(SHIFTER));
+            let mut sums = [bits(to); 4];
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 16 of the 64 elements.
+                *sum = bits(fused(unsafe { load_from(x.add(16 * i)) }, by, to));
+            }
+            if any_without(sums, FRACTION) {
+                // SAFETY: the caller's.
+                unsafe { divide_whole(x, step, q) };
+            } else {
+                // SAFETY: the caller's.
+                unsafe { store_bytes(sums, q) };
+            }
+        }
+
+        /// [`round_whole`] by division.
+        ///
+        /// # Safety
+        /// As [`round_whole`].
+        #[cold]
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        unsafe fn divide_whole(x: *const f32, step: f32, q: *mut u8) {
+            let step = splat(step);
+            let mut whole = [bits(step); 4];
+            for (i, whole) in whole.iter_mut().enumerate() {
+                // SAFETY: 16 of the 64 elements.
+                *whole = round_shifted(div(unsafe { load_from(x.add(16 * i)) }, step));
+            }
+            // SAFETY: the caller's.
+            unsafe {
+                store_bytes(whole, q);
+                core::slice::from_raw_parts_mut(q, WHOLE).iter_mut().for_each(|q| *q ^= FLIP);
+            }
         }
     };
 }
