@@ -28,6 +28,7 @@ pub mod checkpoint;
 pub mod diagram;
 pub mod fused;
 pub mod graph;
+pub mod native;
 pub mod onnx;
 pub mod out_of_scope;
 pub mod quantise;
@@ -138,7 +139,16 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     if let Some(bytes) = &bundle {
         exported.push(file(files::BUNDLE, bytes, bundle::parts(bytes)?));
     }
+    let native = bundle
+        .as_ref()
+        .map(|bytes| {
+            progress("comparing the native engine with tract");
+            let dev = dev_data.as_ref().zip(dev_rows.as_ref().map(|[_, int8]| int8.as_slice()));
+            native::compare(bytes, &checkpoint, &int8_scores, dev).context("the bundle cannot be run")
+        })
+        .transpose()?;
     let mut failures = verify::failures(&golden, dev.as_ref());
+    failures.extend(native.iter().flat_map(native::failures));
     if let Some((bytes, failure)) = &fused {
         exported.push(file(files::ONNX_FUSED, bytes, Vec::new()));
         failures.extend(failure.clone());
@@ -152,6 +162,7 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         files: exported,
         failures,
         golden,
+        native,
         dev,
         calibration,
         weights: quantise::errors(&checkpoint),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bundle::Part;
 use crate::calibrate::{Calibrated, Stated};
+use crate::native::Native;
 use crate::quantise::WeightError;
 
 /// Everything export found out about a model.
@@ -28,6 +29,8 @@ pub struct Report {
     pub files: Vec<File>,
     /// Agreement with PyTorch on the golden texts.
     pub golden: Agreement,
+    /// Agreement of the bundle in the native engine with tract; absent for attention.
+    pub native: Option<Native>,
     /// Results on the dev data; absent with `--no-dev`.
     pub dev: Option<Dev>,
     /// What makes confidences honest; absent without data to calibrate with, or with too few.
@@ -157,6 +160,16 @@ impl fmt::Display for Report {
                 "  {name}  max difference {:.2e} one by one, {:.2e} in batches; {} labels changed",
                 d.single, d.batched, d.labels_changed
             )?;
+        }
+        if let Some(native) = &self.native {
+            let dev = native.dev.as_ref().map(|dev| ("dev", &dev.difference));
+            for (name, d) in [("golden", &native.golden)].into_iter().chain(dev) {
+                writeln!(
+                    f,
+                    "native against tract int8 on {} {name} texts: max difference {:.2e}, {} apart; {} labels changed",
+                    d.rows, d.max, d.apart, d.labels_changed
+                )?;
+            }
         }
         if let Some(dev) = &self.dev {
             writeln!(

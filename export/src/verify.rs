@@ -163,12 +163,12 @@ pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
 }
 
 /// Index of the largest score, the first of equals.
-fn best(scores: &[f32]) -> usize {
+pub(crate) fn best(scores: &[f32]) -> usize {
     scores.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &x)| if x > b.1 { (i, x) } else { b }).0
 }
 
 /// Infinite when a difference is not a number or the lengths differ.
-fn max_difference(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::INFINITY;
     }
