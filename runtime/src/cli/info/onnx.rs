@@ -19,6 +19,15 @@ fn part_of_tensor(name: &str, weights: &[(String, usize)]) -> usize {
     weights.iter().find(|(weight, _)| belongs(weight)).map_or(PARTS.len() - 1, |&(_, part)| part)
 }
 
+/// The names of the parts; what belongs to no weight is in a fused model the bundle, else constants of the graph.
+fn part_names(model: &TractModel) -> [&'static str; PARTS.len()] {
+    let mut names = PARTS;
+    if let ([.., last], true) = (&mut names, model.is_fused()) {
+        *last = "bundle";
+    }
+    names
+}
+
 /// What the report says about sizes.
 struct Sizes {
     parameters: [usize; PARTS.len()],
@@ -65,8 +74,9 @@ pub(super) fn object(model: &TractModel, heading: &Heading<'_>) -> Value {
     let sizes = sizes(model);
     let max_tokens = model.engine().max_tokens();
     let tensors: usize = sizes.bytes.iter().sum();
+    let names = part_names(model);
     let by_part = |values: &[usize; PARTS.len()]| -> Value {
-        PARTS.iter().zip(values).map(|(part, &n)| (part.to_string(), Value::from(n))).collect()
+        names.iter().zip(values).map(|(part, &n)| (part.to_string(), Value::from(n))).collect()
     };
     json!({
         "model": heading.path,
@@ -105,7 +115,7 @@ pub(super) fn table(out: &mut dyn Write, model: &TractModel, heading: &Heading<'
         max_tokens,
     )?;
     writeln!(out, "\n{:<16} {:>12} {:>12}", "part", "parameters", "bytes")?;
-    for ((part, parameters), bytes) in PARTS.iter().zip(sizes.parameters).zip(sizes.bytes) {
+    for ((part, parameters), bytes) in part_names(model).iter().zip(sizes.parameters).zip(sizes.bytes) {
         writeln!(out, "{part:<16} {parameters:>12} {bytes:>12}")?;
     }
     writeln!(out, "{:<16} {:>12} {tensors:>12}", "all", config.parameters())?;
