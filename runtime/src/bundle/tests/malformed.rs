@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use super::super::writer::assemble;
 use super::super::*;
 use super::{config, made, table};
+use crate::engine::native::{NativeEngine, scratch_bytes};
+use crate::kernels::Kernels;
 use crate::spec::{Mixer, Norm};
 use crate::tokenizer::TableError;
 
@@ -88,6 +90,27 @@ fn visit(bundle: &Bundle<'_>) {
     assert_eq!(bundle.labels().iter().count(), config.num_labels);
     bundle.tokenizer().encode_with(b"Wake me\xff at 7", &mut |id| assert!((id as usize) < config.vocab_size));
     assert!(bundle.sections().count() > 0);
+}
+
+/// As [`visit`], and runs the model on every kernel of this processor.
+fn visit_and_run(bundle: &Bundle<'_>) {
+    visit(bundle);
+    const CHUNK: usize = 3;
+    let (need, mut logits) = (scratch_bytes(bundle.config(), CHUNK), vec![0.0; bundle.config().num_labels]);
+    // A flipped bit of a dilation can ask for much, which is no fault.
+    if need > 1 << 22 {
+        return;
+    }
+    let mut scratch = vec![0; need];
+    for kernels in Kernels::all() {
+        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, kernels, CHUNK).unwrap();
+        let mut stream = engine.stream();
+        for part in [&b"Wake me\xff"[..], b" at 7"] {
+            stream.push(part).unwrap();
+            stream.snapshot(&mut logits).unwrap();
+        }
+        stream.finish(&mut logits).unwrap();
+    }
 }
 
 #[test]
@@ -416,7 +439,7 @@ fn no_flipped_bit_goes_unnoticed_and_without_checksums_none_panics() {
             assert!(Bundle::new(copy.as_slice()).is_err(), "{mixer:?}: bit {bit:#x} of byte {at}");
             if let Ok(bundle) = Bundle::new_unverified(copy.as_slice()) {
                 accepted += 1;
-                visit(&bundle);
+                visit_and_run(&bundle);
             }
             let _ = Bundle::peek_config(copy.as_slice());
             copy.as_mut_slice()[at] ^= bit;
@@ -453,7 +476,7 @@ proptest! {
         let buffer = Buffer::new(&bytes);
         for result in [Bundle::new(buffer.as_slice()), Bundle::new_unverified(buffer.as_slice())] {
             match result {
-                Ok(bundle) => visit(&bundle),
+                Ok(bundle) => visit_and_run(&bundle),
                 Err(e) => prop_assert!(!e.to_string().is_empty()),
             }
         }

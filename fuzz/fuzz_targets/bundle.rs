@@ -1,0 +1,46 @@
+//! Whatever the bytes: an error, or a bundle that can be read and run to its end, without a panic or a read outside of it.
+#![no_main]
+
+use kinglet::bundle::{Buffer, Bundle};
+use kinglet::engine::native::{NativeEngine, scratch_bytes};
+use kinglet::kernels::Kernels;
+use libfuzzer_sys::fuzz_target;
+
+/// Rows of a chunk: few, so that a short text has several chunks.
+const CHUNK: usize = 3;
+/// Larger arenas are left out: dilations can ask for much memory, which is no fault.
+const MOST_SCRATCH: usize = 1 << 24;
+
+fuzz_target!(|bytes: &[u8]| {
+    let buffer = Buffer::new(bytes);
+    let _ = Bundle::peek_config(bytes);
+    if let Ok(bundle) = Bundle::new(buffer.as_slice()) {
+        run(bundle);
+    }
+    if let Ok(bundle) = Bundle::new_unverified(buffer.as_slice()) {
+        run(bundle);
+    }
+});
+
+fn run(bundle: Bundle<'_>) {
+    let config = bundle.config();
+    assert_eq!(bundle.labels().iter().count(), config.num_labels);
+    assert!(bundle.sections().all(|section| section.offset + section.bytes <= bundle.as_bytes().len()));
+    assert_eq!(bundle.weights().embedding(config.vocab_size as u32), None);
+    let (need, mut logits) = (scratch_bytes(config, CHUNK), vec![0.0; config.num_labels]);
+    if need > MOST_SCRATCH {
+        return;
+    }
+    let mut scratch = vec![0; need];
+    for kernels in Kernels::all() {
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), &mut scratch, kernels, CHUNK) else {
+            panic!("an arena of the size asked for is refused");
+        };
+        let mut stream = engine.stream();
+        for part in [&b"Wake me\xff"[..], b" at 7", " \u{130}dea".as_bytes()] {
+            let _ = stream.push(part);
+            let _ = stream.snapshot(&mut logits);
+        }
+        let _ = stream.finish(&mut logits);
+    }
+}
