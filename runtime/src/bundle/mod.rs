@@ -403,4 +403,4 @@ fn zero(bytes: &[u8], from: usize, to: usize) -> Result<(), BundleError> {
 }
 
 #[cfg(all(test, feature = "alloc"))]
-mod tests;
+pub(crate) mod tests;

@@ -329,3 +329,36 @@ impl Engine for NativeEngine<'_> {
         self.finish(out)
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::small;
+    use std::vec;
+
+    #[test]
+    fn a_text_with_more_tokens_than_can_be_counted_is_refused() {
+        let bytes = small();
+        let bundle = Bundle::new(bytes.as_slice()).unwrap();
+        let mut scratch = vec![0; scratch_bytes(bundle.config(), 4)];
+        let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, Kernels::SCALAR, 4).unwrap();
+        let mut out = [0.0; 3];
+        let too_long = Err(EngineError::TooLong { tokens: 1 << 32, max: (1 << 32) - 1 });
+        for chunk_begins in [0, 3] {
+            // As if so many tokens had gone before.
+            engine.position = u64::from(MAX_TOKENS) - 6 - chunk_begins;
+            for id in 0..6 + chunk_begins as u32 {
+                assert_eq!(engine.push_token(id), Ok(()));
+            }
+            assert_eq!(engine.snapshot(&mut out).map(|seen| seen.is_some()), Ok(true));
+            assert_eq!(engine.push_token(1), too_long);
+            assert_eq!(engine.push_token(1), too_long);
+            assert_eq!(engine.snapshot(&mut out).map(|_| ()), too_long);
+            assert_eq!(engine.finish(&mut out), too_long);
+        }
+        engine.position = u64::from(MAX_TOKENS) - 1;
+        engine.push_token(1).unwrap();
+        assert_eq!(engine.finish(&mut out), Ok(()));
+        assert_eq!(engine.tokens(), 0);
+    }
+}

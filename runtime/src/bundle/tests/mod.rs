@@ -64,6 +64,11 @@ fn made(config: &Config, calibration: Option<Calibration>) -> (Vec<u8>, Vec<(Wei
     (bytes, values)
 }
 
+/// A small bundle, for tests of what reads one.
+pub(crate) fn small() -> Buffer {
+    Buffer::new(&made(&config(Mixer::Light, Norm::PostLayer), None).0)
+}
+
 fn matrix_is(panels: &Panels<'_>, data: &[f32]) {
     let (n, k) = (panels.outputs.next_multiple_of(PANEL_OUTPUTS), panels.inputs.next_multiple_of(PANEL_INPUTS));
     assert_eq!((panels.values.len(), panels.scales.len(), panels.corrections.len()), (n * k, n, n));
