@@ -154,7 +154,7 @@ impl Differences {
             apart: self.all.iter().filter(|&&d| d > 1e-4).count(),
             labels_changed: self.changed.len(),
             // Two scores that move by the difference each, towards each other, can swap over twice of it.
-            labels_unexplained: self.changed.iter().filter(|&&gap| !(gap <= 2.0)).count(),
+            labels_unexplained: self.changed.iter().filter(|gap| gap.is_nan() || **gap > 2.0).count(),
         }
     }
 }
