@@ -3,6 +3,9 @@
 mod avx2;
 mod avx512;
 mod operations;
+mod peak;
+
+pub use peak::peak;
 
 use super::Kernels;
 
@@ -20,8 +23,12 @@ macro_rules! has {
 /// The backends that this processor can run, the fastest last.
 pub(super) fn backends() -> impl Iterator<Item = Kernels> {
     let avx2 = has!("avx2", "fma");
-    let avx512vnni = has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
-    [avx2.then_some(AVX2), avx512vnni.then_some(AVX512VNNI)].into_iter().flatten()
+    [avx2.then_some(AVX2), has_avx512vnni().then_some(AVX512VNNI)].into_iter().flatten()
+}
+
+/// Whether the processor has what `x86-avx512vnni` needs.
+fn has_avx512vnni() -> bool {
+    has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
 }
 
 /// The table of a backend. Only [`backends`] hands it out, to processors with the features of the module `$backend`.
