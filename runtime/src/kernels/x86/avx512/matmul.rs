@@ -138,6 +138,9 @@ fn tile_of<const R: usize, const P: usize>(task: Task, q: &[u8], scales: &[f32],
     while group < inputs / PANEL_INPUTS {
         let mut weights = [_mm512_setzero_si512(); P];
         for p in 0..P {
+            let at = w.values.as_ptr().wrapping_add(p * PANEL_OUTPUTS * inputs + group * GROUP);
+            // The panels after these, for the next tiles: each is often a page, where the processor's own foresight ends.
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(P * PANEL_OUTPUTS * inputs));
             // SAFETY: panel `p` is `inputs / 4` groups of 64 bytes, all panels lie in `values`.
             weights[p] =
                 unsafe { _mm512_loadu_si512(w.values.as_ptr().add(p * PANEL_OUTPUTS * inputs + group * GROUP).cast()) };
