@@ -164,6 +164,9 @@ impl Kernels {
 
     /// Multiplies quantised rows with a matrix. `q`, `q_stride`, `scales`: as [`Kernels::quantise`] of this backend left
     /// them, with `C` = `w.inputs`. `out`: `R` rows of `out_stride` ≥ `w.outputs` floats.
+    ///
+    /// Fastest when `q`, `w.values` and `out` begin with a cache line (64 bytes), both strides are whole lines, and rows of
+    /// `out` do not lie 4,096 bytes apart or a multiple of that: the rows of a tile would fall into one set of the nearest cache.
     #[inline]
     pub fn matmul(
         &self,

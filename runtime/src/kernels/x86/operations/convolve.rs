@@ -9,65 +9,72 @@ macro_rules! convolve {
         /// Half as many sums as a convolution can keep.
         const HALF_SUMS: usize = SUMS / 2;
 
-        /// `w₀·x₀`, then `+= wⱼ·xⱼ`, for the `N` vectors of columns at the start of `x`, whose rows are `step` apart.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn convolve_shared_block<const N: usize>(x: &[f32], step: usize, weights: &[f32], out: &mut [[f32; 16]]) {
-            let Some((&first, weights)) = weights.split_first() else { return };
-            if x.len() < weights.len().saturating_mul(step).saturating_add(16 * N) {
-                return;
-            }
-            let mut sums = [splat(0.0); N];
-            let mut row = x.as_ptr();
-            for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: row 0 of `x` has 16 · N elements.
-                *sum = mul(splat(first), unsafe { load_from(row.add(16 * i)) });
-            }
-            for &w in weights {
-                // SAFETY: so has row j, j < number of weights: checked above.
-                row = unsafe { row.add(step) };
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: as above.
-                    *sum = add(*sum, mul(splat(w), unsafe { load_from(row.add(16 * i)) }));
-                }
-            }
-            for (out, sum) in out.iter_mut().zip(sums) {
-                store(sum, out);
+        /// One head of [`convolve_shared`] from one of its columns on. All slices begin there, `taps` with the head's first
+        /// weight; rows of `x` and `out` are `channels` apart.
+        struct Head<'a> {
+            x: &'a [f32],
+            window: Window,
+            taps: &'a [f32],
+            taps_stride: usize,
+            rows: usize,
+        }
+
+        impl Head<'_> {
+            /// Whether `x`, `taps` and an `out` of `out_len` elements hold all rows of `columns` elements.
+            fn fits(&self, columns: usize, out_len: usize) -> bool {
+                let Window { channels, taps, dilation } = self.window;
+                let (Some(last), Some(before)) = (self.rows.checked_sub(1), taps.checked_sub(1)) else { return false };
+                let out = last.saturating_mul(channels).saturating_add(columns);
+                let x = before.saturating_mul(channels).saturating_mul(dilation).saturating_add(out);
+                let weights = last.saturating_mul(self.taps_stride).saturating_add(taps);
+                x <= self.x.len() && weights <= self.taps.len() && out <= out_len
             }
         }
 
-        /// One row of one head: all columns of `out`.
+        /// `w₀·x₀`, then `+= wⱼ·xⱼ`, in `N` vectors of columns of all rows.
         #[target_feature(enable = $features)]
-        fn convolve_shared_row(x: &[f32], step: usize, weights: &[f32], out: &mut [f32]) {
-            let columns = out.len();
-            let mut rest = x;
-            let mut parts = out.as_chunks_mut::<16>().0;
-            while !parts.is_empty() {
-                let n = match parts.len() {
-                    SUMS.. => SUMS,
-                    HALF_SUMS.. => HALF_SUMS,
-                    _ => 1,
-                };
-                let Some(block) = parts.split_off_mut(..n) else { return };
-                match n {
-                    SUMS => convolve_shared_block::<SUMS>(rest, step, weights, block),
-                    HALF_SUMS => convolve_shared_block::<HALF_SUMS>(rest, step, weights, block),
-                    _ => convolve_shared_block::<1>(rest, step, weights, block),
-                }
-                rest = rest.get(16 * n..).unwrap_or_default();
-            }
-            if columns.is_multiple_of(16) {
+        fn convolve_shared_columns<const N: usize>(head: &Head<'_>, out: &mut [f32]) {
+            if !head.fits(16 * N, out.len()) {
                 return;
             }
-            // The last columns: a vector that overlaps the one before, or else a part of one.
-            if let Some(last) = out.last_chunk_mut::<16>() {
-                let x = x.get(columns - 16..).unwrap_or_default();
-                convolve_shared_block::<1>(x, step, weights, core::slice::from_mut(last));
-            } else {
+            let Window { channels, taps, dilation } = head.window;
+            for r in 0..head.rows {
+                // SAFETY: x, taps and out hold N vectors of row r, x also those of the rows j·dilation behind it, j < taps.
+                unsafe {
+                    let mut x = head.x.as_ptr().add(r * channels);
+                    let w = head.taps.as_ptr().add(r * head.taps_stride);
+                    let first = splat(*w);
+                    let mut sums = [first; N];
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = mul(first, load_from(x.add(16 * i)));
+                    }
+                    for j in 1..taps {
+                        x = x.add(channels * dilation);
+                        let w = splat(*w.add(j));
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            *sum = add(*sum, mul(w, load_from(x.add(16 * i))));
+                        }
+                    }
+                    let out = out.as_mut_ptr().add(r * channels);
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        store_to(sum, out.add(16 * i));
+                    }
+                }
+            }
+        }
+
+        /// As [`convolve_shared_columns`] for less than a vector of columns.
+        #[cold]
+        #[target_feature(enable = $features)]
+        fn convolve_shared_part(head: &Head<'_>, columns: usize, out: &mut [f32]) {
+            let Window { channels, taps, dilation } = head.window;
+            for r in 0..head.rows {
+                let Some(out) = out.get_mut(r * channels..).and_then(|out| out.get_mut(..columns)) else { return };
                 let mut sum = splat(0.0);
-                for (j, &w) in weights.iter().enumerate() {
-                    let x = x.get(j * step..).and_then(|x| x.get(..columns)).unwrap_or_default();
-                    let product = mul(splat(w), load_part(x));
+                for j in 0..taps {
+                    let x = head.x.get((r + j * dilation) * channels..).and_then(|x| x.get(..columns));
+                    let w = head.taps.get(r * head.taps_stride + j).copied().unwrap_or_default();
+                    let product = mul(splat(w), load_part(x.unwrap_or_default()));
                     sum = if j == 0 { product } else { add(sum, product) };
                 }
                 store_part(sum, out);
@@ -84,28 +91,42 @@ macro_rules! convolve {
             heads: usize,
             out: &mut [f32],
         ) {
-            let Window { channels, taps: k, dilation } = window;
+            let Window { channels, taps: k, .. } = window;
             let heads = heads.max(1);
-            let step = channels.saturating_mul(dilation);
-            let (mut x, mut taps, mut out) = (x, taps, out);
-            for _ in 0..window.rows(x.len()) {
-                let Some(mut row) = out.split_off_mut(..channels) else { return };
-                let (mut weights, mut from) = (taps, 0);
-                for h in 1..=heads {
-                    // Channel c has kernel ⌊c·heads / C⌋: the first of kernel h is ⌈h·C / heads⌉.
-                    let end = (h * channels).div_ceil(heads);
-                    let (Some(head), Some(w)) = (row.split_off_mut(..end - from), weights.split_off(..k)) else {
-                        return;
+            let rows = window.rows(x.len()).min(out.len().checked_div(channels).unwrap_or(0));
+            let mut from = 0;
+            for h in 0..heads {
+                // Channel c has kernel ⌊c·heads / C⌋: the first of the next kernel is ⌈(h + 1)·C / heads⌉.
+                let end = ((h + 1) * channels).div_ceil(heads);
+                let taps = taps.get(h * k..).unwrap_or_default();
+                let columns = end - from;
+                let mut c = from;
+                while c < end {
+                    // The last vector overlaps the one before, if there is one.
+                    let left = end - c;
+                    if left < 16 && columns >= 16 {
+                        c = end - 16;
+                    }
+                    let (Some(x), Some(out)) = (x.get(c..), out.get_mut(c..)) else { return };
+                    let head = Head { x, window, taps, taps_stride, rows };
+                    let vectors = match left / 16 {
+                        SUMS.. => SUMS,
+                        HALF_SUMS.. => HALF_SUMS,
+                        _ => 1,
                     };
-                    convolve_shared_row(x.get(from..).unwrap_or_default(), step, w, head);
-                    from = end;
+                    match vectors {
+                        SUMS => convolve_shared_columns::<SUMS>(&head, out),
+                        HALF_SUMS => convolve_shared_columns::<HALF_SUMS>(&head, out),
+                        _ if columns >= 16 => convolve_shared_columns::<1>(&head, out),
+                        _ => convolve_shared_part(&head, columns, out),
+                    }
+                    c += 16 * vectors;
                 }
-                x = x.get(channels..).unwrap_or_default();
-                taps = taps.get(taps_stride..).unwrap_or_default();
+                from = end;
             }
         }
 
-        /// As [`convolve_shared_block`], with weights of `channels` to a tap, for `R` rows of `N` vectors. `out` begins
+        /// The same with one kernel a channel, weights `channels` apart from tap to tap, for `R` rows of `N` vectors. `out` begins
         /// at the first of them, like `x` and `weights`.
         #[inline]
         #[target_feature(enable = $features)]
