@@ -25,8 +25,10 @@ use crate::out_of_scope::{self, OutOfScope};
 
 /// With which probability, over the choice of rows, the error rate stated is kept.
 pub const CONFIDENCE: f64 = 0.95;
-/// Walks towards the threshold begin at these shares of the rows.
-pub const STARTS: [f64; 4] = [1.0 / 16.0, 1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0];
+/// Walks towards the threshold begin at these shares of the rows, but not below [`least_rows`].
+pub const STARTS: [f64; 4] = [1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 4.0];
+/// Probability that one walk goes wrong.
+const DELTA: f64 = (1.0 - CONFIDENCE) / STARTS.len() as f64;
 /// Parts of the rows for measuring: a row's part is a function of its text, so equal texts are never on both sides.
 pub const FOLDS: usize = 5;
 /// Temperatures that are fitted, both ends included; beyond them the rows say nothing.
@@ -47,12 +49,11 @@ impl Default for Stated {
     }
 }
 
-impl Stated {
-    /// Fewest rows that can show the error rate: with fewer not even a model without an error could.
-    pub fn least_rows(&self) -> usize {
-        let delta = (1.0 - CONFIDENCE) / STARTS.len() as f64;
-        (delta.ln() / (-self.error_rate).ln_1p()).ceil() as usize
-    }
+impl Stated {}
+
+/// Fewest rows that can show an error rate: with fewer not even a model without an error could.
+pub fn least_rows(error_rate: f64) -> usize {
+    (DELTA.ln() / (-error_rate).ln_1p()).ceil() as usize
 }
 
 /// A labelled text with the model's scores.
@@ -236,7 +237,6 @@ pub fn threshold(mut rows: Vec<(f32, bool)>, error_rate: f64) -> Chosen {
     rows.sort_by(|a, b| b.0.total_cmp(&a.0));
     let n = rows.len();
     let binomial = Binomial::new(n);
-    let delta = (1.0 - CONFIDENCE) / STARTS.len() as f64;
     // Errors among the `k` surest rows, and whether a threshold lies behind them: not between equal confidences.
     let mut errors = vec![0; n + 1];
     for (k, row) in rows.iter().enumerate() {
@@ -244,8 +244,8 @@ pub fn threshold(mut rows: Vec<(f32, bool)>, error_rate: f64) -> Chosen {
     }
     let possible = |&k: &usize| k == n || rows[k - 1].0 > rows[k].0;
     let walks = STARTS.map(|start| {
-        let first = ((start * n as f64).ceil() as usize).max(1);
-        let kept = |&k: &usize| binomial.at_most(errors[k], k, error_rate) <= delta;
+        let first = ((start * n as f64).ceil() as usize).max(least_rows(error_rate)).max(1);
+        let kept = |&k: &usize| binomial.at_most(errors[k], k, error_rate) <= DELTA;
         (first..=n).filter(possible).take_while(kept).last().unwrap_or(0)
     });
     let answered = walks.into_iter().max().unwrap_or(0);
@@ -253,7 +253,7 @@ pub fn threshold(mut rows: Vec<(f32, bool)>, error_rate: f64) -> Chosen {
         threshold: if answered == 0 { 1.0 } else { rows.get(answered).map_or(0.0, |row| row.0) },
         answered,
         errors: errors[answered],
-        error_bound: if answered == 0 { 1.0 } else { binomial.upper_bound(errors[answered], answered, delta) },
+        error_bound: if answered == 0 { 1.0 } else { binomial.upper_bound(errors[answered], answered, DELTA) },
     }
 }
 

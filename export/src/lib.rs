@@ -246,7 +246,7 @@ fn calibrations(
     [fp32, int8]: &[Vec<Row>; 2],
     notes: &mut Vec<String>,
 ) -> Result<Option<Calibrations>> {
-    let (stated, least) = (plan.stated, plan.stated.least_rows());
+    let (stated, least) = (plan.stated, calibrate::least_rows(plan.stated.error_rate));
     let rate = 100.0 * stated.error_rate;
     if int8.len() < least {
         notes.push(format!(

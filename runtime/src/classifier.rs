@@ -1,4 +1,4 @@
-//! Text in, labels out: tokenizer, engine and softmax behind one call.
+//! Text in, labels out: tokenizer, engine and calibrated probabilities behind one call.
 //!
 //! ```no_run
 //! use kinglet::{classifier::Classifier, model};
@@ -18,6 +18,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::bundle::{Bundle, BundleError};
+use crate::confidence::{self, Calibration, ConfidenceError};
 use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
 use crate::engine::tract::{ModelError, TractEngine};
 use crate::engine::{Engine, EngineError};
@@ -63,7 +64,7 @@ pub enum ClassifierError {
     /// The engine failed.
     Engine(EngineError),
     /// The model gave a score that is no number: its weights are damaged.
-    NotANumber,
+    Confidence(ConfidenceError),
 }
 
 impl fmt::Display for ClassifierError {
@@ -89,7 +90,7 @@ impl fmt::Display for ClassifierError {
                 write!(f, "the text has {tokens} tokens, this engine takes at most {max}")
             }
             ClassifierError::Engine(e) => e.fmt(f),
-            ClassifierError::NotANumber => f.write_str("the model gave a score that is not a number; export it again"),
+            ClassifierError::Confidence(e) => e.fmt(f),
         }
     }
 }
@@ -112,6 +113,12 @@ impl From<NativeError> for ClassifierError {
     }
 }
 
+impl From<ConfidenceError> for ClassifierError {
+    fn from(e: ConfidenceError) -> Self {
+        ClassifierError::Confidence(e)
+    }
+}
+
 /// A label with its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction<'m> {
@@ -119,8 +126,41 @@ pub struct Prediction<'m> {
     pub class: usize,
     /// The class's name.
     pub label: &'m str,
-    /// Its probability by the model, 0 to 1; all classes together give 1.
+    /// Its probability, 0 to 1, calibrated if the model is; all classes together give 1.
     pub score: f32,
+}
+
+/// What is said about a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer<'m> {
+    /// The likeliest labels, likeliest first; of equal ones the lower class first.
+    pub top: Vec<Prediction<'m>>,
+    /// Whether no label is likely enough: the first of `top` is then only the likeliest, not the answer.
+    pub unsure: bool,
+    /// The labels among which the right one is to be expected, likeliest first ([`Calibration::set`]); `None` when the model is not
+    /// calibrated.
+    pub set: Option<Vec<&'m str>>,
+}
+
+impl<'m> Answer<'m> {
+    /// The answer that the probabilities of all classes give, `[num_labels]`, with the `top` likeliest labels. `threshold`: as
+    /// [`confidence::decide`] takes it.
+    pub fn new(
+        labels: &'m [String],
+        probabilities: &[f32],
+        calibration: Option<&Calibration>,
+        threshold: f32,
+        top: usize,
+    ) -> Self {
+        let mut all = likeliest(labels, probabilities, usize::MAX);
+        let set = calibration.map(|calibration| {
+            let inside: Vec<usize> = calibration.set(probabilities).collect();
+            all.iter().filter(|p| inside.binary_search(&p.class).is_ok()).map(|p| p.label).collect()
+        });
+        let unsure = confidence::decide(probabilities, threshold) == confidence::Decision::Unsure;
+        all.truncate(top);
+        Answer { top: all, unsure, set }
+    }
 }
 
 /// Classifies texts with one model, one after the other.
@@ -128,11 +168,16 @@ pub struct Classifier<'m> {
     table: Table<'m>,
     labels: &'m [String],
     runner: Runner<'m>,
+    calibration: Option<Calibration>,
+    logits: Vec<f32>,
     scores: Vec<f32>,
     tokens: usize,
     /// Most tokens to read of a text, at least 1: what follows is left out, and the last token read is the end of text.
     /// `None`: a text that is too long for the engine is an error.
     pub truncate: Option<usize>,
+    /// A probability must be greater for its label to be given: 0 (never unsure) to 1 (always unsure). The model's own at first;
+    /// 0 when it is not calibrated.
+    pub threshold: f32,
 }
 
 /// The engine behind.
@@ -169,8 +214,24 @@ impl<'m> Classifier<'m> {
                 (table, Runner::Tract { engine: model.engine(), ids: Vec::new() })
             }
         };
-        let scores = vec![0.0; model.config().num_labels];
-        Ok(Classifier { table, labels: model.labels(), runner, scores, tokens: 0, truncate: None })
+        let calibration = model.calibration().map_err(|source| ClassifierError::Bundle { path: None, source })?;
+        let classes = model.config().num_labels;
+        Ok(Classifier {
+            table,
+            labels: model.labels(),
+            runner,
+            calibration,
+            logits: vec![0.0; classes],
+            scores: vec![0.0; classes],
+            tokens: 0,
+            truncate: None,
+            threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
+        })
+    }
+
+    /// What was fitted to make the model's confidence honest, if anything was.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
     }
 
     /// The model's labels, by class.
@@ -188,7 +249,8 @@ impl<'m> Classifier<'m> {
         self.truncate.is_some_and(|most| self.tokens > most.max(1))
     }
 
-    /// The probability of each class, `[num_labels]`: the softmax of the logits, in f32.
+    /// The probability of each class, `[num_labels]`: [`confidence::softmax`] of the logits with the model's temperature, 1 when
+    /// it is not calibrated.
     ///
     /// Memory is bounded, however long the text is: the native engine needs the same for every text, tract at most the ids of the
     /// longest that it takes.
@@ -207,7 +269,7 @@ impl<'m> Classifier<'m> {
                     }
                 });
                 result?;
-                engine.finish(&mut self.scores)?;
+                engine.finish(&mut self.logits)?;
             }
             Runner::Tract { engine, ids } => {
                 let max = engine.max_tokens();
@@ -217,11 +279,17 @@ impl<'m> Classifier<'m> {
                 if self.tokens > keep && self.truncate.is_none_or(|most| most > max) {
                     return Err(ClassifierError::TooLong { tokens: self.tokens, max });
                 }
-                engine.logits(ids, &mut self.scores)?;
+                engine.logits(ids, &mut self.logits)?;
             }
         }
-        softmax(&mut self.scores)?;
+        let temperature = self.calibration.map_or(1.0, |calibration| calibration.temperature);
+        confidence::softmax(&self.logits, temperature, &mut self.scores)?;
         Ok(&self.scores)
+    }
+
+    /// What [`Self::scores`] gave for the text scored last; zeros before the first.
+    pub fn last_scores(&self) -> &[f32] {
+        &self.scores
     }
 
     /// The `top` likeliest labels, likeliest first; of equal ones the lower class first. At most `num_labels`.
@@ -231,6 +299,15 @@ impl<'m> Classifier<'m> {
     pub fn classify(&mut self, text: &str, top: usize) -> Result<Vec<Prediction<'m>>, ClassifierError> {
         let labels = self.labels;
         Ok(likeliest(labels, self.scores(text)?, top))
+    }
+
+    /// What is said about a text, with the `top` likeliest labels.
+    ///
+    /// # Errors
+    /// As [`Self::scores`].
+    pub fn answer(&mut self, text: &str, top: usize) -> Result<Answer<'m>, ClassifierError> {
+        self.scores(text)?;
+        Ok(Answer::new(self.labels, &self.scores, self.calibration.as_ref(), self.threshold, top))
     }
 }
 
@@ -262,49 +339,4 @@ pub fn likeliest<'m>(labels: &'m [String], scores: &[f32], top: usize) -> Vec<Pr
     all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.class.cmp(&b.class)));
     all.truncate(top);
     all
-}
-
-/// `x[i] = exp(x[i] − max x) / Σ exp(x[j] − max x)`, in place.
-///
-/// # Errors
-/// When an element is no number or infinite.
-pub fn softmax(x: &mut [f32]) -> Result<(), ClassifierError> {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for v in x.iter_mut() {
-        *v = (*v - max).exp();
-        sum += *v;
-    }
-    // An infinite or missing logit makes a NaN here; so does a model without classes.
-    if !(sum.is_finite() && sum > 0.0) {
-        return Err(ClassifierError::NotANumber);
-    }
-    x.iter_mut().for_each(|v| *v /= sum);
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn softmax_is_the_same_for_shifted_logits_and_never_overflows() {
-        let mut a = [1.0, 2.0, 3.0];
-        let mut b = [1001.0, 1002.0, 1003.0];
-        softmax(&mut a).unwrap();
-        softmax(&mut b).unwrap();
-        assert_eq!(a, b);
-        // numpy: exp([1, 2, 3]) / exp([1, 2, 3]).sum()
-        for (got, want) in a.iter().zip([0.090_030_57, 0.244_728_47, 0.665_240_94]) {
-            assert!((got - want).abs() < 1e-6, "{got} {want}");
-        }
-    }
-
-    #[test]
-    fn a_logit_that_is_no_number_is_an_error() {
-        for bad in [f32::NAN, f32::INFINITY] {
-            assert!(matches!(softmax(&mut [0.0, bad]), Err(ClassifierError::NotANumber)), "{bad}");
-        }
-        assert!(softmax(&mut [0.0, f32::NEG_INFINITY]).is_ok());
-    }
 }

@@ -58,6 +58,67 @@ fn json_has_label_score_and_top() {
 }
 
 #[test]
+fn a_calibrated_model_gives_calibrated_scores_and_says_when_it_is_unsure() {
+    let folder = Folder::calibrated(fixture::CALIBRATION);
+    assert_eq!(run(&classify(&folder, &["cat"])).answers(), "animal  0.8520\n");
+    assert_eq!(run(&classify(&folder, &["nothing"])).answers(), "unsure (machine)  0.5622\n");
+    let lines = run_with(&classify(&folder, &["--top", "2"]), b"cat\nnothing\n").answers();
+    assert_eq!(lines, "animal\t0.8520\tmachine\t0.1480\tcat\nunsure (machine)\t0.5622\tanimal\t0.4378\tnothing\n");
+    let bars = run(&classify(&folder, &["nothing", "--top", "2"])).answers();
+    assert!(
+        bars.starts_with("unsure (machine)  0.5622  █") && bars.contains("\nanimal            0.4378  █"),
+        "{bars}"
+    );
+
+    let json = |text: &str| objects(&run(&classify(&folder, &[text, "--top", "2", "--json"])).answers()).remove(0);
+    let sure = json("cat");
+    assert_eq!((&sure["label"], &sure["calibrated"]), (&"animal".into(), &true.into()));
+    assert_eq!(sure["set"], serde_json::json!(["animal"]));
+    let unsure = json("nothing");
+    assert_eq!(unsure["label"], Value::Null);
+    assert_eq!(unsure["set"], serde_json::json!(["machine", "animal"]));
+    assert_eq!(unsure["top"][0]["label"], "machine");
+    assert!((unsure["score"].as_f64().unwrap() - 0.562_176_5).abs() < 1e-6, "{unsure}");
+}
+
+#[test]
+fn threshold_overrides_the_models_own() {
+    let folder = Folder::calibrated(fixture::CALIBRATION);
+    assert_eq!(run(&classify(&folder, &["nothing", "--threshold", "0"])).answers(), "machine  0.5622\n");
+    assert_eq!(run(&classify(&folder, &["cat", "--threshold", "0.9"])).answers(), "unsure (animal)  0.8520\n");
+    assert_eq!(run(&classify(&folder, &["cat", "--threshold", "1"])).answers(), "unsure (animal)  0.8520\n");
+    let plain = Folder::new();
+    assert_eq!(run(&classify(&plain, &["cat", "--threshold", "0.98"])).answers(), "unsure (animal)  0.9707\n");
+    for wrong in ["-0.1", "1.1", "NaN", "half"] {
+        run(&classify(&plain, &["cat", "--threshold", wrong])).fails_with(&["--threshold", "0 to 1"]);
+    }
+}
+
+#[test]
+fn a_model_without_calibration_is_never_unsure_and_says_that_it_is_not_calibrated() {
+    let folder = Folder::new();
+    let object = objects(&run(&classify(&folder, &["nothing", "--json"])).answers()).remove(0);
+    assert_eq!((&object["label"], &object["calibrated"]), (&"machine".into(), &false.into()));
+    assert_eq!(object.get("set"), None);
+}
+
+#[test]
+fn a_calibration_that_cannot_be_is_refused() {
+    let of = |from: &str, to: &str| Folder::calibrated(&fixture::CALIBRATION.replace(from, to));
+    let cases = [
+        (of("\"temperature\": 2", "\"temperature\": 0"), "temperature is 0, must be 0.01 to 100"),
+        (of("\"threshold\": 0.7", "\"threshold\": 1.5"), "threshold is 1.5, must be 0 to 1"),
+        (of("\"threshold\": 0.7", "\"threshold\": 1e99"), "kinglet.calibration"),
+        (of("\"rows\": 100", "\"rows\": 0"), "rows is 0"),
+        (of("\"rows\": 100", "\"rows\": 100, \"more\": 1"), "unknown field"),
+        (Folder::calibrated("{"), "kinglet.calibration"),
+    ];
+    for (folder, words) in cases {
+        run(&classify(&folder, &["cat"])).fails_with(&["kinglet.calibration", words]);
+    }
+}
+
+#[test]
 fn a_pipe_is_answered_line_by_line() {
     let folder = Folder::new();
     let lines = b"a cat\r\n\ntrain\tcar\nnothing";

@@ -53,6 +53,70 @@ fn eval_counts_as_by_hand_on_every_kind_of_file() {
 }
 
 #[test]
+fn eval_measures_confidence() {
+    let folder = Folder::calibrated(fixture::CALIBRATION);
+    let rows: String = [("cat", 0), ("cat", 0), ("cat", 1), ("nothing", 0)]
+        .map(|(text, label)| format!("{}\n", json!({"text": text, "label": label})))
+        .concat();
+    let data = folder.write("d.jsonl", rows);
+    let eval = |more: &[&str]| {
+        let arguments = ["eval", "--model", folder.path().to_str().unwrap(), "--data", data.to_str().unwrap()];
+        run(&[&arguments, more].concat()).answers()
+    };
+    let got = object(&eval(&["--json"]))["confidence"].take();
+    let near = |name: &str, want: f64| {
+        let value = got[name].as_f64().unwrap();
+        assert!((value - want).abs() < 1e-6, "{name}: {value}, not {want}");
+    };
+    assert_eq!(got["calibrated"], true);
+    // Three rows of confidence a, two of them right; one of confidence b, wrong.
+    let (a, b) = (1.0 / (1.0 + (-1.75f64).exp()), 1.0 / (1.0 + (-0.25f64).exp()));
+    near("ece", 0.75 * (a - 2.0 / 3.0) + 0.25 * b);
+    near("ece_adaptive", (2.0 * (1.0 - a) + a + b) / 4.0);
+    near("nll", -(2.0 * a.ln() + (1.0 - a).ln() + (1.0 - b).ln()) / 4.0);
+    near("brier", (4.0 * (1.0 - a).powi(2) + 2.0 * a * a + 2.0 * b * b) / 4.0);
+    near("threshold", 0.7);
+    near("answered", 0.75);
+    near("accuracy_answered", 2.0 / 3.0);
+    // `cat` gives {animal}, `nothing` both.
+    near("set_coverage", 0.75);
+    near("mean_set_size", 1.25);
+    let text = eval(&[]);
+    assert!(text.contains("answered   0.7500  above 0.7000, 0.6667 of them right\n"), "{text}");
+    assert!(text.contains("sets       0.7500  hold the right label (stated 0.9), 1.25 labels each\n"), "{text}");
+    assert!(eval(&["--threshold", "0"]).contains("answered   1.0000  above 0.0000, 0.5000 of them right\n"));
+}
+
+#[test]
+fn eval_of_a_model_without_calibration_says_so() {
+    let folder = Folder::new();
+    let data = folder.write("d.csv", "label,text\nanimal,cat\n");
+    let arguments = ["eval", "--model", folder.path().to_str().unwrap(), "--data", data.to_str().unwrap()];
+    assert!(run(&arguments).answers().contains("(not calibrated)"));
+    let got = object(&run(&[&arguments[..], &["--json"]].concat()).answers());
+    assert_eq!(got["confidence"]["calibrated"], false);
+    assert_eq!((&got["confidence"]["answered"], got["confidence"].get("set_coverage")), (&json!(1.0), None));
+}
+
+#[test]
+fn info_says_how_a_model_was_calibrated() {
+    let folder = Folder::calibrated(fixture::CALIBRATION);
+    let path = folder.path().to_str().unwrap();
+    let got = object(&run(&["info", "--json", path]).answers());
+    assert_eq!(got["calibrated"], true);
+    let wanted: Value = serde_json::from_str(fixture::CALIBRATION).unwrap();
+    assert_eq!(got["calibration"]["threshold"], wanted["threshold"]);
+    assert_eq!(got["calibration"]["rows"], wanted["rows"]);
+    let text = run(&["info", path]).answers();
+    assert!(text.contains("on 100 texts, temperature 2.000"), "{text}");
+    assert!(text.contains("at 0.700 or less: at most 5 % of labels wrong"), "{text}");
+    let plain = Folder::new();
+    let path = plain.path().to_str().unwrap();
+    assert_eq!(object(&run(&["info", "--json", path]).answers())["calibrated"], false);
+    assert!(run(&["info", path]).answers().contains("calibrated       no"));
+}
+
+#[test]
 fn eval_reports_for_people() {
     let folder = Folder::new();
     let file = folder.write("d.csv", "kind,text\nanimal,cat\nanimal,car\n");

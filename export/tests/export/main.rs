@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod bundle;
+mod calibration;
 mod damaged;
 mod fixture;
 mod fused;

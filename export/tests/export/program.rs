@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use crate::fixture::{self, Tensor, write_tensors};
 
-struct Run {
+pub struct Run {
     dir: tempfile::TempDir,
 }
 
 impl Run {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = fixture::config(Mixer::Light, Norm::PostLayer, Pooling::Mean);
         fs::create_dir(dir.path().join("checkpoint")).unwrap();
@@ -24,21 +24,21 @@ impl Run {
         Run { dir }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
-    fn export(&self, args: &[&str]) -> Output {
+    pub fn export(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet-export"));
         command.current_dir(self.dir.path()).args(["checkpoint", "--out", "out"]).args(args).output().unwrap()
     }
 
-    fn report(&self) -> Value {
+    pub fn report(&self) -> Value {
         serde_json::from_slice(&fs::read(self.path("out/report.json")).unwrap()).unwrap()
     }
 
     /// Dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
-    fn dev(&self, texts: usize, wrong: usize) -> &'static str {
+    pub fn dev(&self, texts: usize, wrong: usize) -> &'static str {
         let model = kinglet_export::checkpoint::Checkpoint::read(&self.path("checkpoint")).unwrap();
         let bytes = kinglet_export::onnx::file(&model, kinglet::engine::tract::Precision::Fp32).unwrap();
         let model = kinglet::model::Model::Onnx(TractModel::from_bytes(&bytes).unwrap());
@@ -50,11 +50,11 @@ impl Run {
     }
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

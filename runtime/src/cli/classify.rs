@@ -6,18 +6,19 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::{CommandFactory, error::ErrorKind};
-use kinglet::classifier::{Classifier, ClassifierError, Prediction};
+use kinglet::classifier::{Answer, Classifier, ClassifierError, Prediction};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Text, Texts};
-use super::{Cli, ModelArg, Outcome, report};
+use super::{Cli, ModelArg, Outcome, number, probability, report};
 
 /// Characters of the longest bar.
 const BAR: f32 = 30.0;
 
 /// Give the label of a text
 ///
-/// One TEXT is answered by its label and score (a probability, 0 to 1). Without TEXT, or with -, stdin is read line by
+/// One TEXT is answered by its label and score (a probability, 0 to 1; calibrated if the model is). A score that is not above
+/// the model's threshold gives `unsure (LABEL)` in the label's place. Without TEXT, or with -, stdin is read line by
 /// line, and each line is answered as it comes, with `label<TAB>score<TAB>text`; --file answers the lines of a file (of
 /// .jsonl, .csv and .tsv the field `text`; .gz and .zst are unpacked). With --top K the first two columns come K times.
 ///
@@ -50,9 +51,14 @@ pub struct Args {
     #[arg(short = 'k', long, value_name = "K", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     top: u64,
 
-    /// One JSON object a line: `label`, `score`, `top`, of lines also `line`, of cut texts `truncated`
-    #[arg(long)]
+    /// One JSON object a line: `label` (null when unsure), `score`, `top`, `calibrated`, of calibrated models `set` (the labels
+    /// to expect the right one among), of lines also `line`, of cut texts `truncated`
+    #[arg(long, verbatim_doc_comment)]
     json: bool,
+
+    /// Give a label only with a probability above P: 0 is never unsure, 1 always [default: the model's, if it is calibrated]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    threshold: Option<f32>,
 
     /// Read only the first N tokens of a text, the end of text included [default: a text too long is an error]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
@@ -104,13 +110,16 @@ pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    if let Some(threshold) = args.threshold {
+        classifier.threshold = threshold;
+    }
     let top = usize::try_from(args.top).unwrap_or(usize::MAX);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = Notes::default();
     match source {
         Source::One(text) => {
             notes.tell(&text, None);
-            let answer = classifier.classify(&text.text, top).map_err(explain)?;
+            let answer = classifier.answer(&text.text, top).map_err(explain)?;
             if args.json {
                 writeln!(out, "{}", object(None, &answer, &classifier))?;
             } else {
@@ -125,7 +134,7 @@ pub fn run(args: Args) -> Result<Outcome> {
                 lines += 1;
                 let answer = text?.and_then(|text| {
                     notes.tell(&text, Some(lines));
-                    let answer = classifier.classify(&text.text, top).map_err(|e| explain(e).to_string())?;
+                    let answer = classifier.answer(&text.text, top).map_err(|e| explain(e).to_string())?;
                     Ok((answer, text.text))
                 });
                 if let Err(message) = &answer {
@@ -183,46 +192,53 @@ impl Notes {
     }
 }
 
+/// The labels as they are written: the first one of an unsure answer as `unsure (LABEL)`.
+fn labels(answer: &Answer<'_>) -> impl Iterator<Item = (String, f32)> {
+    answer.top.iter().enumerate().map(|(i, p)| {
+        let label = if i == 0 && answer.unsure { format!("unsure ({})", p.label) } else { p.label.to_string() };
+        (label, p.score)
+    })
+}
+
 /// One text's labels, one a line, with scores; several with bars.
-fn bars(out: &mut dyn Write, answer: &[Prediction<'_>]) -> Result<()> {
-    let width = answer.iter().map(|p| p.label.chars().count()).max().unwrap_or(0);
-    for p in answer {
-        let bar = if answer.len() > 1 { "█".repeat((p.score * BAR).round() as usize) } else { String::new() };
-        let line = format!("{:width$}  {:.4}  {bar}", p.label, p.score);
+fn bars(out: &mut dyn Write, answer: &Answer<'_>) -> Result<()> {
+    let width = labels(answer).map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+    for (label, score) in labels(answer) {
+        let bar = if answer.top.len() > 1 { "█".repeat((score * BAR).round() as usize) } else { String::new() };
+        let line = format!("{label:width$}  {score:.4}  {bar}");
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
 }
 
 /// One line's labels and scores, then the text as it was read, between tabs.
-fn row(out: &mut dyn Write, answer: &[Prediction<'_>], text: &str) -> io::Result<()> {
-    for p in answer {
-        write!(out, "{}\t{:.4}\t", p.label, p.score)?;
+fn row(out: &mut dyn Write, answer: &Answer<'_>, text: &str) -> io::Result<()> {
+    for (label, score) in labels(answer) {
+        write!(out, "{label}\t{score:.4}\t")?;
     }
     writeln!(out, "{text}")
 }
 
-fn object(line: Option<u64>, answer: &[Prediction<'_>], classifier: &Classifier<'_>) -> Value {
+fn object(line: Option<u64>, answer: &Answer<'_>, classifier: &Classifier<'_>) -> Value {
     let one = |p: &Prediction<'_>| json!({ "label": p.label, "score": number(p.score) });
     let mut object = Map::new();
     if let Some(line) = line {
         object.insert("line".to_string(), line.into());
     }
-    if let Some(best) = answer.first() {
-        object.insert("label".to_string(), best.label.into());
+    if let Some(best) = answer.top.first() {
+        object.insert("label".to_string(), if answer.unsure { Value::Null } else { best.label.into() });
         object.insert("score".to_string(), number(best.score));
     }
-    object.insert("top".to_string(), answer.iter().map(one).collect());
+    object.insert("top".to_string(), answer.top.iter().map(one).collect());
+    object.insert("calibrated".to_string(), answer.set.is_some().into());
+    if let Some(set) = &answer.set {
+        object.insert("set".to_string(), json!(set));
+    }
     if classifier.truncated() {
         object.insert("truncated".to_string(), true.into());
         object.insert("tokens".to_string(), classifier.tokens().into());
     }
     Value::Object(object)
-}
-
-/// A score with the digits that tell it from its neighbours in f32, not with those of its expansion to f64.
-fn number(score: f32) -> Value {
-    score.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 #[cfg(test)]
@@ -231,14 +247,23 @@ mod tests {
 
     #[test]
     fn rows_and_bars_are_as_documented() {
-        let answer =
-            [Prediction { class: 1, label: "yes", score: 0.75 }, Prediction { class: 0, label: "or no", score: 0.25 }];
+        let top = vec![
+            Prediction { class: 1, label: "yes", score: 0.75 },
+            Prediction { class: 0, label: "or no", score: 0.25 },
+        ];
+        let mut answer = Answer { top, unsure: false, set: None };
         let mut out = Vec::new();
         row(&mut out, &answer, "a\tb").unwrap();
         bars(&mut out, &answer).unwrap();
-        bars(&mut out, &answer[..1]).unwrap();
+        answer.unsure = true;
+        row(&mut out, &answer, "c").unwrap();
+        answer.top.truncate(1);
+        bars(&mut out, &answer).unwrap();
+        answer.unsure = false;
+        bars(&mut out, &answer).unwrap();
         let wanted = format!(
-            "yes\t0.7500\tor no\t0.2500\ta\tb\nyes    0.7500  {}\nor no  0.2500  {}\nyes  0.7500\n",
+            "yes\t0.7500\tor no\t0.2500\ta\tb\nyes    0.7500  {}\nor no  0.2500  {}\n\
+             unsure (yes)\t0.7500\tor no\t0.2500\tc\nunsure (yes)  0.7500\nyes  0.7500\n",
             "█".repeat(23),
             "█".repeat(8)
         );

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use kinglet::classifier::{Classifier, ClassifierError};
+use kinglet::confidence;
 use kinglet::dataset::Dataset;
 use kinglet::metrics::Confusion;
+use kinglet::reliability::{BINS, Reliability};
 use serde_json::{Map, Value, json};
 
-use super::{ModelArg, Outcome, shows_progress};
+use super::{ModelArg, Outcome, number, probability, shows_progress};
 
 /// Pairs of classes that the text report lists.
 const CONFUSED_PAIRS: usize = 5;
@@ -21,6 +23,10 @@ const CONFUSED_PAIRS: usize = 5;
 /// a class index. Reports accuracy, macro F1 (mean over the classes that occur), F1 of class 1 where there are two
 /// classes, rows a second (tokenising and scoring, one thread, making the engine's plans included) and the pairs of
 /// classes confused most.
+///
+/// Of confidences: the expected calibration error of the probabilities (15 bins of equal width, and of equal numbers of
+/// rows), the share of texts answered above the threshold and the accuracy of these answers; of calibrated models also how
+/// many sets of labels hold the right one and their mean size. On the rows of the calibration itself these are flattering.
 ///
 /// Example: kinglet eval --model out/ --data dev.jsonl.zst --json
 #[derive(clap::Args)]
@@ -38,9 +44,15 @@ pub struct Args {
     label_field: String,
 
     /// One JSON object: `rows`, `accuracy`, `macro_f1`, `binary_f1` (two classes), `rows_per_second`, `labels`, and
-    /// `confusion`, where confusion[i][j] counts rows of class i that were given label j
+    /// `confusion`, where confusion[i][j] counts rows of class i that were given label j; `confidence`: `calibrated`, `ece`,
+    /// `ece_adaptive`, `brier`, `nll`, `threshold`, `answered`, `accuracy_answered`, of calibrated models `set_coverage` and
+    /// `mean_set_size`
     #[arg(long, verbatim_doc_comment)]
     json: bool,
+
+    /// The threshold to measure answers at, 0 to 1 [default: the model's, 0 if it is not calibrated]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    threshold: Option<f32>,
 
     /// Print the confusion matrix too, tab-separated: a row for each true class, a column for each given label
     #[arg(short, long)]
@@ -57,15 +69,20 @@ pub fn run(args: Args) -> Result<Outcome> {
     let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
     let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    if let Some(threshold) = args.threshold {
+        classifier.threshold = threshold;
+    }
     let mut confusion = Confusion::new(model.labels().len());
+    let mut confidences = Confidences::default();
     let mut progress = Progress::new(data.texts.len());
     let start = Instant::now();
     for (i, (text, &gold)) in data.texts.iter().zip(&data.labels).enumerate() {
-        let best = classifier.classify(text, 1).map_err(explain);
-        let best = best.with_context(|| format!("{}, text {}", args.data.display(), i + 1))?;
-        if let Some(best) = best.first() {
-            confusion.add(gold, best.class);
+        let scored = classifier.scores(text).map(<[f32]>::len).map_err(explain);
+        scored.with_context(|| format!("{}, text {}", args.data.display(), i + 1))?;
+        if let Some((class, _)) = confidence::best(classifier.last_scores()) {
+            confusion.add(gold, class);
         }
+        confidences.add(&classifier, gold);
         progress.tell(i + 1);
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -73,9 +90,13 @@ pub fn run(args: Args) -> Result<Outcome> {
     let speed = confusion.rows() as f64 / seconds.max(1e-9);
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
-        writeln!(out, "{}", object(&confusion, model.labels(), speed))?;
+        let mut object = object(&confusion, model.labels(), speed);
+        object.insert("confidence".to_string(), confidences.object(&classifier));
+        writeln!(out, "{}", Value::Object(object))?;
     } else {
         table(&mut out, &confusion, model.labels(), speed)?;
+        confidences.table(&mut out, &classifier)?;
+        confused(&mut out, &confusion, model.labels())?;
         if args.confusion {
             matrix(&mut out, &confusion, model.labels())?;
         }
@@ -92,7 +113,71 @@ fn explain(e: ClassifierError) -> anyhow::Error {
     }
 }
 
-fn object(confusion: &Confusion, labels: &[String], speed: f64) -> Value {
+/// How sure the model was, row by row.
+#[derive(Default)]
+struct Confidences {
+    rows: Reliability,
+    /// Sets that hold the right label, and labels of all sets.
+    held: usize,
+    labels: usize,
+}
+
+impl Confidences {
+    /// Adds the text that `classifier` scored last.
+    fn add(&mut self, classifier: &Classifier<'_>, gold: usize) {
+        let scores = classifier.last_scores();
+        self.rows.add(scores, gold);
+        for class in classifier.calibration().iter().flat_map(|calibration| calibration.set(scores)) {
+            self.labels += 1;
+            self.held += usize::from(class == gold);
+        }
+    }
+
+    fn object(&self, classifier: &Classifier<'_>) -> Value {
+        let (rows, threshold) = (&self.rows, classifier.threshold);
+        let selective = rows.selective(threshold);
+        let mut object = Map::new();
+        let mut put = |name: &str, value: Value| object.insert(name.to_string(), value);
+        put("calibrated", classifier.calibration().is_some().into());
+        put("ece", json!(rows.ece(BINS)));
+        put("ece_adaptive", json!(rows.adaptive_ece(BINS)));
+        put("brier", json!(rows.brier()));
+        put("nll", json!(rows.nll()));
+        put("threshold", number(threshold));
+        put("answered", json!(selective.answered));
+        put("accuracy_answered", json!(selective.accuracy));
+        if classifier.calibration().is_some() {
+            put("set_coverage", json!(self.held as f64 / rows.rows().max(1) as f64));
+            put("mean_set_size", json!(self.labels as f64 / rows.rows().max(1) as f64));
+        }
+        Value::Object(object)
+    }
+
+    fn table(&self, out: &mut dyn Write, classifier: &Classifier<'_>) -> Result<()> {
+        let rows = &self.rows;
+        let selective = rows.selective(classifier.threshold);
+        let (ece, adaptive) = (rows.ece(BINS), rows.adaptive_ece(BINS));
+        let calibrated = if classifier.calibration().is_some() { "" } else { " (not calibrated)" };
+        writeln!(out, "ECE        {ece:.4}  {adaptive:.4} with bins of equal rows{calibrated}")?;
+        writeln!(
+            out,
+            "answered   {:.4}  above {:.4}, {:.4} of them right",
+            selective.answered, classifier.threshold, selective.accuracy
+        )?;
+        if let Some(calibration) = classifier.calibration() {
+            let n = rows.rows().max(1) as f64;
+            let (held, size) = (self.held as f64 / n, self.labels as f64 / n);
+            writeln!(
+                out,
+                "sets       {held:.4}  hold the right label (stated {}), {size:.2} labels each",
+                calibration.coverage
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn object(confusion: &Confusion, labels: &[String], speed: f64) -> Map<String, Value> {
     let classes = 0..labels.len();
     let row = |gold: usize| -> Value { classes.clone().map(|given| confusion.count(gold, given)).collect() };
     let mut object = Map::new();
@@ -105,7 +190,7 @@ fn object(confusion: &Confusion, labels: &[String], speed: f64) -> Value {
     object.insert("rows_per_second".to_string(), json!(speed));
     object.insert("labels".to_string(), json!(labels));
     object.insert("confusion".to_string(), classes.clone().map(row).collect());
-    Value::Object(object)
+    object
 }
 
 fn table(out: &mut dyn Write, confusion: &Confusion, labels: &[String], speed: f64) -> Result<()> {
@@ -117,6 +202,11 @@ fn table(out: &mut dyn Write, confusion: &Confusion, labels: &[String], speed: f
         writeln!(out, "binary F1  {f1:.4}  of `{label}`")?;
     }
     writeln!(out, "rows/s     {speed:.0}")?;
+    Ok(())
+}
+
+/// The pairs of classes confused most.
+fn confused(out: &mut dyn Write, confusion: &Confusion, labels: &[String]) -> Result<()> {
     let worst = confusion.worst(CONFUSED_PAIRS);
     if !worst.is_empty() {
         writeln!(out, "confused most (rows: true class > given label)")?;

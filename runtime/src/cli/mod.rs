@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use kinglet::engine::tract::TRACT_VERSION;
 use kinglet::kernels::Kernels;
 use kinglet::model::{self, Model};
+use serde_json::Value;
 
 /// Classifies text with small convolutional models, without network or Python.
 ///
@@ -149,4 +150,17 @@ fn engine_name(model: &Model) -> Result<String> {
         Model::Bundle(_) => format!("native, {}", kernels()?.name()),
         Model::Onnx(_) => format!("tract {TRACT_VERSION}"),
     })
+}
+
+/// Reads a probability, 0 to 1.
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("must be a probability, 0 to 1".to_string()),
+    }
+}
+
+/// A score with the digits that tell it from its neighbours in f32, not with those of its expansion to f64.
+fn number(score: f32) -> Value {
+    score.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

@@ -4,8 +4,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kinglet::confidence::Calibration;
 use kinglet::model::{self, Model};
 use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Outcome, engine_name, open_model};
@@ -67,6 +69,7 @@ struct Heading<'a> {
     engine: String,
     config: &'a Config,
     labels: usize,
+    calibration: Option<Calibration>,
     /// Length of the file.
     bytes: usize,
     /// Of the file, in hex.
@@ -86,6 +89,16 @@ impl Heading<'_> {
         line("norm, pooling", format!("{}, {}", norm_name(config.norm), pooling_name(config.pooling)))?;
         line("vocabulary", format!("{} tokens, table of {}", config.vocab_size, bytes(tokenizer)))?;
         line("labels", self.labels.to_string())?;
+        match self.calibration {
+            Some(c) => {
+                line("calibrated", format!("on {} texts, temperature {:.3}", c.rows, c.temperature))?;
+                let wrong = percent(c.error_rate);
+                line("unsure", format!("at {:.3} or less: at most {wrong} % of labels wrong", c.threshold))?;
+                let right = percent(c.coverage);
+                line("label sets", format!("from {:.3}: {right} % hold the right one", c.set_threshold))?;
+            }
+            None => line("calibrated", "no: scores are softmax values, and no answer is unsure".to_string())?,
+        }
         match (config.receptive_field(), config.look_ahead()) {
             (Some(field), Some(ahead)) => {
                 line("receptive field", format!("{field} tokens, {ahead} of them to the right"))?;
@@ -96,6 +109,17 @@ impl Heading<'_> {
         line("file", bytes(self.bytes))?;
         Ok(())
     }
+
+    /// The calibration with the digits that tell its numbers from their neighbours in f32, not with those of their expansion to
+    /// f64; null where there is none.
+    fn calibration(&self) -> Value {
+        serde_json::to_string(&self.calibration).and_then(|text| serde_json::from_str(&text)).unwrap_or(Value::Null)
+    }
+}
+
+/// A share in percent, with the digits it was stated with.
+fn percent(share: f32) -> f32 {
+    (share * 1e6).round() / 1e4
 }
 
 /// Runs the command.
@@ -114,6 +138,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         engine: engine_name(&model)?,
         config: model.config(),
         labels: model.labels().len(),
+        calibration: model.calibration()?,
         bytes: contents.len(),
         sha256: Sha256::digest(&contents).iter().map(|b| format!("{b:02x}")).collect(),
     };

@@ -85,6 +85,8 @@ pub(super) fn object(model: &TractModel, heading: &Heading<'_>) -> Value {
         "config": config,
         "config_sha256": model.config_sha256(),
         "labels": model.labels().len(),
+        "calibrated": heading.calibration.is_some(),
+        "calibration": heading.calibration(),
         "parameters": config.parameters(),
         "parameters_by_part": by_part(&sizes.parameters),
         "tensor_bytes": tensors,

@@ -1,0 +1,317 @@
+//! Calibration against scipy and scikit-learn, against what it promises, and through the program.
+
+use std::fs;
+
+use kinglet::bundle::{Buffer, Bundle};
+use kinglet::confidence::{self, Calibration};
+use kinglet::engine::tract::TractModel;
+use kinglet::reliability::Selective;
+use kinglet_export::DIAGRAM;
+use kinglet_export::binomial::Binomial;
+use kinglet_export::calibrate::{self, CONFIDENCE, FOLDS, Row, Stated};
+use kinglet_export::out_of_scope::SCORES;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::fixture::Random;
+use crate::program::{Run, names, stderr};
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../golden/confidence.json")).unwrap()
+}
+
+fn rows(golden: &Value) -> Vec<Row> {
+    let logits = golden["logits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| -> Vec<f32> { row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect() });
+    let gold = golden["gold"].as_array().unwrap().iter().map(|class| class.as_u64().unwrap() as usize);
+    logits.zip(gold).enumerate().map(|(i, (logits, gold))| Row { logits, gold, fold: i % FOLDS }).collect()
+}
+
+fn near(name: &str, got: f64, want: &Value, bound: f64) {
+    let want = want.as_f64().unwrap();
+    assert!((got - want).abs() <= bound, "{name}: {got}, not {want}");
+}
+
+#[test]
+fn the_temperature_is_scipys() {
+    let golden = golden();
+    let rows = rows(&golden);
+    near("temperature", calibrate::temperature(&rows.iter().collect::<Vec<_>>()), &golden["temperature"], 1e-7);
+}
+
+#[test]
+fn probabilities_are_as_good_as_scikit_learn_says() {
+    let golden = golden();
+    for (name, temperature) in [("before", 1.0), ("after", golden["temperature"].as_f64().unwrap() as f32)] {
+        let mut reliability = kinglet::reliability::Reliability::new();
+        for row in rows(&golden) {
+            let mut p = vec![0.0; row.logits.len()];
+            confidence::softmax(&row.logits, temperature, &mut p).unwrap();
+            reliability.add(&p, row.gold);
+        }
+        let want = &golden[name];
+        near("accuracy", reliability.accuracy(), &want["accuracy"], 1e-12);
+        near("nll", reliability.nll(), &want["nll"], 1e-6);
+        near("brier", reliability.brier(), &want["brier"], 1e-6);
+        near("ece", reliability.ece(15), &want["ece"], 1e-6);
+        near("ece_adaptive", reliability.adaptive_ece(15), &want["ece_adaptive"], 1e-6);
+    }
+}
+
+#[test]
+fn the_threshold_is_the_one_of_the_rule_written_with_scipy() {
+    let golden = golden();
+    let rows = rows(&golden);
+    for want in golden["chosen"].as_array().unwrap() {
+        let stated = Stated { error_rate: want["rate"].as_f64().unwrap(), coverage: 0.9 };
+        let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
+        assert_eq!(json!([chosen.answered, chosen.errors]), json!([want["answered"], want["errors"]]), "{want}");
+        near("bound", chosen.error_bound, &want["bound"], 1e-9);
+        // The threshold answers just as many rows, by the arithmetic of devices.
+        let answered = rows.iter().filter(|row| {
+            let mut p = vec![0.0; row.logits.len()];
+            values.probabilities(&row.logits, &mut p).unwrap();
+            values.decide(&p) != confidence::Decision::Unsure
+        });
+        assert_eq!(answered.count(), chosen.answered, "{want}");
+    }
+}
+
+#[test]
+fn set_thresholds_are_numpys_quantiles() {
+    let golden = golden();
+    let rows = rows(&golden);
+    for want in golden["sets"].as_array().unwrap() {
+        let stated = Stated { error_rate: 0.05, coverage: want["coverage"].as_f64().unwrap() };
+        let (values, _) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
+        near("set_threshold", f64::from(values.set_threshold), &want["set_threshold"], 1e-6);
+    }
+}
+
+#[test]
+fn areas_under_the_curve_are_scikit_learns() {
+    let golden = golden();
+    // The golden scores are those of one temperature: rows in one fold, and the others' fit is the same for all of them.
+    let mut rows = rows(&golden);
+    let mut doubled = rows.clone();
+    rows.iter_mut().for_each(|row| row.fold = 0);
+    doubled.iter_mut().for_each(|row| row.fold = 1);
+    doubled.extend(rows);
+    let measured = calibrate::measure(&doubled, &Stated::default(), Some(4)).unwrap().out_of_scope.unwrap();
+    assert_eq!(measured.scores.len(), SCORES.len());
+    for detection in measured.scores {
+        near(detection.score, detection.after.auroc, &golden["auroc"][detection.score], 1e-4);
+    }
+}
+
+#[test]
+fn tails_and_bounds_are_scipys() {
+    let golden = golden();
+    let binomial = Binomial::new(100_000);
+    for case in golden["bounds"].as_array().unwrap() {
+        let (errors, trials) = (case["errors"].as_u64().unwrap(), case["trials"].as_u64().unwrap());
+        let bound = binomial.upper_bound(errors as usize, trials as usize, case["delta"].as_f64().unwrap());
+        near(&case.to_string(), bound, &case["bound"], 1e-9);
+    }
+    for case in golden["tails"].as_array().unwrap() {
+        let (errors, trials) = (case["errors"].as_u64().unwrap(), case["trials"].as_u64().unwrap());
+        let tail = binomial.at_most(errors as usize, trials as usize, case["p"].as_f64().unwrap());
+        near(&case.to_string(), tail, &case["tail"], 1e-9);
+    }
+}
+
+/// Rows of a source whose logits are the truth three times too large: the right class is drawn from softmax(logits / 3).
+fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<Row> {
+    let uniform = |random: &mut Random| (random.bits() >> 11) as f64 / (1u64 << 53) as f64;
+    (0..n)
+        .map(|_| {
+            let truth: Vec<f32> = (0..classes).map(|_| 2.0 * random.normal()).collect();
+            let mut p = vec![0.0; classes];
+            confidence::softmax(&truth, 1.0, &mut p).unwrap();
+            let mut rest = uniform(random);
+            let gold = p.iter().position(|&p| {
+                rest -= f64::from(p);
+                rest < 0.0
+            });
+            let logits = truth.iter().map(|x| 3.0 * x).collect();
+            Row { logits, gold: gold.unwrap_or(classes - 1), fold: (random.bits() % FOLDS as u64) as usize }
+        })
+        .collect()
+}
+
+#[test]
+fn the_temperature_of_a_known_source_is_found() {
+    let rows = drawn(&mut Random(1), 20_000, 4);
+    let temperature = calibrate::temperature(&rows.iter().collect::<Vec<_>>());
+    assert!((temperature - 3.0).abs() < 0.1, "{temperature}");
+    let measured = calibrate::measure(&rows, &Stated::default(), None).unwrap();
+    assert!(measured.before.ece > 0.1 && measured.after.ece < 0.02, "{measured:?}");
+}
+
+/// Over many calibrations from one source: sets cover as stated on average, and no more error rates than 1 − CONFIDENCE of
+/// them exceed the stated one (by more than chance in the sample that estimates it).
+#[test]
+fn what_is_stated_holds_on_new_rows_of_the_source() {
+    let stated = Stated { error_rate: 0.1, coverage: 0.9 };
+    let mut random = Random(2);
+    let fresh = drawn(&mut random, 20_000, 4);
+    let (mut covered, mut exceeded, trials) = (0.0, 0, 200);
+    for _ in 0..trials {
+        let rows = drawn(&mut random, 300, 4);
+        let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
+        let (mut reliability, mut inside) = (kinglet::reliability::Reliability::new(), 0);
+        for row in &fresh {
+            let mut p = vec![0.0; 4];
+            values.probabilities(&row.logits, &mut p).unwrap();
+            reliability.add(&p, row.gold);
+            inside += usize::from(values.set(&p).any(|class| class == row.gold));
+        }
+        covered += inside as f64 / fresh.len() as f64;
+        let Selective { answered, accuracy } = reliability.selective(values.threshold);
+        // Three standard deviations of an error rate of 0.1 over the rows answered.
+        let chance = 3.0 * (0.09 / (answered * fresh.len() as f64).max(1.0)).sqrt();
+        exceeded += usize::from(1.0 - accuracy > stated.error_rate + chance);
+        assert!(chosen.answered == 0 || answered > 0.05, "{chosen:?}");
+    }
+    let covered = covered / f64::from(trials);
+    assert!((0.89..0.93).contains(&covered), "{covered}");
+    assert!(exceeded as f64 <= (1.0 - CONFIDENCE) * f64::from(trials), "{exceeded} of {trials}");
+}
+
+#[test]
+fn rows_that_show_nothing_leave_the_model_always_unsure() {
+    let wrong = |n: usize| (0..n).map(|i| (i as f32 / n as f32, i % 2 == 0)).collect::<Vec<_>>();
+    let chosen = calibrate::threshold(wrong(1000), 0.05);
+    assert_eq!((chosen.threshold, chosen.answered, chosen.error_bound), (1.0, 0, 1.0));
+    let right = |n: usize| (0..n).map(|i| (i as f32 / n as f32, true)).collect::<Vec<_>>();
+    let least = calibrate::least_rows(0.05);
+    assert_eq!(calibrate::threshold(right(least), 0.05).threshold, 0.0);
+    assert_eq!(calibrate::threshold(right(least - 1), 0.05).threshold, 1.0);
+}
+
+#[test]
+fn equal_confidences_are_answered_together_or_not_at_all() {
+    // 300 sure and right, 100 of one lower confidence: half of them wrong.
+    let rows = (0..400).map(|i| if i < 300 { (0.9, true) } else { (0.5, i % 2 == 0) }).collect();
+    let chosen = calibrate::threshold(rows, 0.05);
+    assert_eq!((chosen.threshold, chosen.answered, chosen.errors), (0.5, 300, 0));
+}
+
+#[test]
+fn texts_that_a_model_gets_all_right_end_at_the_coldest_temperature() {
+    let rows: Vec<Row> = (0..10).map(|i| Row { logits: vec![1.0, 0.0], gold: 0, fold: i % FOLDS }).collect();
+    assert_eq!(calibrate::temperature(&rows.iter().collect::<Vec<_>>()), calibrate::TEMPERATURES.0);
+    let rows: Vec<Row> = (0..10).map(|i| Row { logits: vec![1.0, 0.0], gold: i % 2, fold: 0 }).collect();
+    assert_eq!(calibrate::temperature(&rows.iter().collect::<Vec<_>>()), calibrate::TEMPERATURES.1);
+    // Three of four right: p = 3/4 at 1 / T = ln 3.
+    let rows: Vec<Row> =
+        (0..8).map(|i| Row { logits: vec![1.0, 0.0], gold: usize::from(i % 4 == 0), fold: 0 }).collect();
+    let got = calibrate::temperature(&rows.iter().collect::<Vec<_>>());
+    assert!((got - 1.0 / 3f64.ln()).abs() < 1e-9, "{got}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_calibration_survives_json_bit_for_bit(
+        temperature in 0.01f32..=100.0, threshold in 0f32..=1.0, set_threshold in 0f32..=1.0,
+        error_rate in 1e-6f32..0.999, coverage in 1e-6f32..0.999, rows in 1u32..,
+    ) {
+        let values = Calibration { temperature, threshold, error_rate, set_threshold, coverage, rows };
+        let read: Calibration = serde_json::from_str(&serde_json::to_string(&values).unwrap()).unwrap();
+        prop_assert_eq!(read.to_le_bytes(), values.to_le_bytes());
+    }
+
+    #[test]
+    fn equal_texts_are_in_one_fold(text in ".*") {
+        prop_assert!(calibrate::fold(&text) < FOLDS);
+        prop_assert_eq!(calibrate::fold(&text), calibrate::fold(&text.clone()));
+    }
+}
+
+#[test]
+fn export_calibrates_writes_it_into_every_file_and_reports_it() {
+    let run = Run::new();
+    // Without dev data, whose labels int8 flips on so random a model.
+    let args = ["--no-dev", "--calibration", run.dev(420, 30), "--error-rate", "0.15", "--coverage", "0.9"];
+    let output = run.export(&[&args[..], &["--out-of-scope", "class 0"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(names(&run.path("out")).contains(&DIAGRAM.to_owned()));
+    let report = run.report();
+    let calibration = &report["calibration"];
+    assert_eq!(calibration["stated"], json!({ "error_rate": 0.15, "coverage": 0.9 }));
+    assert_eq!(calibration["chose_the_checkpoint"], false);
+    let int8: Calibration = serde_json::from_value(calibration["int8"]["values"].clone()).unwrap();
+    let fp32: Calibration = serde_json::from_value(calibration["fp32"].clone()).unwrap();
+    assert_eq!((int8.rows, int8.error_rate, int8.coverage), (420, 0.15, 0.9));
+    assert_ne!(int8, fp32);
+
+    let model = |name: &str| TractModel::open(&run.path("out").join(name)).unwrap().calibration();
+    assert_eq!((model("model.int8.onnx"), model("model.onnx")), (Some(int8), Some(fp32)));
+    let bytes = fs::read(run.path("out/model.kinglet")).unwrap();
+    let buffer = Buffer::new(&bytes);
+    assert_eq!(Bundle::new(buffer.as_slice()).unwrap().calibration(), Some(int8));
+
+    let measured = &calibration["int8"]["measured"];
+    assert_eq!((&measured["rows"], &measured["folds"]), (&json!(420), &json!(5)));
+    let counted: u64 = measured["after"]["bins"].as_array().unwrap().iter().map(|b| b["rows"].as_u64().unwrap()).sum();
+    assert_eq!(counted, 420);
+    let scope = &measured["out_of_scope"];
+    assert_eq!(scope["rows_in"].as_u64().unwrap() + scope["rows_out"].as_u64().unwrap(), 420);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("calibrated on 420 texts, measured in 5 folds (int8)"), "{text}");
+    let svg = fs::read_to_string(run.path("out").join(DIAGRAM)).unwrap();
+    assert!(svg.contains("after temperature scaling: ECE") && !svg.contains("NaN"));
+}
+
+#[test]
+fn too_few_rows_leave_the_model_uncalibrated_with_a_note() {
+    let run = Run::new();
+    let output = run.export(&["--dev", run.dev(40, 10)]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("note: not calibrated: 40 rows cannot show an error rate of 5 %"));
+    assert_eq!(run.report()["calibration"], Value::Null);
+    assert_eq!(TractModel::open(&run.path("out/model.int8.onnx")).unwrap().calibration(), None);
+    assert!(!run.path("out").join(DIAGRAM).exists());
+}
+
+#[test]
+fn other_data_calibrate_but_not_those_that_trained_the_weights() {
+    let run = Run::new();
+    fs::rename(run.path(run.dev(100, 2)), run.path("other.jsonl")).unwrap();
+    let dev = run.dev(120, 4);
+    let sha256 = |name: &str| kinglet_export::report::sha256(&fs::read(run.path(name)).unwrap());
+    let record = |train: &str| {
+        let training = json!({ "dev": { "file": dev, "sha256": sha256(dev) }, "train": { "file": train, "sha256": sha256(train) } });
+        fs::write(run.path("checkpoint/training.json"), training.to_string()).unwrap();
+    };
+    record("checkpoint/labels.json");
+    let output = run.export(&["--error-rate", "0.1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("by which training chose the best weights"), "{}", stderr(&output));
+    assert_eq!(run.report()["calibration"]["chose_the_checkpoint"], true);
+
+    let output = run.export(&["--error-rate", "0.1", "--calibration", "other.jsonl"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = run.report();
+    assert_eq!((&report["calibration"]["file"], &report["dev"]["rows"]), (&json!("other.jsonl"), &json!(120)));
+    assert_eq!(report["calibration"]["int8"]["values"]["rows"], 100);
+    assert_eq!(report["calibration"]["chose_the_checkpoint"], false);
+
+    record("other.jsonl");
+    for (args, words) in [
+        (["--calibration", "other.jsonl"], "other.jsonl is the file that the weights were fitted to"),
+        (["--calibration", "absent.jsonl"], "cannot read the calibration data absent.jsonl"),
+        (["--out-of-scope", "oos"], "the model has no label \"oos\""),
+        (["--error-rate", "0"], "above 0 and below 1"),
+        (["--coverage", "1"], "above 0 and below 1"),
+    ] {
+        let output = run.export(&args);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
