@@ -1,0 +1,62 @@
+//! Small models for the fuzz targets.
+
+use kinglet::bundle::{Parts, write};
+use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
+use kinglet::tokenizer::Table;
+
+/// A table with some words.
+pub fn tokenizer() -> Vec<u8> {
+    let mut pieces: Vec<(String, i16)> = ('!'..='~').chain(['▁']).map(|c| (c.into(), -9000)).collect();
+    pieces.push(("▁wake".into(), -3000));
+    pieces.push(("字".into(), -4000));
+    pieces.sort();
+    Table::write(&pieces, false).unwrap_or_default()
+}
+
+/// Name and bytes of one bundle for each mixer and norm.
+pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
+    let tokenizer = tokenizer();
+    let mut out = Vec::new();
+    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        for norm in [Norm::PostLayer, Norm::PreRms] {
+            let config = Config {
+                format_version: FORMAT_VERSION,
+                mixer,
+                compat: Compat::Paper,
+                norm,
+                pooling: if norm == Norm::PreRms { Pooling::Max } else { Pooling::Mean },
+                vocab_size: Table::new(&tokenizer)?.vocab_size(),
+                hidden_size: 4,
+                num_hidden_layers: 2,
+                intermediate_size: 5,
+                kernel_heads: 2,
+                kernel_sizes: PerLayer::from_slice(&[3, 4]).unwrap_or(PerLayer::EMPTY),
+                kernel_offsets: PerLayer::EMPTY,
+                dilations: PerLayer::repeat(if mixer == Mixer::Dilated { 2 } else { 1 }, 2),
+                num_attention_heads: 0,
+                relative_attention_num_buckets: 32,
+                relative_attention_max_distance: 128,
+                num_labels: 2,
+            };
+            let config = config.resolve();
+            let values: Vec<f32> = (0..1 << 14).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+            let parts = Parts { config: &config, tokenizer: &tokenizer, labels: &["no", "yes"], calibration: None };
+            let bytes = write(&parts, |weight| config.shape(weight).map_or(&[], |shape| &values[..shape.len()]))?;
+            out.push((format!("{}-{norm:?}", mixer.name()), bytes));
+        }
+    }
+    Ok(out)
+}
+
+/// Cuts `text` into parts whose lengths come from `lengths`, again and again from its beginning.
+pub fn cut<'t>(mut text: &'t [u8], lengths: &[u8]) -> Vec<&'t [u8]> {
+    let mut out = Vec::new();
+    // A length of 0 gives an empty part; the first of each round takes something.
+    let mut lengths = lengths.iter().enumerate().map(|(i, &n)| usize::from(n).max(usize::from(i == 0))).cycle();
+    while !text.is_empty() {
+        let (part, rest) = text.split_at(lengths.next().unwrap_or(1).min(text.len()));
+        out.push(part);
+        text = rest;
+    }
+    out
+}
