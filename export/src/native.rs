@@ -177,7 +177,7 @@ mod tests {
     fn small_differences_and_ties_that_swap_are_allowed() {
         let d = measured(&[([9.0, 0.0, 8.999], [9.0, 0.0, 9.001]), ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])]);
         assert_eq!((d.rows, d.apart, d.labels_changed, d.labels_unexplained), (2, 1, 1, 0));
-        assert!((d.max - 0.002).abs() < 1e-6 && d.largest_logit == 9.001f32.into(), "{d:?}");
+        assert!((d.max - 0.002).abs() < 1e-6 && d.largest_logit == f64::from(9.001f32), "{d:?}");
         assert!(failures_of(d).is_empty());
     }
 
