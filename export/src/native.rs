@@ -142,7 +142,9 @@ impl Differences {
         let (ours, theirs) = (best(native), best(tract));
         if ours != theirs {
             let score = |class: usize| tract.get(class).map_or(f64::NAN, |&x| f64::from(x));
-            self.changed.push((score(theirs) - score(ours)) / difference);
+            // What differs infinitely explains nothing.
+            let gap = (score(theirs) - score(ours)) / difference;
+            self.changed.push(if difference.is_finite() { gap } else { f64::NAN });
         }
     }
 
