@@ -268,6 +268,25 @@ fn every_backend_quantises_all_halves_like_scalar() {
     }
 }
 
+#[test]
+fn every_backend_reduces_exponents_like_scalar() {
+    // Where `x·log₂e` is half-way between two integers, a rounding more or less gives another polynomial.
+    let mut gate = Vec::new();
+    for n in -127..128 {
+        let half = ((f64::from(n) + 0.5) * std::f64::consts::LN_2) as f32;
+        gate.extend((-200..=200).map(|d| f32::from_bits(half.to_bits().wrapping_add_signed(d))));
+    }
+    let run = |backend: &Kernels| {
+        let mut value = vec![1.0; gate.len()];
+        backend.gate(&mut value, &gate);
+        bits(&value)
+    };
+    let want = run(&Kernels::SCALAR);
+    for backend in others() {
+        assert!(run(&backend) == want, "{}", backend.name());
+    }
+}
+
 proptest! {
     #![proptest_config(cases())]
 
