@@ -10,7 +10,7 @@ use kinglet::classifier::{Answer, Classifier, ClassifierError, Prediction};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Text, Texts};
-use super::{Cli, ModelArg, Outcome, number, probability, report};
+use super::{Cli, ModelArg, Outcome, number, probability, report, stream};
 
 /// Characters of the longest bar.
 const BAR: f32 = 30.0;
@@ -22,6 +22,10 @@ const BAR: f32 = 30.0;
 /// line, and each line is answered as it comes, with `label<TAB>score<TAB>text`; --file answers the lines of a file (of
 /// .jsonl, .csv and .tsv the field `text`; .gz and .zst are unpacked). With --top K the first two columns come K times.
 ///
+/// --stream takes stdin or --file as one text of any length, in the same memory for every length, and answers while it is still
+/// coming (a pipe, `tail -f`): a line `bytes<TAB>label<TAB>score<TAB>running` whenever the likeliest label changes, and the same
+/// with `final` at the end. A running label is that of the text so far, but for the last words: the model looks ahead.
+///
 /// Empty text gets an answer too. Bytes that are not UTF-8 are read as U+FFFD. A line without an answer (too long) is
 /// reported on stderr with its number; its row has an empty label, or `error` with --json, and the exit code is 1.
 ///
@@ -29,6 +33,7 @@ const BAR: f32 = 30.0;
 ///   kinglet classify "wake me at seven tomorrow"
 ///   kinglet classify --top 3 --json < requests.txt
 ///   kinglet classify --model out/ --file letter.txt --whole --truncate 4096
+///   tail -f -n +1 chat.log | kinglet classify --stream
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -47,12 +52,20 @@ pub struct Args {
     #[arg(short, long)]
     whole: bool,
 
+    /// Take all of stdin or of --file as one text, and tell its running label while it comes (.kinglet models)
+    #[arg(short, long, conflicts_with_all = ["whole", "truncate"])]
+    stream: bool,
+
+    /// With --stream, a line at least every N bytes, also when the label stays
+    #[arg(long, value_name = "N", requires = "stream", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    every: Option<u64>,
+
     /// Show the K likeliest labels; more than the model has shows all
     #[arg(short = 'k', long, value_name = "K", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     top: u64,
 
     /// One JSON object a line: `label` (null when unsure), `score`, `top`, `calibrated`, of calibrated models `set` (the labels
-    /// to expect the right one among), of lines also `line`, of cut texts `truncated`
+    /// to expect the right one among), of lines also `line`, of cut texts `truncated`, of streams `bytes`, `tokens` and `final`
     #[arg(long, verbatim_doc_comment)]
     json: bool,
 
@@ -69,6 +82,7 @@ pub struct Args {
 enum Source {
     One(Text),
     Many(Texts),
+    Stream(input::Source),
 }
 
 impl Args {
@@ -76,17 +90,24 @@ impl Args {
     fn source(&self) -> Result<Source> {
         let dash = |path: &OsString| path == "-";
         if let Some(text) = self.text.as_ref().filter(|text| !dash(text)) {
+            if self.stream {
+                usage(ErrorKind::ArgumentConflict, "--stream is for stdin and --file; TEXT is there at once");
+            }
             if self.whole {
                 usage(ErrorKind::ArgumentConflict, "--whole is for stdin and --file; TEXT is always one text");
             }
             return Ok(Source::One(Text::of_argument(text)));
         }
         match self.file.as_ref().filter(|file| !dash(&file.as_os_str().to_os_string())) {
+            Some(file) if self.stream => Ok(Source::Stream(input::file_stream(file)?)),
             Some(file) if self.whole => Ok(Source::One(input::file_whole(file)?)),
             Some(file) => Ok(Source::Many(input::file_texts(file)?)),
             None => {
                 if self.text.is_none() && self.file.is_none() && io::stdin().is_terminal() {
                     usage(ErrorKind::MissingRequiredArgument, "no text: give TEXT or --file F, or pipe lines to stdin");
+                }
+                if self.stream {
+                    return Ok(Source::Stream(input::stdin_stream()));
                 }
                 Ok(if self.whole { Source::One(input::stdin_whole()?) } else { Source::Many(input::stdin_lines()) })
             }
@@ -108,15 +129,19 @@ fn usage(kind: ErrorKind, message: &str) -> ! {
 pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
+    let top = usize::try_from(args.top).unwrap_or(usize::MAX);
     let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;
     }
-    let top = usize::try_from(args.top).unwrap_or(usize::MAX);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = Notes::default();
     match source {
+        Source::Stream(input) => {
+            let plan = stream::Plan { top, json: args.json, every: args.every, threshold: args.threshold };
+            stream::run(&model, input, &mut out, &plan)
+        }
         Source::One(text) => {
             notes.tell(&text, None);
             let answer = classifier.answer(&text.text, top).map_err(explain)?;
@@ -193,7 +218,7 @@ impl Notes {
 }
 
 /// The labels as they are written: the first one of an unsure answer as `unsure (LABEL)`.
-fn labels(answer: &Answer<'_>) -> impl Iterator<Item = (String, f32)> {
+pub fn labels(answer: &Answer<'_>) -> impl Iterator<Item = (String, f32)> {
     answer.top.iter().enumerate().map(|(i, p)| {
         let label = if i == 0 && answer.unsure { format!("unsure ({})", p.label) } else { p.label.to_string() };
         (label, p.score)
@@ -220,11 +245,21 @@ fn row(out: &mut dyn Write, answer: &Answer<'_>, text: &str) -> io::Result<()> {
 }
 
 fn object(line: Option<u64>, answer: &Answer<'_>, classifier: &Classifier<'_>) -> Value {
-    let one = |p: &Prediction<'_>| json!({ "label": p.label, "score": number(p.score) });
     let mut object = Map::new();
     if let Some(line) = line {
         object.insert("line".to_string(), line.into());
     }
+    put(&mut object, answer);
+    if classifier.truncated() {
+        object.insert("truncated".to_string(), true.into());
+        object.insert("tokens".to_string(), classifier.tokens().into());
+    }
+    Value::Object(object)
+}
+
+/// Adds what every answer says.
+pub fn put(object: &mut Map<String, Value>, answer: &Answer<'_>) {
+    let one = |p: &Prediction<'_>| json!({ "label": p.label, "score": number(p.score) });
     if let Some(best) = answer.top.first() {
         object.insert("label".to_string(), if answer.unsure { Value::Null } else { best.label.into() });
         object.insert("score".to_string(), number(best.score));
@@ -234,11 +269,6 @@ fn object(line: Option<u64>, answer: &Answer<'_>, classifier: &Classifier<'_>) -
     if let Some(set) = &answer.set {
         object.insert("set".to_string(), json!(set));
     }
-    if classifier.truncated() {
-        object.insert("truncated".to_string(), true.into());
-        object.insert("tokens".to_string(), classifier.tokens().into());
-    }
-    Value::Object(object)
 }
 
 #[cfg(test)]

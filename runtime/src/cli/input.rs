@@ -72,6 +72,22 @@ pub fn file_whole(path: &Path) -> Result<Text> {
     whole(&mut open(path)?, &path.display().to_string())
 }
 
+/// Bytes that are read as they come, and what they are called.
+pub type Source = (Box<dyn Read>, String);
+
+/// Stdin as it comes.
+pub fn stdin_stream() -> Source {
+    (Box::new(io::stdin().lock()), "stdin".to_string())
+}
+
+/// A file as it is read.
+pub fn file_stream(path: &Path) -> Result<Source> {
+    if is_data(path) {
+        bail!("--stream reads plain text, and {} holds rows or is packed; unpack it into a pipe", path.display());
+    }
+    Ok((Box::new(open(path)?), path.display().to_string()))
+}
+
 /// Whether [`dataset`] knows how to take the texts out of such a file, by its name.
 fn is_data(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();

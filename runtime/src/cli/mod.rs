@@ -6,6 +6,7 @@ mod classify;
 mod eval;
 mod info;
 mod input;
+mod stream;
 
 use std::any::Any;
 use std::io::{self, IsTerminal, Write};
