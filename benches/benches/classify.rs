@@ -1,4 +1,4 @@
-//! Text to scores through tract: the default model (int8) by length, and beside it any other exported model.
+//! Text to scores: the default model by words, `classify/native/intents/{words}`, and beside it any other exported model.
 //!
 //! ```sh
 //! cargo bench -p kinglet-benches
@@ -16,7 +16,7 @@ use kinglet::{
 };
 
 fn measure(c: &mut Criterion, name: &str, model: &Model) {
-    let mut group = c.benchmark_group(format!("classify/tract/{name}"));
+    let mut group = c.benchmark_group(format!("classify/{name}"));
     group.sample_size(20).measurement_time(Duration::from_secs(3));
     for words in [8, 64, 256, 1024] {
         let text = kinglet_benches::text(words);
@@ -31,11 +31,11 @@ fn measure(c: &mut Criterion, name: &str, model: &Model) {
 }
 
 fn classify(c: &mut Criterion) {
-    measure(c, "intents-int8", &model::builtin().expect("the default model opens"));
+    measure(c, "native/intents", &model::builtin().expect("the default model opens"));
     if let Ok(path) = std::env::var("KINGLET_BENCH_MODEL") {
         let model = model::open(Path::new(&path), true).expect("KINGLET_BENCH_MODEL names an exported model");
-        let name = if model.precision().name() == "int8" { "other-int8" } else { "other-fp32" };
-        measure(c, name, &model);
+        let engine = if matches!(model, Model::Onnx(_)) { "tract" } else { "native" };
+        measure(c, &format!("{engine}/other-{}", model.precision().name()), &model);
     }
 }
 

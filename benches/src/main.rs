@@ -1,0 +1,281 @@
+//! The `kinglet-benches` program: what `scripts/bench-peers` calls.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kinglet::kernels::Kernels;
+use kinglet::spec::Mixer;
+use kinglet_benches::machine::Provenance;
+use kinglet_benches::models::{self, Size};
+use kinglet_benches::pairs::Effort;
+use kinglet_benches::peers::{Group, Programs, is_for_memory};
+use kinglet_benches::results::Performance;
+use kinglet_benches::{cold_start, memory, profile, report, speed, tokenizer, worker};
+
+/// Measures Kinglet's speed and memory, as ratios to peers in one run.
+///
+/// scripts/bench-peers calls the commands in their order; each measuring one replaces its own part of the results file.
+#[derive(Parser)]
+#[command(name = "kinglet-benches", version)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make models with random weights and export them; what is there is kept
+    Models {
+        /// The folder of all models
+        #[arg(long, value_name = "DIR")]
+        models: PathBuf,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Serve one engine over stdin and stdout
+    Worker {
+        /// The engine
+        engine: Served,
+        /// The file it runs
+        model: PathBuf,
+        /// The file of token ids
+        ids: PathBuf,
+        /// The native engine's kernels, by name; by default the fastest
+        #[arg(long, value_name = "NAME")]
+        kernel: Option<String>,
+    },
+    /// Compare the native engine with peers, by length
+    Speed {
+        #[command(flatten)]
+        setting: Setting,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Measure peak memory by length, a process each
+    Memory {
+        #[command(flatten)]
+        setting: Setting,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Measure where the native engine's time goes
+    Profile {
+        #[command(flatten)]
+        setting: Setting,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Compare the tokenizer with Hugging Face's
+    Tokenizer {
+        #[command(flatten)]
+        setting: Setting,
+        /// The directory that kinglet-train tokenizer wrote
+        #[arg(long, value_name = "DIR")]
+        vocabulary: PathBuf,
+        /// The text, one text a line
+        #[arg(long, value_name = "FILE")]
+        text: PathBuf,
+    },
+    /// Measure CPU time of whole processes
+    ColdStart {
+        #[command(flatten)]
+        setting: Setting,
+        /// The script that starts them: benches/peers/cold_start.py
+        #[arg(long, value_name = "FILE")]
+        script: PathBuf,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        process: Vec<String>,
+    },
+    /// Write tables and pictures of what was measured
+    Report {
+        /// What was measured
+        #[arg(long, value_name = "FILE")]
+        results: PathBuf,
+        /// The page whose generated part is written; pictures go to the folder of the results
+        #[arg(long, value_name = "FILE")]
+        page: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Sizes {
+    /// A size, such as d256x6; several may be given
+    #[arg(long = "size", value_name = "SIZE", default_values = ["d128x4", "d256x6", "d768x12"])]
+    sizes: Vec<String>,
+}
+
+impl Sizes {
+    fn all(&self) -> Result<Vec<Size>> {
+        let size = |name: &String| Size::by_name(name).with_context(|| format!("`{name}` is no size"));
+        self.sizes.iter().map(size).collect()
+    }
+}
+
+#[derive(Args)]
+struct Setting {
+    /// The folder of all models
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    models: PathBuf,
+    /// The file that the results go to
+    #[arg(long, value_name = "FILE")]
+    results: PathBuf,
+    /// The command to name beside the results
+    #[arg(long, value_name = "TEXT")]
+    named: String,
+    /// Few pairs and short texts: to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// peer-rten, of benches/peers; left out without it
+    #[arg(long, value_name = "FILE")]
+    rten: Option<PathBuf>,
+    /// A Python with onnxruntime
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// benches/peers/onnxruntime_peer.py; onnxruntime is left out without it
+    #[arg(long, value_name = "FILE", requires = "python")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl Setting {
+    fn effort(&self) -> Effort {
+        if self.quick { Effort::QUICK } else { Effort::FULL }
+    }
+
+    fn provenance(&self) -> Provenance {
+        Provenance::now(&self.named)
+    }
+
+    fn programs(&self) -> Result<Programs> {
+        Ok(Programs {
+            own: std::env::current_exe().context("where is this program?")?,
+            rten: self.rten.clone(),
+            onnxruntime: self.python.clone().zip(self.onnxruntime.clone()),
+        })
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Served {
+    /// Kinglet's own engine, on a bundle
+    Native,
+    /// tract, on an exported ONNX file
+    Tract,
+}
+
+fn main() -> ExitCode {
+    match run(Program::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("kinglet-benches: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Models { models, sizes } => {
+            sizes.all()?.into_iter().try_for_each(|size| models::make(&models, size, |step| eprintln!("{step}")))
+        }
+        Command::Worker { engine: Served::Native, model, ids, kernel } => {
+            worker::native(&model, &ids, kernel.as_deref())
+        }
+        Command::Worker { engine: Served::Tract, kernel: Some(_), .. } => bail!("tract has kernels of its own"),
+        Command::Worker { engine: Served::Tract, model, ids, kernel: None } => worker::tract(&model, &ids),
+        Command::Speed { setting, sizes } => compare(&setting, &sizes.all()?),
+        Command::Memory { setting, sizes } => remember(&setting, &sizes.all()?),
+        Command::Profile { setting, sizes } => {
+            let lengths: &[usize] = if setting.quick { &[64] } else { &[512] };
+            let (effort, provenance) = (setting.effort(), setting.provenance());
+            for size in sizes.all()? {
+                // The specification is not made to be fast.
+                for kernels in Kernels::all().filter(|k| k.name() != Kernels::SCALAR.name()) {
+                    for &tokens in lengths {
+                        eprintln!("profile: {}, {}, {tokens} tokens", size.name, kernels.name());
+                        let new = profile::measure(&setting.models, size, tokens, kernels, effort, &provenance)?;
+                        Performance::change(&setting.results, |all| all.put_profile(new))?;
+                    }
+                }
+            }
+            Ok(())
+        }
+        Command::Tokenizer { setting, vocabulary, text } => {
+            eprintln!("tokenizer");
+            let new = tokenizer::compare(&vocabulary, &text, setting.effort(), &setting.provenance())?;
+            Performance::change(&setting.results, |all| all.tokenizer = Some(new))
+        }
+        Command::ColdStart { setting, script, process } => {
+            eprintln!("cold start");
+            let python = setting.python.as_ref().context("--python is missing")?;
+            let runs = if setting.quick { 5 } else { 200 };
+            let new = cold_start::measure(python, &script, runs, &process, &setting.provenance())?;
+            Performance::change(&setting.results, |all| all.cold_start = Some(new))
+        }
+        Command::Report { results, page } => {
+            let folder = results.parent().unwrap_or_else(|| ".".as_ref());
+            report::write(&Performance::read(&results)?, folder, &page)
+        }
+    }
+}
+
+fn compare(setting: &Setting, sizes: &[Size]) -> Result<()> {
+    let programs = setting.programs()?;
+    let lengths: &[usize] = if setting.quick { &[32, 128] } else { &speed::LENGTHS };
+    let mut failures = Vec::new();
+    for &size in sizes {
+        for group in Group::ALL {
+            if group == Group::Avx2 && Kernels::by_name("x86-avx2").is_none() {
+                eprintln!("speed: {}, {}: this processor or this version has no x86-avx2", size.name, group.name());
+                continue;
+            }
+            let ours = programs.native(group == Group::Avx2);
+            for peer in programs.peers(group) {
+                eprintln!("speed: {}, {}, {}", size.name, group.name(), peer.name());
+                let provenance = setting.provenance();
+                let effort = setting.effort();
+                match speed::compare(&setting.models, size, group, &ours, &peer, lengths, effort, &provenance) {
+                    Ok(new) => Performance::change(&setting.results, |all| all.put_comparison(new))?,
+                    Err(e) => failed(&mut failures, format!("{} on {}: {e:#}", peer.name(), size.name)),
+                }
+            }
+        }
+    }
+    all_went_well(&failures)
+}
+
+fn remember(setting: &Setting, sizes: &[Size]) -> Result<()> {
+    let programs = setting.programs()?;
+    let lengths: &[usize] = if setting.quick { &[64, 1024] } else { &memory::LENGTHS };
+    let mut failures = Vec::new();
+    for &size in sizes {
+        let peers = |group: Group| programs.peers(group).into_iter().map(move |peer| (group.mixer(), peer, false));
+        let native = (Mixer::Light, programs.native(false), true);
+        for (mixer, spec, stream) in
+            [native].into_iter().chain(peers(Group::SameGraph)).chain(peers(Group::Transformer))
+        {
+            if !stream && !is_for_memory(&spec) {
+                continue;
+            }
+            eprintln!("memory: {}, {}, {}", size.name, spec.name(), mixer.name());
+            match memory::measure(&setting.models, size, mixer, &spec, stream, lengths, &setting.provenance()) {
+                Ok(new) => Performance::change(&setting.results, |all| all.put_memory(new))?,
+                Err(e) => failed(&mut failures, format!("{} on {}: {e:#}", spec.name(), size.name)),
+            }
+        }
+    }
+    all_went_well(&failures)
+}
+
+/// One engine that fails does not end a run of hours.
+fn failed(failures: &mut Vec<String>, what: String) {
+    eprintln!("kinglet-benches: {what}");
+    failures.push(what);
+}
+
+fn all_went_well(failures: &[String]) -> Result<()> {
+    ensure!(failures.is_empty(), "{} measurements failed: {}", failures.len(), failures.join("; "));
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! Models of named sizes with random weights, exported as trained ones are: speed and memory do not depend on training.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use kinglet::engine::Engine;
+use kinglet::engine::tract::{Precision, TractModel};
+use kinglet::spec::{
+    Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files, graph,
+};
+use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
+use kinglet_export::calibrate::Stated;
+use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::{DevSource, Plan, export, onnx};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+/// Rows of the embedding of every model here, `V`.
+pub const VOCABULARY: usize = 8192;
+/// Classes of every model here.
+pub const LABELS: usize = 16;
+/// Beside the models: token ids, u32 little endian, of which every run takes the first `T`.
+pub const IDS: &str = "ids.bin";
+/// Ids in [`IDS`]: the longest document that is measured.
+pub const MOST_TOKENS: usize = 1 << 20;
+
+/// The first piece of [`table`] that is a whole word: `!` to `~` and the mark before a word come first.
+const FIRST_WORD: u32 = FIRST_PIECE + 95;
+
+/// The measures of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// `d` and `C`, `x` and layers: part of the names of benches and files.
+    pub name: &'static str,
+    /// Channels, `C`; the feed-forward network has four times as many, an attention head 64.
+    pub channels: usize,
+    /// Encoder blocks.
+    pub layers: usize,
+}
+
+impl Size {
+    /// The sizes that are measured, smallest first.
+    pub const ALL: [Size; 3] = [
+        Size { name: "d128x4", channels: 128, layers: 4 },
+        Size { name: "d256x6", channels: 256, layers: 6 },
+        Size { name: "d768x12", channels: 768, layers: 12 },
+    ];
+
+    /// The size of this name.
+    pub fn by_name(name: &str) -> Option<Size> {
+        Size::ALL.into_iter().find(|size| size.name == name)
+    }
+
+    /// The configuration of a model of this size, kernel width 7.
+    pub fn config(&self, mixer: Mixer) -> Config {
+        Config {
+            format_version: FORMAT_VERSION,
+            mixer,
+            compat: Compat::Paper,
+            norm: if mixer.is_conv() { Norm::PostLayer } else { Norm::PreRms },
+            pooling: Pooling::Mean,
+            vocab_size: VOCABULARY,
+            hidden_size: self.channels,
+            num_hidden_layers: self.layers,
+            intermediate_size: 4 * self.channels,
+            kernel_heads: 2,
+            kernel_sizes: PerLayer::repeat(7, self.layers),
+            kernel_offsets: PerLayer::EMPTY,
+            dilations: PerLayer::EMPTY,
+            num_attention_heads: self.channels / 64,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            num_labels: LABELS,
+        }
+        .resolve()
+    }
+
+    /// The folder of a model of this size, below the folder of all models.
+    pub fn folder(&self, models: &Path, mixer: Mixer) -> PathBuf {
+        models.join(format!("{}-{}", mixer.name(), self.name))
+    }
+}
+
+/// Multiplications of int8 matrices for one token, the head left out: what the peak of the machine is compared with.
+pub fn products_per_token(config: &Config) -> u64 {
+    let matrices = config.weights().filter(|w| w.role() == Role::Linear && *w != Weight::HeadWeight);
+    matrices.filter_map(|w| config.shape(w)).map(|shape| shape.len() as u64).sum()
+}
+
+/// SplitMix64 (Steele et al. 2014): the same numbers everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Mean 0 and deviation 1, between −3.5 and 3.5: the sum of four uniform numbers.
+    fn about_normal(&mut self) -> f32 {
+        let bits = self.bits();
+        let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
+        (sum as f32 / 65_536.0 - 2.0) * 1.732_050_8
+    }
+
+    /// `count` token ids, all of them whole words: the words with spaces between them give the same ids again.
+    pub fn ids(&mut self, count: usize) -> Vec<u32> {
+        let words = VOCABULARY as u64 - u64::from(FIRST_WORD);
+        (0..count).map(|_| FIRST_WORD + (self.bits() % words) as u32).collect()
+    }
+}
+
+/// A table of [`VOCABULARY`] ids: the characters every table has, and syllables put together to words.
+pub fn table() -> Result<Vec<u8>> {
+    const BEGIN: [&str; 16] = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "th"];
+    const END: [&str; 8] = ["a", "e", "i", "o", "an", "er", "in", "on"];
+    let syllables: Vec<String> = BEGIN.iter().flat_map(|b| END.iter().map(move |e| format!("{b}{e}"))).collect();
+    let words = syllables.iter().flat_map(|a| syllables.iter().map(move |b| format!("{METASPACE}{a}{b}")));
+    let mut pieces: Vec<(String, i16)> = ('!'..='~').map(|c| (c.to_string(), -8000)).collect();
+    pieces.push((METASPACE.to_string(), -5000));
+    let room = VOCABULARY - FIRST_PIECE as usize - pieces.len();
+    pieces.extend(words.take(room).enumerate().map(|(i, word)| (word, -6000 - (i / 8) as i16)));
+    pieces.sort();
+    pieces.dedup_by(|a, b| a.0 == b.0);
+    let bytes = Table::write(&pieces, false)?;
+    ensure!(Table::new(&bytes)?.vocab_size() == VOCABULARY, "the vocabulary has another size");
+    Ok(bytes)
+}
+
+/// Writes a checkpoint directory with random weights. Its golden logits are what tract makes of the float32 graph, as no
+/// PyTorch ever ran it.
+///
+/// # Errors
+/// When a file cannot be written, or the graph cannot be run.
+pub fn write_checkpoint(dir: &Path, config: &Config, seed: u64) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let labels: Vec<String> = (0..config.num_labels).map(|i| format!("class {i}")).collect();
+    write(dir, files::CONFIG, &serde_json::to_vec_pretty(config)?)?;
+    write(dir, files::LABELS, &serde_json::to_vec(&labels)?)?;
+    write(dir, files::TOKENIZER_TABLE, &table()?)?;
+    let mut random = Random(seed);
+    let mut tensors = Vec::new();
+    for weight in config.weights() {
+        let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
+        let inner = shape.dims().last().copied().unwrap_or(1);
+        let (mean, deviation) = match (weight.role(), weight) {
+            (Role::Linear, _) => (0.0, 1.0 / (inner as f32).sqrt()),
+            (Role::Norm, Weight::Layer(_, LayerWeight::MixerNormBias | LayerWeight::FfnNormBias)) => (0.0, 0.1),
+            (Role::Norm, _) => (1.0, 0.1),
+            (Role::Bias, _) => (0.0, 0.3),
+            (Role::Embedding | Role::Kernel | Role::RelativeBias, _) => (0.0, 1.0),
+        };
+        let bytes: Vec<u8> =
+            (0..shape.len()).flat_map(|_| (mean + deviation * random.about_normal()).to_le_bytes()).collect();
+        tensors.push((weight.to_string(), Dtype::F32, shape.dims().to_vec(), bytes));
+    }
+    write_tensors(dir, files::WEIGHTS, &tensors)?;
+
+    let (rows, tokens) = (2, 32);
+    let ids: Vec<i64> = random.ids(rows * tokens).into_iter().map(i64::from).collect();
+    let golden = |logits: &[f32]| {
+        let integers = |x: &[i64]| x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let numbers = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensors = [
+            (graph::INPUT_IDS.to_owned(), Dtype::I64, vec![rows, tokens], integers(&ids)),
+            (graph::ATTENTION_MASK.to_owned(), Dtype::I64, vec![rows, tokens], integers(&vec![1; rows * tokens])),
+            (graph::LOGITS.to_owned(), Dtype::F32, vec![rows, config.num_labels], numbers),
+        ];
+        write_tensors(dir, files::GOLDEN, &tensors)
+    };
+    golden(&vec![0.0; rows * config.num_labels])?;
+    let fp32 = onnx::file(&Checkpoint::read(dir)?, Precision::Fp32)?;
+    let mut engine = TractModel::from_bytes(&fp32)?.engine();
+    let mut logits = vec![0.0; rows * config.num_labels];
+    for (ids, logits) in ids.chunks(tokens).zip(logits.chunks_mut(config.num_labels)) {
+        let ids: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
+        engine.logits(&ids, logits)?;
+    }
+    golden(&logits)
+}
+
+/// Makes the models of `size` below `models`, a light and an attention one, each a checkpoint with its export beside it, and
+/// the token ids of all runs. What is there already is kept.
+///
+/// # Errors
+/// When a file cannot be written or an export fails.
+pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
+    fs::create_dir_all(models).with_context(|| format!("cannot make the directory {}", models.display()))?;
+    let ids = Random(1).ids(MOST_TOKENS);
+    write(models, IDS, &ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())?;
+    for mixer in [Mixer::Light, Mixer::Attention] {
+        let out = size.folder(models, mixer);
+        let last = if mixer.is_conv() { files::ONNX_FUSED } else { files::ONNX_INT8 };
+        if out.join(last).exists() {
+            continue;
+        }
+        progress(&format!("{}: random weights", out.display()));
+        let checkpoint = out.join("checkpoint");
+        write_checkpoint(&checkpoint, &size.config(mixer), 1)?;
+        let plan = Plan {
+            checkpoint: checkpoint.clone(),
+            out: out.clone(),
+            dev: DevSource::None,
+            label_field: None,
+            calibration: None,
+            stated: Stated::default(),
+            out_of_scope: None,
+            fused: mixer.is_conv(),
+        };
+        let report = export(&plan, |step| progress(&format!("{}: {step}", out.display())))?;
+        ensure!(report.failures.is_empty(), "{}: {}", out.display(), report.failures.join("; "));
+        // What is measured stands in the exported files.
+        fs::remove_dir_all(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
+    }
+    Ok(())
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_tensors(dir: &Path, name: &str, tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]) -> Result<()> {
+    let views = tensors
+        .iter()
+        .map(|(name, kind, shape, bytes)| Ok((name, TensorView::new(*kind, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    write(dir, name, &safetensors::serialize(views, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_models() {
+        for size in Size::ALL {
+            for mixer in Mixer::ALL {
+                assert_eq!(size.config(mixer).validate(), Ok(()), "{} {}", mixer.name(), size.name);
+            }
+            assert_eq!(Size::by_name(size.name), Some(size));
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_matrices() {
+        // A layer: three matrices C·C and two C·4C.
+        let config = Size::ALL[0].config(Mixer::Light);
+        assert_eq!(products_per_token(&config), 4 * (3 * 128 * 128 + 2 * 128 * 512));
+    }
+
+    #[test]
+    fn random_weights_have_mean_zero_and_deviation_one() {
+        let mut random = Random(3);
+        let x: Vec<f64> = (0..100_000).map(|_| f64::from(random.about_normal())).collect();
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+    }
+
+    #[test]
+    fn words_give_their_ids_again() {
+        let bytes = table().unwrap();
+        let table = Table::new(&bytes).unwrap();
+        let ids = Random(5).ids(1000);
+        let text = table.decode(&ids).unwrap();
+        assert_eq!(table.encode(&text)[..1000], ids);
+        assert_eq!(text.split_whitespace().count(), 1000);
+    }
+
+    #[test]
+    fn a_random_checkpoint_is_exported() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = Size { name: "tiny", channels: 64, layers: 1 };
+        make(dir.path(), size, |_| ()).unwrap();
+        for mixer in [Mixer::Light, Mixer::Attention] {
+            let folder = size.folder(dir.path(), mixer);
+            assert!(folder.join(files::ONNX).is_file() && folder.join(files::ONNX_INT8).is_file());
+        }
+        assert_eq!(fs::metadata(dir.path().join(IDS)).unwrap().len(), 4 * MOST_TOKENS as u64);
+    }
+}

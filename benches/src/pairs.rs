@@ -1,0 +1,118 @@
+//! Ratios that survive a machine with other work on it: short turns, first the one, then the other, and the middle of the
+//! ratios of neighbours.
+
+use serde::{Deserialize, Serialize};
+
+/// The middle of a list and the values a quarter from both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quartiles {
+    /// A quarter of the values are below.
+    pub low: f64,
+    /// Half of the values are below.
+    pub median: f64,
+    /// Three quarters of the values are below.
+    pub high: f64,
+}
+
+impl Quartiles {
+    /// Of a list with at least one value; between two neighbours the value is interpolated.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        let at = |share: f64| {
+            let position = share * last as f64;
+            let below = position as usize;
+            let next = (below + 1).min(last);
+            sorted[below] + (sorted[next] - sorted[below]) * (position - below as f64)
+        };
+        Some(Quartiles { low: at(0.25), median: at(0.5), high: at(0.75) })
+    }
+}
+
+/// How long and how often to measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    /// Fewest pairs.
+    pub least: usize,
+    /// Most pairs.
+    pub most: usize,
+    /// Seconds that all pairs of one comparison should take together.
+    pub seconds: f64,
+    /// Seconds that one turn should take at least: runs are repeated until they do.
+    pub turn: f64,
+}
+
+impl Effort {
+    /// For results that are published.
+    pub const FULL: Effort = Effort { least: 5, most: 25, seconds: 8.0, turn: 0.02 };
+    /// To see that everything works.
+    pub const QUICK: Effort = Effort { least: 3, most: 3, seconds: 1.0, turn: 0.005 };
+
+    /// Runs in one turn of something that takes `seconds` once.
+    pub fn runs(&self, seconds: f64) -> usize {
+        ((self.turn / seconds.max(1e-9)).ceil() as usize).clamp(1, 10_000)
+    }
+
+    /// Pairs of turns that take `seconds` together.
+    pub fn pairs(&self, seconds: f64) -> usize {
+        ((self.seconds / seconds.max(1e-9)) as usize).clamp(self.least, self.most)
+    }
+}
+
+/// Takes turns: `pairs` times `a` and `b`, the one that begins changing each time. Gives what both returned, pair by pair.
+///
+/// # Errors
+/// The first error of either.
+pub fn turns<T, E>(
+    pairs: usize,
+    mut a: impl FnMut() -> Result<T, E>,
+    mut b: impl FnMut() -> Result<T, E>,
+) -> Result<Vec<(T, T)>, E> {
+    (0..pairs)
+        .map(|pair| {
+            if pair % 2 == 0 {
+                let first = a()?;
+                Ok((first, b()?))
+            } else {
+                let second = b()?;
+                Ok((a()?, second))
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::convert::Infallible;
+
+    #[test]
+    fn quartiles_are_interpolated() {
+        let q = Quartiles::of([4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!((q.low, q.median, q.high), (1.75, 2.5, 3.25));
+        assert_eq!(Quartiles::of([7.0]).unwrap(), Quartiles { low: 7.0, median: 7.0, high: 7.0 });
+        assert_eq!(Quartiles::of([]), None);
+    }
+
+    #[test]
+    fn turns_alternate_who_begins() {
+        let order = RefCell::new(String::new());
+        let step = |name: char| {
+            order.borrow_mut().push(name);
+            Ok::<_, Infallible>(name)
+        };
+        let Ok(pairs) = turns(3, || step('a'), || step('b'));
+        assert_eq!(pairs, [('a', 'b'); 3]);
+        assert_eq!(order.into_inner(), "abbaab");
+    }
+
+    #[test]
+    fn effort_bounds_runs_and_pairs() {
+        assert_eq!(Effort::FULL.runs(1.0), 1);
+        assert_eq!(Effort::FULL.runs(0.003), 7);
+        assert_eq!(Effort::FULL.pairs(100.0), Effort::FULL.least);
+        assert_eq!(Effort::FULL.pairs(0.001), Effort::FULL.most);
+    }
+}

@@ -1,0 +1,213 @@
+//! What was measured, as it stands in `performance.json`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kinglet::files::write_atomically;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Provenance;
+use crate::pairs::Quartiles;
+
+/// Everything. Each part is replaced alone, by the command that measures it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Performance {
+    /// The native engine against peers, in pairs.
+    pub speed: Vec<Comparison>,
+    /// Peak memory against length.
+    pub memory: Vec<Memory>,
+    /// Where the time of the native engine goes.
+    pub profile: Vec<Profile>,
+    /// The tokenizer against Hugging Face's.
+    pub tokenizer: Option<Tokenizer>,
+    /// CPU time of `kinglet classify` from its start to its end.
+    pub cold_start: Option<ColdStart>,
+}
+
+/// The native engine against one peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Where it was measured.
+    pub provenance: Provenance,
+    /// The set it belongs to, [`crate::peers::Group::name`].
+    pub group: String,
+    /// The models' size, [`crate::models::Size::name`].
+    pub size: String,
+    /// What ran of ours.
+    pub ours: String,
+    /// The peer and its variant.
+    pub peer: String,
+    /// The peer's version.
+    pub version: String,
+    /// Whether the peer computes in int8.
+    pub int8: bool,
+    /// Largest difference of the two's scores on 32 tokens, as a share of the largest score; none for another model.
+    pub difference: Option<f64>,
+    /// By length, ascending.
+    pub rows: Vec<Row>,
+    /// Why there are no longer ones.
+    pub stopped: Option<String>,
+}
+
+/// One length.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Length of the text, `T`.
+    pub tokens: usize,
+    /// Pairs measured.
+    pub pairs: usize,
+    /// The peer's CPU time by ours: above 1 we are faster.
+    pub ratio: Quartiles,
+    /// The same of wall time.
+    pub ratio_wall: Quartiles,
+    /// Our CPU time of one run in nanoseconds, the median: raw data, of this machine and hour.
+    pub ours_ns: f64,
+    /// The peer's.
+    pub peer_ns: f64,
+}
+
+/// Peak memory of one engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Where it was measured.
+    pub provenance: Provenance,
+    /// The model's size.
+    pub size: String,
+    /// The mixer of the model.
+    pub mixer: String,
+    /// Engine and variant.
+    pub engine: String,
+    /// Bytes of the model's file.
+    pub file: u64,
+    /// By length, ascending; a process each.
+    pub rows: Vec<MemoryRow>,
+    /// Why there are no longer ones.
+    pub stopped: Option<String>,
+}
+
+/// One length.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryRow {
+    /// Length of the text, `T`.
+    pub tokens: usize,
+    /// Peak resident memory of the process in KiB.
+    pub peak_kib: u64,
+    /// What of it was there before the model was opened.
+    pub before_kib: u64,
+    /// Memory of no file that opening and running the model added, as far as it was still held at the end.
+    pub anonymous_kib: i64,
+}
+
+impl Memory {
+    /// Peak memory that opening and running the model added, less the model's file: what it takes beyond the file.
+    pub fn beyond_kib(&self, row: &MemoryRow) -> i64 {
+        row.peak_kib as i64 - row.before_kib as i64 - self.file.div_ceil(1024) as i64
+    }
+}
+
+/// Where the time goes, measured operation by operation in one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Where it was measured.
+    pub provenance: Provenance,
+    /// The model's size.
+    pub size: String,
+    /// The kernels that ran.
+    pub kernels: String,
+    /// Length of the text, `T`.
+    pub tokens: usize,
+    /// Operation and its share of the sum, in the order of the forward pass.
+    pub shares: Vec<(String, f64)>,
+    /// The sum of the operations by the time of the whole engine.
+    pub accounted: f64,
+    /// Products per second of the whole engine by the peak of the instructions it uses; none where no peak is known.
+    pub share_of_peak: Option<Quartiles>,
+    /// The same of the matrix products alone.
+    pub products_share_of_peak: Option<f64>,
+}
+
+/// The tokenizer against Hugging Face's, one thread, the same text and vocabulary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tokenizer {
+    /// Where it was measured.
+    pub provenance: Provenance,
+    /// The text, by file name.
+    pub text: String,
+    /// Its bytes.
+    pub bytes: usize,
+    /// Ids that both gave, the same ones.
+    pub ids: usize,
+    /// Ids in the vocabulary.
+    pub vocabulary: usize,
+    /// Our megabytes (10⁶ bytes) per second.
+    pub megabytes_per_second: Quartiles,
+    /// Time of Hugging Face's `encode` by ours.
+    pub ratio_encode: Quartiles,
+    /// Time of Hugging Face's `encode_fast`, which leaves out offsets, by ours.
+    pub ratio_encode_fast: Quartiles,
+    /// Pairs measured.
+    pub pairs: usize,
+}
+
+/// CPU time of whole processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColdStart {
+    /// Where it was measured.
+    pub provenance: Provenance,
+    /// User and system time of a process in milliseconds.
+    pub cpu_ms: Quartiles,
+    /// The same of a program that does nothing, started alike: the floor.
+    pub floor_ms: Quartiles,
+    /// Processes measured.
+    pub runs: usize,
+}
+
+impl Performance {
+    /// Reads a file; the empty result where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or holds something else.
+    pub fn read(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Ok(Performance::default());
+        }
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+    }
+
+    /// Reads a file, changes it, writes it.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when it cannot be written.
+    pub fn change(path: &Path, change: impl FnOnce(&mut Self)) -> Result<()> {
+        let mut performance = Self::read(path)?;
+        change(&mut performance);
+        let mut json = serde_json::to_vec_pretty(&performance)?;
+        json.push(b'\n');
+        write_atomically(path, &json).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Puts a comparison in the place of an older one of the same two.
+    pub fn put_comparison(&mut self, new: Comparison) {
+        put(&mut self.speed, new, |c| (c.group.clone(), c.size.clone(), c.peer.clone()));
+    }
+
+    /// Puts the memory of an engine in the place of an older one.
+    pub fn put_memory(&mut self, new: Memory) {
+        put(&mut self.memory, new, |m| (m.size.clone(), m.mixer.clone(), m.engine.clone()));
+    }
+
+    /// Puts a profile in the place of an older one.
+    pub fn put_profile(&mut self, new: Profile) {
+        put(&mut self.profile, new, |p| (p.size.clone(), p.kernels.clone(), p.tokens));
+    }
+}
+
+fn put<T, K: PartialEq>(list: &mut Vec<T>, new: T, key: impl Fn(&T) -> K) {
+    match list.iter_mut().find(|old| key(old) == key(&new)) {
+        Some(old) => *old = new,
+        None => list.push(new),
+    }
+}
