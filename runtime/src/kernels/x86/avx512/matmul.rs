@@ -14,6 +14,9 @@ const TILE_ROWS: usize = 12;
 /// Bytes of a panel for one group of inputs: one register.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
 
+/// Rows of the lowest tile that fetches ahead; a lower one waits for memory anyway.
+const PREFETCHING_ROWS: usize = 4;
+
 /// What a tile needs to know besides its rows and panels.
 #[derive(Clone, Copy)]
 struct Task {
@@ -22,6 +25,9 @@ struct Task {
     q_stride: usize,
     out_stride: usize,
     activation: Activation,
+    /// Bytes from a weight in use to the one to fetch: the panels after these while the first rows pass, as each is often
+    /// a page, where the processor's own foresight ends; then 0.
+    ahead: usize,
 }
 
 /// See [`crate::kernels::Kernels::matmul`].
@@ -45,7 +51,6 @@ pub(in crate::kernels) fn matmul(
     let panels = panels.min(w.values.len() / inputs.saturating_mul(PANEL_OUTPUTS).max(1));
     let panels = panels.min(w.scales.len() / PANEL_OUTPUTS).min(w.corrections.len() / PANEL_OUTPUTS);
     let outputs = w.outputs.min(panels * PANEL_OUTPUTS);
-    let task = Task { inputs, q_stride, out_stride, activation };
     let width = if rows < 4 { 4 } else { 2 };
     let mut panel = 0;
     while panel < panels {
@@ -64,6 +69,8 @@ pub(in crate::kernels) fn matmul(
                 scales: w.scales.get(first..).unwrap_or_default(),
                 corrections: w.corrections.get(first..).unwrap_or_default(),
             };
+            let ahead = if tile == 0 { count * PANEL_OUTPUTS * inputs } else { 0 };
+            let task = Task { inputs, q_stride, out_stride, activation, ahead };
             let q = q.get(row * q_stride..).unwrap_or_default();
             let scales = scales.get(row..).unwrap_or_default();
             let out = out.get_mut(row * out_stride + first..).unwrap_or_default();
@@ -112,7 +119,7 @@ fn tile_of_height<const P: usize>(
 /// The first `R` rows times the first `P` panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn tile_of<const R: usize, const P: usize>(task: Task, q: &[u8], scales: &[f32], w: &Panels<'_>, out: &mut [f32]) {
-    let Task { inputs, q_stride, out_stride, activation } = task;
+    let Task { inputs, q_stride, out_stride, activation, ahead } = task;
     let outputs = w.outputs.min(P * PANEL_OUTPUTS);
     // All that the loads and stores below rest on. `matmul` passes nothing else.
     if R == 0
@@ -139,8 +146,9 @@ fn tile_of<const R: usize, const P: usize>(task: Task, q: &[u8], scales: &[f32],
         let mut weights = [_mm512_setzero_si512(); P];
         for p in 0..P {
             let at = w.values.as_ptr().wrapping_add(p * PANEL_OUTPUTS * inputs + group * GROUP);
-            // The panels after these, for the next tiles: each is often a page, where the processor's own foresight ends.
-            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(P * PANEL_OUTPUTS * inputs));
+            if R >= PREFETCHING_ROWS {
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead));
+            }
             // SAFETY: panel `p` is `inputs / 4` groups of 64 bytes, all panels lie in `values`.
             weights[p] =
                 unsafe { _mm512_loadu_si512(w.values.as_ptr().add(p * PANEL_OUTPUTS * inputs + group * GROUP).cast()) };
