@@ -45,7 +45,7 @@ pub struct Effort {
 
 impl Effort {
     /// For results that are published.
-    pub const FULL: Effort = Effort { least: 5, most: 25, seconds: 8.0, turn: 0.02 };
+    pub const FULL: Effort = Effort { least: 5, most: 25, seconds: 3.0, turn: 0.02 };
     /// To see that everything works.
     pub const QUICK: Effort = Effort { least: 3, most: 3, seconds: 1.0, turn: 0.005 };
 
