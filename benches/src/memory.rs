@@ -14,7 +14,7 @@ use crate::results::{Memory, MemoryRow};
 pub const LENGTHS: [usize; 8] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576];
 /// Peak memory after which longer texts are not tried, in GiB.
 pub const MOST_GIB: u64 = 4;
-/// Time of a run after which longer texts are not tried, in seconds.
+/// CPU time of a run after which longer texts are not tried, in seconds.
 pub const MOST_SECONDS: f64 = 60.0;
 /// Address space of a process, in GiB: a guard of the machine.
 const LIMIT_GIB: u64 = 12;
@@ -44,7 +44,7 @@ pub fn measure(
             let [before, now] = peer.memory()?;
             let anonymous_kib = now.anonymous as i64 - before.anonymous as i64;
             let row = MemoryRow { tokens, peak_kib: now.peak, before_kib: before.peak, anonymous_kib };
-            Ok((row, time.wall as f64 / 1e9))
+            Ok((row, time.cpu as f64 / 1e9))
         };
         match run() {
             Ok((row, seconds)) => {
