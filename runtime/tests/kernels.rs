@@ -184,7 +184,7 @@ fn the_backends_of_this_machine_are_tested() {
 fn one_row_times_one_output() {
     for backend in Kernels::all() {
         let (mut q, mut scales, mut y) = ([0u8; 4], [0.0f32], [0.0f32]);
-        backend.quantise(&[1.0, -2.0, 0.5, 0.25], 4, &mut q, 4, &mut scales);
+        backend.quantise(&[1.0, -2.0, 0.5, 0.25], 4, 4, &mut q, 4, &mut scales);
         assert_eq!(q.map(|b| backend.decode(b)), [64, -127, 32, 16], "{}", backend.name());
         let matrix = Matrix::new(1, 4, &[0.5], |_, i| [1, 2, 3, 4][i]);
         backend.matmul(&q, 4, &scales, &matrix.panels(), Activation::Identity, &mut y, 1);
@@ -218,7 +218,7 @@ fn short_slices_are_left_alone_without_panic() {
             let mut scales = [1.0; 3];
             let mut q = [1u8; 90];
             let q = &mut q[..90 - cut.min(90)];
-            backend.quantise(&vec![1.0; 72 - cut.min(72)], 24, q, 30, &mut scales);
+            backend.quantise(&vec![1.0; 72 - cut.min(72)], 24, 24, q, 30, &mut scales);
             backend.matmul(q, 30, &scales, &panels, Activation::Relu, &mut out, 40);
             backend.matmul(&[1; 90], 30, &scales, &panels, Activation::Relu, &mut out[cut..], 40);
             let short = Panels { values: &panels.values[10 * cut..], ..panels };
@@ -258,7 +258,7 @@ fn every_backend_quantises_all_halves_like_scalar() {
         let columns = x.len().next_multiple_of(4);
         let quantised = |backend: &Kernels| {
             let (mut q, mut scales) = (vec![0; columns], [0.0]);
-            backend.quantise(&x, x.len(), &mut q, columns, &mut scales);
+            backend.quantise(&x, x.len(), x.len(), &mut q, columns, &mut scales);
             (q.iter().map(|&b| backend.decode(b)).collect::<Vec<_>>(), scales[0].to_bits())
         };
         let want = quantised(&Kernels::SCALAR);
@@ -292,14 +292,16 @@ proptest! {
 
     #[test]
     fn every_backend_quantises_like_scalar(
-        rows in 0usize..20, columns in length(), more in 0usize..70, kind in kind(), seed in any::<u64>()
+        rows in 0usize..20, columns in length(), (more, gap) in (0usize..70, 0usize..70), kind in kind(), seed in any::<u64>()
     ) {
-        let x = Random(seed).floats(kind, rows * columns);
+        // The last row ends with the slice.
+        let x_stride = columns + gap;
+        let x = Random(seed).floats(kind, (rows * x_stride).saturating_sub(gap));
         let stride = columns.next_multiple_of(4) + more;
         let run = |backend: &Kernels| {
             let mut q = encode(backend, &vec![99; rows * stride]);
             let mut scales = vec![UNTOUCHED; rows];
-            backend.quantise(&x, columns, &mut q, stride, &mut scales);
+            backend.quantise(&x, columns, x_stride, &mut q, stride, &mut scales);
             (q.iter().map(|&b| backend.decode(b)).collect::<Vec<_>>(), bits(&scales))
         };
         let want = run(&Kernels::SCALAR);

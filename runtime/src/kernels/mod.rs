@@ -87,6 +87,9 @@ impl Window {
     }
 }
 
+/// `quantise`: rows, columns, floats from one row to the next, quantised rows, bytes from one to the next, scale of each row.
+type Quantise = fn(&[f32], usize, usize, &mut [u8], usize, &mut [f32]);
+
 /// `matmul`: quantised rows, bytes from one row to the next, scale of each row, matrix, activation, output, floats from
 /// one output row to the next.
 type Matmul = fn(&[u8], usize, &[f32], &Panels<'_>, Activation, &mut [f32], usize);
@@ -98,7 +101,7 @@ pub struct Kernels {
     name: &'static str,
     /// What a stored byte is XORed with to give the two's complement of `q`.
     flip: u8,
-    quantise: fn(&[f32], usize, &mut [u8], usize, &mut [f32]),
+    quantise: Quantise,
     matmul: Matmul,
     gate: fn(&mut [f32], &[f32]),
     softmax: fn(&mut [f32], usize),
@@ -108,6 +111,7 @@ pub struct Kernels {
     rms_norm: fn(&[f32], &[f32], &mut [f32]),
     add: fn(&mut [f32], &[f32]),
     dequantise: fn(&[i8], f32, &mut [f32]),
+    fetch: fn(&[i8]),
     pool_mean: fn(&[f32], &mut [i64]),
     pool_max: fn(&[f32], &mut [f32]),
 }
@@ -154,12 +158,20 @@ impl Kernels {
         (byte ^ self.flip) as i8
     }
 
-    /// Quantises rows. `x`: `[R, C]`, `columns`: `C`, `q`: `R` rows of `q_stride` ≥ `C` bytes, `scales`: `[R]`, which says
-    /// how many rows there are. Bytes of `q` from `C` to `C` rounded up to 4 get the byte of 0. What a byte means is the backend's own, see
+    /// Quantises rows. `x`: `R` rows of `columns` = `C` floats, `x_stride` ≥ `C` from one to the next, `q`: `R` rows of
+    /// `q_stride` ≥ `C` bytes, `scales`: `[R]`, which says how many rows there are. Bytes of `q` from `C` to `C` rounded up to 4 get the byte of 0. What a byte means is the backend's own, see
     /// [`Kernels::decode`].
     #[inline]
-    pub fn quantise(&self, x: &[f32], columns: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
-        (self.quantise)(x, columns, q, q_stride, scales);
+    pub fn quantise(
+        &self,
+        x: &[f32],
+        columns: usize,
+        x_stride: usize,
+        q: &mut [u8],
+        q_stride: usize,
+        scales: &mut [f32],
+    ) {
+        (self.quantise)(x, columns, x_stride, q, q_stride, scales);
     }
 
     /// Multiplies quantised rows with a matrix. `q`, `q_stride`, `scales`: as [`Kernels::quantise`] of this backend left
@@ -238,6 +250,12 @@ impl Kernels {
     #[inline]
     pub fn dequantise(&self, q: &[i8], scale: f32, out: &mut [f32]) {
         (self.dequantise)(q, scale, out);
+    }
+
+    /// Says that `q` will be read soon. A hint: no result depends on it.
+    #[inline]
+    pub fn fetch(&self, q: &[i8]) {
+        (self.fetch)(q);
     }
 
     /// Adds rows to the sums of the mean. `x`: `[R, C]`; `sums`: `[C]`, in steps of 1 / [`POOL_SCALE`].

@@ -18,6 +18,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     rms_norm,
     add,
     dequantise,
+    fetch: |_| {},
     pool_mean,
     pool_max,
 };
@@ -107,11 +108,12 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-fn quantise(x: &[f32], columns: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
-    if columns == 0 || q_stride == 0 || q_stride < columns.next_multiple_of(PANEL_INPUTS) {
+fn quantise(x: &[f32], columns: usize, x_stride: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
+    if columns == 0 || x_stride < columns || q_stride == 0 || q_stride < columns.next_multiple_of(PANEL_INPUTS) {
         return;
     }
-    for ((row, out), scale) in x.chunks_exact(columns).zip(q.chunks_mut(q_stride)).zip(scales) {
+    for ((row, out), scale) in x.chunks(x_stride).zip(q.chunks_mut(q_stride)).zip(scales) {
+        let Some(row) = row.get(..columns) else { return };
         *scale = quant::scale(row);
         let (out, padding) = out.split_at_mut_checked(columns).unwrap_or_default();
         for (q, &v) in out.iter_mut().zip(row) {

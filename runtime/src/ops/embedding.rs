@@ -3,12 +3,22 @@
 use crate::bundle::Weights;
 use crate::kernels::Kernels;
 
+/// Rows that are fetched ahead: they lie anywhere in the table, so the processor cannot foresee them.
+const AHEAD: usize = 8;
+
 /// `ids`: `[R]`, each in the vocabulary; `x`: `[R, C]`.
 pub(crate) fn embedding(kernels: &Kernels, weights: &Weights<'_>, ids: &[u32], channels: usize, x: &mut [f32]) {
     if channels == 0 {
         return;
     }
-    for (&id, x) in ids.iter().zip(x.chunks_exact_mut(channels)) {
+    let fetch = |id: &u32| {
+        if let Some((row, _)) = weights.embedding(*id) {
+            kernels.fetch(row);
+        }
+    };
+    ids.iter().take(AHEAD).for_each(fetch);
+    for (i, (&id, x)) in ids.iter().zip(x.chunks_exact_mut(channels)).enumerate() {
+        ids.get(i + AHEAD).iter().copied().for_each(fetch);
         if let Some((row, scale)) = weights.embedding(id) {
             kernels.dequantise(row, scale, x);
         }

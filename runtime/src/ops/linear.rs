@@ -17,6 +17,13 @@ pub(crate) const fn stride(columns: usize) -> usize {
     spread * LINE
 }
 
+/// Floats from one inner row of the feed-forward network, of `columns`, to the next: rows that a kernel writes side by side must not lie
+/// so that they fall into few sets of the nearest cache, 4,096 bytes apart or close to it.
+pub(crate) const fn inner_stride(columns: usize) -> usize {
+    const LINE: usize = 16;
+    if columns > 0 && columns.is_multiple_of(512) { columns.saturating_add(LINE) } else { columns }
+}
+
 /// Room for one quantised left side: `q` for `R` rows of [`stride`] bytes, `scales`: `[R]`.
 pub(crate) struct Room<'s> {
     /// The integers.
@@ -28,12 +35,23 @@ pub(crate) struct Room<'s> {
 impl Room<'_> {
     /// Quantises rows. `x`: `[R, columns]`.
     pub(crate) fn quantise(&mut self, kernels: &Kernels, x: &[f32], columns: usize) -> Operand<'_> {
-        let rows = x.len().checked_div(columns).unwrap_or(0);
+        self.quantise_apart(kernels, x, columns, columns)
+    }
+
+    /// The same for rows that lie `x_stride` floats apart. `x`: `[R, x_stride]`.
+    pub(crate) fn quantise_apart(
+        &mut self,
+        kernels: &Kernels,
+        x: &[f32],
+        columns: usize,
+        x_stride: usize,
+    ) -> Operand<'_> {
+        let rows = x.len().checked_div(x_stride).unwrap_or(0);
         let stride = stride(columns);
         debug_assert!(rows <= self.scales.len() && rows * stride <= self.q.len());
         let scales = self.scales.get_mut(..rows).unwrap_or_default();
         let q = self.q.get_mut(..rows * stride).unwrap_or_default();
-        kernels.quantise(x, columns, q, stride, scales);
+        kernels.quantise(x, columns, x_stride, q, stride, scales);
         Operand { room: Room { q: self.q, scales: self.scales }, rows, stride }
     }
 }
@@ -48,9 +66,21 @@ pub(crate) struct Operand<'s> {
 impl<'s> Operand<'s> {
     /// `out`: `[R, w.outputs]`.
     pub(crate) fn linear(&self, kernels: &Kernels, w: &Panels<'_>, activation: Activation, out: &mut [f32]) {
+        self.linear_apart(kernels, w, activation, out, w.outputs);
+    }
+
+    /// The same into rows that lie `out_stride` floats apart. `out`: `[R, out_stride]`.
+    pub(crate) fn linear_apart(
+        &self,
+        kernels: &Kernels,
+        w: &Panels<'_>,
+        activation: Activation,
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
         let q = self.room.q.get(..self.rows * self.stride).unwrap_or_default();
         let scales = self.room.scales.get(..self.rows).unwrap_or_default();
-        kernels.matmul(q, self.stride, scales, w, activation, out, w.outputs);
+        kernels.matmul(q, self.stride, scales, w, activation, out, out_stride);
     }
 
     /// Number of rows, `R`.

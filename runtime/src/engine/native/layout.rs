@@ -1,7 +1,7 @@
 //! What the native engine keeps in its scratch arena, and how large each part is.
 
 use crate::kernels::cast::Arena;
-use crate::ops::linear::stride;
+use crate::ops::linear::{inner_stride, stride};
 use crate::ops::pooling::Pool;
 use crate::spec::{Config, Pooling};
 
@@ -71,7 +71,7 @@ impl Layout {
             residual: (ahead.saturating_mul(c), chunk.saturating_mul(c)),
             history: all.saturating_mul(c),
             gated: widest.saturating_add(chunk).saturating_mul(c),
-            inner: chunk.saturating_mul(most(ff, c.saturating_add(computed))),
+            inner: chunk.saturating_mul(most(inner_stride(ff), c.saturating_add(computed))),
             branch: chunk.saturating_mul(c),
             q: chunk.saturating_mul(most(stride(c), stride(ff))),
             scales: chunk,

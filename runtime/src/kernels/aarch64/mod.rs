@@ -26,7 +26,9 @@ const NEON: Kernels = Kernels {
     name: "aarch64-neon",
     flip: 0,
     // SAFETY: the target has the feature `neon`, the only thing that the functions ask for.
-    quantise: |x, columns, q, q_stride, scales| unsafe { rows::quantise(x, columns, q, q_stride, scales) },
+    quantise: |x, columns, x_stride, q, q_stride, scales| unsafe {
+        rows::quantise(x, columns, x_stride, q, q_stride, scales)
+    },
     // SAFETY: as above.
     matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
         matmul::neon(q, q_stride, scales, w, activation, out, out_stride)
@@ -49,6 +51,7 @@ const NEON: Kernels = Kernels {
     add: |a, b| unsafe { rows::add(a, b) },
     // SAFETY: as above.
     dequantise: |q, scale, out| unsafe { rows::dequantise(q, scale, out) },
+    fetch: rows::fetch,
     // SAFETY: as above.
     pool_mean: |x, sums| unsafe { rows::pool_mean(x, sums) },
     // SAFETY: as above.

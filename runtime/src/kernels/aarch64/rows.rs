@@ -1,6 +1,7 @@
 //! Operations that go over rows element by element: all but products and convolutions.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 use core::array::from_fn;
 
 use super::lanes::{Lanes, WIDTH, exp, load, load_first, store, store_first, sum};
@@ -55,12 +56,13 @@ fn round(x: Lanes, s: f32, inverse: f32) -> [int32x4_t; 4] {
 
 /// [`Kernels::quantise`](crate::kernels::Kernels::quantise).
 #[target_feature(enable = "neon")]
-pub(super) fn quantise(x: &[f32], columns: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
+pub(super) fn quantise(x: &[f32], columns: usize, x_stride: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
     let padded = columns.next_multiple_of(PANEL_INPUTS);
-    if columns == 0 || q_stride == 0 || q_stride < padded {
+    if columns == 0 || x_stride < columns || q_stride == 0 || q_stride < padded {
         return;
     }
-    for ((row, out), scale) in x.chunks_exact(columns).zip(q.chunks_mut(q_stride)).zip(scales) {
+    for ((row, out), scale) in x.chunks(x_stride).zip(q.chunks_mut(q_stride)).zip(scales) {
+        let Some(row) = row.get(..columns) else { return };
         let s = magnitude(row) / MAX_QUANTISED;
         *scale = s;
         let Some((out, padding)) = out.split_at_mut_checked(columns) else { continue };
@@ -200,6 +202,15 @@ pub(super) fn dequantise(q: &[i8], scale: f32, out: &mut [f32]) {
     }
     for (y, &q) in out_rest.iter_mut().zip(q_rest) {
         *y = f32::from(q) * scale;
+    }
+}
+
+/// [`Kernels::fetch`](crate::kernels::Kernels::fetch).
+pub(super) fn fetch(q: &[i8]) {
+    const LINE: usize = 64;
+    for line in q.chunks(LINE) {
+        // SAFETY: a hint about an address in a slice; it changes neither memory nor registers.
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly)) };
     }
 }
 

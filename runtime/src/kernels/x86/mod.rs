@@ -7,6 +7,8 @@ mod peak;
 
 pub use peak::peak;
 
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use super::Kernels;
 
 /// Whether the processor has the features: asked when running with `std`, else what the compiler was told.
@@ -39,7 +41,9 @@ macro_rules! table {
             name: $name,
             flip: $backend::FLIP,
             // SAFETY: as above.
-            quantise: |x, columns, q, q_stride, scales| unsafe { $backend::quantise(x, columns, q, q_stride, scales) },
+            quantise: |x, columns, x_stride, q, q_stride, scales| unsafe {
+                $backend::quantise(x, columns, x_stride, q, q_stride, scales)
+            },
             // SAFETY: as above.
             matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
                 $backend::matmul(q, q_stride, scales, w, activation, out, out_stride)
@@ -62,6 +66,7 @@ macro_rules! table {
             add: |a, b| unsafe { $backend::add_to(a, b) },
             // SAFETY: as above.
             dequantise: |q, scale, out| unsafe { $backend::dequantise(q, scale, out) },
+            fetch,
             // SAFETY: as above.
             pool_mean: |x, sums| unsafe { $backend::pool_mean(x, sums) },
             // SAFETY: as above.
@@ -72,6 +77,15 @@ macro_rules! table {
 
 const AVX2: Kernels = table!("x86-avx2", avx2);
 const AVX512VNNI: Kernels = table!("x86-avx512vnni", avx512);
+
+/// See [`Kernels::fetch`].
+fn fetch(q: &[i8]) {
+    const LINE: usize = 64;
+    for line in q.chunks(LINE) {
+        // SAFETY: every x86-64 processor has SSE; a hint may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+    }
+}
 
 /// Rows of `width` elements, `stride` apart, in a slice of `len`.
 fn fitting(len: usize, width: usize, stride: usize) -> usize {

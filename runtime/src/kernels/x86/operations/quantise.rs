@@ -32,29 +32,30 @@ macro_rules! quantise {
         pub(in crate::kernels) fn quantise(
             x: &[f32],
             columns: usize,
+            x_stride: usize,
             q: &mut [u8],
             q_stride: usize,
             scales: &mut [f32],
         ) {
             let padded = columns.next_multiple_of(PANEL_INPUTS);
-            if columns == 0 || q_stride < padded {
+            if columns == 0 || x_stride < columns || q_stride < padded {
                 return;
             }
-            let rows = scales.len().min(x.len() / columns).min(fitting(q.len(), padded, q_stride));
+            let rows = scales.len().min(fitting(x.len(), columns, x_stride)).min(fitting(q.len(), padded, q_stride));
             let (mut x, mut q) = (x.as_ptr(), q.as_mut_ptr());
             let mut left = rows;
             // SAFETY: `x` holds `left` rows.
-            let mut next = unsafe { steps(x, columns, left.min(ROWS)) };
+            let mut next = unsafe { steps(x, columns, x_stride, left.min(ROWS)) };
             for scales in scales.get_mut(..rows).unwrap_or_default().chunks_mut(ROWS) {
                 let (steps_now, inverses) = next;
                 left -= scales.len();
                 // SAFETY: `x` holds `left` rows behind those of `scales`, `q` as many as `x`.
                 unsafe {
-                    next = steps(x.add(scales.len() * columns), columns, left.min(ROWS));
+                    next = steps(x.wrapping_add(scales.len() * x_stride), columns, x_stride, left.min(ROWS));
                     for ((scale, step), inverse) in scales.iter_mut().zip(steps_now).zip(inverses) {
                         *scale = step;
                         round(x, columns, step, inverse, q);
-                        x = x.add(columns);
+                        x = x.wrapping_add(x_stride);
                         q = q.wrapping_add(q_stride);
                     }
                 }
@@ -64,14 +65,14 @@ macro_rules! quantise {
         /// Of the magnitudes `m` of `rows` ≤ 4 rows `m / 127` and `127 / m`.
         ///
         /// # Safety
-        /// `x` can be read for `rows` rows of `columns` elements.
+        /// `x` can be read for `rows` rows of `columns` elements, `x_stride` from one to the next.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn steps(x: *const f32, columns: usize, rows: usize) -> ([f32; ROWS], [f32; ROWS]) {
+        unsafe fn steps(x: *const f32, columns: usize, x_stride: usize, rows: usize) -> ([f32; ROWS], [f32; ROWS]) {
             let mut most = [_mm_set1_ps(MIN_MAGNITUDE); ROWS];
             for (r, most) in most.iter_mut().enumerate().take(rows) {
                 // SAFETY: one of the rows.
-                *most = unsafe { magnitude(x.add(r * columns), columns) };
+                *most = unsafe { magnitude(x.add(r * x_stride), columns) };
             }
             // Each becomes one lane.
             let ab = _mm_max_ps(_mm_unpacklo_ps(most[0], most[1]), _mm_unpackhi_ps(most[0], most[1]));
