@@ -2,7 +2,7 @@
 //!
 //! Each file is written to a temporary sibling and renamed, so that a reader sees the old file or the new one.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fmt::Display, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::{
@@ -36,9 +36,7 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
     write_json(&dir.join(files::CONFIG), model.config())?;
     write_json(&dir.join(files::LABELS), labels)?;
     copy_tokenizer(tokenizer, dir)?;
-    let named: Vec<(String, Tensor)> =
-        model.parameters().iter().map(|(weight, tensor)| (weight.to_string(), tensor.shallow_clone())).collect();
-    write_tensors(&dir.join(files::WEIGHTS), &named)
+    write_tensors(&dir.join(files::WEIGHTS), model.parameters())
 }
 
 /// Reads the model and labels of `dir` onto `device`.
@@ -58,26 +56,36 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
     );
     let path = dir.join(files::WEIGHTS);
     let mut tensors = read_tensors(&path)?;
-    let model = take_weights(&config, &mut tensors, device).with_context(|| path.display().to_string())?;
+    let model = take_model(&config, &mut tensors, device).with_context(|| path.display().to_string())?;
     if let Some(name) = tensors.keys().min() {
         bail!("{}: the configuration has no weight {name}", path.display());
     }
     Ok(Checkpoint { model, labels })
 }
 
-/// Takes every weight of `config` out of `tensors`.
-fn take_weights(config: &Config, tensors: &mut HashMap<String, Tensor>, device: Device) -> Result<Classifier> {
+/// The model whose weights are all in `tensors`, taken out of it.
+fn take_model(config: &Config, tensors: &mut HashMap<String, Tensor>, device: Device) -> Result<Classifier> {
     config.validate().context("model configuration")?;
-    let mut parameters = Vec::new();
-    for weight in config.weights() {
+    let shapes = config.weights().filter_map(|w| Some((w, config.shape(w)?.dims().to_vec())));
+    Classifier::from_weights(config, take_weights(tensors, shapes)?, device)
+}
+
+/// Takes weights of the given shapes out of `tensors`, as f32.
+///
+/// # Errors
+/// When a weight is missing, has another shape (both are named), or is neither f32 nor f16.
+pub fn take_weights<P: Display>(
+    tensors: &mut HashMap<String, Tensor>,
+    weights: impl IntoIterator<Item = (P, Vec<usize>)>,
+) -> Result<Vec<(P, Tensor)>> {
+    let take = |(weight, shape): (P, Vec<usize>)| {
         let tensor = tensors.remove(&weight.to_string()).with_context(|| format!("weight {weight} is missing"))?;
-        let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
-        let fits = tensor.size().iter().map(|&d| d as usize).eq(shape.dims().iter().copied());
+        let fits = tensor.size().iter().map(|&d| d as usize).eq(shape.iter().copied());
         ensure!(fits, "weight {weight} has shape {:?}, the configuration says {shape:?}", tensor.size());
         ensure!(matches!(tensor.kind(), Kind::Float | Kind::Half), "weight {weight} is {:?}", tensor.kind());
-        parameters.push((weight, tensor.to_kind(Kind::Float)));
-    }
-    Classifier::from_weights(config, parameters, device)
+        Ok((weight, tensor.to_kind(Kind::Float)))
+    };
+    weights.into_iter().map(take).collect()
 }
 
 /// Writes `golden.safetensors`: the token ids of `texts` (each at least one id), padded to one batch, and the logits that
@@ -107,11 +115,11 @@ pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> 
     write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))
 }
 
-/// Writes named tensors (f32 or i64, any device) as safetensors, atomically.
+/// Writes tensors (f32 or i64, any device) by what their names are displayed as, as safetensors, atomically.
 ///
 /// # Errors
 /// When a tensor has another kind or the file cannot be written.
-pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result<()> {
     let mut bytes = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let (dtype, size) = match tensor.kind() {
@@ -123,11 +131,11 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
         let mut data = vec![0u8; tensor.numel() * size];
         tensor.f_copy_data_u8(&mut data, tensor.numel()).with_context(|| format!("reading {name}"))?;
         let shape: Vec<usize> = tensor.size().iter().map(|&d| d as usize).collect();
-        bytes.push((name.as_str(), dtype, shape, data));
+        bytes.push((name.to_string(), dtype, shape, data));
     }
     let views = bytes
         .iter()
-        .map(|(name, dtype, shape, data)| Ok((*name, TensorView::new(*dtype, shape.clone(), data)?)))
+        .map(|(name, dtype, shape, data)| Ok((name, TensorView::new(*dtype, shape.clone(), data)?)))
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let file = safetensors::serialize(views, Some(metadata))?;

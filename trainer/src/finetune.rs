@@ -60,7 +60,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     let mut optimiser = t.optimiser_config().build(model.parameters());
     let mut at = plan.resume.clone().unwrap_or_else(|| State::start(plan.fingerprint.clone()));
     if plan.resume.is_some() {
-        at.restore(out, &model, optimiser.as_mut())?;
+        at.restore(out, model.parameters(), optimiser.as_mut())?;
     }
     let seconds_before = at.seconds;
 
@@ -125,7 +125,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
                 );
             }
             let lr = schedule.at(at.step, total);
-            optimiser.step(model.parameters(), lr);
+            optimiser.step(lr);
             for (_, parameter) in model.parameters() {
                 parameter.shallow_clone().zero_grad();
             }
@@ -198,7 +198,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             if stop.is_some() || save_due {
                 at.rows = folder.rows().len();
                 at.finished = matches!(stop, Some(Ending::Complete | Ending::Patience));
-                at.save(out, &model, optimiser.as_ref())?;
+                at.save(out, model.parameters(), optimiser.as_ref())?;
                 (saved, saved_step) = (Instant::now(), at.step);
             }
             if let Some(stop) = stop {

@@ -221,7 +221,7 @@ fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
             let gradients = model.parameters().iter().map(|(_, p)| p.grad()).filter(Tensor::defined);
             trace.gradients = gradients.map(|g| g.to_device(Device::Cpu).copy()).collect();
         }
-        optimiser.step(model.parameters(), 1e-2);
+        optimiser.step(1e-2);
         for (_, parameter) in model.parameters() {
             parameter.shallow_clone().zero_grad();
         }
@@ -256,7 +256,7 @@ fn timed_steps(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Resul
         let logits = model.forward(&batch.ids, &batch.mask, &mode).to_kind(Kind::Float);
         let loss = logits.cross_entropy_loss::<Tensor>(&gold, None, Reduction::Mean, -100, 0.0);
         loss.backward();
-        optimiser.step(model.parameters(), 1e-3);
+        optimiser.step(1e-3);
         for (_, parameter) in model.parameters() {
             parameter.shallow_clone().zero_grad();
         }

@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::checkpoint::{read_tensors, write_tensors};
-use crate::model::Classifier;
-use crate::optim::Optimiser;
+use crate::optim::{Optimiser, Parameter};
 
 /// Folder of the state inside the run folder.
 pub const FOLDER: &str = "resume";
@@ -170,15 +169,18 @@ impl State {
     ///
     /// # Errors
     /// Whatever the file system or libtorch says.
-    pub fn save(&mut self, out: &Path, model: &Classifier, optimiser: &dyn Optimiser) -> Result<()> {
+    pub fn save<P: Parameter>(
+        &mut self,
+        out: &Path,
+        parameters: &[(P, Tensor)],
+        optimiser: &dyn Optimiser,
+    ) -> Result<()> {
         let folder = out.join(FOLDER);
         let name = format!("step-{}", self.step);
         let here = folder.join(&name);
         let context = || format!("cannot save the state in {}", here.display());
         fs::create_dir_all(&here).with_context(context)?;
-        let weights: Vec<(String, Tensor)> =
-            model.parameters().iter().map(|(weight, tensor)| (weight.to_string(), tensor.shallow_clone())).collect();
-        write_tensors(&here.join(files::WEIGHTS), &weights)?;
+        write_tensors(&here.join(files::WEIGHTS), parameters)?;
         write_tensors(&here.join(files::OPTIMISER), &optimiser.state())?;
         self.weights.clone_from(&name);
         let text = serde_json::to_vec_pretty(self)?;
@@ -197,10 +199,15 @@ impl State {
     ///
     /// # Errors
     /// When a file cannot be read or does not fit the model.
-    pub fn restore(&self, out: &Path, model: &Classifier, optimiser: &mut dyn Optimiser) -> Result<()> {
+    pub fn restore<P: Parameter>(
+        &self,
+        out: &Path,
+        parameters: &[(P, Tensor)],
+        optimiser: &mut dyn Optimiser,
+    ) -> Result<()> {
         let here = out.join(FOLDER).join(&self.weights);
         let weights = read_tensors(&here.join(files::WEIGHTS))?;
-        for (weight, parameter) in model.parameters() {
+        for (weight, parameter) in parameters {
             let saved =
                 weights.get(&weight.to_string()).with_context(|| format!("no {weight} in {}", here.display()))?;
             let shape = saved.size();

@@ -113,7 +113,7 @@ fn follow(name: &str, config: OptimiserConfig) {
             let g = numbers(&p.size(), (100 + 10 * step + seed) as i64);
             (&p * (&g * &g * &g * (1.0 + step as f64))).sum(Kind::Float).backward();
         }
-        optimiser.step(&params, rate);
+        optimiser.step(rate);
         let [matrix, small, vector] = params.each_ref().map(|(_, p)| p.detach());
         for (part, got) in [("matrix", matrix.view([-1]).slice(0, 0, None, 97)), ("small", small), ("vector", vector)] {
             let want = &golden[&format!("{name}.{step}.{part}")];

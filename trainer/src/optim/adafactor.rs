@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use kinglet::spec::{Role, Weight};
 use tch::{Kind, Tensor};
 
-use super::{Optimiser, load_slot, load_step, step_tensor};
+use super::{Optimiser, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Both dimensions of a matrix must be at least this for its second moment to be factored (Mesh TensorFlow,
 /// `min_dim_size_to_factor`).
@@ -47,12 +46,12 @@ enum Second {
 pub struct Adafactor {
     config: AdafactorConfig,
     step: i64,
-    seconds: Vec<(Weight, Second)>,
+    slots: Vec<Slot<Second>>,
 }
 
 impl Adafactor {
     /// Zero moments for `params`, on their devices.
-    pub fn new(config: AdafactorConfig, params: &[(Weight, Tensor)]) -> Self {
+    pub fn new<P: Parameter>(config: AdafactorConfig, params: &[(P, Tensor)]) -> Self {
         let second = |p: &Tensor| match *p.size() {
             [rows, columns] if rows >= FACTORED_FROM && columns >= FACTORED_FROM => {
                 let options = (Kind::Float, p.device());
@@ -60,7 +59,7 @@ impl Adafactor {
             }
             _ => Second::Full(tch::no_grad(|| p.zeros_like())),
         };
-        Adafactor { config, step: 0, seconds: params.iter().map(|(w, p)| (*w, second(p))).collect() }
+        Adafactor { config, step: 0, slots: slots(params, second) }
     }
 }
 
@@ -93,20 +92,20 @@ impl Second {
 }
 
 impl Optimiser for Adafactor {
-    fn step(&mut self, params: &[(Weight, Tensor)], lr: f64) {
+    fn step(&mut self, lr: f64) {
         self.step += 1;
         let decay = 1.0 - (self.step as f64).powf(DECAY_EXPONENT);
         tch::no_grad(|| {
-            for ((weight, p), (_, second)) in params.iter().zip(&mut self.seconds) {
-                let (mut p, g) = (p.shallow_clone(), p.grad());
+            for Slot { decays, tensor: p, memory: second, .. } in &mut self.slots {
+                let g = p.grad();
                 if !g.defined() {
                     continue;
                 }
                 let mut update = second.scale(&g, decay);
                 let clip = (rms(&update) / CLIP).clamp_min(1.0);
-                let size = rms(&p).clamp_min(EPS_WEIGHT) * lr;
+                let size = rms(p).clamp_min(EPS_WEIGHT) * lr;
                 let _ = update.g_mul_(&(&size / clip));
-                if self.config.weight_decay != 0.0 && matches!(weight.role(), Role::Embedding | Role::Linear) {
+                if self.config.weight_decay != 0.0 && *decays {
                     let _ = p.g_mul_(&(size * -self.config.weight_decay + 1.0));
                 }
                 let _ = p.g_sub_(&update);
@@ -116,26 +115,26 @@ impl Optimiser for Adafactor {
 
     fn state(&self) -> Vec<(String, Tensor)> {
         let mut out = vec![step_tensor(self.step)];
-        for (weight, second) in &self.seconds {
+        for Slot { name, memory: second, .. } in &self.slots {
             match second {
                 Second::Factored(rows, columns) => {
-                    out.push((format!("{weight}.rows"), rows.shallow_clone()));
-                    out.push((format!("{weight}.columns"), columns.shallow_clone()));
+                    out.push((format!("{name}.rows"), rows.shallow_clone()));
+                    out.push((format!("{name}.columns"), columns.shallow_clone()));
                 }
-                Second::Full(v) => out.push((format!("{weight}.v"), v.shallow_clone())),
+                Second::Full(v) => out.push((format!("{name}.v"), v.shallow_clone())),
             }
         }
         out
     }
 
     fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
-        for (weight, second) in &mut self.seconds {
+        for Slot { name, memory: second, .. } in &mut self.slots {
             match second {
                 Second::Factored(rows, columns) => {
-                    load_slot(rows, state, &format!("{weight}.rows"))?;
-                    load_slot(columns, state, &format!("{weight}.columns"))?;
+                    load_slot(rows, state, &format!("{name}.rows"))?;
+                    load_slot(columns, state, &format!("{name}.columns"))?;
                 }
-                Second::Full(v) => load_slot(v, state, &format!("{weight}.v"))?,
+                Second::Full(v) => load_slot(v, state, &format!("{name}.v"))?,
             }
         }
         self.step = load_step(state)?;

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use kinglet::spec::{Role, Weight};
 use tch::Tensor;
 
-use super::{Optimiser, load_slot, load_step, step_tensor};
+use super::{Optimiser, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Hyper-parameters of [`AdamW`]; the defaults are PyTorch's, the epsilon too.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -37,31 +36,31 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     step: i64,
-    /// By parameter: weight, first and second moment.
-    moments: Vec<(Weight, Tensor, Tensor)>,
+    /// With first and second moment.
+    slots: Vec<Slot<(Tensor, Tensor)>>,
 }
 
 impl AdamW {
     /// Zero moments for `params`, on their devices.
-    pub fn new(config: AdamWConfig, params: &[(Weight, Tensor)]) -> Self {
+    pub fn new<P: Parameter>(config: AdamWConfig, params: &[(P, Tensor)]) -> Self {
         let zeros = |p: &Tensor| tch::no_grad(|| p.zeros_like());
-        AdamW { config, step: 0, moments: params.iter().map(|(w, p)| (*w, zeros(p), zeros(p))).collect() }
+        AdamW { config, step: 0, slots: slots(params, |p| (zeros(p), zeros(p))) }
     }
 }
 
 impl Optimiser for AdamW {
-    fn step(&mut self, params: &[(Weight, Tensor)], lr: f64) {
+    fn step(&mut self, lr: f64) {
         self.step += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let correction1 = 1.0 - beta1.powf(self.step as f64);
         let correction2 = (1.0 - beta2.powf(self.step as f64)).sqrt();
         tch::no_grad(|| {
-            for ((weight, p), (_, m, v)) in params.iter().zip(&mut self.moments) {
-                let (mut p, g) = (p.shallow_clone(), p.grad());
+            for Slot { decays, tensor: p, memory: (m, v), .. } in &mut self.slots {
+                let g = p.grad();
                 if !g.defined() {
                     continue;
                 }
-                if weight_decay != 0.0 && matches!(weight.role(), Role::Embedding | Role::Linear) {
+                if weight_decay != 0.0 && *decays {
                     let _ = p.g_mul_scalar_(1.0 - lr * weight_decay);
                 }
                 let _ = m.lerp_(&g, 1.0 - beta1);
@@ -78,17 +77,17 @@ impl Optimiser for AdamW {
 
     fn state(&self) -> Vec<(String, Tensor)> {
         let mut out = vec![step_tensor(self.step)];
-        for (weight, m, v) in &self.moments {
-            out.push((format!("{weight}.m"), m.shallow_clone()));
-            out.push((format!("{weight}.v"), v.shallow_clone()));
+        for Slot { name, memory: (m, v), .. } in &self.slots {
+            out.push((format!("{name}.m"), m.shallow_clone()));
+            out.push((format!("{name}.v"), v.shallow_clone()));
         }
         out
     }
 
     fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
-        for (weight, m, v) in &mut self.moments {
-            load_slot(m, state, &format!("{weight}.m"))?;
-            load_slot(v, state, &format!("{weight}.v"))?;
+        for Slot { name, memory: (m, v), .. } in &mut self.slots {
+            load_slot(m, state, &format!("{name}.m"))?;
+            load_slot(v, state, &format!("{name}.v"))?;
         }
         self.step = load_step(state)?;
         Ok(())

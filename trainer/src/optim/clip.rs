@@ -1,10 +1,9 @@
 //! Gradient clipping by global norm, as `torch.nn.utils.clip_grad_norm_`.
 
-use kinglet::spec::Weight;
 use tch::{Kind, Tensor};
 
 /// Euclidean norm of all gradients together. Waits for the device; 0 when there are none.
-fn global_norm(params: &[(Weight, Tensor)]) -> Tensor {
+fn global_norm<P>(params: &[(P, Tensor)]) -> Tensor {
     let norms: Vec<Tensor> = params.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).map(|g| g.norm()).collect();
     if norms.is_empty() { Tensor::from(0.0f32) } else { Tensor::stack(&norms, 0).norm() }
 }
@@ -13,7 +12,7 @@ fn global_norm(params: &[(Weight, Tensor)]) -> Tensor {
 ///
 /// A `max_norm` that is not finite or not above 0 scales nothing. Gradients that are not finite give a norm that is not;
 /// whether to take the step is the caller's decision.
-pub fn clip_gradients(params: &[(Weight, Tensor)], max_norm: f64) -> f64 {
+pub fn clip_gradients<P>(params: &[(P, Tensor)], max_norm: f64) -> f64 {
     tch::no_grad(|| {
         let norm = global_norm(params).to_kind(Kind::Double).double_value(&[]);
         if max_norm.is_finite() && max_norm > 0.0 {

@@ -13,18 +13,30 @@ pub use clip::clip_gradients;
 pub use schedule::{Decay, Schedule};
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use anyhow::{Context, Result, ensure};
-use kinglet::spec::Weight;
+use kinglet::spec::{Role, Weight};
 use tch::{Kind, Tensor};
 
-/// Turns gradients into steps.
-pub trait Optimiser {
-    /// Takes one step with learning rate `lr` from the gradients that `params` hold; the same parameters in the same order
-    /// as when the optimiser was made. Gradients are left as they are.
-    fn step(&mut self, params: &[(Weight, Tensor)], lr: f64);
+/// What names a model's parameter. `Display` gives the name in files; no two parameters of a model share one.
+pub trait Parameter: Display {
+    /// Whether weight decay takes from it: embeddings and matrices yes; norms, biases and kernel taps no.
+    fn decays(&self) -> bool;
+}
 
-    /// All state by name: f32 tensors named after their weight, and `step`, i64. The tensors are shared, not copied.
+impl Parameter for Weight {
+    fn decays(&self) -> bool {
+        matches!(self.role(), Role::Embedding | Role::Linear)
+    }
+}
+
+/// Turns gradients into steps. An optimiser is made for a model's parameters and shares their tensors.
+pub trait Optimiser {
+    /// Takes one step with learning rate `lr` from the gradients that the parameters hold. Gradients are left as they are.
+    fn step(&mut self, lr: f64);
+
+    /// All state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are shared, not copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
     /// Takes over what [`Optimiser::state`] gave.
@@ -52,12 +64,32 @@ impl Default for OptimiserConfig {
 
 impl OptimiserConfig {
     /// The optimiser with fresh state for `params`.
-    pub fn build(&self, params: &[(Weight, Tensor)]) -> Box<dyn Optimiser> {
+    pub fn build<P: Parameter>(&self, params: &[(P, Tensor)]) -> Box<dyn Optimiser> {
         match *self {
             OptimiserConfig::Adafactor(config) => Box::new(Adafactor::new(config, params)),
             OptimiserConfig::AdamW(config) => Box::new(AdamW::new(config, params)),
         }
     }
+}
+
+/// One parameter of an optimiser: what it is and what the optimiser remembers of it.
+#[derive(Debug)]
+struct Slot<M> {
+    name: String,
+    decays: bool,
+    tensor: Tensor,
+    memory: M,
+}
+
+/// A slot for each of `params`, with the memory that `fresh` makes of its tensor.
+fn slots<P: Parameter, M>(params: &[(P, Tensor)], fresh: impl Fn(&Tensor) -> M) -> Vec<Slot<M>> {
+    let slot = |(parameter, tensor): &(P, Tensor)| Slot {
+        name: parameter.to_string(),
+        decays: parameter.decays(),
+        tensor: tensor.shallow_clone(),
+        memory: fresh(tensor),
+    };
+    params.iter().map(slot).collect()
 }
 
 /// Name of the step count in the state.
