@@ -13,18 +13,20 @@ struct Node {
     from: u8,
     /// Where the next token of the chosen segmentation ends, in characters.
     next: u8,
-    /// Whether any segmentation ends here.
-    reached: bool,
 }
 
-const START: Node = Node { score: 0, id: UNKNOWN, from: 0, next: 0, reached: false };
+/// A character that no segmentation has reached yet: far below any sum, and sums with it do not overflow.
+const UNREACHED: Node = Node { score: i32::MIN / 2, id: UNKNOWN, from: 0, next: 0 };
 
 // Positions in a chunk are kept in bytes.
 const _: () = assert!(CHUNK_CHARS < 256);
 
+// What the table adds to speed the search is part of an encoder's memory, which firmware pays for.
+const _: () = assert!(size_of::<Encoder<'static>>() <= 1536);
+
 /// Encodes a text that comes in parts, cut anywhere, even within a character: the ids are those of the whole.
 ///
-/// Holds one chunk of a word, about 1.2 KiB, for a text of any length. Allocates nothing and never fails.
+/// Holds one chunk of a word, under 1.5 KiB, for a text of any length. Allocates nothing and never fails.
 #[derive(Clone, Debug)]
 pub struct Encoder<'a> {
     table: Table<'a>,
@@ -53,7 +55,7 @@ impl<'a> Encoder<'a> {
             begins: [0; CHUNK_CHARS + 1],
             chars: 0,
             in_word: false,
-            nodes: [START; CHUNK_CHARS + 1],
+            nodes: [UNREACHED; CHUNK_CHARS + 1],
         };
         Encoder { table, utf8: utf8::Decoder::new(), chunk }
     }
@@ -125,19 +127,37 @@ impl Chunk {
     }
 
     /// Gives the ids of the chunk and empties it.
+    ///
+    /// Pieces that start at a character are not looked up where the best sum up to it and the most that the rest can score
+    /// ([`super::bound`]) say that no segmentation through it is chosen: it would have to exceed the sum found for the whole chunk,
+    /// and at least equal the one that ends in the last character alone. Left out is only what loses, so the ids are those of
+    /// the full search.
     fn encode(&mut self, table: &Table<'_>, sink: &mut impl FnMut(u32)) {
         // Never more; said again so that the compiler knows that indices up to `n` are inside.
         let n = core::mem::take(&mut self.chars).min(CHUNK_CHARS);
         let Chunk { text, begins, nodes, .. } = self;
         let end = usize::from(begins[n]);
-        nodes[..=n].fill(START);
+        // Bounds are of ASCII texts; the first character, which is always visited, may be another.
+        let ascii = n > 1 && end + 1 == usize::from(begins[1]) + n;
+        let bound = table.bound().filter(|_| ascii);
+        let before_last = n.saturating_sub(1);
+        let last =
+            text.get(end.saturating_sub(1)).and_then(|&b| table.character(b)).map_or(-UNKNOWN_COST, |(_, score)| score);
+        nodes[..=n].fill(UNREACHED);
+        nodes[0].score = 0;
         for i in 0..n {
-            // Every character is reached: by a piece of one character or by its bytes.
+            // Every character is reached, by a piece of one character or by its bytes, unless the one before was left out.
             let here = nodes[i].score;
+            if let Some(bound) = bound.filter(|_| i > 0) {
+                let most = here + bound.of(n - i);
+                if most <= nodes[n].score || most < nodes[before_last].score + last {
+                    continue;
+                }
+            }
             let begin = usize::from(begins[i]);
             let mut reach = |to: usize, id: u32, score: i32| {
-                if let Some(node) = nodes.get_mut(to).filter(|node| !node.reached || score > node.score) {
-                    *node = Node { score, id, from: i as u8, next: 0, reached: true };
+                if let Some(node) = nodes.get_mut(to).filter(|node| score > node.score) {
+                    *node = Node { score, id, from: i as u8, next: 0 };
                 }
             };
             let mut to = i;

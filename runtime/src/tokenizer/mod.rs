@@ -23,6 +23,7 @@
 //! | 3 to 258 | `<0x00>` to `<0xFF>`, bytes of characters outside the vocabulary |
 //! | 259 and up | pieces, sorted by their bytes |
 
+mod bound;
 mod encoder;
 mod table;
 #[cfg(all(test, feature = "alloc"))]

@@ -1,7 +1,8 @@
 //! The vocabulary as one flat table of bytes.
 
+use super::bound::Bound;
 use super::{FIRST_BYTE, FIRST_PIECE, METASPACE, Token};
-use core::{fmt, str};
+use core::{fmt, ops::Range, str};
 
 const MAGIC: [u8; 4] = *b"KTOK";
 const VERSION: u32 = 1;
@@ -10,8 +11,21 @@ const HEADER: usize = 20;
 const INDEX: usize = 257;
 const MAX_PIECES: usize = 1 << 20;
 const MAX_PIECE_BYTES: usize = 256;
+/// UTF-8 of [`METASPACE`].
+const MARK: [u8; METASPACE.len_utf8()] = {
+    let mut mark = [0; METASPACE.len_utf8()];
+    METASPACE.encode_utf8(&mut mark);
+    mark
+};
+/// Bytes after [`METASPACE`] that have an entry in [`Words`]: the block of ASCII with the small letters.
+const LETTERS: Range<u8> = 0x60..0x80;
+/// As many pieces as are compared one by one.
+const FEW: usize = 8;
 
 /// A vocabulary, read in place from borrowed bytes, which need no alignment.
+///
+/// Beside the slices it holds under 200 bytes that speed the search, computed when it is opened: where the words with
+/// each first letter begin, and the most that texts of each length can score.
 ///
 /// # Format
 /// Little endian; each field begins at a multiple of 4 bytes. `N` is the number of pieces, `S` the bytes of all of them.
@@ -43,6 +57,17 @@ pub struct Table<'a> {
     offsets: &'a [[u8; 4]],
     scores: &'a [[u8; 2]],
     text: &'a [u8],
+    words: Words,
+    bound: Option<Bound>,
+}
+
+/// Where the pieces lie that begin with [`METASPACE`], most of a vocabulary.
+#[derive(Clone, Copy)]
+struct Words {
+    /// The first of them.
+    first: u32,
+    /// The first that goes on with each of [`LETTERS`] or a greater byte, and that of the byte after these.
+    letters: [u32; (LETTERS.end - LETTERS.start) as usize + 1],
 }
 
 const _: () = assert!(super::CHUNK_CHARS as i64 * super::UNKNOWN_COST as i64 <= 1 << 27);
@@ -204,14 +229,37 @@ impl<'a> Table<'a> {
         if padding.iter().any(|&b| b != 0) {
             return Err(TableError::Padding);
         }
-        Ok(Table {
+        let mut table = Table {
             bytes,
             lowercase: flags & LOWERCASE != 0,
             index: index.as_chunks().0,
             offsets: offsets.as_chunks().0,
             scores: scores.as_chunks().0,
             text,
-        })
+            words: Words { first: 0, letters: [0; _] },
+            bound: None,
+        };
+        table.words = table.words();
+        let ascii = 0..table.index_at(0x80).min(pieces);
+        table.bound = Bound::new(ascii.map(|piece| (table.len_of(piece), table.score_at(piece))));
+        Ok(table)
+    }
+
+    /// Searches for the pieces that begin with [`METASPACE`].
+    fn words(&self) -> Words {
+        let (mut low, mut high) = (0, self.scores.len());
+        for (depth, &byte) in MARK.iter().enumerate() {
+            (low, high) = self.narrow(low, high, depth, byte);
+        }
+        let first = low as u32;
+        low += usize::from(low < high && self.len_of(low) == MARK.len());
+        let mut bytes = LETTERS.start..=LETTERS.end;
+        let letters = [(); _].map(|()| {
+            let byte = bytes.next().unwrap_or(LETTERS.end);
+            low = self.partition(low, high, |p| self.byte_at(p, MARK.len()) < byte);
+            low as u32
+        });
+        Words { first, letters }
     }
 
     fn check(&self) -> Result<(), TableError> {
@@ -301,32 +349,88 @@ impl<'a> Table<'a> {
         encoder.finish(sink);
     }
 
+    /// The most that ASCII texts can score; none if a score is above 0.
+    #[inline]
+    pub(super) fn bound(&self) -> Option<Bound> {
+        self.bound
+    }
+
+    /// The piece of one ASCII character, as (id, score).
+    #[inline]
+    pub(super) fn character(&self, byte: u8) -> Option<(u32, i32)> {
+        let piece = self.index_at(usize::from(byte));
+        let found = byte.is_ascii() && piece < self.index_at(usize::from(byte) + 1) && self.len_of(piece) == 1;
+        found.then(|| self.found_at(piece))
+    }
+
     /// Gives every piece that `text` begins with, shortest first, as (bytes, id, score).
     ///
-    /// Narrows the sorted range of pieces that share a prefix with the text, byte by byte.
+    /// Narrows the sorted range of pieces that share a prefix with the text, byte by byte, until it holds few.
     #[inline]
     pub(super) fn prefixes(&self, text: &[u8], mut found: impl FnMut(usize, u32, i32)) {
-        let Some(&first) = text.first() else { return };
-        let (mut low, mut high) = (self.index_at(usize::from(first)), self.index_at(usize::from(first) + 1));
-        let mut depth = 1;
-        // Pieces low..high begin with text[..depth]; only the first of them can be no longer than that.
-        while low < high {
-            if self.offset(low + 1) - self.offset(low) == depth {
-                found(depth, FIRST_PIECE + low as u32, i32::from(self.score_at(low)));
-                low += 1;
-                if low == high {
-                    return;
+        let (mut low, mut high, mut depth) = match text.split_first_chunk() {
+            Some((&MARK, &[letter, ..])) if LETTERS.contains(&letter) => {
+                let mark = self.words.first as usize;
+                if self.len_of(mark) == MARK.len() {
+                    let (id, score) = self.found_at(mark);
+                    found(MARK.len(), id, score);
                 }
+                let letters = self.words.letters.get(usize::from(letter - LETTERS.start)..);
+                let Some(&[low, high, ..]) = letters else { return };
+                (low as usize, high as usize, MARK.len() + 1)
+            }
+            _ => {
+                let Some(&first) = text.first() else { return };
+                (self.index_at(usize::from(first)), self.index_at(usize::from(first) + 1), 1)
+            }
+        };
+        // Pieces low..high begin with text[..depth]; only the first of them can be no longer than that.
+        while high.saturating_sub(low) > FEW {
+            if self.len_of(low) == depth {
+                let (id, score) = self.found_at(low);
+                found(depth, id, score);
+                low += 1;
             }
             let Some(&byte) = text.get(depth) else { return };
-            if self.byte_at(low, depth) != byte {
-                low = self.partition(low, high, |p| self.byte_at(p, depth) < byte);
-            }
-            if low < high && self.byte_at(high - 1, depth) != byte {
-                high = self.partition(low, high, |p| self.byte_at(p, depth) <= byte);
-            }
+            (low, high) = self.narrow(low, high, depth, byte);
             depth += 1;
         }
+        'pieces: for piece in low..high {
+            let mut at = depth;
+            let bytes = self.piece(piece);
+            // The rest of the piece, byte by byte: few are equal.
+            while let Some(byte) = bytes.get(at) {
+                match text.get(at) {
+                    Some(wanted) if byte == wanted => at += 1,
+                    Some(wanted) if byte < wanted => continue 'pieces,
+                    _ => return,
+                }
+            }
+            let (id, score) = self.found_at(piece);
+            found(at, id, score);
+        }
+    }
+
+    /// Those of the pieces `low..high`, which are longer than `depth` and begin alike up to there, that go on with `byte`.
+    #[inline]
+    fn narrow(&self, mut low: usize, mut high: usize, depth: usize, byte: u8) -> (usize, usize) {
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.byte_at(middle, depth) {
+                found if found < byte => low = middle + 1,
+                found if found > byte => high = middle,
+                _ => {
+                    if self.byte_at(low, depth) != byte {
+                        low = self.partition(low, middle, |p| self.byte_at(p, depth) < byte);
+                    }
+                    if self.byte_at(high - 1, depth) != byte {
+                        high = self.partition(middle + 1, high, |p| self.byte_at(p, depth) <= byte);
+                    }
+                    break;
+                }
+            }
+        }
+        (low, high)
     }
 
     /// The first of `low..high` for which `before` does not hold, or `high`.
@@ -350,6 +454,18 @@ impl<'a> Table<'a> {
 
     fn piece(&self, piece: usize) -> &'a [u8] {
         self.text.get(self.offset(piece)..self.offset(piece + 1)).unwrap_or(&[])
+    }
+
+    /// Bytes of a piece.
+    #[inline]
+    fn len_of(&self, piece: usize) -> usize {
+        self.offset(piece + 1).saturating_sub(self.offset(piece))
+    }
+
+    /// Id and score of a piece.
+    #[inline]
+    fn found_at(&self, piece: usize) -> (u32, i32) {
+        (FIRST_PIECE + piece as u32, i32::from(self.score_at(piece)))
     }
 
     #[inline]

@@ -33,6 +33,11 @@ fn pieces(lowercase: bool) -> Pieces {
     pieces
 }
 
+/// Those of [`pieces`] that are one character.
+fn characters() -> Pieces {
+    pieces(false).into_iter().filter(|(p, _)| p.chars().count() == 1).collect()
+}
+
 fn table(lowercase: bool) -> Vec<u8> {
     Table::write(&pieces(lowercase), lowercase).expect("the pieces make a table")
 }
@@ -220,8 +225,133 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(part, 0..4).prop_map(|parts| parts.concat())
 }
 
+/// The ids of one word by the definition: every start, every piece, of equal sums the first found.
+fn viterbi(pieces: &Pieces, word: &str) -> Vec<u32> {
+    let marked: Vec<char> =
+        (!word.starts_with(METASPACE)).then_some(METASPACE).into_iter().chain(word.chars()).collect();
+    let mut ids = vec![];
+    for chunk in marked.chunks(CHUNK_CHARS) {
+        let n = chunk.len();
+        let spelt = |from: usize, to: usize| chunk[from..to].iter().collect::<String>();
+        let mut best: Vec<Option<(i32, usize, Option<u32>)>> = vec![None; n + 1];
+        best[0] = Some((0, 0, None));
+        for from in 0..n {
+            let (here, ..) = best[from].unwrap();
+            for to in from + 1..=n {
+                let piece = pieces.binary_search_by(|(p, _)| p.as_str().cmp(&spelt(from, to))).ok();
+                let candidate = match piece {
+                    Some(p) => (here + i32::from(pieces[p].1), from, Some(FIRST_PIECE + p as u32)),
+                    None if to == from + 1 => (here - UNKNOWN_COST, from, None),
+                    None => continue,
+                };
+                if best[to].is_none_or(|(score, ..)| candidate.0 > score) {
+                    best[to] = Some(candidate);
+                }
+            }
+        }
+        let mut tokens = vec![];
+        let mut at = n;
+        while at > 0 {
+            let (_, from, id) = best[at].unwrap();
+            tokens.push(
+                id.map_or_else(|| spelt(from, at).bytes().map(|b| FIRST_BYTE + u32::from(b)).collect(), |id| vec![id]),
+            );
+            at = from;
+        }
+        ids.extend(tokens.into_iter().rev().flatten());
+    }
+    ids
+}
+
+/// A vocabulary of few characters, so that many pieces begin alike, and of few scores, so that many sums are equal.
+fn vocabulary() -> impl Strategy<Value = Pieces> {
+    let highest = prop_oneof![8 => Just(-1i16), 1 => Just(3)];
+    let character = proptest::sample::select("aaabbbc`\u{7F}~Aé,▁".chars().collect::<Vec<_>>());
+    let piece = (any::<bool>(), proptest::collection::vec(character, 1..6), 1..5usize);
+    let pieces = proptest::collection::vec((piece, 0..12i16), 0..120);
+    (highest, pieces, 1..3000i16).prop_map(|(highest, chosen, unit)| {
+        let mut pieces: Pieces = characters();
+        for ((marked, characters, times), score) in chosen {
+            let text = characters.into_iter().collect::<String>().repeat(times);
+            pieces.push((
+                (if marked { "▁" } else { "" }).chars().chain(text.chars()).collect(),
+                (highest - score).saturating_mul(unit),
+            ));
+        }
+        pieces.sort();
+        pieces.dedup_by(|a, b| a.0 == b.0);
+        pieces
+    })
+}
+
+#[test]
+fn what_is_left_out_of_the_search_never_wins() {
+    // The word is a piece, and so is all of it but its end: the two sums meet, exceed each other and tie.
+    for whole in -12..0 {
+        for (tail, end) in [("b", "c"), ("bc", "d"), ("b", ",")] {
+            let mut pieces: Pieces = characters();
+            pieces.iter_mut().for_each(|(_, score)| *score = -3);
+            let word = std::format!("a{tail}{end}");
+            for (piece, score) in [
+                ("▁a".into(), -3),
+                (std::format!("▁{word}"), whole),
+                (std::format!("▁a{tail}"), -5),
+                (std::format!("{tail}{end}"), -4),
+            ] {
+                pieces.push((piece, score));
+            }
+            pieces.sort();
+            let bytes = Table::write(&pieces, false).unwrap();
+            let table = Table::new(&bytes).unwrap();
+            assert_eq!(table.encode(&word).split_last(), Some((&END, &viterbi(&pieces, &word)[..])), "{word} {whole}");
+        }
+    }
+}
+
+#[test]
+fn the_bound_of_ascii_is_not_that_of_other_characters() {
+    let mut pieces: Pieces = characters().into_iter().filter(|(p, _)| p != "é").collect();
+    pieces.extend(
+        [("▁ab", -10), ("▁abé", -20), ("é", -1), ("▁a▁b", -20), ("▁a", -10), ("▁b", -1)].map(|(p, s)| (p.into(), s)),
+    );
+    pieces.sort();
+    let bytes = Table::write(&pieces, false).unwrap();
+    assert_eq!(spell(&bytes, "abé"), ["▁ab", "é", "</s>"]);
+    assert_eq!(spell(&bytes, "a▁b"), ["▁a", "▁b", "</s>"]);
+}
+
+#[test]
+fn every_first_letter_of_a_word_finds_its_pieces() {
+    // The bytes at and beside the ends of the index of first letters, and more pieces of a letter than are compared one by one.
+    let mut pieces: Pieces = characters();
+    for first in "!Z_`abyz{~\u{7F}\u{80}é".chars() {
+        pieces.extend(
+            (0..20).flat_map(|n| [(std::format!("▁{first}{}", "x".repeat(n)), -1), (std::format!("▁{first}{n}"), -1)]),
+        );
+    }
+    pieces.sort();
+    let bytes = Table::write(&pieces, false).unwrap();
+    let table = Table::new(&bytes).unwrap();
+    for (id, (piece, _)) in (FIRST_PIECE..).zip(&pieces).filter(|(_, (p, _))| p.chars().count() > 1) {
+        assert_eq!(table.encode(piece.trim_start_matches('▁')), [id, END], "{piece}");
+    }
+}
+
 proptest! {
     #![proptest_config(super::utf8::tests::fixed())]
+
+    #[test]
+    fn the_search_equals_its_definition(
+        pieces in vocabulary(),
+        words in proptest::collection::vec("[abcA`,~é▁\u{7F}€]{1,12}|[abc]{1,20}[,.]?|[ab]{60,70}", 1..8),
+    ) {
+        let bytes = Table::write(&pieces, false).unwrap();
+        let table = Table::new(&bytes).unwrap();
+        for word in words {
+            let ids = table.encode(&word);
+            prop_assert_eq!(ids.split_last(), Some((&END, &viterbi(&pieces, &word)[..])), "{}", word);
+        }
+    }
 
     #[test]
     fn a_text_in_parts_gives_the_ids_of_the_whole(
