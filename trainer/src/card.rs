@@ -9,13 +9,19 @@ use serde_json::json;
 use crate::machine::Environment;
 use crate::plan::{Encoded, Plan};
 use crate::run_folder::{Row, RunFolder};
-use crate::state::State;
+use crate::state::{Place, State};
 
 /// Writes `training.json` and the model card for the best weights so far. `ending` says in words why training ended.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(plan: &Plan, folder: &RunFolder, state: &State, environment: &Environment, ending: &str) -> Result<()> {
+pub fn write(
+    plan: &Plan,
+    folder: &RunFolder<Row>,
+    state: &State<Place>,
+    environment: &Environment,
+    ending: &str,
+) -> Result<()> {
     let Some(best) = folder.best() else { return Ok(()) };
     let file = |data: &Encoded| json!({ "file": data.file, "rows": data.ids.len(), "sha256": data.sha256 });
     let training = json!({
@@ -28,7 +34,7 @@ pub fn write(plan: &Plan, folder: &RunFolder, state: &State, environment: &Envir
         "parameters": plan.model.parameters(),
         "best": best,
         "steps": state.step,
-        "epochs": state.epoch,
+        "epochs": state.place.epoch,
         "minutes": state.seconds / 60.0,
         "ending": ending,
         "environment": environment,
@@ -37,7 +43,7 @@ pub fn write(plan: &Plan, folder: &RunFolder, state: &State, environment: &Envir
     folder.write(files::CARD, card(plan, best, state, environment, ending).as_bytes())
 }
 
-fn card(plan: &Plan, best: &Row, state: &State, environment: &Environment, ending: &str) -> String {
+fn card(plan: &Plan, best: &Row, state: &State<Place>, environment: &Environment, ending: &str) -> String {
     let model = &plan.model;
     let train = &plan.config.train;
     let name = plan.out.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimiserConfig, Schedule};
 
@@ -202,17 +202,7 @@ impl Config {
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
         let whole = || format!("config {}", path.display());
-        // Read once as it stands: these errors carry line and column.
-        let plain: Config = toml::from_str(&text).with_context(whole)?;
-        let config = if overrides.is_empty() {
-            plain
-        } else {
-            let mut table: toml::Table = toml::from_str(&text).with_context(whole)?;
-            for o in overrides {
-                set(&mut table, o).with_context(|| format!("--set {o}"))?;
-            }
-            toml::Value::Table(table).try_into().context("config after --set")?
-        };
+        let config: Config = parse(&text, overrides).with_context(whole)?;
         config.train.validate().with_context(whole)?;
         Ok(config)
     }
@@ -224,6 +214,23 @@ impl Config {
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).context("cannot write the configuration as TOML")
     }
+}
+
+/// Reads a configuration from TOML `text`, with `overrides` of the form `train.lr=5e-4` applied.
+///
+/// # Errors
+/// TOML that does not parse, an unknown key, a value of the wrong type, an override that is none.
+pub fn parse<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
+    // Read once as it stands: these errors carry line and column.
+    let plain: T = toml::from_str(text)?;
+    if overrides.is_empty() {
+        return Ok(plain);
+    }
+    let mut table: toml::Table = toml::from_str(text)?;
+    for o in overrides {
+        set(&mut table, o).with_context(|| format!("--set {o}"))?;
+    }
+    toml::Value::Table(table).try_into().context("after --set")
 }
 
 /// Sets one dotted key of `table` from `key=value`; the value is TOML, or a plain word taken as a string.

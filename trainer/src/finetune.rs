@@ -15,36 +15,13 @@ use crate::model::{Classifier, Mode};
 use crate::optim::clip_gradients;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::run::Ending;
 use crate::run_folder::{self, Row, RunFolder};
-use crate::state::State;
+use crate::state::{Place, State};
 use crate::{card, checkpoint};
 
 /// Dev texts whose logits go into the checkpoint, for export to compare with.
 const GOLDEN_TEXTS: usize = 200;
-
-/// Why training stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// All epochs are done.
-    Complete,
-    /// `train.patience` evaluations passed without a better metric.
-    Patience,
-    /// `--max-minutes` are over.
-    Time,
-    /// Ctrl-C or SIGTERM.
-    Interrupt,
-}
-
-impl Ending {
-    const fn words(self) -> &'static str {
-        match self {
-            Ending::Complete => "all epochs done",
-            Ending::Patience => "stopped early, the dev metric no longer rose",
-            Ending::Time => "stopped by the time limit",
-            Ending::Interrupt => "stopped by a signal",
-        }
-    }
-}
 
 /// Trains according to `plan` and leaves the best weights, the logs and the state for `--resume` in `plan.out`.
 ///
@@ -75,7 +52,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     let mut folder = RunFolder::open(out, at.rows, at.step)?;
     folder.write(run_folder::CONFIG, plan.fingerprint.config.as_bytes())?;
     folder.write(run_folder::ENVIRONMENT, (serde_json::to_string_pretty(&environment)? + "\n").as_bytes())?;
-    for (file, bytes) in &plan.tokenizer {
+    for (file, bytes) in plan.tokenizer.iter() {
         folder.write(file, bytes)?;
     }
     if at.finished {
@@ -97,9 +74,9 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     let (mut saved, mut saved_step) = (started, at.step);
     let mut ending = Ending::Complete;
 
-    'training: while at.epoch < t.epochs {
-        let batches = epoch_of(at.epoch);
-        while let Some(indices) = batches.get(at.batch as usize) {
+    'training: while at.place.epoch < t.epochs {
+        let batches = epoch_of(at.place.epoch);
+        while let Some(indices) = batches.get(at.place.batch as usize) {
             // One step. Dropout depends on the seed and the step alone.
             tch::manual_seed(derive_seed(t.seed, Purpose::Step, at.step) as i64);
             let texts: Vec<&[u32]> = indices.iter().map(|&i| plan.train.ids[i].as_slice()).collect();
@@ -118,7 +95,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
                      (now {}), raise train.warmup_steps (now {}), set train.clip_norm (now {}), or check \
                      train.class_weights; the state before this step was not saved",
                     at.step + 1,
-                    at.epoch + 1,
+                    at.place.epoch + 1,
                     t.lr,
                     t.warmup_steps,
                     t.clip_norm
@@ -131,63 +108,59 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             }
 
             // Where training stands now.
-            let epoch = at.epoch + 1;
+            let epoch = at.place.epoch + 1;
             at.step += 1;
-            at.batch += 1;
+            at.place.batch += 1;
             at.tokens += batch.tokens as u64;
             at.loss_sum += loss_value;
-            at.loss_steps += 1;
+            at.loss_count += 1;
             at.seconds = seconds_before + started.elapsed().as_secs_f64();
             progress.step(at.step);
-            let end_of_epoch = at.batch as usize == batches.len();
+            let end_of_epoch = at.place.batch as usize == batches.len();
             let end = end_of_epoch && epoch == t.epochs;
 
             // A row of training loss.
             if at.step.is_multiple_of(t.log_every) || end {
-                let loss = at.loss_sum / at.loss_steps as f64;
+                let loss = at.loss_sum / at.loss_count as f64;
                 let rate = (at.tokens - logged.1) as f64 / logged.0.elapsed().as_secs_f64().max(1e-9);
                 let (step, tokens, seconds) = (at.step, at.tokens, at.seconds);
                 let tokens_per_second = rate.round();
                 folder.push(Row::Train { step, epoch, loss, lr, grad_norm, tokens, seconds, tokens_per_second })?;
-                progress.loss(step, epoch, loss, lr);
-                (at.loss_sum, at.loss_steps) = (0.0, 0);
+                progress.loss(step, loss, lr, &format!("epoch {epoch}"));
+                (at.loss_sum, at.loss_count) = (0.0, 0);
                 logged = (Instant::now(), at.tokens);
             }
 
             // Time for an evaluation? The last one must fit into the time limit.
             let rate = (at.tokens as f64 / at.seconds.max(1e-9)).max(1.0);
             let reserve = 5.0 + 1.5 * evaluation_seconds.unwrap_or(dev_tokens as f64 / rate);
-            let time_up = plan.deadline.is_some_and(|deadline| {
-                let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64();
-                // A limit too short for the reserve is used by half.
-                left <= reserve.min(started.elapsed().as_secs_f64())
-            });
+            let time_up = plan.limit.is_up(reserve, started);
             let due = if t.eval_every == 0 { end_of_epoch } else { at.step.is_multiple_of(t.eval_every) };
             if due || end || time_up {
                 let evaluation = evaluate(&model, &plan.dev.ids, &plan.dev.labels)?;
                 evaluation_seconds = Some(evaluation.seconds);
                 at.seconds = seconds_before + started.elapsed().as_secs_f64();
                 let value = metric(&evaluation, t.metric);
-                let best = at.best.is_none_or(|best| value > best);
+                let best = at.place.best.is_none_or(|best| value > best);
                 if best {
-                    at.best = Some(value);
+                    at.place.best = Some(value);
                     checkpoint::save(out, &model, &plan.labels, out)?;
                 }
                 // An evaluation that only the time limit caused does not count as one without progress.
-                at.without_better = if best { 0 } else { at.without_better + u64::from(due || end) };
+                at.place.without_better = if best { 0 } else { at.place.without_better + u64::from(due || end) };
                 folder.push(dev_row(&evaluation, &at, epoch, best))?;
                 folder.draw()?;
                 progress.line(&describe(&evaluation, &at, epoch, best));
                 logged = (Instant::now(), at.tokens);
             }
             if end_of_epoch {
-                (at.epoch, at.batch) = (at.epoch + 1, 0);
+                (at.place.epoch, at.place.batch) = (at.place.epoch + 1, 0);
             }
 
             // Stop, or go on?
             let stop = if end {
                 Some(Ending::Complete)
-            } else if t.patience > 0 && at.without_better >= t.patience {
+            } else if t.patience > 0 && at.place.without_better >= t.patience {
                 Some(Ending::Patience)
             } else if time_up {
                 Some(Ending::Time)
@@ -214,7 +187,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     ensure!(saved_step == at.step, "training ended at step {} without saving its state", at.step);
 
     // The best weights get their golden logits, their record and their card.
-    if ending == Ending::Interrupt || at.best.is_none() {
+    if ending == Ending::Interrupt || at.place.best.is_none() {
         return Ok(ending);
     }
     let best = checkpoint::load(out, tch::Device::Cpu)?.model;
@@ -260,7 +233,7 @@ fn metric(evaluation: &Evaluation, metric: Metric) -> f64 {
     }
 }
 
-fn dev_row(evaluation: &Evaluation, at: &State, epoch: u64, best: bool) -> Row {
+fn dev_row(evaluation: &Evaluation, at: &State<Place>, epoch: u64, best: bool) -> Row {
     let confusion = &evaluation.confusion;
     Row::Dev {
         step: at.step,
@@ -274,7 +247,7 @@ fn dev_row(evaluation: &Evaluation, at: &State, epoch: u64, best: bool) -> Row {
     }
 }
 
-fn describe(evaluation: &Evaluation, at: &State, epoch: u64, best: bool) -> String {
+fn describe(evaluation: &Evaluation, at: &State<Place>, epoch: u64, best: bool) -> String {
     format!(
         "step {}  epoch {epoch}  dev loss {:.4}  accuracy {:.4}  macro F1 {:.4}  {:.0} s{}",
         at.step,
@@ -287,7 +260,7 @@ fn describe(evaluation: &Evaluation, at: &State, epoch: u64, best: bool) -> Stri
 }
 
 /// Tells on stderr what is about to happen.
-fn announce(plan: &Plan, total: u64, at: &State) {
+fn announce(plan: &Plan, total: u64, at: &State<Place>) {
     eprintln!("{}", plan.fingerprint.config.trim_end());
     eprintln!(
         "{} parameters; {} training texts ({} cut to {} tokens), {} dev texts, {} classes; {} with {} threads",

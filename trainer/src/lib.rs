@@ -21,6 +21,7 @@ pub mod optim;
 pub mod plan;
 pub mod plot;
 pub mod progress;
+pub mod run;
 pub mod run_folder;
 pub mod state;
 pub mod tokenizer;

@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use kinglet_train::doctor::{self, DoctorArgs};
 use kinglet_train::evaluate::{self, EvalArgs};
-use kinglet_train::finetune::{Ending, finetune};
+use kinglet_train::finetune::finetune;
 use kinglet_train::gpu_check::{self, GpuCheckArgs};
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::plan::{FinetuneArgs, Plan};
+use kinglet_train::run::{Ending, again};
 use kinglet_train::tokenizer::{self, TokenizerArgs};
 use kinglet_train::{device, ffi};
 
@@ -87,7 +88,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
 }
 
 fn train(args: &FinetuneArgs, started: Instant) -> Result<()> {
-    device::set_threads(args.threads.map(usize::from));
+    device::set_threads(args.run.threads.map(usize::from));
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let plan = Plan::new(args, started)?;
     let out = plan.out.display();
@@ -100,15 +101,4 @@ fn train(args: &FinetuneArgs, started: Instant) -> Result<()> {
         Ending::Interrupt => eprintln!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
     }
     Ok(())
-}
-
-/// The command line as it was typed, with --resume.
-fn again() -> String {
-    let quote = |word: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    let mut words: Vec<String> = std::env::args().filter(|word| word != "--force" && word != "--resume").collect();
-    words.push("--resume".to_owned());
-    words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }

@@ -1,25 +1,22 @@
 //! What was typed, turned into a checked plan before any work starts.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::dataset::Dataset;
 use kinglet::spec::{self, files};
 use kinglet::tokenizer::{END, Table};
-use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Train};
-use crate::device::DeviceChoice;
-use crate::run_folder;
-use crate::state::{self, Fingerprint, State};
+use crate::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
+use crate::state::{Fingerprint, Place, State};
 
-/// The longest time limit: a year.
-const MOST_MINUTES: f64 = 525_600.0;
+/// What an old run leaves that a new one may not come to write.
+const RESULTS: [&str; 4] = [files::WEIGHTS, files::GOLDEN, files::TRAINING, files::CARD];
 
 /// Arguments of `kinglet-train finetune`.
 #[derive(Args, Clone, Debug)]
@@ -40,11 +37,6 @@ pub struct FinetuneArgs {
     /// Its labels must be among the training file's. The weights with the best metric on it are kept.
     #[arg(long, value_name = "FILE")]
     pub dev: PathBuf,
-    /// Directory for the checkpoint and the run's logs
-    ///
-    /// Must be empty or new, unless --resume or --force is given.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
     /// Checkpoint directory to start from
     ///
     /// Its encoder and tokenizer are taken; its head too, if the labels are the same.
@@ -58,40 +50,9 @@ pub struct FinetuneArgs {
     /// Field or column with the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     pub label_field: String,
-    /// Seed of weights, order and dropout
-    ///
-    /// Instead of train.seed of the configuration.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    ///
-    /// auto takes the first CUDA device where there is one.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: DeviceChoice,
-    /// Stop in time to be done after this many minutes
-    ///
-    /// The model is then evaluated once more, the best weights are kept and the state is saved, so that --resume can go on.
-    #[arg(long, value_name = "MINUTES")]
-    pub max_minutes: Option<f64>,
-    /// Continue the run in --out
-    ///
-    /// Bit for bit as if it had never stopped, on the CPU with the same number of threads. Configuration and data must be the
-    /// same as before.
-    #[arg(long, conflicts_with = "force")]
-    pub resume: bool,
-    /// Overwrite the run in --out
-    #[arg(long)]
-    pub force: bool,
-    /// Threads of libtorch
-    ///
-    /// Default: all cores. Results repeat for the same number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub threads: Option<u16>,
-    /// Change one key of the configuration
-    ///
-    /// For example --set train.lr=5e-4 --set model.mixer=dynamic. May be given many times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
+    /// What every run takes.
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// A labelled file as token ids.
@@ -125,16 +86,16 @@ pub struct Plan {
     pub labels: Vec<String>,
     /// Field that held them.
     pub label_field: String,
-    /// The tokenizer's files by name, copied into the checkpoint.
-    pub tokenizer: Vec<(&'static str, Vec<u8>)>,
+    /// The tokenizer's files, copied into the checkpoint.
+    pub tokenizer: TokenizerFiles,
     /// Checkpoint to start from, with its directory as typed.
     pub from: Option<(PathBuf, Checkpoint)>,
     /// Where to compute.
     pub device: Device,
     /// When training must be over.
-    pub deadline: Option<Instant>,
+    pub limit: TimeLimit,
     /// Where a resumed run stands.
-    pub resume: Option<State>,
+    pub resume: Option<State<Place>>,
     /// What a resumed run must share.
     pub fingerprint: Fingerprint,
 }
@@ -145,22 +106,17 @@ impl Plan {
     /// # Errors
     /// Whatever would make the run fail or mean something else than was typed: see the messages.
     pub fn new(args: &FinetuneArgs, started: Instant) -> Result<Self> {
-        let mut config = Config::read(&args.config, &args.overrides)?;
-        if let Some(seed) = args.seed {
+        let run = &args.run;
+        let mut config = Config::read(&args.config, &run.overrides)?;
+        if let Some(seed) = run.seed {
             config.train.seed = seed;
             config.train.validate()?;
         }
-        if let Some(minutes) = args.max_minutes {
-            let possible = minutes > 0.0 && minutes <= MOST_MINUTES;
-            ensure!(possible, "--max-minutes is {minutes}, must be above 0 and at most {MOST_MINUTES}");
-        }
-        let deadline = args.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
-        check_out(args)?;
-        let device = args.device.resolve()?;
+        let limit = TimeLimit::new(run.max_minutes, started)?;
+        run.prepare_out(&RESULTS)?;
+        let device = run.device.resolve()?;
         let tokenizer = read_tokenizer(args)?;
-        let table_bytes =
-            tokenizer.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[][..], |(_, b)| b);
-        let table = Table::new(table_bytes).context("tokenizer.bin is no tokenizer table")?;
+        let table = tokenizer.table()?;
         let from = match &args.from {
             Some(dir) => Some((dir.clone(), checkpoint::load(dir, device)?)),
             None => None,
@@ -179,20 +135,20 @@ impl Plan {
         let whole = Train { max_length: 0, ..config.train.clone() };
         let dev = encode(&args.dev, dev, &table, &whole)?;
 
-        let fingerprint = Fingerprint {
-            config: config.to_toml()?,
-            train: train.sha256.clone(),
-            dev: dev.sha256.clone(),
-            label_field: args.label_field.clone(),
-            tokenizer: hex(table_bytes),
-            from: args.from.as_ref().map(|dir| sha256(&dir.join(files::WEIGHTS))).transpose()?,
-        };
-        let resume = if args.resume { Some(State::read(&args.out)?) } else { None };
+        let mut fingerprint = Fingerprint::new(config.to_toml()?);
+        fingerprint.add("the training file's bytes", &train.sha256);
+        fingerprint.add("the dev file's bytes", &dev.sha256);
+        fingerprint.add("--label-field", &args.label_field);
+        fingerprint.add("the tokenizer", &tokenizer.sha256());
+        if let Some(dir) = &args.from {
+            fingerprint.add("the checkpoint of --from", &sha256(&dir.join(files::WEIGHTS))?);
+        }
+        let resume = if run.resume { Some(State::read(&run.out)?) } else { None };
         if let Some(state) = &resume {
             fingerprint.check(&state.fingerprint)?;
         }
         Ok(Plan {
-            out: args.out.clone(),
+            out: run.out.clone(),
             config,
             model,
             train,
@@ -202,61 +158,23 @@ impl Plan {
             tokenizer,
             from,
             device,
-            deadline,
+            limit,
             resume,
             fingerprint,
         })
     }
 }
 
-/// Refuses to mix a new run with what is in the directory; with --force removes an old run's state and logs.
-fn check_out(args: &FinetuneArgs) -> Result<()> {
-    let out = &args.out;
-    if args.resume || !out.exists() {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(out).with_context(|| format!("--out {} is not a directory", out.display()))?;
-    if entries.next().is_none() {
-        return Ok(());
-    }
-    if !args.force {
-        bail!(
-            "{} is not empty: --resume continues the run in it, --force starts anew and overwrites it",
-            out.display()
-        );
-    }
-    for folder in [state::FOLDER, run_folder::TENSORBOARD] {
-        remove(out, folder, |path| fs::remove_dir_all(path))?;
-    }
-    for file in [files::WEIGHTS, files::GOLDEN, files::TRAINING, files::CARD, run_folder::METRICS] {
-        remove(out, file, |path| fs::remove_file(path))?;
-    }
-    Ok(())
-}
-
-fn remove(out: &Path, name: &str, how: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
-    let path = out.join(name);
-    if path.exists() { how(&path).with_context(|| format!("cannot remove {}", path.display())) } else { Ok(()) }
-}
-
 /// The tokenizer of `--tokenizer` or of `--from`.
-fn read_tokenizer(args: &FinetuneArgs) -> Result<Vec<(&'static str, Vec<u8>)>> {
+fn read_tokenizer(args: &FinetuneArgs) -> Result<TokenizerFiles> {
     let Some(dir) = args.tokenizer.as_ref().or(args.from.as_ref()) else {
-        let (train, out) = (args.train.display(), args.out.display());
+        let (train, out) = (args.train.display(), args.run.out.display());
         bail!(
             "no tokenizer: give --tokenizer DIR or --from CHECKPOINT. To learn one from the training file, run\n  \
              kinglet-train tokenizer --input {train} --out {out}-tokenizer\nand then add --tokenizer {out}-tokenizer"
         );
     };
-    let mut out = Vec::new();
-    for name in [files::TOKENIZER, files::TOKENIZER_TABLE, files::TOKENIZER_CONFIG] {
-        let path = dir.join(name);
-        if name == files::TOKENIZER_CONFIG && !path.exists() {
-            continue;
-        }
-        out.push((name, fs::read(&path).with_context(|| format!("cannot read tokenizer file {}", path.display()))?));
-    }
-    Ok(out)
+    TokenizerFiles::read(dir)
 }
 
 /// The model's shape from the configuration, the checkpoint, or both if they agree.
@@ -312,12 +230,4 @@ fn encode(file: &Path, data: Dataset, table: &Table<'_>, train: &Train) -> Resul
         })
         .collect();
     Ok(Encoded { file: file.to_path_buf(), sha256: sha256(file)?, ids, labels: data.labels, cut })
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    Ok(hex(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

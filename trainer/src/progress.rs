@@ -36,12 +36,12 @@ impl Progress {
         }
     }
 
-    /// The training loss of late: the bar's message, or a line unless one was written seconds ago.
-    pub fn loss(&mut self, step: u64, epoch: u64, loss: f64, lr: f64) {
+    /// The training loss of late, with more words about it: the bar's message, or a line unless one was written seconds ago.
+    pub fn loss(&mut self, step: u64, loss: f64, lr: f64, more: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(format!("epoch {epoch}  loss {loss:.4}")),
+            Some(bar) => bar.set_message(format!("loss {loss:.4}  {more}")),
             None if self.last.is_none_or(|at| at.elapsed() >= QUIET) => {
-                eprintln!("step {step}/{}  epoch {epoch}  loss {loss:.4}  lr {lr:.2e}", self.total);
+                eprintln!("step {step}/{}  loss {loss:.4}  lr {lr:.2e}  {more}", self.total);
                 self.last = Some(Instant::now());
             }
             None => {}

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::files::write_atomically;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tboard::EventWriter;
 use tboard::tensorboard::{SessionLog, event::What, session_log::SessionStatus};
 
@@ -34,7 +34,19 @@ pub const LOSS_PLOT: &str = "loss.svg";
 /// Picture of the dev metrics.
 pub const DEV_PLOT: &str = "dev.svg";
 
-/// A line of `metrics.jsonl`. Steps and epochs count from 1. Times are the only fields that differ between equal runs.
+/// A kind of lines of `metrics.jsonl`, and how they are shown.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The step that TensorBoard shows the row at, and the row's numbers by tag.
+    fn scalars(&self) -> (u64, Vec<(&'static str, f64)>);
+
+    /// The pictures of all rows so far, as SVG by file name.
+    ///
+    /// # Errors
+    /// When a picture cannot be drawn.
+    fn pictures(rows: &[Self]) -> Result<Vec<(&'static str, String)>>;
+}
+
+/// A line of fine-tuning's `metrics.jsonl`. Steps and epochs count from 1. Times are the only fields that differ between equal runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Row {
@@ -79,15 +91,70 @@ pub enum Row {
     },
 }
 
+impl Record for Row {
+    fn scalars(&self) -> (u64, Vec<(&'static str, f64)>) {
+        match *self {
+            Row::Train { step, loss, lr, grad_norm, tokens_per_second, .. } => (
+                step,
+                vec![
+                    ("train/loss", loss),
+                    ("train/lr", lr),
+                    ("train/grad_norm", grad_norm),
+                    ("train/tokens_per_second", tokens_per_second),
+                ],
+            ),
+            Row::Dev { step, loss, accuracy, macro_f1, binary_f1, .. } => {
+                let mut scalars = vec![("dev/loss", loss), ("dev/accuracy", accuracy), ("dev/macro_f1", macro_f1)];
+                scalars.extend(binary_f1.map(|f1| ("dev/binary_f1", f1)));
+                (step, scalars)
+            }
+        }
+    }
+
+    fn pictures(rows: &[Self]) -> Result<Vec<(&'static str, String)>> {
+        let mut train = Curve { name: "train", points: Vec::new() };
+        let mut dev = Curve { name: "dev", points: Vec::new() };
+        let mut accuracy = Curve { name: "accuracy", points: Vec::new() };
+        let mut f1 = Curve { name: "macro F1", points: Vec::new() };
+        let mut binary = Curve { name: "binary F1", points: Vec::new() };
+        for row in rows {
+            match *row {
+                Row::Train { step, loss, .. } => train.points.push((step as f64, loss)),
+                Row::Dev { step, loss, accuracy: a, macro_f1, binary_f1, .. } => {
+                    dev.points.push((step as f64, loss));
+                    accuracy.points.push((step as f64, a));
+                    f1.points.push((step as f64, macro_f1));
+                    binary.points.extend(binary_f1.map(|f1| (step as f64, f1)));
+                }
+            }
+        }
+        let mut metrics = vec![accuracy, f1];
+        if !binary.points.is_empty() {
+            metrics.push(binary);
+        }
+        Ok(vec![
+            (LOSS_PLOT, plot::svg("Loss", "cross entropy", &[train, dev])?),
+            (DEV_PLOT, plot::svg("Dev metrics", "share", &metrics)?),
+        ])
+    }
+}
+
+impl RunFolder<Row> {
+    /// The evaluation whose weights were kept last.
+    pub fn best(&self) -> Option<&Row> {
+        self.rows.iter().rev().find(|row| matches!(row, Row::Dev { best: true, .. }))
+    }
+}
+
 /// The folder of a run that is being written.
-pub struct RunFolder {
+pub struct RunFolder<R> {
     path: PathBuf,
-    rows: Vec<Row>,
+    rows: Vec<R>,
     metrics: File,
     events: EventWriter<BufWriter<File>>,
 }
 
-impl RunFolder {
+impl<R: Record> RunFolder<R> {
     /// Opens the folder for rows after the first `keep` ones; later rows, of steps that are made again, are removed.
     ///
     /// # Errors
@@ -120,25 +187,10 @@ impl RunFolder {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn push(&mut self, row: Row) -> Result<()> {
+    pub fn push(&mut self, row: R) -> Result<()> {
         let line = serde_json::to_string(&row)? + "\n";
         self.metrics.write_all(line.as_bytes()).with_context(|| name(&self.path.join(METRICS)))?;
-        let (step, scalars): (u64, Vec<(&str, f64)>) = match row {
-            Row::Train { step, loss, lr, grad_norm, tokens_per_second, .. } => (
-                step,
-                vec![
-                    ("train/loss", loss),
-                    ("train/lr", lr),
-                    ("train/grad_norm", grad_norm),
-                    ("train/tokens_per_second", tokens_per_second),
-                ],
-            ),
-            Row::Dev { step, loss, accuracy, macro_f1, binary_f1, .. } => {
-                let mut scalars = vec![("dev/loss", loss), ("dev/accuracy", accuracy), ("dev/macro_f1", macro_f1)];
-                scalars.extend(binary_f1.map(|f1| ("dev/binary_f1", f1)));
-                (step, scalars)
-            }
-        };
+        let (step, scalars) = row.scalars();
         for (tag, value) in scalars {
             self.events.write_scalar(step as i64, tag, value as f32)?;
         }
@@ -148,42 +200,19 @@ impl RunFolder {
     }
 
     /// The rows so far.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[R] {
         &self.rows
     }
 
-    /// The evaluation whose weights were kept last.
-    pub fn best(&self) -> Option<&Row> {
-        self.rows.iter().rev().find(|row| matches!(row, Row::Dev { best: true, .. }))
-    }
-
-    /// Draws the two pictures from the rows so far.
+    /// Draws the pictures from the rows so far.
     ///
     /// # Errors
     /// When a picture cannot be drawn or written.
     pub fn draw(&self) -> Result<()> {
-        let mut train = Curve { name: "train", points: Vec::new() };
-        let mut dev = Curve { name: "dev", points: Vec::new() };
-        let mut accuracy = Curve { name: "accuracy", points: Vec::new() };
-        let mut f1 = Curve { name: "macro F1", points: Vec::new() };
-        let mut binary = Curve { name: "binary F1", points: Vec::new() };
-        for row in &self.rows {
-            match *row {
-                Row::Train { step, loss, .. } => train.points.push((step as f64, loss)),
-                Row::Dev { step, loss, accuracy: a, macro_f1, binary_f1, .. } => {
-                    dev.points.push((step as f64, loss));
-                    accuracy.points.push((step as f64, a));
-                    f1.points.push((step as f64, macro_f1));
-                    binary.points.extend(binary_f1.map(|f1| (step as f64, f1)));
-                }
-            }
+        for (file, svg) in R::pictures(&self.rows)? {
+            self.write(file, svg.as_bytes())?;
         }
-        let mut metrics = vec![accuracy, f1];
-        if !binary.points.is_empty() {
-            metrics.push(binary);
-        }
-        self.write(LOSS_PLOT, plot::svg("Loss", "cross entropy", &[train, dev])?.as_bytes())?;
-        self.write(DEV_PLOT, plot::svg("Dev metrics", "share", &metrics)?.as_bytes())
+        Ok(())
     }
 }
 

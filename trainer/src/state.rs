@@ -9,13 +9,14 @@
 //! Dropout at a step depends on the run's seed and the step alone, and the batches on the seed and the epoch, so no random
 //! generator is part of the state.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::files::write_atomically;
 use kinglet::spec::files;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tch::Tensor;
 
 use crate::checkpoint::{read_tensors, write_tensors};
@@ -24,26 +25,28 @@ use crate::optim::{Optimiser, Parameter};
 /// Folder of the state inside the run folder.
 pub const FOLDER: &str = "resume";
 const PROGRESS: &str = "progress.json";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What must be the same when a run is resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// The resolved configuration as TOML.
     pub config: String,
-    /// SHA-256 of the training file.
-    pub train: String,
-    /// SHA-256 of the dev file.
-    pub dev: String,
-    /// Field with the labels.
-    pub label_field: String,
-    /// SHA-256 of the tokenizer's table.
-    pub tokenizer: String,
-    /// SHA-256 of the weights that training started from, if any.
-    pub from: Option<String>,
+    /// What the run reads, by what it is called in messages: hashes of bytes and names as typed.
+    inputs: BTreeMap<String, String>,
 }
 
 impl Fingerprint {
+    /// That of a run with no inputs yet.
+    pub fn new(config: String) -> Self {
+        Fingerprint { config, inputs: BTreeMap::new() }
+    }
+
+    /// Adds an input: `what` it is called in messages, and its hash or name.
+    pub fn add(&mut self, what: &str, is: &str) {
+        self.inputs.insert(what.to_owned(), is.to_owned());
+    }
+
     /// Compares with the fingerprint of a run's saved state.
     ///
     /// # Errors
@@ -53,17 +56,8 @@ impl Fingerprint {
         for (now, then) in lines_that_differ(&self.config, &saved.config) {
             differences.push(format!("config: now `{now}`, was `{then}`"));
         }
-        for (what, same) in [
-            ("the training file's bytes", self.train == saved.train),
-            ("the dev file's bytes", self.dev == saved.dev),
-            ("--label-field", self.label_field == saved.label_field),
-            ("the tokenizer", self.tokenizer == saved.tokenizer),
-            ("the checkpoint of --from", self.from == saved.from),
-        ] {
-            if !same {
-                differences.push(what.to_owned());
-            }
-        }
+        let all: BTreeSet<&String> = self.inputs.keys().chain(saved.inputs.keys()).collect();
+        differences.extend(all.into_iter().filter(|&what| self.inputs.get(what) != saved.inputs.get(what)).cloned());
         if differences.is_empty() {
             return Ok(());
         }
@@ -95,28 +89,19 @@ fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
     all.into_iter().map(|k| (find(&now, k), find(&then, k))).filter(|(a, b)| a != b).collect()
 }
 
-/// Where training stands, between two steps.
+/// Where training stands, between two steps. `L` is what the loop itself adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub struct State<L> {
     format: u32,
     /// Folder of the weights inside [`FOLDER`].
     weights: String,
     /// Steps made.
     pub step: u64,
-    /// The epoch of the next step, counted from 0.
-    pub epoch: u64,
-    /// The batch of the next step inside its epoch, counted from 0.
-    pub batch: u64,
-    /// The best dev metric so far.
-    #[serde(with = "exact_option")]
-    pub best: Option<f64>,
-    /// Evaluations since it.
-    pub without_better: u64,
     /// Sum of the losses since the last row.
     #[serde(with = "exact")]
     pub loss_sum: f64,
     /// Number of these losses.
-    pub loss_steps: u64,
+    pub loss_count: u64,
     /// Tokens seen.
     pub tokens: u64,
     /// Rows of `metrics.jsonl`.
@@ -127,42 +112,60 @@ pub struct State {
     pub finished: bool,
     /// What the run was started with.
     pub fingerprint: Fingerprint,
+    /// The loop's own.
+    pub place: L,
 }
 
-impl State {
+/// Where fine-tuning stands in its data and by its dev metric.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// The epoch of the next step, counted from 0.
+    pub epoch: u64,
+    /// The batch of the next step inside its epoch, counted from 0.
+    pub batch: u64,
+    /// The best dev metric so far.
+    #[serde(with = "exact_option")]
+    pub best: Option<f64>,
+    /// Evaluations since it.
+    pub without_better: u64,
+}
+
+/// The field that every version of the state has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+impl<L: Default + Serialize + DeserializeOwned> State<L> {
     /// The state before the first step.
     pub fn start(fingerprint: Fingerprint) -> Self {
         State {
             format: FORMAT,
             weights: String::new(),
             step: 0,
-            epoch: 0,
-            batch: 0,
-            best: None,
-            without_better: 0,
             loss_sum: 0.0,
-            loss_steps: 0,
+            loss_count: 0,
             tokens: 0,
             rows: 0,
             seconds: 0.0,
             finished: false,
             fingerprint,
+            place: L::default(),
         }
     }
 
     /// Reads where the run in `out` stands.
     ///
     /// # Errors
-    /// When there is no state, or it was written by another version.
+    /// When there is no state, or it was written by another version or by a loop of another kind.
     pub fn read(out: &Path) -> Result<Self> {
         let path = out.join(FOLDER).join(PROGRESS);
         let text = fs::read(&path)
             .with_context(|| format!("nothing to resume in {}: cannot read {}", out.display(), path.display()))?;
-        let state: State =
-            serde_json::from_slice(&text).with_context(|| format!("{} is not a saved state", path.display()))?;
-        let format = state.format;
+        let context = || format!("{} is not a saved state of this command", path.display());
+        let Format { format } = serde_json::from_slice(&text).with_context(context)?;
         ensure!(format == FORMAT, "{} has format {format}, this program reads {FORMAT}", path.display());
-        Ok(state)
+        serde_json::from_slice(&text).with_context(context)
     }
 
     /// Saves the state of the run in `out`. The state before stays whole until this one is.
@@ -195,6 +198,11 @@ impl State {
         Ok(())
     }
 
+    /// The file with the weights that were saved last for the run in `out`.
+    pub fn weights(&self, out: &Path) -> PathBuf {
+        out.join(FOLDER).join(&self.weights).join(files::WEIGHTS)
+    }
+
     /// Puts the saved weights and the optimiser's memory of the run in `out` in place.
     ///
     /// # Errors
@@ -206,7 +214,7 @@ impl State {
         optimiser: &mut dyn Optimiser,
     ) -> Result<()> {
         let here = out.join(FOLDER).join(&self.weights);
-        let weights = read_tensors(&here.join(files::WEIGHTS))?;
+        let weights = read_tensors(&self.weights(out))?;
         for (weight, parameter) in parameters {
             let saved =
                 weights.get(&weight.to_string()).with_context(|| format!("no {weight} in {}", here.display()))?;
@@ -250,24 +258,19 @@ mod exact_option {
 mod tests {
     use super::*;
 
-    fn fingerprint() -> Fingerprint {
-        Fingerprint {
-            config: "[model]\nmixer = \"light\"\n\n[train]\nlr = 0.001\nepochs = 3\n".to_owned(),
-            train: "a".to_owned(),
-            dev: "b".to_owned(),
-            label_field: "label".to_owned(),
-            tokenizer: "c".to_owned(),
-            from: None,
-        }
+    fn fingerprint(dev: &str) -> Fingerprint {
+        let mut out = Fingerprint::new("[model]\nmixer = \"light\"\n\n[train]\nlr = 0.001\nepochs = 3\n".to_owned());
+        out.add("the training file's bytes", "a");
+        out.add("the dev file's bytes", dev);
+        out
     }
 
     #[test]
     fn every_difference_is_named() {
-        let saved = fingerprint();
-        let mut now = fingerprint();
-        assert!(now.check(&saved).is_ok());
+        let saved = fingerprint("b");
+        assert!(fingerprint("b").check(&saved).is_ok());
+        let mut now = fingerprint("x");
         now.config = now.config.replace("0.001", "0.01");
-        now.dev = "x".to_owned();
         let message = now.check(&saved).unwrap_err().to_string();
         assert!(message.contains("now `train.lr = 0.01`, was `train.lr = 0.001`"), "{message}");
         assert!(message.contains("dev file") && !message.contains("training file"), "{message}");
@@ -275,10 +278,10 @@ mod tests {
 
     #[test]
     fn floats_come_back_exactly() {
-        let mut state = State::start(fingerprint());
+        let mut state: State<Place> = State::start(fingerprint("b"));
         state.loss_sum = 0.1 + 0.2;
-        state.best = Some(1.0 / 3.0);
+        state.place.best = Some(1.0 / 3.0);
         let text = serde_json::to_string(&state).unwrap();
-        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        assert_eq!(serde_json::from_str::<State<Place>>(&text).unwrap(), state);
     }
 }
