@@ -2,70 +2,10 @@
 //!
 //! The batches of an epoch are a pure function of the texts' lengths, the seed and the epoch's number, so that batch `i` of
 //! epoch `e` is the same whether training got there in one go or was resumed.
-//!
-//! Random numbers are SplitMix64's (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
 
 use tch::{Device, Kind, Tensor};
 
-/// SplitMix64.
-#[derive(Clone, Debug)]
-pub struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// The generator whose first number is `mix(seed + γ)`.
-    pub fn new(seed: u64) -> Self {
-        SplitMix64(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number of `0..n`, each equally likely; 0 when `n` is 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 {
-            return 0;
-        }
-        // The largest multiple of n: what lies beyond would favour small numbers.
-        let limit = u64::MAX - u64::MAX % n;
-        loop {
-            let x = self.next_u64();
-            if x < limit {
-                return x % n;
-            }
-        }
-    }
-
-    /// Puts `items` into random order (Fisher and Yates).
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            items.swap(i, self.below(i as u64 + 1) as usize);
-        }
-    }
-}
-
-/// A seed for one use (`index`) of a run's seed: epochs and steps get independent streams.
-pub fn derive_seed(seed: u64, purpose: Purpose, index: u64) -> u64 {
-    let mut rng = SplitMix64::new(seed);
-    let mixed = SplitMix64::new(rng.next_u64() ^ purpose as u64).next_u64();
-    SplitMix64::new(mixed ^ index).next_u64()
-}
-
-/// What a seed derived by [`derive_seed`] is for.
-#[derive(Clone, Copy, Debug)]
-pub enum Purpose {
-    /// The order of an epoch; the index is the epoch.
-    Epoch = 1,
-    /// Dropout in a step; the index is the step.
-    Step = 2,
-    /// First values of the weights.
-    Weights = 3,
-}
+use crate::random::{Purpose, SplitMix64, derive_seed};
 
 /// How texts are put together.
 #[derive(Clone, Copy, Debug)]
@@ -163,14 +103,6 @@ mod tests {
     }
 
     const BATCHING: Batching = Batching { texts: 8, tokens: 200, window: 4 };
-
-    #[test]
-    fn split_mix_64_gives_the_published_numbers() {
-        // The sequence for seed 1234567 of the reference implementation by Sebastiano Vigna.
-        let mut rng = SplitMix64::new(1_234_567);
-        let got: Vec<u64> = (0..3).map(|_| rng.next_u64()).collect();
-        assert_eq!(got, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
-    }
 
     #[test]
     fn every_text_is_in_exactly_one_batch_of_an_epoch() {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use kinglet::spec::Weight;
 use tch::{Reduction, Tensor};
 
-use crate::batch::{self, Batch, Batching, Purpose, derive_seed};
+use crate::batch::{self, Batch, Batching};
 use crate::config::Metric;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::interrupt::Interrupt;
@@ -15,6 +15,7 @@ use crate::model::{Classifier, Mode};
 use crate::optim::clip_gradients;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::random::{Purpose, derive_seed};
 use crate::run::Ending;
 use crate::run_folder::{self, Row, RunFolder};
 use crate::state::{Place, State};

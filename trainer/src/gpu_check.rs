@@ -15,10 +15,11 @@ use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::batch::{Batch, SplitMix64, targets};
+use crate::batch::{Batch, targets};
 use crate::machine::{self, Environment};
 use crate::model::{Classifier, Mode};
 use crate::optim::{AdafactorConfig, OptimiserConfig};
+use crate::random::SplitMix64;
 
 /// Largest difference of scores and gradients, relative to the largest value of the tensor. cuDNN may use TF32, whose
 /// mantissa has 10 bits.

@@ -3,23 +3,7 @@
 use kinglet::spec::{Config, LayerWeight, Mixer, Weight};
 use std::f64::consts::TAU;
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in the open interval (0, 1), 53 bits.
-    fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-}
+use crate::random::SplitMix64;
 
 /// How a weight is drawn.
 enum Draw {
@@ -59,8 +43,8 @@ fn draw(config: &Config, weight: Weight, dims: &[usize]) -> Draw {
 pub fn values(config: &Config, weight: Weight, index: usize, seed: i64) -> Vec<f32> {
     let Some(shape) = config.shape(weight) else { return Vec::new() };
     // Each weight has its own stream, so that one weight's size does not move another's values.
-    let mut stream = SplitMix(seed as u64);
-    let mut random = SplitMix(stream.next() ^ SplitMix(index as u64).next());
+    let mut stream = SplitMix64::new(seed as u64);
+    let mut random = SplitMix64::new(stream.next_u64() ^ SplitMix64::new(index as u64).next_u64());
     let mut out = Vec::with_capacity(shape.len());
     match draw(config, weight, shape.dims()) {
         Draw::Constant(value) => out.resize(shape.len(), value),
