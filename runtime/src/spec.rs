@@ -47,6 +47,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub mod files {
     /// Model configuration.
     pub const CONFIG: &str = "config.json";
+    /// Configuration of an encoder-decoder, beside its [`WEIGHTS`]; it holds the encoder's.
+    pub const SEQ2SEQ: &str = "seq2seq.json";
     /// Tokenizer for Hugging Face `tokenizers`.
     pub const TOKENIZER: &str = "tokenizer.json";
     /// How `transformers.AutoTokenizer` loads [`TOKENIZER`].
@@ -438,18 +440,23 @@ impl Config {
     /// # Errors
     /// The first thing found wrong, with its value and what is allowed. Never allocates.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_encoder()?;
+        within("num_labels", self.num_labels, 2, 65536, "2 to 65,536")
+    }
+
+    /// Checks everything but the head's `num_labels`, which an encoder without one has no use for.
+    ///
+    /// # Errors
+    /// As [`Config::validate`].
+    pub fn validate_encoder(&self) -> Result<(), ConfigError> {
         if self.format_version != FORMAT_VERSION {
             return Err(ConfigError::FormatVersion { expected: FORMAT_VERSION, got: self.format_version });
         }
-        let within = |field, got: usize, low: usize, high: usize, expected| {
-            if (low..=high).contains(&got) { Ok(()) } else { Err(ConfigError::Field { field, got, expected }) }
-        };
         let layers = self.num_hidden_layers;
         within("num_hidden_layers", layers, 1, MAX_LAYERS, "1 to 48")?;
         within("vocab_size", self.vocab_size, 1, 1 << 20, "1 to 1,048,576")?;
         within("hidden_size", self.hidden_size, 1, 8192, "1 to 8,192")?;
         within("intermediate_size", self.intermediate_size, 1, 65536, "1 to 65,536")?;
-        within("num_labels", self.num_labels, 2, 65536, "2 to 65,536")?;
         if self.mixer == Mixer::Attention {
             if self.norm != Norm::PreRms {
                 return Err(ConfigError::AttentionNorm);
@@ -593,6 +600,11 @@ impl Config {
     pub fn parameters(&self) -> usize {
         self.weights().filter_map(|w| self.shape(w)).map(|s| s.len()).sum()
     }
+}
+
+/// Whether the value of a field lies between two bounds, both included.
+fn within(field: &'static str, got: usize, low: usize, high: usize, expected: &'static str) -> Result<(), ConfigError> {
+    if (low..=high).contains(&got) { Ok(()) } else { Err(ConfigError::Field { field, got, expected }) }
 }
 
 /// The taps of one layer: tap `j` of position `i` reads position `i + (j − offset)·dilation`.
@@ -811,14 +823,27 @@ impl fmt::Debug for Shape {
 pub fn relative_bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
     let half = buckets / 2;
     let base = if distance > 0 { half } else { 0 };
-    let n = distance.unsigned_abs() as usize;
-    let exact = half / 2;
+    base + bucket_of(distance.unsigned_abs() as usize, half, max_distance)
+}
+
+/// T5's bucket of a key that lies `back` positions before the query, where no key lies behind it: a decoder's self-attention.
+///
+/// As [`relative_bucket`], with all buckets for the one direction.
+#[cfg(feature = "std")]
+pub fn relative_bucket_causal(back: usize, buckets: usize, max_distance: usize) -> usize {
+    bucket_of(back, buckets, max_distance)
+}
+
+/// The bucket of a distance without sign among `buckets`.
+#[cfg(feature = "std")]
+fn bucket_of(n: usize, buckets: usize, max_distance: usize) -> usize {
+    let exact = buckets / 2;
     if n < exact {
-        return base + n;
+        return n;
     }
     let log = (n as f32 / exact as f32).ln() / ((max_distance as f64 / exact as f64).ln() as f32);
-    let large = exact + (log * (half - exact) as f32) as usize;
-    base + large.min(half - 1)
+    let large = exact + (log * (buckets - exact) as f32) as usize;
+    large.min(buckets - 1)
 }
 
 #[cfg(feature = "serde")]

@@ -87,6 +87,40 @@ impl Batch {
     }
 }
 
+/// The target that does not count: padding.
+pub const IGNORED: i64 = -100;
+
+/// Pairs of an input and a target text as tensors.
+#[derive(Debug)]
+pub struct Seq2SeqBatch {
+    /// Token ids of the inputs, `[B, S]` i64, padded with 0 (`<pad>`).
+    pub ids: Tensor,
+    /// 1 for an input token, 0 for padding, `[B, S]` i64.
+    pub mask: Tensor,
+    /// Token ids of the targets, `[B, T]` i64, padded with [`IGNORED`].
+    pub targets: Tensor,
+    /// Input tokens without padding.
+    pub tokens: usize,
+    /// Target tokens without padding.
+    pub target_tokens: usize,
+}
+
+impl Seq2SeqBatch {
+    /// The batch of the given pairs, each side padded to its longest text, on `device`.
+    pub fn new<T: AsRef<[u32]>>(pairs: &[(T, T)], device: Device) -> Self {
+        let inputs: Vec<&[u32]> = pairs.iter().map(|(input, _)| input.as_ref()).collect();
+        let targets: Vec<&[u32]> = pairs.iter().map(|(_, target)| target.as_ref()).collect();
+        let (inputs, targets) = (Batch::new(&inputs, device), Batch::new(&targets, device));
+        Seq2SeqBatch {
+            ids: inputs.ids,
+            mask: inputs.mask,
+            targets: targets.ids.masked_fill(&targets.mask.eq(0), IGNORED),
+            tokens: inputs.tokens,
+            target_tokens: targets.tokens,
+        }
+    }
+}
+
 /// Class indices as a tensor `[B]` i64 on `device`.
 pub fn targets(labels: impl Iterator<Item = usize>, device: Device) -> Tensor {
     let labels: Vec<i64> = labels.map(|l| l as i64).collect();
@@ -152,5 +186,14 @@ mod tests {
         assert_eq!(Vec::<Vec<i64>>::try_from(&batch.ids).unwrap(), [[7, 1, 0], [9, 8, 1]]);
         assert_eq!(Vec::<Vec<i64>>::try_from(&batch.mask).unwrap(), [[1, 1, 0], [1, 1, 1]]);
         assert_eq!(batch.tokens, 5);
+    }
+
+    #[test]
+    fn targets_are_padded_with_what_does_not_count() {
+        let pairs = [(vec![7, 1], vec![9, 8, 1]), (vec![5, 6, 1], vec![0, 1])];
+        let batch = Seq2SeqBatch::new(&pairs, Device::Cpu);
+        assert_eq!(Vec::<Vec<i64>>::try_from(&batch.ids).unwrap(), [[7, 1, 0], [5, 6, 1]]);
+        assert_eq!(Vec::<Vec<i64>>::try_from(&batch.targets).unwrap(), [[9, 8, 1], [0, 1, IGNORED]]);
+        assert_eq!((batch.tokens, batch.target_tokens), (5, 5));
     }
 }

@@ -17,9 +17,14 @@ impl Gate {
         Gate { input, gate }
     }
 
-    /// `x`: `[B, T, C]`, `mask`: `[B, T, 1]` f32 of 0 and 1; gives `[B, T, C]` f32, zero at masked positions.
-    pub fn forward(&self, x: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+    /// `x`: `[B, T, C]`, `mask`: `[B, T, 1]` f32 of 0 and 1, or none where nothing is masked; gives `[B, T, C]` f32, zero at
+    /// masked positions.
+    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, mode: &Mode) -> Tensor {
         let gate = self.gate.forward(x, mode).to_kind(Kind::Float).sigmoid();
-        self.input.forward(x, mode).to_kind(Kind::Float) * gate * mask
+        let gated = self.input.forward(x, mode).to_kind(Kind::Float) * gate;
+        match mask {
+            Some(mask) => gated * mask,
+            None => gated,
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::f64::consts::TAU;
 use crate::random::SplitMix64;
 
 /// How a weight is drawn.
-enum Draw {
+#[derive(Clone, Copy, Debug)]
+pub enum Draw {
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
     /// Uniform between minus and plus this.
@@ -17,8 +18,10 @@ enum Draw {
 
 /// T5's factors for embedding, attention and feed-forward (Mesh TensorFlow; `T5PreTrainedModel._init_weights`), fan-in for
 /// the convolution's matrices, fairseq's Xavier for lightweight kernels, PyTorch's bound for depthwise ones.
-fn draw(config: &Config, weight: Weight, dims: &[usize]) -> Draw {
+pub fn draw(config: &Config, weight: Weight) -> Draw {
     use LayerWeight as L;
+    let shape = config.shape(weight);
+    let dims = shape.as_ref().map_or(&[][..], |shape| shape.dims());
     let columns = dims.get(1).copied().unwrap_or(1) as f64;
     match weight {
         Weight::Embedding => Draw::Normal(1.0),
@@ -39,23 +42,22 @@ fn draw(config: &Config, weight: Weight, dims: &[usize]) -> Draw {
     }
 }
 
-/// Values of the `index`-th weight of the model, row by row.
-pub fn values(config: &Config, weight: Weight, index: usize, seed: i64) -> Vec<f32> {
-    let Some(shape) = config.shape(weight) else { return Vec::new() };
+/// `len` values for the `index`-th weight of a model, row by row.
+pub fn values(draw: Draw, len: usize, index: usize, seed: i64) -> Vec<f32> {
     // Each weight has its own stream, so that one weight's size does not move another's values.
     let mut stream = SplitMix64::new(seed as u64);
     let mut random = SplitMix64::new(stream.next_u64() ^ SplitMix64::new(index as u64).next_u64());
-    let mut out = Vec::with_capacity(shape.len());
-    match draw(config, weight, shape.dims()) {
-        Draw::Constant(value) => out.resize(shape.len(), value),
-        Draw::Uniform(bound) => out.extend((0..shape.len()).map(|_| ((2.0 * random.unit() - 1.0) * bound) as f32)),
+    let mut out = Vec::with_capacity(len);
+    match draw {
+        Draw::Constant(value) => out.resize(len, value),
+        Draw::Uniform(bound) => out.extend((0..len).map(|_| ((2.0 * random.unit() - 1.0) * bound) as f32)),
         Draw::Normal(deviation) => {
             // Box and Muller: two normals from two uniforms.
-            while out.len() < shape.len() {
+            while out.len() < len {
                 let radius = (-2.0 * random.unit().ln()).sqrt() * deviation;
                 let (sin, cos) = (TAU * random.unit()).sin_cos();
                 out.push((radius * cos) as f32);
-                if out.len() < shape.len() {
+                if out.len() < len {
                     out.push((radius * sin) as f32);
                 }
             }

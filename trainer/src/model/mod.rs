@@ -1,4 +1,5 @@
-//! The classifier: embedding, encoder blocks, pooling and head. The formulas stand in [`kinglet::spec`].
+//! The classifier: encoder, pooling and head; and in [`seq2seq`] the encoder-decoder that pre-training needs. The formulas of
+//! the encoder stand in [`kinglet::spec`].
 //!
 //! Master weights are f32. Under [`Mode::bf16`] matrix products and convolutions run in bf16 with the weights cast at use;
 //! norms, softmaxes, sigmoids, the residual stream, pooling and logits stay f32. Without it nothing is cast.
@@ -7,9 +8,11 @@
 //! same places for all mixers.
 
 pub mod attention;
+mod block;
 pub mod dilatedconv;
 pub mod dynamicconv;
 pub mod embedding;
+pub mod encoder;
 pub mod ffn;
 pub mod gate;
 mod init;
@@ -17,20 +20,13 @@ pub mod lightconv;
 pub mod linear;
 pub mod norm;
 pub mod pooling;
+pub mod seq2seq;
 
 use anyhow::{Context, Result, bail};
-use kinglet::spec::{Config, LayerWeight, Mixer, Norm as NormKind, Weight};
+use kinglet::spec::{Config, Weight};
 use tch::{Device, Kind, Tensor};
 
-use attention::{Attention, RelativeBias};
-use dilatedconv::DilatedConv;
-use dynamicconv::DynamicConv;
-use embedding::Embedding;
-use ffn::Ffn;
-use gate::Gate;
-use lightconv::LightConv;
-use linear::Linear;
-use norm::Norm;
+use encoder::Encoder;
 use pooling::Head;
 
 /// How a forward pass is run.
@@ -68,61 +64,13 @@ impl Mode {
     }
 }
 
-/// The convolution of a conv block.
-#[derive(Debug)]
-enum Conv {
-    Light(LightConv),
-    Dynamic(DynamicConv),
-    Dilated(DilatedConv),
-}
-
-/// What mixes positions in a block.
-#[derive(Debug)]
-enum MixerLayer {
-    Conv { gate: Gate, conv: Conv, out: Linear },
-    Attention(Attention),
-}
-
-impl MixerLayer {
-    /// `x`: `[B, T, C]`, `mask`: `[B, T, 1]` f32, `bias` for attention only; gives `[B, T, C]`.
-    fn forward(&self, x: &Tensor, mask: &Tensor, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
-        match self {
-            MixerLayer::Conv { gate, conv, out } => {
-                let gated = gate.forward(x, mask, mode);
-                let mixed = match conv {
-                    Conv::Light(conv) => conv.forward(&gated, mode),
-                    Conv::Dynamic(conv) => conv.forward(&gated, x, mode),
-                    Conv::Dilated(conv) => conv.forward(&gated, mode),
-                };
-                out.forward(&mixed, mode)
-            }
-            MixerLayer::Attention(attention) => match bias {
-                Some(bias) => attention.forward(x, bias, mode),
-                None => x.zeros_like(),
-            },
-        }
-    }
-}
-
-/// One encoder block.
-#[derive(Debug)]
-struct Block {
-    mixer: MixerLayer,
-    mixer_norm: Norm,
-    ffn: Ffn,
-    ffn_norm: Norm,
-}
-
 /// The whole model on one device.
 #[derive(Debug)]
 pub struct Classifier {
     config: Config,
     device: Device,
     parameters: Vec<(Weight, Tensor)>,
-    embedding: Embedding,
-    blocks: Vec<Block>,
-    bias: Option<RelativeBias>,
-    final_norm: Option<Norm>,
+    encoder: Encoder,
     head: Head,
 }
 
@@ -137,7 +85,8 @@ impl Classifier {
         for (index, weight) in config.weights().enumerate() {
             let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
             let dims: Vec<i64> = shape.dims().iter().map(|&d| d as i64).collect();
-            let tensor = Tensor::from_slice(&init::values(config, weight, index, seed)).view(dims.as_slice());
+            let values = init::values(init::draw(config, weight), shape.len(), index, seed);
+            let tensor = Tensor::from_slice(&values).view(dims.as_slice());
             parameters.push((weight, tensor));
         }
         Self::from_weights(config, parameters, device)
@@ -148,9 +97,7 @@ impl Classifier {
     /// # Errors
     /// When a weight of the configuration is missing. Shapes are the caller's to check.
     pub fn from_weights(config: &Config, weights: Vec<(Weight, Tensor)>, device: Device) -> Result<Self> {
-        let on_device = |tensor: Tensor| tensor.detach().to_device(device).set_requires_grad(true);
-        let parameters = weights.into_iter().map(|(weight, tensor)| (weight, on_device(tensor))).collect();
-        Self::assemble(config.clone(), device, parameters)
+        Self::assemble(config.clone(), device, masters(weights, device))
     }
 
     /// A copy of the model on `device`; where that is the model's own, the two share their weights.
@@ -169,50 +116,9 @@ impl Classifier {
     fn assemble(config: Config, device: Device, parameters: Vec<(Weight, Tensor)>) -> Result<Self> {
         let find = |weight: Weight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
         let get = |weight: Weight| find(weight).with_context(|| format!("the model has no weight {weight}"));
-        let mut blocks = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            let layer = |w: LayerWeight| Weight::Layer(i as u16, w);
-            let linear = |w: LayerWeight| get(layer(w)).map(Linear::new);
-            let norm = |gain, shift| Ok::<_, anyhow::Error>(Norm::new(get(layer(gain))?, find(layer(shift))));
-            let (offset, dilation) = (config.kernel_offsets.get(i) as i64, config.dilations.get(i) as i64);
-            let conv = match config.mixer {
-                Mixer::Light => Some(Conv::Light(LightConv::new(get(layer(LayerWeight::Kernel))?, offset))),
-                Mixer::Dynamic => {
-                    let projection = linear(LayerWeight::KernelProjection)?;
-                    Some(Conv::Dynamic(DynamicConv::new(projection, config.kernel_heads as i64, offset)))
-                }
-                Mixer::Dilated => {
-                    Some(Conv::Dilated(DilatedConv::new(get(layer(LayerWeight::Kernel))?, offset, dilation)))
-                }
-                Mixer::Attention => None,
-            };
-            let out = linear(LayerWeight::Out)?;
-            let mixer = match conv {
-                Some(conv) => {
-                    let gate = Gate::new(linear(LayerWeight::In)?, linear(LayerWeight::Gate)?);
-                    MixerLayer::Conv { gate, conv, out }
-                }
-                None => MixerLayer::Attention(Attention::new(
-                    linear(LayerWeight::Query)?,
-                    linear(LayerWeight::Key)?,
-                    linear(LayerWeight::Value)?,
-                    out,
-                    config.num_attention_heads as i64,
-                )),
-            };
-            blocks.push(Block {
-                mixer,
-                mixer_norm: norm(LayerWeight::MixerNorm, LayerWeight::MixerNormBias)?,
-                ffn: Ffn::new(linear(LayerWeight::Up)?, linear(LayerWeight::Down)?),
-                ffn_norm: norm(LayerWeight::FfnNorm, LayerWeight::FfnNormBias)?,
-            });
-        }
-        let (buckets, distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
-        let bias = find(Weight::Layer(0, LayerWeight::RelativeBias)).map(|w| RelativeBias::new(w, buckets, distance));
-        let final_norm = find(Weight::FinalNorm).map(|gain| Norm::new(gain, None));
-        let embedding = Embedding::new(get(Weight::Embedding)?);
+        let encoder = Encoder::new(&config, find)?;
         let head = Head::new(get(Weight::HeadWeight)?, get(Weight::HeadBias)?, config.pooling);
-        Ok(Classifier { config, device, parameters, embedding, blocks, bias, final_norm, head })
+        Ok(Classifier { config, device, parameters, encoder, head })
     }
 
     /// The model's configuration.
@@ -230,37 +136,12 @@ impl Classifier {
         &self.parameters
     }
 
-    /// Token vectors `[B, T, C]` f32 after the last layer.
-    ///
-    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, at least one token a row;
-    /// both on the model's device. Vectors of padding are finite but mean nothing.
+    /// Token vectors `[B, T, C]` f32 after the last layer, as [`Encoder::forward`] gives them.
     pub fn encode(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
-        let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
-        let bias = self.bias.as_ref().map(|bias| bias.forward(mask));
-        let mut x = mode.drop(&self.embedding.forward(ids));
-        for block in &self.blocks {
-            x = match self.config.norm {
-                NormKind::PostLayer => {
-                    let mixed = block.mixer.forward(&x, &positions, bias.as_ref(), mode);
-                    let a = &x + mode.drop(&block.mixer_norm.forward(&mixed));
-                    let out = block.ffn.forward(&a, mode);
-                    &a + mode.drop(&block.ffn_norm.forward(&out))
-                }
-                NormKind::PreRms => {
-                    let mixed = block.mixer.forward(&block.mixer_norm.forward(&x), &positions, bias.as_ref(), mode);
-                    let a = &x + mode.drop(&mixed.to_kind(Kind::Float));
-                    let out = block.ffn.forward(&block.ffn_norm.forward(&a), mode);
-                    &a + mode.drop(&out.to_kind(Kind::Float))
-                }
-            };
-        }
-        match &self.final_norm {
-            Some(norm) => norm.forward(&x),
-            None => x,
-        }
+        self.encoder.forward(ids, mask, mode)
     }
 
-    /// Class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Classifier::encode`].
+    /// Class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Encoder::forward`].
     pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
         self.head.forward(&self.encode(ids, mask, mode), &positions, mode)
@@ -299,6 +180,12 @@ impl Classifier {
             Ok(())
         })
     }
+}
+
+/// Weights as leaves on `device` that gather gradients.
+fn masters<P>(weights: Vec<(P, Tensor)>, device: Device) -> Vec<(P, Tensor)> {
+    let master = |tensor: Tensor| tensor.detach().to_device(device).set_requires_grad(true);
+    weights.into_iter().map(|(weight, tensor)| (weight, master(tensor))).collect()
 }
 
 /// The fields in which two configurations differ, with both values.

@@ -1,0 +1,56 @@
+//! The encoder: embedding and blocks, as the classifier and the encoder-decoder have it.
+
+use anyhow::{Context, Result};
+use kinglet::spec::{Config, LayerWeight, Weight};
+use tch::{Kind, Tensor};
+
+use super::{Mode, attention::RelativeBias, block::Block, embedding::Embedding, norm::Norm};
+
+/// Token ids to token vectors.
+#[derive(Debug)]
+pub struct Encoder {
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    bias: Option<RelativeBias>,
+    final_norm: Option<Norm>,
+}
+
+impl Encoder {
+    /// The encoder of `config`, which has been validated; `find` gives its weights. The tensors are shared, not copied.
+    ///
+    /// # Errors
+    /// Names a weight that is missing.
+    pub fn new(config: &Config, find: impl Fn(Weight) -> Option<Tensor>) -> Result<Self> {
+        let embedding = find(Weight::Embedding).with_context(|| format!("the model has no {}", Weight::Embedding))?;
+        let block = |i: usize| Block::new(config, i, |w| find(Weight::Layer(i as u16, w)));
+        Ok(Encoder {
+            embedding: Embedding::new(embedding),
+            blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            bias: find(Weight::Layer(0, LayerWeight::RelativeBias)).map(|w| RelativeBias::new(w, config)),
+            final_norm: find(Weight::FinalNorm).map(|gain| Norm::new(gain, None)),
+        })
+    }
+
+    /// Token vectors `[B, T, C]` f32 after the last layer.
+    ///
+    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, at least one token a row;
+    /// both on the weights' device. Vectors of padding are finite but mean nothing.
+    pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+        let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
+        let bias = self.bias.as_ref().map(|bias| bias.both_ways(mask));
+        let mut x = mode.drop(&self.embedding.forward(ids));
+        for block in &self.blocks {
+            x = block.mix(&x, Some(&positions), bias.as_ref(), mode);
+            x = block.feed_forward(&x, mode);
+        }
+        match &self.final_norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
+        }
+    }
+
+    /// The table of token vectors.
+    pub(super) fn embedding(&self) -> &Embedding {
+        &self.embedding
+    }
+}

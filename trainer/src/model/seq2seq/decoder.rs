@@ -1,0 +1,95 @@
+//! The decoder: causal blocks, each with encoder-decoder attention between its mixer and its feed-forward network.
+//!
+//! ```text
+//! norm = post_layer:  A = X + LayerNorm(Mixer(X));  B = A + LayerNorm(Cross(A, E));  Y = B + LayerNorm(Ffn(B))
+//! norm = pre_rms:     A = X + Mixer(RmsNorm(X));    B = A + Cross(RmsNorm(A), E);    Y = B + Ffn(RmsNorm(B)); at the end RmsNorm
+//! Cross(A, E) = softmax((A·W_Q)·(E·W_K)ᵀ)·(E·W_V)·W_O, head by head
+//! ```
+//!
+//! `E` is what the encoder gives; its padding is hidden from the softmax. The place of the attention, after the mixer, is the
+//! Transformer's (Vaswani et al. 2017, section 3.1; `T5Block` in transformers), from which the paper takes it "untouched"
+//! with each submodule wrapped in norm and residual connection (Tay et al. 2021, section 3.2.1); it is T5's, without scaling,
+//! biases or positions, as the paper's code was built on T5 in Mesh TensorFlow (section 5.2.1). The convolutions' last
+//! tap reads the position itself. T5's self-attention hides later positions and gives all its relative buckets to
+//! earlier ones.
+
+use anyhow::{Context, Result};
+use kinglet::spec::LayerWeight;
+use tch::Tensor;
+
+use super::config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
+use crate::model::{
+    Mode,
+    attention::{Attention, RelativeBias},
+    block::{Block, Residual},
+    linear::Linear,
+    norm::Norm,
+};
+
+/// One decoder block.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) block: Block,
+    pub(super) cross: Attention,
+    pub(super) cross_residual: Residual,
+}
+
+/// Decoder input vectors to decoder output vectors.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    pub(super) layers: Vec<Layer>,
+    pub(super) bias: Option<RelativeBias>,
+    final_norm: Option<Norm>,
+}
+
+impl Decoder {
+    /// The decoder of `config`, which has been validated; `find` gives its weights. The tensors are shared, not copied.
+    pub(super) fn new(config: &Seq2SeqConfig, find: impl Fn(Seq2SeqWeight) -> Option<Tensor>) -> Result<Self> {
+        let stack = config.decoder();
+        let heads = config.num_attention_heads as i64;
+        let layer = |i: usize| {
+            let named = |weight| find(Seq2SeqWeight::Decoder(i as u16, weight));
+            let get = |weight| named(weight).with_context(|| format!("decoder layer {i} has no {weight:?}"));
+            let linear = |weight| get(weight).map(Linear::new);
+            let cross = Attention::new(
+                linear(DecoderWeight::CrossQuery)?,
+                linear(DecoderWeight::CrossKey)?,
+                linear(DecoderWeight::CrossValue)?,
+                linear(DecoderWeight::CrossOut)?,
+                heads,
+            );
+            let norm = Norm::new(get(DecoderWeight::CrossNorm)?, named(DecoderWeight::CrossNormBias));
+            let block = Block::new(&stack, i, |w| named(DecoderWeight::Block(w))).context("decoder")?;
+            Ok(Layer { block, cross, cross_residual: Residual::new(norm, stack.norm) })
+        };
+        let bias = find(Seq2SeqWeight::Decoder(0, DecoderWeight::Block(LayerWeight::RelativeBias)));
+        Ok(Decoder {
+            layers: (0..stack.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            bias: bias.map(|weight| RelativeBias::new(weight, &stack)),
+            final_norm: find(Seq2SeqWeight::DecoderFinalNorm).map(|gain| Norm::new(gain, None)),
+        })
+    }
+
+    /// `x`: `[B, T, C]` f32, the decoder's input vectors; `encoded`: `[B, S, C]`; `hidden`: what
+    /// [`crate::model::attention::hide_padding`] gives for the encoder's mask; gives `[B, T, C]` f32.
+    ///
+    /// A position depends on itself and the ones before, so that padding at the end of a row changes nothing before it.
+    pub(super) fn forward(&self, x: Tensor, encoded: &Tensor, hidden: &Tensor, mode: &Mode) -> Tensor {
+        let bias = self.bias.as_ref().map(|bias| bias.causal(x.size()[1]));
+        let mut x = x;
+        for layer in &self.layers {
+            x = layer.block.mix(&x, None, bias.as_ref(), mode);
+            x = layer.cross_residual.around(&x, mode, |x| layer.cross.forward(x, encoded, hidden, mode));
+            x = layer.block.feed_forward(&x, mode);
+        }
+        self.finish(x)
+    }
+
+    /// The norm after the last layer, where there is one.
+    pub(super) fn finish(&self, x: Tensor) -> Tensor {
+        match &self.final_norm {
+            Some(norm) => norm.forward(&x),
+            None => x,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The encoder-decoder that pre-training needs (Tay et al. 2021, section 3.2.1), and T5 as the baseline.
+//!
+//! One embedding serves the encoder's input, the decoder's input and the output: `logits = C^−½·Y·Eᵀ`, T5's tied embeddings
+//! and their scale (`T5ForConditionalGeneration`, Mesh TensorFlow's `shared_embedding_and_softmax_weights`). Kinds as in
+//! [`crate::model`]; under [`Mode::bf16`] the product with the embedding is bf16, too, while softmax and loss stay f32.
+
+mod config;
+mod decoder;
+mod init;
+mod loss;
+
+pub use config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
+pub use loss::Loss;
+
+use anyhow::{Context, Result};
+use kinglet::spec::Weight;
+use tch::{Device, Kind, Tensor};
+
+use super::{Mode, attention::hide_padding, encoder::Encoder, init::values, linear::Linear};
+use crate::batch::{IGNORED, Seq2SeqBatch};
+use decoder::Decoder;
+
+/// The id that the decoder's input begins with: `<pad>`, as in T5.
+pub const START: i64 = 0;
+
+/// The whole encoder-decoder on one device.
+#[derive(Debug)]
+pub struct Seq2Seq {
+    config: Seq2SeqConfig,
+    device: Device,
+    parameters: Vec<(Seq2SeqWeight, Tensor)>,
+    encoder: Encoder,
+    decoder: Decoder,
+    /// The embedding as the output's matrix `[V, C]`.
+    output: Linear,
+}
+
+impl Seq2Seq {
+    /// A model with weights drawn from `seed`; libtorch's own generators are not touched.
+    ///
+    /// # Errors
+    /// When the configuration is not valid ([`Seq2SeqConfig::validate`]).
+    pub fn new(config: &Seq2SeqConfig, seed: i64, device: Device) -> Result<Self> {
+        config.validate().context("model configuration")?;
+        let mut weights = Vec::new();
+        for (index, (weight, shape)) in config.weights().enumerate() {
+            let draw = init::draw_of(config, weight).with_context(|| format!("{weight} has no shape"))?;
+            let dims: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+            let values = values(draw, shape.iter().product(), index, seed);
+            weights.push((weight, Tensor::from_slice(&values).view(dims.as_slice())));
+        }
+        Self::from_weights(config, weights, device)
+    }
+
+    /// A model of given f32 weights, which are moved to `device`.
+    ///
+    /// # Errors
+    /// When a weight of the configuration is missing. Shapes are the caller's to check.
+    pub fn from_weights(config: &Seq2SeqConfig, weights: Vec<(Seq2SeqWeight, Tensor)>, device: Device) -> Result<Self> {
+        let parameters = super::masters(weights, device);
+        let find = |weight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
+        let encoder = Encoder::new(&config.encoder, |weight| find(Seq2SeqWeight::Encoder(weight)))?;
+        let decoder = Decoder::new(config, find)?;
+        let embedding = find(Seq2SeqWeight::Encoder(Weight::Embedding)).context("the model has no embedding")?;
+        let output = Linear::new(embedding);
+        Ok(Seq2Seq { config: config.clone(), device, parameters, encoder, decoder, output })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Seq2SeqConfig {
+        &self.config
+    }
+
+    /// The device that the weights are on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The master weights, f32 with `requires_grad`, in the order of [`Seq2SeqConfig::weights`].
+    pub fn parameters(&self) -> &[(Seq2SeqWeight, Tensor)] {
+        &self.parameters
+    }
+
+    /// Token vectors `[B, S, C]` f32, as [`Encoder::forward`] gives them.
+    pub fn encode(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+        self.encoder.forward(ids, mask, mode)
+    }
+
+    /// Scores of the next token after each decoder position, `[B, T, V]` f32, before the softmax.
+    ///
+    /// `encoded`: what [`Seq2Seq::encode`] gave for `mask`, `[B, S]` i64; `decoder_ids`: `[B, T]` i64, the targets moved right
+    /// by one behind [`START`] ([`shift_right`]). A position does not depend on later ones.
+    pub fn decode(&self, encoded: &Tensor, mask: &Tensor, decoder_ids: &Tensor, mode: &Mode) -> Tensor {
+        let x = mode.drop(&self.encoder.embedding().forward(decoder_ids));
+        self.scores(&self.decoder.forward(x, encoded, &hide_padding(mask), mode), mode)
+    }
+
+    /// Decoder output `[B, T, C]` to `[B, T, V]` f32.
+    fn scores(&self, y: &Tensor, mode: &Mode) -> Tensor {
+        let scaled = y * (self.config.encoder.hidden_size as f64).powf(-0.5);
+        self.output.forward(&scaled, mode).to_kind(Kind::Float)
+    }
+
+    /// The loss of a batch under teacher forcing, with a z-loss of weight `z_loss` (0 for none).
+    pub fn loss(&self, batch: &Seq2SeqBatch, z_loss: f64, mode: &Mode) -> Loss {
+        let encoded = self.encode(&batch.ids, &batch.mask, mode);
+        let logits = self.decode(&encoded, &batch.mask, &shift_right(&batch.targets), mode);
+        let (sum, cross_entropy) = loss::sums(&logits, &batch.targets, z_loss);
+        Loss { sum, cross_entropy, tokens: batch.target_tokens }
+    }
+}
+
+/// The decoder's input for `targets`, `[B, T]` i64: [`START`], then all targets but the last; [`IGNORED`] ones become `<pad>`.
+pub fn shift_right(targets: &Tensor) -> Tensor {
+    let (rows, columns) = targets.size2().unwrap_or_default();
+    let start = Tensor::full([rows, 1], START, (Kind::Int64, targets.device()));
+    let before = targets.narrow(1, 0, (columns - 1).max(0));
+    Tensor::cat(&[start, before.masked_fill(&before.eq(IGNORED), START)], 1)
+}
