@@ -7,7 +7,7 @@ use crate::tokenizer::Encoder;
 /// One text after another through the tokenizer and the native engine, in parts that may be cut anywhere: within a word, a
 /// character or a token. The scores are, bit for bit, those of the text at once.
 ///
-/// Memory does not grow with the text: the engine's scratch arena and about 1.2 KiB here. Nothing allocates or panics.
+/// Memory does not grow with the text: the engine's scratch arena and about 1.6 KiB here. Nothing allocates or panics.
 #[derive(Debug)]
 pub struct Stream<'e, 'a> {
     encoder: Encoder<'a>,

@@ -84,6 +84,8 @@ fn info_says_what_is_in_the_file_and_what_memory_it_takes() {
     assert_eq!(weights, section(&bytes, Kind::WEIGHTS).len() as u64);
     let parts: u64 = out["memory_by_part"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(out["memory_bytes"], parts);
+    let scratch = out["scratch_bytes"].as_u64().unwrap();
+    assert!(scratch < parts && parts < scratch + 4096, "the engine and a word in {} bytes", parts - scratch);
     assert_eq!((&out["receptive_field"], &out["look_ahead"]), (&json!(7), &json!(3)));
     let people = run(&["info", text(&path)]).answers();
     for line in ["engine           native, ", "tokenizer ", "weights: layers", "memory beyond the file"] {

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use kinglet::bundle::{Bundle, Kind, VERSION};
-use kinglet::engine::native::{DEFAULT_CHUNK, MAX_TOKENS, scratch_bytes, scratch_parts};
+use kinglet::engine::native::{DEFAULT_CHUNK, MAX_TOKENS, NativeEngine, scratch_bytes, scratch_parts};
+use kinglet::spec::Config;
+use kinglet::stream::Stream;
 use serde_json::{Value, json};
 
 use super::{Heading, PARTS, bytes, parameters};
@@ -21,6 +23,14 @@ fn words(kind: Kind) -> String {
     }
 }
 
+/// What the engine keeps for any text, by part, in bytes: the scratch arena, then the engine and the stream with its tokenizer
+/// themselves, as large as they are on this processor.
+fn memory(config: &Config) -> Vec<(&'static str, usize)> {
+    let arena = scratch_parts(config, DEFAULT_CHUNK).map(|part| (part.name, part.bytes));
+    let values = [("engine", size_of::<NativeEngine<'_>>()), ("tokenizer, one word", size_of::<Stream<'_, '_>>())];
+    arena.into_iter().chain(values).collect()
+}
+
 pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
     let config = bundle.config();
     let section = |s: kinglet::bundle::Section| {
@@ -32,8 +42,9 @@ pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
             "crc32c": format!("{:08x}", s.checksum),
         })
     };
-    let memory: Value =
-        scratch_parts(config, DEFAULT_CHUNK).iter().map(|p| (p.name.to_string(), Value::from(p.bytes))).collect();
+    let memory = memory(config);
+    let memory_bytes: usize = memory.iter().map(|(_, bytes)| bytes).sum();
+    let memory: Value = memory.into_iter().map(|(part, bytes)| (part.to_string(), Value::from(bytes))).collect();
     let by_part: Value =
         PARTS.iter().zip(parameters(config)).map(|(part, n)| (part.to_string(), Value::from(n))).collect();
     let weights: Value = bundle.weights().parts().iter().map(|&(part, n)| (part.to_string(), Value::from(n))).collect();
@@ -56,7 +67,8 @@ pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
         "receptive_field": config.receptive_field(),
         "look_ahead": config.look_ahead(),
         "max_tokens": MAX_TOKENS,
-        "memory_bytes": scratch_bytes(config, DEFAULT_CHUNK),
+        "scratch_bytes": scratch_bytes(config, DEFAULT_CHUNK),
+        "memory_bytes": memory_bytes,
         "memory_by_part": memory,
     })
 }
@@ -82,10 +94,11 @@ pub(super) fn table(out: &mut dyn Write, bundle: &Bundle<'_>, heading: &Heading<
     }
     writeln!(out, "{:<24} {:>12}", "all", config.parameters())?;
     writeln!(out, "\nmemory beyond the file, computed, the same for every length of text")?;
-    for part in scratch_parts(config, DEFAULT_CHUNK) {
-        writeln!(out, "{:<24} {:>12}", part.name, part.bytes)?;
+    let memory = memory(config);
+    for (part, bytes) in &memory {
+        writeln!(out, "{part:<24} {bytes:>12}")?;
     }
-    let all = scratch_bytes(config, DEFAULT_CHUNK);
+    let all = memory.iter().map(|(_, bytes)| bytes).sum();
     writeln!(out, "{:<24} {all:>12}  {}", "all", bytes(all))?;
     Ok(())
 }
