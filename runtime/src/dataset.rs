@@ -1,4 +1,4 @@
-//! Labelled texts from JSONL, CSV, TSV and text files, plain or packed with gzip or zstd.
+//! Labelled texts and documents from JSONL, CSV, TSV and text files, plain or packed with gzip or zstd.
 //!
 //! The kind is told by the name: `.jsonl`/`.json`/`.ndjson` (one object a line), `.csv`, `.tsv` (first row names the
 //! columns), `.txt` and anything else (one text a line, no labels), each with `.gz` or `.zst` behind it or not.
@@ -82,6 +82,31 @@ struct Row {
 type Rows = Box<dyn Iterator<Item = Result<Row, DataError>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
+enum Packed {
+    Gzip,
+    Zstd,
+    Not,
+}
+
+/// Which fields or columns are read; the text's is `text` unless another is named.
+#[derive(Clone, Copy)]
+struct Fields<T> {
+    text: Option<T>,
+    label: Option<T>,
+}
+
+impl Fields<String> {
+    fn text(&self) -> &str {
+        self.text.as_deref().unwrap_or("text")
+    }
+
+    /// How to mend that there is no text field, where it can be named.
+    fn advice(&self) -> &'static str {
+        if self.text.is_some() { "; name the text's field with --text-field" } else { "" }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Json,
     Separated(u8),
@@ -103,7 +128,7 @@ impl Dataset {
         let whole = |what: String| DataError::Whole { path: path.to_path_buf(), what };
         let mut texts = Vec::new();
         let mut raw = Vec::new();
-        for row in rows(path, Some(label_field))? {
+        for row in rows(path, Fields { text: None, label: Some(label_field) })? {
             let row = row?;
             let label = row.label.ok_or_else(|| {
                 let what = format!("no field \"{label_field}\"; name the label's field with --label-field");
@@ -154,7 +179,54 @@ impl Dataset {
 /// # Errors
 /// When the file cannot be opened; the iterator yields an error for a malformed row.
 pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
-    Ok(rows(path, None)?.map(|row| row.map(|row| row.text)))
+    Ok(rows(path, Fields { text: None, label: None })?.map(|row| row.map(|row| row.text)))
+}
+
+/// Where a document of a text file ends. In other files each row is a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DocumentEnd {
+    /// At a line of white space alone, or none.
+    #[default]
+    BlankLine,
+    /// At the end of the line.
+    Line,
+}
+
+/// The documents of a file, one by one, for pre-training: blocks of lines or lines of a text file, the field or column
+/// `text_field` of others. Documents of white space alone are left out.
+///
+/// # Errors
+/// When the file cannot be opened; the iterator yields an error for a malformed row.
+pub fn documents(
+    path: &Path,
+    text_field: &str,
+    end: DocumentEnd,
+) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
+    let blocks = kind(path).1 == Kind::Text && end == DocumentEnd::BlankLine;
+    let mut rows = rows(path, Fields { text: Some(text_field), label: None })?;
+    let is_blank = |text: &str| text.chars().all(char::is_whitespace);
+    Ok(core::iter::from_fn(move || {
+        let mut document = String::new();
+        loop {
+            match rows.next() {
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(row)) if is_blank(&row.text) => {}
+                Some(Ok(row)) if !blocks => return Some(Ok(row.text)),
+                Some(Ok(row)) => {
+                    if !document.is_empty() {
+                        document.push('\n');
+                    }
+                    document.push_str(&row.text);
+                    continue;
+                }
+                None if document.is_empty() => return None,
+                None => return Some(Ok(document)),
+            }
+            if !document.is_empty() {
+                return Some(Ok(document));
+            }
+        }
+    }))
 }
 
 fn class(value: &Value, index: &HashMap<&str, usize>, number: impl Fn(usize) -> Option<usize>) -> Option<usize> {
@@ -202,14 +274,33 @@ fn manifest_names(path: &Path, label_field: &str) -> Result<Option<Vec<String>>,
         .map_err(|e| DataError::Whole { path: manifest, what: format!("{key} is not a list of names: {e}") })
 }
 
-fn rows(path: &Path, label_field: Option<&str>) -> Result<Rows, DataError> {
+fn rows(path: &Path, fields: Fields<&str>) -> Result<Rows, DataError> {
     let (kind, reader) = open(path)?;
     let path = path.to_path_buf();
-    let field = label_field.map(String::from);
+    let fields = Fields { text: fields.text.map(String::from), label: fields.label.map(String::from) };
     match kind {
-        Kind::Separated(by) => separated(path, reader, by, field),
-        _ => Ok(Box::new(lines(path, reader, kind, field))),
+        Kind::Separated(by) => separated(path, reader, by, fields),
+        _ => Ok(Box::new(lines(path, reader, kind, fields))),
     }
+}
+
+/// How a file is packed, and of what kind it is when unpacked, by its name.
+fn kind(path: &Path) -> (Packed, Kind) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let (packed, stem) = if let Some(stem) = name.strip_suffix(".gz") {
+        (Packed::Gzip, stem)
+    } else if let Some(stem) = name.strip_suffix(".zst") {
+        (Packed::Zstd, stem)
+    } else {
+        (Packed::Not, name.as_str())
+    };
+    let kind = match stem.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("jsonl" | "json" | "ndjson") => Kind::Json,
+        Some("csv") => Kind::Separated(b','),
+        Some("tsv") => Kind::Separated(b'\t'),
+        _ => Kind::Text,
+    };
+    (packed, kind)
 }
 
 fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
@@ -218,19 +309,11 @@ fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
     if file.metadata().map_err(io)?.is_dir() {
         return Err(io(io::Error::other("it is a directory, not a data file")));
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let (stem, reader): (&str, Box<dyn Read>) = if let Some(stem) = name.strip_suffix(".gz") {
-        (stem, Box::new(flate2::read::MultiGzDecoder::new(file)))
-    } else if let Some(stem) = name.strip_suffix(".zst") {
-        (stem, Box::new(zstd::Decoder::new(file).map_err(io)?))
-    } else {
-        (&name, Box::new(file))
-    };
-    let kind = match stem.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("jsonl" | "json" | "ndjson") => Kind::Json,
-        Some("csv") => Kind::Separated(b','),
-        Some("tsv") => Kind::Separated(b'\t'),
-        _ => Kind::Text,
+    let (packed, kind) = kind(path);
+    let reader: Box<dyn Read> = match packed {
+        Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Packed::Zstd => Box::new(zstd::Decoder::new(file).map_err(io)?),
+        Packed::Not => Box::new(file),
     };
     Ok((kind, Box::new(BufReader::new(reader))))
 }
@@ -239,7 +322,7 @@ fn lines(
     path: PathBuf,
     mut reader: Box<dyn BufRead>,
     kind: Kind,
-    field: Option<String>,
+    fields: Fields<String>,
 ) -> impl Iterator<Item = Result<Row, DataError>> {
     let mut number = 0;
     let mut failed = false;
@@ -266,7 +349,7 @@ fn lines(
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let row = object(&line, field.as_deref())
+            let row = object(&line, &fields)
                 .map(|(text, label)| Row { number, text, label })
                 .map_err(|what| DataError::Row { path: path.clone(), row: number, what });
             return Some(row);
@@ -274,27 +357,29 @@ fn lines(
     })
 }
 
-fn object(line: &[u8], field: Option<&str>) -> Result<(String, Option<Value>), String> {
+fn object(line: &[u8], fields: &Fields<String>) -> Result<(String, Option<Value>), String> {
     let mut row: Map<String, Value> =
         serde_json::from_slice(line).map_err(|e| format!("not a JSON object on one line: {e}"))?;
-    let text = match row.remove("text") {
+    let name = fields.text();
+    let text = match row.remove(name) {
         Some(Value::String(text)) => text,
-        Some(_) => return Err("\"text\" is not a string".to_string()),
-        None => return Err("no field \"text\"".to_string()),
+        Some(_) => return Err(format!("\"{name}\" is not a string{}", fields.advice())),
+        None => return Err(format!("no field \"{name}\"{}", fields.advice())),
     };
-    Ok((text, field.and_then(|field| row.remove(field))))
+    Ok((text, fields.label.as_deref().and_then(|label| row.remove(label))))
 }
 
-fn separated(path: PathBuf, reader: Box<dyn BufRead>, by: u8, field: Option<String>) -> Result<Rows, DataError> {
+fn separated(path: PathBuf, reader: Box<dyn BufRead>, by: u8, fields: Fields<String>) -> Result<Rows, DataError> {
     let mut reader = csv::ReaderBuilder::new().delimiter(by).quoting(true).from_reader(reader);
     let whole = |what| DataError::Whole { path: path.clone(), what };
     let header = reader.headers().map_err(|e| whole(format!("its first row cannot be read: {e}")))?.clone();
     let column = |name: &str| header.iter().position(|h| h.trim() == name);
-    let text = column("text").ok_or_else(|| {
+    let text = column(fields.text()).ok_or_else(|| {
         let have: Vec<&str> = header.iter().collect();
-        whole(format!("no column \"text\"; the first row must name the columns, it has {have:?}"))
+        let (name, advice) = (fields.text(), fields.advice());
+        whole(format!("no column \"{name}\"; the first row must name the columns, it has {have:?}{advice}"))
     })?;
-    let label = field.as_deref().and_then(column);
+    let label = fields.label.as_deref().and_then(column);
     let rows = reader.into_records().enumerate().map(move |(i, record)| {
         let number = i + 2;
         let record = record.map_err(|e| DataError::Row { path: path.clone(), row: number, what: e.to_string() })?;
@@ -390,5 +475,28 @@ mod tests {
         let (_dir, path) = written("d.txt", b"one\r\n\nthr\xffee");
         let got: Vec<String> = texts(&path).unwrap().map(Result::unwrap).collect();
         assert_eq!(got, ["one", "", "thr\u{fffd}ee"]);
+    }
+
+    #[test]
+    fn a_blank_line_ends_a_document_of_a_text_file() {
+        let (_dir, path) = written("d.txt", b"\n \nTitle\r\none\r\n\t\n\n\ntwo\nthree");
+        let all = |end| documents(&path, "text", end).unwrap().map(Result::unwrap).collect::<Vec<String>>();
+        assert_eq!(all(DocumentEnd::BlankLine), ["Title\none", "two\nthree"]);
+        assert_eq!(all(DocumentEnd::Line), ["Title", "one", "two", "three"]);
+    }
+
+    #[test]
+    fn rows_are_documents_with_the_text_in_any_field() {
+        let (_dir, path) =
+            written("d.jsonl", b"{\"body\":\"a\\n\\nb\"}\n{\"body\":\" \"}\n{\"body\":\"c\"}\n{\"text\":\"d\"}");
+        let got: Vec<_> = documents(&path, "body", DocumentEnd::BlankLine).unwrap().collect();
+        assert_eq!(got.len(), 3);
+        assert_eq!([got[0].as_ref().unwrap(), got[1].as_ref().unwrap()], ["a\n\nb", "c"]);
+        let error = got[2].as_ref().unwrap_err().to_string();
+        assert!(error.contains("row 4: no field \"body\"; name the text's field with --text-field"), "{error}");
+        let (_dir, path) = written("d.csv", b"id,body\n1,a\n");
+        let got: Vec<_> = documents(&path, "body", DocumentEnd::BlankLine).unwrap().map(Result::unwrap).collect();
+        assert_eq!(got, ["a"]);
+        assert!(documents(&path, "text", DocumentEnd::BlankLine).err().unwrap().to_string().contains("--text-field"));
     }
 }

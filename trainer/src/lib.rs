@@ -8,6 +8,7 @@ pub mod batch;
 pub mod card;
 pub mod checkpoint;
 pub mod config;
+pub mod corpus;
 pub mod device;
 pub mod doctor;
 pub mod evaluate;

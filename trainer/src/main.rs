@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use kinglet_train::corpus::write::{self, CorpusArgs};
 use kinglet_train::doctor::{self, DoctorArgs};
 use kinglet_train::evaluate::{self, EvalArgs};
 use kinglet_train::finetune::finetune;
@@ -31,6 +32,7 @@ struct Cli {
 enum Command {
     /// Learn a subword vocabulary from text
     Tokenizer(TokenizerArgs),
+    Corpus(CorpusArgs),
     /// Train a classifier, from scratch or from a checkpoint
     Finetune(Box<FinetuneArgs>),
     /// Score a checkpoint on a labelled file
@@ -71,6 +73,10 @@ fn main() -> ExitCode {
 fn run(command: Command, started: Instant) -> Result<bool> {
     match command {
         Command::Tokenizer(args) => tokenizer::run(args).map(|()| true),
+        Command::Corpus(args) => {
+            let interrupt = Interrupt::install().context("cannot listen to signals")?;
+            write::run(&args, &interrupt).map(|()| true)
+        }
         Command::Finetune(args) => train(&args, started).map(|()| true),
         Command::Eval(args) => {
             device::set_threads(args.threads.map(usize::from));

@@ -1,4 +1,4 @@
-//! What a person sees while training: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
+//! What a person sees while something takes its time: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -58,6 +58,52 @@ impl Progress {
 
     /// Removes the bar.
     pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows how much is done of what has no known end.
+#[derive(Debug)]
+pub struct Counter {
+    bar: Option<ProgressBar>,
+    last: Instant,
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(
+                ProgressStyle::with_template("{spinner} {elapsed}  {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            bar
+        });
+        Counter { bar, last: Instant::now() }
+    }
+}
+
+impl Counter {
+    /// What is done by now: the bar's message, or a line unless one was written seconds ago.
+    pub fn show(&mut self, done: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(done.to_owned());
+                bar.tick();
+            }
+            None if self.last.elapsed() >= QUIET => {
+                eprintln!("{done}");
+                self.last = Instant::now();
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,6 +1,7 @@
 //! What every training run shares: its arguments, its time limit, its tokenizer's files, and how it ends.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -189,7 +190,7 @@ impl TokenizerFiles {
 
     /// SHA-256 of the table, in hex: two tokenizers with the same table give the same ids.
     pub fn sha256(&self) -> String {
-        hex(self.table_bytes())
+        hex(Sha256::new_with_prefix(self.table_bytes()))
     }
 }
 
@@ -198,11 +199,16 @@ impl TokenizerFiles {
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
-    Ok(hex(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?))
+    let mut hasher = Sha256::new();
+    fs::File::open(path)
+        .and_then(|mut file| io::copy(&mut file, &mut hasher))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex(hasher))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+/// The digest of what `hasher` has seen, in hex.
+pub fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The command line as it was typed, with --resume.

@@ -1,0 +1,319 @@
+//! `kinglet-train corpus`: tokenises documents once, into shards.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
+use kinglet::dataset::{self, DocumentEnd};
+use kinglet::files::{sibling, write_atomically};
+use serde::Serialize;
+
+use super::shard::{self, Header, ShardWriter};
+use super::tokenise::Tokeniser;
+use crate::interrupt::Interrupt;
+use crate::progress::Counter;
+use crate::run::{TokenizerFiles, sha256};
+
+/// What the corpus was made of, for people; nothing reads it.
+const RECORD: &str = "corpus.json";
+/// Bytes of text that are tokenised at once.
+const BATCH: usize = 8 << 20;
+
+/// Tokenise text once, for pre-training
+///
+/// Reads documents of text files, JSONL, CSV or TSV, plain, .gz or .zst, and writes a folder of shards that pre-training maps into
+/// memory, so that neither text nor tokens need fit it. The folder appears when it is whole; a run that is stopped leaves nothing.
+/// Example: kinglet-train corpus --tokenizer tokenizer --out corpus books.txt.zst pages.jsonl.gz
+#[derive(Clone, Debug, clap::Args)]
+pub struct CorpusArgs {
+    /// Files with documents, in this order
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Directory with tokenizer.json and tokenizer.bin
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: PathBuf,
+    /// Directory to write to
+    ///
+    /// Must be empty or new, unless --force is given.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Field or column with the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub text_field: String,
+    /// Where a document of a text file ends
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
+    pub document_end: End,
+    /// Token ids in a shard
+    ///
+    /// A document is never divided: a shard is as much longer as its last document.
+    #[arg(long, value_name = "N", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
+    pub shard_tokens: u64,
+    /// Replace the corpus in --out
+    #[arg(long)]
+    pub force: bool,
+    /// Threads that tokenise
+    ///
+    /// Default: all cores. The corpus is the same for any number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// [`DocumentEnd`] as it is typed.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum End {
+    /// At a blank line.
+    #[default]
+    BlankLine,
+    /// At the end of its line.
+    Line,
+}
+
+impl From<End> for DocumentEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::BlankLine => DocumentEnd::BlankLine,
+            End::Line => DocumentEnd::Line,
+        }
+    }
+}
+
+/// A file that went into a corpus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Its name, without folders.
+    pub file: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// Its documents.
+    pub documents: u64,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Documents.
+    pub documents: u64,
+    /// Token ids.
+    pub tokens: u64,
+    /// Bytes of text.
+    pub text_bytes: u64,
+    /// Shards.
+    pub shards: u32,
+    /// Ids of the tokenizer.
+    pub vocab_size: usize,
+    /// SHA-256 of the tokenizer's table.
+    pub tokenizer: String,
+    /// What was read.
+    pub sources: Vec<Source>,
+}
+
+/// Runs the command: writes the corpus and says what it holds.
+///
+/// # Errors
+/// As [`write`].
+pub fn run(args: &CorpusArgs, interrupt: &Interrupt) -> Result<()> {
+    let summary = write(args, interrupt)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
+        return Ok(());
+    }
+    let Summary { documents, tokens, text_bytes, shards, .. } = summary;
+    let per_token = text_bytes as f64 / tokens as f64;
+    writeln!(out, "{documents} documents, {tokens} tokens, {text_bytes} bytes of text, {per_token:.2} bytes a token")?;
+    writeln!(out, "wrote {} ({shards} {})", args.out.display(), if shards == 1 { "shard" } else { "shards" })?;
+    Ok(())
+}
+
+/// Tokenises the documents of `args.files` into shards in `args.out`, which appears at the end.
+///
+/// Holds about three times 8 MB of text and its ids, or the longest document, in memory.
+///
+/// # Errors
+/// When a file cannot be read or written, a row is malformed, there is no text at all, `args.out` holds something else, or
+/// `interrupt` was requested.
+pub fn write(args: &CorpusArgs, interrupt: &Interrupt) -> Result<Summary> {
+    let tokenizer = TokenizerFiles::read(&args.tokenizer)?;
+    let table = tokenizer.table().with_context(|| format!("{}", args.tokenizer.display()))?;
+    let vocab_size = table.vocab_size();
+    for file in &args.files {
+        let found = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+        ensure!(found.is_file(), "{} is not a file", file.display());
+    }
+    let unfinished = Unfinished::create(&args.out, args.force)?;
+    let mut shards = Shards {
+        folder: &unfinished.folder,
+        tokenizer: tokenizer.sha256(),
+        vocab_size: u32::try_from(vocab_size)?,
+        most: args.shard_tokens,
+        current: None,
+        finished: Vec::new(),
+    };
+    let threads = args.threads.map_or(0, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
+    let tokeniser = Tokeniser::new(table);
+
+    let (send, batches) = sync_channel(1);
+    let sources = thread::scope(|scope| {
+        let reader = scope.spawn(|| read(args, send));
+        let mut progress = Counter::default();
+        let (mut documents, mut bytes) = (0, 0);
+        for batch in batches {
+            ensure!(!interrupt.requested(), "stopped by a signal; nothing was written");
+            for (text, ids) in batch.iter().zip(pool.install(|| tokeniser.encode(&batch))) {
+                shards.push(&ids, text.len() as u64)?;
+                bytes += text.len();
+            }
+            documents += batch.len();
+            progress.show(&format!("{documents} documents, {:.1} MB of text", bytes as f64 / 1e6));
+        }
+        reader.join().unwrap_or_else(|_| Err(anyhow!("the thread that reads files panicked")))
+    })?;
+    let headers = shards.finish()?;
+    let sum = |of: fn(&Header) -> u64| headers.iter().map(of).sum::<u64>();
+    let summary = Summary {
+        documents: sum(|h| h.documents),
+        tokens: sum(|h| h.tokens),
+        text_bytes: sum(|h| h.text_bytes),
+        shards: headers.len() as u32,
+        vocab_size,
+        tokenizer: tokenizer.sha256(),
+        sources,
+    };
+    ensure!(summary.tokens > 0, "the {} files hold no text: an empty corpus is not written", args.files.len());
+    let record = serde_json::to_string_pretty(&summary)? + "\n";
+    let path = unfinished.folder.join(RECORD);
+    write_atomically(&path, record.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    ensure!(!interrupt.requested(), "stopped by a signal; nothing was written");
+    unfinished.replace(&args.out)?;
+    Ok(summary)
+}
+
+/// Sends the documents of all files in batches of about [`BATCH`] bytes; ends when nobody receives any more.
+fn read(args: &CorpusArgs, send: SyncSender<Vec<String>>) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for path in &args.files {
+        let mut count = 0;
+        for document in dataset::documents(path, &args.text_field, args.document_end.into())? {
+            let document = document?;
+            count += 1;
+            bytes += document.len();
+            batch.push(document);
+            if bytes >= BATCH {
+                bytes = 0;
+                if send.send(std::mem::take(&mut batch)).is_err() {
+                    return Ok(sources);
+                }
+            }
+        }
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        sources.push(Source { file, sha256: sha256(path)?, documents: count });
+    }
+    // The receiver has said why it left, if it did.
+    let _ = send.send(batch);
+    Ok(sources)
+}
+
+/// The shards written so far.
+struct Shards<'a> {
+    folder: &'a Path,
+    tokenizer: String,
+    vocab_size: u32,
+    most: u64,
+    current: Option<ShardWriter>,
+    finished: Vec<Header>,
+}
+
+impl Shards<'_> {
+    fn push(&mut self, ids: &[Vec<u32>], text_bytes: u64) -> Result<()> {
+        let writer = match &mut self.current {
+            Some(writer) => writer,
+            none => {
+                let index = u32::try_from(self.finished.len())?;
+                none.insert(ShardWriter::create(self.folder, index, &self.tokenizer, self.vocab_size)?)
+            }
+        };
+        writer.push(ids.iter().map(Vec::as_slice), text_bytes)?;
+        if writer.tokens() >= self.most {
+            self.end()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if let Some(writer) = self.current.take() {
+            self.finished.push(writer.finish()?);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<Header>> {
+        self.end()?;
+        let count = u32::try_from(self.finished.len())?;
+        for header in &self.finished {
+            shard::seal(self.folder, header, count)?;
+        }
+        Ok(self.finished)
+    }
+}
+
+/// A folder beside the one that is to be written. Removed unless it takes that one's place.
+struct Unfinished {
+    folder: PathBuf,
+}
+
+impl Unfinished {
+    /// Checks that `out` may be written, and makes the folder.
+    fn create(out: &Path, force: bool) -> Result<Self> {
+        ensure!(out.file_name().is_some(), "--out {} has no name", out.display());
+        let filled = match fs::read_dir(out) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) if out.exists() => bail!("--out {} is not a directory", out.display()),
+            Err(_) => false,
+        };
+        if filled {
+            let corpus = out.join(shard::file_name(0)).exists();
+            ensure!(corpus, "{} is not empty and holds no corpus", out.display());
+            ensure!(force, "{} holds a corpus: --force replaces it", out.display());
+        }
+        let folder = sibling(out);
+        if let Some(parent) = out.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Unfinished { folder })
+    }
+
+    /// Puts the folder in the place of `out`.
+    fn replace(self, out: &Path) -> Result<()> {
+        let context = || format!("cannot put the finished corpus into {}", out.display());
+        let before = self.folder.with_extension("before");
+        if out.exists() {
+            fs::rename(out, &before).with_context(context)?;
+        }
+        if let Err(error) = fs::rename(&self.folder, out) {
+            // The first error is the one to report.
+            let _ = fs::rename(&before, out);
+            return Err(error).with_context(context);
+        }
+        if before.exists() {
+            fs::remove_dir_all(&before).with_context(|| format!("cannot remove {}", before.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After `replace` there is nothing there. What cannot be removed is named for what it is, and hidden.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
