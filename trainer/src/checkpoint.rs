@@ -12,7 +12,10 @@ use kinglet::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
 
-use crate::model::{Classifier, Mode};
+use crate::model::{
+    Classifier, Mode,
+    seq2seq::{Seq2Seq, Seq2SeqConfig},
+};
 
 /// What [`load`] reads.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ fn take_model(config: &Config, tensors: &mut HashMap<String, Tensor>, device: De
 /// Takes weights of the given shapes out of `tensors`, as f32.
 ///
 /// # Errors
-/// When a weight is missing, has another shape (both are named), or is neither f32 nor f16.
+/// When a weight is missing, has another shape (both are named), or is neither f32, f16 nor bf16.
 pub fn take_weights<P: Display>(
     tensors: &mut HashMap<String, Tensor>,
     weights: impl IntoIterator<Item = (P, Vec<usize>)>,
@@ -82,10 +85,38 @@ pub fn take_weights<P: Display>(
         let tensor = tensors.remove(&weight.to_string()).with_context(|| format!("weight {weight} is missing"))?;
         let fits = tensor.size().iter().map(|&d| d as usize).eq(shape.iter().copied());
         ensure!(fits, "weight {weight} has shape {:?}, the configuration says {shape:?}", tensor.size());
-        ensure!(matches!(tensor.kind(), Kind::Float | Kind::Half), "weight {weight} is {:?}", tensor.kind());
+        let float = matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16);
+        ensure!(float, "weight {weight} is {:?}", tensor.kind());
         Ok((weight, tensor.to_kind(Kind::Float)))
     };
     weights.into_iter().map(take).collect()
+}
+
+/// Writes the configuration and the weights of an encoder-decoder into `dir`, which is made if missing.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn save_seq2seq(dir: &Path, model: &Seq2Seq) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    write_json(&dir.join(files::SEQ2SEQ), model.config())?;
+    write_tensors(&dir.join(files::WEIGHTS), model.parameters())
+}
+
+/// Reads the encoder-decoder of `dir` onto `device`.
+///
+/// # Errors
+/// As [`load`], with the configuration of an encoder-decoder.
+pub fn load_seq2seq(dir: &Path, device: Device) -> Result<Seq2Seq> {
+    let path = dir.join(files::SEQ2SEQ);
+    let config: Seq2SeqConfig = read_json(&path)?;
+    config.validate().with_context(|| path.display().to_string())?;
+    let path = dir.join(files::WEIGHTS);
+    let mut tensors = read_tensors(&path)?;
+    let weights = take_weights(&mut tensors, config.weights()).with_context(|| path.display().to_string())?;
+    if let Some(name) = tensors.keys().min() {
+        bail!("{}: the configuration has no weight {name}", path.display());
+    }
+    Seq2Seq::from_weights(&config, weights, device)
 }
 
 /// Writes `golden.safetensors`: the token ids of `texts` (each at least one id), padded to one batch, and the logits that
@@ -142,7 +173,7 @@ pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result
     write_atomically(path, &file).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Reads named tensors (f32, f16 or i64) from a safetensors file onto the CPU.
+/// Reads named tensors (f32, f16, bf16 or i64) from a safetensors file onto the CPU.
 ///
 /// # Errors
 /// When the file is missing, malformed or holds another kind.
@@ -154,8 +185,9 @@ pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
         let kind = match view.dtype() {
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
             Dtype::I64 => Kind::Int64,
-            other => bail!("{}: {name} is {other:?}, only F32, F16 and I64 are read", path.display()),
+            other => bail!("{}: {name} is {other:?}, only F32, F16, BF16 and I64 are read", path.display()),
         };
         let size: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
         out.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &size, kind)?);
@@ -183,7 +215,11 @@ fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Result<()
     write_atomically(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+/// Reads a JSON file.
+///
+/// # Errors
+/// When the file cannot be read or is not a `T`.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| path.display().to_string())
 }

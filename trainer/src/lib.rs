@@ -15,6 +15,7 @@ pub mod evaluate;
 pub mod ffi;
 pub mod finetune;
 pub mod gpu_check;
+pub mod import_t5;
 pub mod interrupt;
 pub mod machine;
 pub mod model;

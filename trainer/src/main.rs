@@ -11,6 +11,7 @@ use kinglet_train::doctor::{self, DoctorArgs};
 use kinglet_train::evaluate::{self, EvalArgs};
 use kinglet_train::finetune::finetune;
 use kinglet_train::gpu_check::{self, GpuCheckArgs};
+use kinglet_train::import_t5::{self, ImportT5Args};
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::plan::{FinetuneArgs, Plan};
 use kinglet_train::run::{Ending, again};
@@ -45,6 +46,10 @@ enum Command {
     ///
     /// On synthetic data; a few minutes. Exits with 1 when there is no CUDA or the two differ by more than the bounds.
     GpuCheck(GpuCheckArgs),
+    /// Turn a T5 checkpoint of Hugging Face into an encoder-decoder for this program
+    ///
+    /// T5 1.0 (t5-small, t5-base, t5-large), as transformers saves it; the tokenizer is not taken over.
+    ImportT5(ImportT5Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +87,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
             device::set_threads(args.threads.map(usize::from));
             evaluate::run(&args).map(|()| true)
         }
+        Command::ImportT5(args) => import_t5::run(&args).map(|()| true),
         Command::Doctor(args) => {
             device::set_threads(None);
             doctor::run(&args)
