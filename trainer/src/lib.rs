@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod corpus;
 pub mod device;
+pub mod distributed;
 pub mod doctor;
 pub mod evaluate;
 pub mod ffi;
