@@ -17,6 +17,41 @@ pub(super) enum Conv {
     Dilated(DilatedConv),
 }
 
+impl Conv {
+    /// `x`: the gated `[B, T, C]`, `block_input`: `[B, T, C]`; gives `[B, T, C]` f32.
+    fn forward(&self, x: &Tensor, block_input: &Tensor, mode: &Mode) -> Tensor {
+        match self {
+            Conv::Light(conv) => conv.forward(x, mode),
+            Conv::Dynamic(conv) => conv.forward(x, block_input, mode),
+            Conv::Dilated(conv) => conv.forward(x, mode),
+        }
+    }
+}
+
+/// What a causal mixer keeps of the positions before the one it computes.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// The gated rows that a convolution reaches back to, `[B, R, C]` f32, zeros before the first position.
+    frames: Tensor,
+    /// Keys and values of an attention, each `[B, heads, T, C/heads]`.
+    read: Option<(Tensor, Tensor)>,
+}
+
+impl Past {
+    /// The past of the first position, for `B` texts: `frames` is the zeros `[B, R, C]`.
+    pub(super) fn start(frames: Tensor) -> Self {
+        Past { frames, read: None }
+    }
+
+    /// The past of other texts: row `i` becomes a copy of row `rows[i]`; `rows`: `[M]` i64.
+    pub(super) fn select(&mut self, rows: &Tensor) {
+        self.frames = self.frames.index_select(0, rows);
+        if let Some((key, value)) = &mut self.read {
+            (*key, *value) = (key.index_select(0, rows), value.index_select(0, rows));
+        }
+    }
+}
+
 /// What mixes positions in a block.
 #[derive(Debug)]
 pub(super) enum MixerLayer {
@@ -31,17 +66,38 @@ impl MixerLayer {
         match self {
             MixerLayer::Conv { gate, conv, out } => {
                 let gated = gate.forward(x, mask, mode);
-                let mixed = match conv {
-                    Conv::Light(conv) => conv.forward(&gated, mode),
-                    Conv::Dynamic(conv) => conv.forward(&gated, x, mode),
-                    Conv::Dilated(conv) => conv.forward(&gated, mode),
-                };
-                out.forward(&mixed, mode)
+                out.forward(&conv.forward(&gated, x, mode), mode)
             }
             MixerLayer::Attention(attention) => match bias {
                 Some(bias) => attention.forward(x, x, bias, mode),
                 None => x.zeros_like(),
             },
+        }
+    }
+
+    /// The newest position of a causal mixer: `x`: `[B, 1, C]`, `bias`: `[1, heads, 1, T]` for attention only; gives
+    /// `[B, 1, C]` and adds the position to `past`.
+    pub(super) fn step(&self, x: &Tensor, past: &mut Past, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
+        match (self, bias) {
+            (MixerLayer::Conv { gate, conv, out }, _) => {
+                let window = Tensor::cat(&[&past.frames, &gate.forward(x, None, mode)], 1);
+                let reach = window.size()[1] - 1;
+                // Of the window's rows the last alone has all its neighbours, and its own block input.
+                let mixed = conv.forward(&window, &x.expand_as(&window), mode).narrow(1, reach, 1);
+                past.frames = window.narrow(1, 1, reach);
+                out.forward(&mixed, mode)
+            }
+            (MixerLayer::Attention(attention), Some(bias)) => {
+                let (key, value) = attention.keys_and_values(x, mode);
+                let (key, value) = match past.read.take() {
+                    Some((keys, values)) => (Tensor::cat(&[keys, key], 2), Tensor::cat(&[values, value], 2)),
+                    None => (key, value),
+                };
+                let mixed = attention.read(x, &key, &value, bias, mode);
+                past.read = Some((key, value));
+                mixed
+            }
+            (MixerLayer::Attention(_), None) => x.zeros_like(),
         }
     }
 }

@@ -5,11 +5,13 @@
 //! [`crate::model`]; under [`Mode::bf16`] the product with the embedding is bf16, too, while softmax and loss stay f32.
 
 mod config;
+mod decode;
 mod decoder;
 mod init;
 mod loss;
 
 pub use config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
+pub use decode::{Beam, State};
 pub use loss::Loss;
 
 use anyhow::{Context, Result};
@@ -21,7 +23,7 @@ use crate::batch::{IGNORED, Seq2SeqBatch};
 use decoder::Decoder;
 
 /// The id that the decoder's input begins with: `<pad>`, as in T5.
-pub const START: i64 = 0;
+pub const START: i64 = kinglet::tokenizer::PAD as i64;
 
 /// The whole encoder-decoder on one device.
 #[derive(Debug)]
