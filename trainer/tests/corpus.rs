@@ -481,3 +481,27 @@ fn an_old_corpus_is_replaced_only_when_asked() {
     assert!(!Path::exists(&task.path("corpus/shard-00001.tokens")));
     nothing_is_left(&task, before);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_in_order_and_leaves_nothing() {
+    let task = Task::new();
+    // Words that all differ: enough work that the signal comes in the middle.
+    let words = (0..3_000_000).map(|i| format!("{:x} ", i * 7919)).collect::<String>();
+    fs::write(task.path("a.txt"), words.replace("0 ", "0\n\n")).unwrap();
+    let before = fs::read_dir(task.folder.path()).unwrap().count();
+    let mut command = task.command(&["corpus", "--tokenizer", "tokenizer", "--out", "new", "a.txt"]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let id = child.id().to_string();
+    let unfinished = task.path(&format!(".new.{id}.tmp")).join("shard-00000.tokens");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !unfinished.exists() {
+        assert!(std::time::Instant::now() < deadline, "no shard after a minute");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(std::process::Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("stopped by a signal; nothing was written"), "{}", stderr(&output));
+    nothing_is_left(&task, before);
+}

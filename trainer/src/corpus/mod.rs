@@ -1,4 +1,4 @@
-//! Text for pre-training: tokenised once by `kinglet-train corpus` ([`write`]) into a folder of memory-mapped [`shard`]s, cut into
+//! Text for pre-training: tokenised once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped [`shard`]s, cut into
 //! examples ([`examples`]), put into a random order ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
 //!
 //! What step `n` of a run sees is a pure function of corpus, configuration, seed and `n`.

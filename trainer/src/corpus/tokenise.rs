@@ -133,6 +133,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn documents_have_the_ids_that_the_tokenizer_gives(texts: Vec<String>, spaced in "[a-e \u{a0}\u{2581}\u{3000}é\n]{0,400}") {
             let bytes = table();

@@ -49,7 +49,7 @@ pub struct CorpusArgs {
     pub document_end: End,
     /// Token ids in a shard
     ///
-    /// A document is never divided: a shard is as much longer as its last document.
+    /// A document is never divided: a shard can be longer by its last document.
     #[arg(long, value_name = "N", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
     pub shard_tokens: u64,
     /// Replace the corpus in --out
@@ -117,7 +117,7 @@ pub struct Summary {
 /// Runs the command: writes the corpus and says what it holds.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn run(args: &CorpusArgs, interrupt: &Interrupt) -> Result<()> {
     let summary = write(args, interrupt)?;
     let mut out = std::io::stdout().lock();
