@@ -18,6 +18,12 @@ inline char* message(const char* text) noexcept {
   return copy != nullptr ? copy : NO_MEMORY;
 }
 
+inline void release(char* text) noexcept {
+  if (text != NO_MEMORY) {
+    std::free(text);
+  }
+}
+
 template <typename F>
 char* guarded(F&& body) noexcept {
   try {

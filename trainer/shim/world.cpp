@@ -118,12 +118,6 @@ class World {
 
 extern "C" {
 
-void kinglet_shim_free(char* text) noexcept {
-  if (text != kinglet::NO_MEMORY) {
-    std::free(text);
-  }
-}
-
 char* kinglet_world_new(const char* host, uint16_t port, bool serves, const char* prefix, int32_t rank, int32_t size,
                         int64_t rendezvous_ms, int64_t timeout_ms, World** out) noexcept {
   return kinglet::guarded([&] {
@@ -149,7 +143,7 @@ char* kinglet_world_close(World* world) noexcept {
 
 void kinglet_world_free(World* world) noexcept {
   // A destructor of libtorch's that throws would end the process; closing first takes what can throw out of it.
-  kinglet_shim_free(kinglet_world_close(world));
+  kinglet::release(kinglet_world_close(world));
   delete world;
 }
 

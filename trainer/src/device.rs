@@ -5,7 +5,7 @@ use std::str::FromStr;
 use anyhow::{Result, anyhow, bail, ensure};
 use tch::Device;
 
-use crate::machine;
+use crate::{ffi, machine};
 
 /// What `--device` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +61,37 @@ pub fn set_threads(threads: Option<usize>) {
     tch::set_num_interop_threads(1);
 }
 
+/// Whether CUDA's matrix products and convolutions of f32 may round their inputs to TF32 (10 bits of mantissa), which is
+/// several times faster. libtorch allows it for convolutions until told otherwise. The CPU does not know it.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn set_tf32(allowed: bool) -> Result<()> {
+    ffi::set_tf32(allowed).map_err(|why| anyhow!("TF32: {why}"))
+}
+
+/// Whether TF32 is allowed for products and convolutions.
+///
+/// # Errors
+/// When libtorch was told different things for one and the other by other means than [`set_tf32`].
+pub fn tf32() -> Result<bool> {
+    ffi::tf32().map_err(|why| anyhow!("TF32: {why}"))
+}
+
+/// Whether libtorch takes only algorithms that give the same bits each time. An operation that has none fails; on CUDA, matrix
+/// products do unless the program was started with `CUBLAS_WORKSPACE_CONFIG=:4096:8`. Fresh memory is filled with
+/// not-a-number, so that reading it shows.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn set_deterministic(wanted: bool) -> Result<()> {
+    ffi::set_deterministic(wanted).map_err(|why| anyhow!("deterministic algorithms: {why}"))
+}
+
 #[cfg(test)]
 mod tests {
+    use tch::{Kind, Tensor};
+
     use super::*;
 
     #[test]
@@ -72,5 +101,24 @@ mod tests {
         assert_eq!(read("cuda:3"), Some(DeviceChoice::Cuda(3)));
         assert_eq!((read("auto"), read("cpu")), (Some(DeviceChoice::Auto), Some(DeviceChoice::Cpu)));
         assert_eq!((read("gpu"), read("cuda:x"), read("")), (None, None, None));
+    }
+
+    #[test]
+    fn tf32_is_as_it_was_set() {
+        for allowed in [true, false, true] {
+            set_tf32(allowed).unwrap();
+            assert_eq!(tf32().unwrap(), allowed);
+        }
+    }
+
+    #[test]
+    fn deterministic_algorithms_are_switched_on_and_off() {
+        let fresh_is_nan = || Tensor::empty([64], (Kind::Float, Device::Cpu)).isnan().all().int64_value(&[]) == 1;
+        set_deterministic(true).unwrap();
+        assert!(fresh_is_nan());
+        // A memory block that was just filled with another value comes back as it is.
+        set_deterministic(false).unwrap();
+        drop(Tensor::ones([64], (Kind::Float, Device::Cpu)));
+        assert!(!fresh_is_nan());
     }
 }

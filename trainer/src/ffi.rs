@@ -8,9 +8,11 @@
 //! No C++ exception enters Rust: a function of the shim that can fail returns null or a message. No panic leaves Rust.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{NonNull, null_mut};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -28,7 +30,7 @@ pub fn open_cuda() -> &'static Result<(), String> {
 
 #[cfg(target_os = "linux")]
 fn open() -> Result<(), String> {
-    use std::ffi::{c_int, c_void};
+    use std::ffi::c_int;
 
     unsafe extern "C" {
         fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
@@ -64,9 +66,14 @@ struct CWorld {
     _private: [u8; 0],
 }
 
+// `shim/border.cpp`.
+unsafe extern "C" {
+    fn kinglet_shim_copy(text: *const c_char) -> *mut c_char;
+    fn kinglet_shim_free(text: *mut c_char);
+}
+
 // `shim/world.cpp`. `C_tensor` is torch-sys' name for `at::Tensor`.
 unsafe extern "C" {
-    fn kinglet_shim_free(text: *mut c_char);
     fn kinglet_world_new(
         host: *const c_char,
         port: u16,
@@ -174,4 +181,150 @@ impl Drop for ProcessGroup {
         // SAFETY: made by `kinglet_world_new`, freed here alone.
         unsafe { kinglet_world_free(self.0.as_ptr()) }
     }
+}
+
+/// A closure of tensors as the shim keeps it; autograd may run and drop it on a thread of its own.
+type Shared<F> = Mutex<F>;
+
+// `shim/checkpoint.cpp`.
+unsafe extern "C" {
+    fn kinglet_checkpoint(
+        data: *mut c_void,
+        call: CallClosure,
+        drop: DropClosure,
+        inputs: *const *const C_tensor,
+        count: usize,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+}
+
+type CallClosure = unsafe extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut c_char) -> *mut C_tensor;
+type DropClosure = unsafe extern "C" fn(*mut c_void);
+
+/// Calls the closure on the `count` tensors of `inputs`; null and a message where it panics.
+///
+/// # Safety
+/// `data` is a `Shared<F>` that lives, `inputs` points to `count` tensors, `error` to a pointer.
+unsafe extern "C" fn call_closure<F: Fn(&[Tensor]) -> Tensor + Send>(
+    data: *mut c_void,
+    inputs: *const *const C_tensor,
+    count: usize,
+    error: *mut *mut c_char,
+) -> *mut C_tensor {
+    let run = || {
+        // SAFETY: the caller's promise; the mutex is only borrowed.
+        let function = unsafe { &*data.cast::<Shared<F>>() };
+        // A closure that panicked once may be called again: what it holds is only read.
+        let function = function.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's promise; each tensor is copied (the handle alone), so that none is freed twice.
+        let inputs: Vec<Tensor> =
+            (0..count).map(|i| unsafe { Tensor::clone_from_ptr((*inputs.add(i)).cast_mut()) }).collect();
+        // The caller takes the tensor over.
+        ManuallyDrop::new(function(&inputs)).as_mut_ptr()
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text = CString::new(said.unwrap_or("a panic").replace('\0', " ")).unwrap_or_default();
+        // SAFETY: the text ends with NUL and outlives the call, which copies it; `error` is the caller's promise.
+        unsafe { *error = kinglet_shim_copy(text.as_ptr()) };
+        null_mut()
+    })
+}
+
+/// Drops the closure.
+///
+/// # Safety
+/// `data` is a `Shared<F>` out of `Box::into_raw`, and nobody uses it any more.
+unsafe extern "C" fn drop_closure<F>(data: *mut c_void) {
+    // SAFETY: the caller's promise.
+    let closure = unsafe { Box::from_raw(data.cast::<Shared<F>>()) };
+    // A panic in a destructor is told on stderr; there is nobody to pass it on to.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
+}
+
+/// `function(inputs)`, whose intermediate results autograd computes again when it needs them.
+pub(crate) fn checkpoint<F>(function: F, inputs: &[Tensor]) -> Result<Tensor, String>
+where
+    F: Fn(&[Tensor]) -> Tensor + Send + 'static,
+{
+    let data = Box::into_raw(Box::new(Shared::new(function))).cast::<c_void>();
+    let pointers: Vec<*const C_tensor> = inputs.iter().map(Tensor::as_ptr).collect();
+    let mut out = null_mut();
+    // SAFETY: `data` is a `Shared<F>`, which the shim takes over, calls and drops by the two functions made for this `F`; as
+    // `F` is `Send` and without borrows, it may do so later and on another thread, one at a time because of the mutex. The
+    // pointers are those of tensors that outlive the call; `out` points to a pointer, written when null is returned.
+    unsafe {
+        let (call, drop) = (call_closure::<F>, drop_closure::<F>);
+        answer(kinglet_checkpoint(data, call, drop, pointers.as_ptr(), pointers.len(), &mut out))?;
+    }
+    if out.is_null() {
+        return Err("no tensor was made".to_owned());
+    }
+    // SAFETY: made by `new` for this caller alone.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// The shim's `Meter`, known by its address alone.
+#[repr(C)]
+struct CMeter {
+    _private: [u8; 0],
+}
+
+// `shim/memory.cpp`.
+unsafe extern "C" {
+    fn kinglet_meter_new(device: i32, out: *mut *mut CMeter) -> *mut c_char;
+    fn kinglet_meter_peak(meter: *const CMeter, bytes: *mut i64) -> *mut c_char;
+    fn kinglet_meter_free(meter: *mut CMeter);
+    fn kinglet_set_tf32(allowed: bool) -> *mut c_char;
+    fn kinglet_tf32(allowed: *mut bool) -> *mut c_char;
+    fn kinglet_set_deterministic(wanted: bool) -> *mut c_char;
+}
+
+/// Watches what tensors take in memory. Not `Send`: on the CPU it belongs to the thread that made it.
+#[derive(Debug)]
+pub(crate) struct Meter(NonNull<CMeter>);
+
+impl Meter {
+    /// Starts at nought; `device`: a CUDA device's number, or below 0 the CPU.
+    pub fn start(device: i32) -> Result<Self, String> {
+        let mut meter = null_mut();
+        // SAFETY: `out` points to a pointer, written when null is returned.
+        unsafe { answer(kinglet_meter_new(device, &mut meter)) }?;
+        NonNull::new(meter).map(Meter).ok_or_else(|| "no meter was made".to_owned())
+    }
+
+    /// Most bytes so far.
+    pub fn peak(&self) -> Result<i64, String> {
+        let mut bytes = 0;
+        // SAFETY: the meter lives until `drop`; `bytes` is written when null is returned.
+        unsafe { answer(kinglet_meter_peak(self.0.as_ptr(), &mut bytes)) }?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        // SAFETY: made by `kinglet_meter_new`, freed here alone, on the same thread.
+        unsafe { kinglet_meter_free(self.0.as_ptr()) }
+    }
+}
+
+/// Whether CUDA's matrix products and convolutions of f32 may round their inputs to TF32.
+pub(crate) fn set_tf32(allowed: bool) -> Result<(), String> {
+    // SAFETY: takes a number alone.
+    unsafe { answer(kinglet_set_tf32(allowed)) }
+}
+
+/// What [`set_tf32`] set.
+pub(crate) fn tf32() -> Result<bool, String> {
+    let mut allowed = false;
+    // SAFETY: `allowed` is written when null is returned.
+    unsafe { answer(kinglet_tf32(&mut allowed)) }?;
+    Ok(allowed)
+}
+
+/// Whether libtorch takes only algorithms that give the same bits each time, and refuses operations that have none.
+pub(crate) fn set_deterministic(wanted: bool) -> Result<(), String> {
+    // SAFETY: takes a number alone.
+    unsafe { answer(kinglet_set_deterministic(wanted)) }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
 use kinglet_train::batch::{Batch, targets};
 use kinglet_train::distributed::{RENDEZVOUS_TIMEOUT, TIMEOUT, World};
+use kinglet_train::ffi::open_cuda;
 use kinglet_train::model::{Classifier, Mode};
 use kinglet_train::random::SplitMix64;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -222,8 +224,22 @@ fn torchrun_starts_the_processes() {
 }
 
 #[test]
+fn nccl_adds_up_and_broadcasts_on_all_cuda_devices() {
+    let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u8>().is_ok());
+    let size = fs::read_dir("/dev").unwrap().flatten().filter(|e| e.file_name().to_str().is_some_and(is_gpu)).count();
+    if size == 0 {
+        eprintln!("skipped: no CUDA device");
+        return;
+    }
+    play("cuda", size, tempfile::tempdir().unwrap().path());
+}
+
+#[test]
 fn play_a_role() {
     let Ok(role) = env::var(ROLE) else { return };
+    if role == "cuda" {
+        open_cuda().as_ref().unwrap();
+    }
     tch::set_num_threads(1);
     let world = World::from_env();
     let world = world.unwrap_or_else(|error| panic!("{error:#}")).expect("a launcher's environment");
@@ -231,6 +247,7 @@ fn play_a_role() {
         "join" => {}
         "sums" => sums(&world),
         "broadcast" => broadcast(&world),
+        "cuda" => cuda(&world),
         "gradients" => shares_of_gradients(&world),
         "killed" => killed(&world),
         "mismatch" => mismatch(&world),
@@ -299,6 +316,17 @@ fn broadcast(world: &World) {
     world.barrier().unwrap();
 }
 
+fn cuda(world: &World) {
+    let device = Device::Cuda(world.local_rank());
+    let numbers = |rank| whole_numbers(rank, &[1_000, 1_000]).to_device(device);
+    let (sum, sent) = (numbers(world.rank()), numbers(world.rank()));
+    world.all_reduce_sum(&[sum.shallow_clone()]).unwrap();
+    assert!(sum == (1..world.size()).fold(numbers(0), |sum, rank| sum + numbers(rank)));
+    let root = world.size() - 1;
+    world.broadcast(&[sent.shallow_clone()], root).unwrap();
+    assert!(sent == numbers(root));
+}
+
 fn killed(world: &World) {
     let tensors = [whole_numbers(world.rank(), &[300_000])];
     for round in 0.. {
@@ -331,7 +359,7 @@ fn late(world: &World) {
         }
     }
     let error = world.barrier();
-    std::fs::write(&told, "").unwrap();
+    fs::write(&told, "").unwrap();
     println!("told: {:#}", error.unwrap_err());
 }
 

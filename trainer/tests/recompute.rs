@@ -1,0 +1,216 @@
+//! Gradient checkpointing: the same bits, less memory, and what fails inside stays an error.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
+use kinglet_train::memory::PeakMemory;
+use kinglet_train::model::{Classifier, Mode};
+use kinglet_train::recompute::checkpoint;
+use tch::{Device, Kind, Reduction, Tensor, no_grad};
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// libtorch's CPU generator is one for all threads: tests take turns.
+fn generator() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn leaf(seed: i64, shape: &[i64]) -> Tensor {
+    tch::manual_seed(seed);
+    (Tensor::randn(shape, F32) * 0.2).set_requires_grad(true)
+}
+
+/// A residual layer with dropout: `inputs` are `x` and a bias that all layers share.
+fn layer(inputs: &[Tensor], up: &Tensor, down: &Tensor) -> Tensor {
+    let inside = (inputs[0].matmul(up) + &inputs[1]).relu().dropout(0.3, true);
+    &inputs[0] + inside.matmul(down).dropout(0.3, true)
+}
+
+struct Stack {
+    x: Tensor,
+    bias: Tensor,
+    weights: Vec<[Tensor; 2]>,
+}
+
+impl Stack {
+    fn new(layers: i64, width: i64, inside: i64) -> Self {
+        let pair = |i| [leaf(10 + i, &[width, inside]), leaf(50 + i, &[inside, width])];
+        Stack { x: leaf(1, &[32, width]), bias: leaf(2, &[inside]), weights: (0..layers).map(pair).collect() }
+    }
+
+    /// The gradients of all leaves, one number that the generator gives after the backward pass, and the peak of memory.
+    fn run(&self, recompute: bool) -> (Vec<Tensor>, f64, u64) {
+        tch::manual_seed(99);
+        let peak = PeakMemory::start(Device::Cpu).unwrap();
+        // Not a leaf, as a relative bias is none.
+        let bias = self.bias.tanh();
+        let mut x = self.x.shallow_clone();
+        for pair in &self.weights {
+            let inputs = [x, bias.shallow_clone()];
+            let [up, down] = pair.each_ref().map(Tensor::shallow_clone);
+            let run = move |inputs: &[Tensor]| layer(inputs, &up, &down);
+            x = if recompute { checkpoint(run, &inputs).unwrap() } else { run(&inputs) };
+        }
+        x.square().sum(Kind::Float).backward();
+        drop(x);
+        let bytes = peak.bytes().unwrap();
+        drop(peak);
+        let next = Tensor::rand([1], F32).double_value(&[0]);
+        let leaves = self.weights.iter().flatten().chain([&self.x, &self.bias]);
+        let taken = leaves.map(|leaf| {
+            let gradient = leaf.grad().copy();
+            let _ = leaf.grad().zero_();
+            gradient
+        });
+        (taken.collect(), next, bytes)
+    }
+}
+
+#[test]
+fn gradients_equal_the_plain_ones_bit_for_bit() {
+    let _turn = generator();
+    let stack = Stack::new(6, 16, 48);
+    let (plain, next, _) = stack.run(false);
+    let (recomputed, next_too, _) = stack.run(true);
+    for (i, (a, b)) in plain.iter().zip(&recomputed).enumerate() {
+        assert!(a.abs().max().double_value(&[]) > 0.0, "leaf {i} has no gradient");
+        assert!(a == b, "leaf {i} of {}", plain.len());
+    }
+    assert_eq!(next, next_too, "the generator stands elsewhere");
+}
+
+#[test]
+fn the_peak_of_memory_falls() {
+    let _turn = generator();
+    let stack = Stack::new(8, 32, 2048);
+    stack.run(false); // Gradients are there from now on.
+    let ((_, _, plain), (_, _, recomputed)) = (stack.run(false), stack.run(true));
+    // Inside, a layer holds 32·2048 numbers several times, which 8 layers keep and one computes again.
+    assert!(plain > 8 * 2 * 32 * 2048 * 4, "{plain} bytes");
+    assert!(recomputed * 3 < plain, "{recomputed} bytes against {plain}");
+}
+
+#[test]
+fn the_peak_of_memory_is_that_of_the_tensors() {
+    let peak = PeakMemory::start(Device::Cpu).unwrap();
+    for _ in 0..3 {
+        let _ = Tensor::zeros([1000, 1000], F32);
+    }
+    let bytes = peak.bytes().unwrap();
+    assert!((4_000_000..4_001_000).contains(&bytes), "{bytes}");
+    assert!(format!("{:#}", PeakMemory::start(Device::Cpu).unwrap_err()).contains("being measured already"));
+    drop(peak);
+    assert_eq!(PeakMemory::start(Device::Cpu).unwrap().bytes().unwrap(), 0);
+}
+
+#[test]
+fn the_weights_of_every_mixer_get_the_plain_gradients() {
+    let _turn = generator();
+    let ids = Tensor::randint_low(1, 50, [4, 9], (Kind::Int64, Device::Cpu));
+    let mask = ids.ones_like();
+    let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
+    let mode = Mode { train: true, dropout: 0.2, drop_connect: 0.2, bf16: false };
+    for mixer in Mixer::ALL {
+        let model = Arc::new(Mutex::new(Classifier::new(&config(mixer), 3, Device::Cpu).unwrap()));
+        let gradients = |logits: &dyn Fn() -> Tensor| {
+            tch::manual_seed(5);
+            logits().cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0).backward();
+            let model = model.lock().unwrap();
+            let take = |(_, weight): &(_, Tensor)| {
+                let gradient = weight.grad().copy();
+                let _ = weight.grad().zero_();
+                gradient
+            };
+            model.parameters().iter().map(take).collect::<Vec<_>>()
+        };
+        let plain = gradients(&|| model.lock().unwrap().forward(&ids, &mask, &mode));
+        let recomputed = gradients(&|| {
+            let model = Arc::clone(&model);
+            let run = move |inputs: &[Tensor]| model.lock().unwrap().forward(&inputs[0], &inputs[1], &mode);
+            checkpoint(run, &[ids.shallow_clone(), mask.shallow_clone()]).unwrap()
+        });
+        assert!(plain == recomputed, "{}", mixer.name());
+        assert!(plain[0].abs().max().double_value(&[]) > 0.0);
+    }
+}
+
+#[test]
+fn without_gradients_the_function_runs_once() {
+    let _turn = generator();
+    let (calls, w) = (Arc::new(AtomicUsize::new(0)), leaf(3, &[4]));
+    let run = |calls: &Arc<AtomicUsize>| {
+        let (calls, w) = (Arc::clone(calls), w.shallow_clone());
+        move |x: &[Tensor]| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            &x[0] * &w
+        }
+    };
+    let x = leaf(4, &[4]);
+    let y = no_grad(|| checkpoint(run(&calls), &[x.shallow_clone()]).unwrap());
+    assert!(!y.requires_grad() && y == x.detach() * w.detach());
+    // What is dropped is the closure: nobody keeps it without a graph.
+    assert_eq!((calls.load(Ordering::Relaxed), Arc::strong_count(&calls)), (1, 1));
+
+    let y = checkpoint(run(&calls), &[x.detach()]).unwrap();
+    assert_eq!(Arc::strong_count(&calls), 2);
+    y.sum(Kind::Float).backward();
+    assert!(w.grad() == x.detach(), "the weight's gradient, although the input needs none");
+    drop(y);
+    assert_eq!((calls.load(Ordering::Relaxed), Arc::strong_count(&calls)), (3, 1));
+}
+
+#[test]
+fn a_panic_inside_is_an_error_and_goes_no_further() {
+    let _turn = generator();
+    let x = leaf(6, &[3]);
+    let failed = checkpoint(|_| panic!("no wren"), &[x.shallow_clone()]).unwrap_err();
+    assert!(format!("{failed:#}").contains("no wren"), "{failed:#}");
+
+    // What libtorch throws inside, tch makes a panic.
+    let failed = checkpoint(|x| x[0].matmul(&Tensor::zeros([7, 7], F32)), &[x.shallow_clone()]).unwrap_err();
+    assert!(format!("{failed:#}").contains("shapes cannot be multiplied"), "{failed:#}");
+
+    let calls = AtomicUsize::new(0);
+    let second = move |x: &[Tensor]| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) == 0, "no second owl");
+        &x[0] * 2.0
+    };
+    let y = checkpoint(second, &[x.shallow_clone()]).unwrap().sum(Kind::Float);
+    let failed = Tensor::f_run_backward(&[&y], &[&x], false, false).unwrap_err();
+    assert!(failed.to_string().contains("no second owl"), "{failed}");
+}
+
+#[test]
+fn a_second_derivative_is_refused() {
+    let _turn = generator();
+    let x = leaf(7, &[3]);
+    let y = checkpoint(|x| x[0].square(), &[x.shallow_clone()]).unwrap().sum(Kind::Float);
+    let failed = Tensor::f_run_backward(&[&y], &[&x], true, true).unwrap_err();
+    assert!(failed.to_string().contains("no second derivative"), "{failed}");
+}
+
+fn config(mixer: Mixer) -> Config {
+    Config {
+        format_version: FORMAT_VERSION,
+        mixer,
+        compat: Compat::Paper,
+        norm: Norm::PreRms,
+        pooling: Pooling::Mean,
+        vocab_size: 50,
+        hidden_size: 16,
+        num_hidden_layers: 2,
+        intermediate_size: 24,
+        kernel_heads: 4,
+        kernel_sizes: PerLayer::from_slice(&[3, 5]).unwrap(),
+        kernel_offsets: PerLayer::EMPTY,
+        dilations: if mixer == Mixer::Dilated { PerLayer::from_slice(&[1, 2]).unwrap() } else { PerLayer::EMPTY },
+        num_attention_heads: 4,
+        relative_attention_num_buckets: 8,
+        relative_attention_max_distance: 16,
+        num_labels: 5,
+    }
+    .resolve()
+}
