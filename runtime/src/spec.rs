@@ -959,5 +959,10 @@ mod tests {
             .map(|d| relative_bucket(d, 32, 128))
             .into();
         assert_eq!(got, [15, 15, 15, 14, 10, 8, 7, 1, 0, 17, 23, 24, 25, 26, 30, 31]);
+        // transformers 5.23, of one direction.
+        let got: Vec<usize> = [0, 1, 15, 16, 17, 20, 24, 31, 50, 64, 100, 113, 127, 128, 500]
+            .map(|back| relative_bucket_causal(back, 32, 128))
+            .into();
+        assert_eq!(got, [0, 1, 15, 16, 16, 17, 19, 21, 24, 26, 30, 31, 31, 31, 31]);
     }
 }

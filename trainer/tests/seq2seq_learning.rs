@@ -1,0 +1,70 @@
+//! That the encoder-decoder learns: all mixers, from random weights, to say a text again.
+#![allow(clippy::unwrap_used)]
+
+use kinglet::spec::{Mixer, Norm, PerLayer};
+use kinglet_train::{
+    batch::Seq2SeqBatch,
+    model::{
+        Mode,
+        seq2seq::{Seq2Seq, Seq2SeqConfig},
+    },
+    optim::{AdafactorConfig, OptimiserConfig, clip_gradients},
+    random::SplitMix64,
+};
+use tch::Device;
+
+const WORDS: u64 = 10;
+
+/// Texts of 1 to 4 words, which are their own targets.
+fn batch(random: &mut SplitMix64) -> Seq2SeqBatch {
+    let mut text = || {
+        let length = 1 + random.below(4);
+        let words = (0..length).map(|_| 2 + random.below(WORDS) as u32);
+        let mut text: Vec<u32> = words.collect();
+        text.push(1);
+        (text.clone(), text)
+    };
+    let pairs: Vec<_> = (0..16).map(|_| text()).collect();
+    Seq2SeqBatch::new(&pairs, Device::Cpu)
+}
+
+#[test]
+fn every_mixer_learns_to_say_a_text_again() {
+    tch::set_num_threads(1);
+    for mixer in Mixer::ALL {
+        for norm in [Norm::PostLayer, Norm::PreRms] {
+            if mixer == Mixer::Attention && norm == Norm::PostLayer {
+                continue;
+            }
+            let mut config = Seq2SeqConfig::preset("nano", mixer, WORDS as usize + 2).unwrap();
+            config.encoder.norm = norm;
+            (config.encoder.hidden_size, config.encoder.intermediate_size) = (32, 64);
+            config.encoder.num_hidden_layers = 2;
+            config.num_decoder_layers = 2;
+            config.encoder.kernel_sizes = PerLayer::repeat(3, 1);
+            config.encoder.kernel_offsets = PerLayer::EMPTY;
+            config.encoder.dilations = PerLayer::EMPTY;
+            config.decoder_kernel_sizes = PerLayer::EMPTY;
+            config.decoder_dilations = PerLayer::EMPTY;
+            config.num_attention_heads = 2;
+            let model = Seq2Seq::new(&config.resolve(), 1, Device::Cpu).unwrap();
+            let mut optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
+            let mut random = SplitMix64::new(7);
+            let mut losses = Vec::new();
+            for _ in 0..120 {
+                let batch = batch(&mut random);
+                let loss = model.loss(&batch, 1e-4, &Mode::eval());
+                (&loss.sum / loss.tokens as f64).backward();
+                losses.push(loss.cross_entropy.double_value(&[]) / loss.tokens as f64);
+                clip_gradients(model.parameters(), 1.0);
+                optimiser.step(1e-2);
+                for (_, p) in model.parameters() {
+                    p.shallow_clone().zero_grad();
+                }
+            }
+            // Whoever does not read the input cannot get below (2.5·ln 10 + ln 4) / 3.5 = 2.0.
+            let last = losses.iter().rev().take(10).sum::<f64>() / 10.0;
+            assert!(last < 1.2, "{} {norm:?}: {last:.3} after {:.3}", mixer.name(), losses[0]);
+        }
+    }
+}
