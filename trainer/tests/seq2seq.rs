@@ -40,6 +40,8 @@ fn config(mixer: Mixer, norm: Norm) -> Seq2SeqConfig {
 
 /// All mixers with the norms they take.
 fn models() -> Vec<(String, Seq2Seq)> {
+    // Models this small lose time with more threads.
+    tch::set_num_threads(1);
     let mut out = Vec::new();
     for mixer in Mixer::ALL {
         for norm in [Norm::PostLayer, Norm::PreRms] {

@@ -17,6 +17,8 @@ use tch::{Device, Kind, Tensor};
 /// All mixers with the norms they take. The decoder's norms have larger gains than at the start of training, so that a model does
 /// not just say again what it has read.
 fn models(vocabulary: usize) -> Vec<(String, Seq2Seq)> {
+    // Models this small lose time with more threads.
+    tch::set_num_threads(1);
     let mut out = Vec::new();
     for mixer in Mixer::ALL {
         for norm in [Norm::PostLayer, Norm::PreRms] {
