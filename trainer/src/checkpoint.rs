@@ -2,12 +2,17 @@
 //!
 //! Each file is written to a temporary sibling and renamed, so that a reader sees the old file or the new one.
 
-use std::{collections::HashMap, fmt::Display, fs, path::Path};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::{
     files::write_atomically,
-    spec::{Config, files},
+    spec::{Config, Weight, files},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
@@ -16,6 +21,10 @@ use crate::model::{
     Classifier, Mode,
     seq2seq::{Seq2Seq, Seq2SeqConfig},
 };
+use crate::run::TokenizerFiles;
+
+/// Folder of the encoder's checkpoint inside a pre-training run.
+pub const ENCODER: &str = "encoder";
 
 /// What [`load`] reads.
 #[derive(Debug)]
@@ -64,6 +73,108 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
         bail!("{}: the configuration has no weight {name}", path.display());
     }
     Ok(Checkpoint { model, labels })
+}
+
+/// What fine-tuning can start from.
+#[derive(Debug)]
+pub enum Start {
+    /// A classifier: its encoder, and its head where the labels are the same.
+    Classifier(Checkpoint),
+    /// An encoder without a head, as pre-training leaves it.
+    Encoder(EncoderCheckpoint),
+}
+
+/// What [`save_encoder`] wrote.
+#[derive(Debug)]
+pub struct EncoderCheckpoint {
+    /// Its configuration; `num_labels` is 0.
+    pub config: Config,
+    /// Its weights, f32 on the CPU.
+    pub weights: Vec<(Weight, Tensor)>,
+}
+
+impl Start {
+    /// Reads the classifier or encoder of `dir`, which [`locate`] gave; a classifier onto `device`.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn read(dir: &Path, device: Device) -> Result<Self> {
+        let config: Config = read_json(&dir.join(files::CONFIG))?;
+        if config.num_labels > 0 {
+            return Ok(Start::Classifier(load(dir, device)?));
+        }
+        let path = dir.join(files::WEIGHTS);
+        let context = || path.display().to_string();
+        config.validate_encoder().with_context(|| dir.join(files::CONFIG).display().to_string())?;
+        let mut tensors = read_tensors(&path)?;
+        let shapes = config.weights().filter(|w| w.is_encoder());
+        let shapes = shapes.filter_map(|w| Some((w, config.shape(w)?.dims().to_vec())));
+        let weights = take_weights(&mut tensors, shapes).with_context(context)?;
+        if let Some(name) = tensors.keys().min() {
+            bail!("{}: the configuration has no weight {name}", path.display());
+        }
+        Ok(Start::Encoder(EncoderCheckpoint { config, weights }))
+    }
+
+    /// The configuration of the model.
+    pub fn config(&self) -> &Config {
+        match self {
+            Start::Classifier(checkpoint) => checkpoint.model.config(),
+            Start::Encoder(encoder) => &encoder.config,
+        }
+    }
+
+    /// The weights of the model.
+    pub fn weights(&self) -> &[(Weight, Tensor)] {
+        match self {
+            Start::Classifier(checkpoint) => checkpoint.model.parameters(),
+            Start::Encoder(encoder) => &encoder.weights,
+        }
+    }
+}
+
+/// The directory of the checkpoint that `dir` is or has: a pre-training run has its encoder's inside.
+///
+/// # Errors
+/// When there is none.
+pub fn locate(dir: &Path) -> Result<PathBuf> {
+    let candidates = [dir.to_path_buf(), dir.join(ENCODER)];
+    candidates.into_iter().find(|dir| dir.join(files::CONFIG).exists()).with_context(|| {
+        format!(
+            "{} is no checkpoint and no pre-training run: it has no {} and no {ENCODER}/",
+            dir.display(),
+            files::CONFIG
+        )
+    })
+}
+
+/// Writes the encoder's configuration, its weights in f16 and the tokenizer's files into `dir`, which is made if missing. Of
+/// the embedding, the rows of the tokenizer's ids are kept: no text has sentinels.
+///
+/// # Errors
+/// When a weight is not finite in f16, or a file cannot be written.
+pub fn save_encoder<'a>(
+    dir: &Path,
+    config: &Config,
+    weights: impl Iterator<Item = (Weight, &'a Tensor)>,
+    tokenizer: &TokenizerFiles,
+) -> Result<()> {
+    let ids = tokenizer.table()?.vocab_size();
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let half = |(weight, tensor): (Weight, &Tensor)| {
+        let tensor =
+            if weight == Weight::Embedding { tensor.f_narrow(0, 0, ids as i64)? } else { tensor.shallow_clone() };
+        let half = tensor.f_detach()?.f_to_kind(Kind::Half)?;
+        ensure!(bool::try_from(half.isfinite().all())?, "weight {weight} is not finite in f16");
+        Ok((weight, half))
+    };
+    let weights = weights.map(half).collect::<Result<Vec<_>>>()?;
+    for (name, bytes) in tokenizer.iter() {
+        let target = dir.join(name);
+        write_atomically(&target, bytes).with_context(|| format!("writing {}", target.display()))?;
+    }
+    write_tensors(&dir.join(files::WEIGHTS), &weights)?;
+    write_json(&dir.join(files::CONFIG), &Config { vocab_size: ids, num_labels: 0, ..config.clone() })
 }
 
 /// The model whose weights are all in `tensors`, taken out of it.
@@ -146,7 +257,7 @@ pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> 
     write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))
 }
 
-/// Writes tensors (f32 or i64, any device) by what their names are displayed as, as safetensors, atomically.
+/// Writes tensors (f32, f16 or i64, any device) by what their names are displayed as, as safetensors, atomically.
 ///
 /// # Errors
 /// When a tensor has another kind or the file cannot be written.
@@ -155,8 +266,9 @@ pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result
     for (name, tensor) in tensors {
         let (dtype, size) = match tensor.kind() {
             Kind::Float => (Dtype::F32, 4),
+            Kind::Half => (Dtype::F16, 2),
             Kind::Int64 => (Dtype::I64, 8),
-            kind => bail!("{name} is {kind:?}, only f32 and i64 are written"),
+            kind => bail!("{name} is {kind:?}, only f32, f16 and i64 are written"),
         };
         let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
         let mut data = vec![0u8; tensor.numel() * size];

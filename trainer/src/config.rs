@@ -202,7 +202,7 @@ impl Config {
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
         let whole = || format!("config {}", path.display());
-        let config: Config = parse(&text, overrides).with_context(whole)?;
+        let config: Config = parse(&text, toml::Table::new(), overrides).with_context(whole)?;
         config.train.validate().with_context(whole)?;
         Ok(config)
     }
@@ -216,17 +216,18 @@ impl Config {
     }
 }
 
-/// Reads a configuration from TOML `text`, with `overrides` of the form `train.lr=5e-4` applied.
+/// Reads a configuration from TOML `text` and further `sections`, with `overrides` of the form `train.lr=5e-4` applied.
 ///
 /// # Errors
 /// TOML that does not parse, an unknown key, a value of the wrong type, an override that is none.
-pub fn parse<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
+pub fn parse<T: DeserializeOwned>(text: &str, sections: toml::Table, overrides: &[String]) -> Result<T> {
     // Read once as it stands: these errors carry line and column.
     let plain: T = toml::from_str(text)?;
-    if overrides.is_empty() {
+    if overrides.is_empty() && sections.is_empty() {
         return Ok(plain);
     }
     let mut table: toml::Table = toml::from_str(text)?;
+    table.extend(sections);
     for o in overrides {
         set(&mut table, o).with_context(|| format!("--set {o}"))?;
     }

@@ -19,7 +19,10 @@ use crate::random::{Purpose, derive_seed};
 use crate::run::Ending;
 use crate::run_folder::{self, Row, RunFolder};
 use crate::state::{Place, State};
-use crate::{card, checkpoint};
+use crate::{
+    card,
+    checkpoint::{self, Start},
+};
 
 /// Dev texts whose logits go into the checkpoint, for export to compare with.
 const GOLDEN_TEXTS: usize = 200;
@@ -203,8 +206,8 @@ fn first_weights(plan: &Plan) -> Result<Classifier> {
     let seed = derive_seed(plan.config.train.seed, Purpose::Weights, 0) as i64;
     let mut model = Classifier::new(&plan.model, seed, plan.device)?;
     match &plan.from {
-        Some((_, from)) if from.labels == plan.labels => model.copy_weights(&from.model)?,
-        Some((_, from)) => model.copy_encoder(&from.model)?,
+        Some((_, Start::Classifier(from))) if from.labels == plan.labels => model.copy_weights(&from.model)?,
+        Some((_, from)) => model.copy_encoder(from.config(), from.weights())?,
         None => silence_unseen(&model, &plan.train.ids),
     }
     Ok(model)

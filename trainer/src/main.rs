@@ -1,6 +1,7 @@
 //! The program `kinglet-train`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -12,8 +13,10 @@ use kinglet_train::evaluate::{self, EvalArgs};
 use kinglet_train::finetune::finetune;
 use kinglet_train::gpu_check::{self, GpuCheckArgs};
 use kinglet_train::import_t5::{self, ImportT5Args};
+use kinglet_train::info::{self, InfoArgs};
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::plan::{FinetuneArgs, Plan};
+use kinglet_train::pretrain::{self, plan::PretrainArgs};
 use kinglet_train::run::{Ending, again};
 use kinglet_train::tokenizer::{self, TokenizerArgs};
 use kinglet_train::{device, ffi};
@@ -36,8 +39,15 @@ enum Command {
     Corpus(CorpusArgs),
     /// Train a classifier, from scratch or from a checkpoint
     Finetune(Box<FinetuneArgs>),
+    /// Train an encoder-decoder on text without labels
+    ///
+    /// By span corruption, as T5. The encoder is what `finetune --from` starts from. Several processes train together where
+    /// torchrun, or what else sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, starts them.
+    Pretrain(Box<PretrainArgs>),
     /// Score a checkpoint on a labelled file
     Eval(EvalArgs),
+    /// Show parameters, FLOPs and memory of a model that can be pre-trained
+    Info(InfoArgs),
     /// Show which libtorch and which devices were found
     ///
     /// Exits with 1 when libtorch is not the version this program is built for.
@@ -67,7 +77,8 @@ fn main() -> ExitCode {
         }
         Err(_) => {
             eprintln!(
-                "error: stopped by the panic above; if memory ran out, lower train.batch_size or train.batch_tokens"
+                "error: stopped by the panic above; if memory ran out, lower train.batch_size or train.batch_tokens, or raise \
+                 train.accumulate"
             );
             ExitCode::from(2)
         }
@@ -83,11 +94,13 @@ fn run(command: Command, started: Instant) -> Result<bool> {
             write::run(&args, &interrupt).map(|()| true)
         }
         Command::Finetune(args) => train(&args, started).map(|()| true),
+        Command::Pretrain(args) => pretrain(&args, started).map(|()| true),
         Command::Eval(args) => {
             device::set_threads(args.threads.map(usize::from));
             evaluate::run(&args).map(|()| true)
         }
         Command::ImportT5(args) => import_t5::run(&args).map(|()| true),
+        Command::Info(args) => info::run(&args).map(|()| true),
         Command::Doctor(args) => {
             device::set_threads(None);
             doctor::run(&args)
@@ -103,14 +116,28 @@ fn train(args: &FinetuneArgs, started: Instant) -> Result<()> {
     device::set_threads(args.run.threads.map(usize::from));
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let plan = Plan::new(args, started)?;
-    let out = plan.out.display();
-    match finetune(&plan, &interrupt)? {
-        Ending::Complete => eprintln!("done: the best weights are in {out}"),
-        Ending::Patience => eprintln!("done, stopped early: the best weights are in {out}"),
-        Ending::Time => {
-            eprintln!("time is up: the best weights so far are in {out}; to go on, run\n  {}", again());
-        }
-        Ending::Interrupt => eprintln!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
+    tell(finetune(&plan, &interrupt)?, "the best weights", &plan.out);
+    Ok(())
+}
+
+fn pretrain(args: &PretrainArgs, started: Instant) -> Result<()> {
+    device::set_threads(args.run.threads.map(usize::from));
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let plan = pretrain::plan::Plan::new(args, started)?;
+    let ending = pretrain::pretrain(&plan, &interrupt)?;
+    if plan.team.leads() {
+        tell(ending, "the weights", &plan.out);
     }
     Ok(())
+}
+
+/// Says on stderr how training ended and how it can go on.
+fn tell(ending: Ending, weights: &str, out: &Path) {
+    let out = out.display();
+    match ending {
+        Ending::Complete => eprintln!("done: {weights} are in {out}"),
+        Ending::Patience => eprintln!("done, stopped early: {weights} are in {out}"),
+        Ending::Time => eprintln!("time is up: {weights} so far are in {out}; to go on, run\n  {}", again()),
+        Ending::Interrupt => eprintln!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
+    }
 }

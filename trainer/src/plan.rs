@@ -10,7 +10,7 @@ use kinglet::spec::{self, files};
 use kinglet::tokenizer::{END, Table};
 use tch::Device;
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Start};
 use crate::config::{Config, Train};
 use crate::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
 use crate::state::{Fingerprint, Place, State};
@@ -39,7 +39,8 @@ pub struct FinetuneArgs {
     pub dev: PathBuf,
     /// Checkpoint directory to start from
     ///
-    /// Its encoder and tokenizer are taken; its head too, if the labels are the same.
+    /// A classifier's checkpoint, an encoder's, or the folder of a pre-training run, whose encoder is taken. Its encoder and
+    /// tokenizer are taken; its head too, if it has one and the labels are the same.
     #[arg(long, value_name = "DIR", conflicts_with = "tokenizer")]
     pub from: Option<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
@@ -89,7 +90,7 @@ pub struct Plan {
     /// The tokenizer's files, copied into the checkpoint.
     pub tokenizer: TokenizerFiles,
     /// Checkpoint to start from, with its directory as typed.
-    pub from: Option<(PathBuf, Checkpoint)>,
+    pub from: Option<(PathBuf, Start)>,
     /// Where to compute.
     pub device: Device,
     /// When training must be over.
@@ -115,12 +116,10 @@ impl Plan {
         let limit = TimeLimit::new(run.max_minutes, started)?;
         run.prepare_out(&RESULTS)?;
         let device = run.device.resolve()?;
-        let tokenizer = read_tokenizer(args)?;
+        let located = args.from.as_ref().map(|dir| checkpoint::locate(dir).context("--from")).transpose()?;
+        let tokenizer = read_tokenizer(args, located.as_deref())?;
         let table = tokenizer.table()?;
-        let from = match &args.from {
-            Some(dir) => Some((dir.clone(), checkpoint::load(dir, device)?)),
-            None => None,
-        };
+        let from = located.as_deref().map(|dir| Start::read(dir, device).context("--from")).transpose()?;
 
         let data = Dataset::read(&args.train, &args.label_field, None)?;
         let labels = data.names.clone();
@@ -129,7 +128,7 @@ impl Plan {
         config.train.validate_for(classes)?;
         let dev = Dataset::read(&args.dev, &args.label_field, Some(&labels))?;
 
-        let model = resolve_model(&config, from.as_ref().map(|(_, c)| c.model.config()), table.vocab_size(), classes)?;
+        let model = resolve_model(&config, from.as_ref(), table.vocab_size(), classes)?;
         config.model = Some(model.clone());
         let train = encode(&args.train, data, &table, &config.train)?;
         let whole = Train { max_length: 0, ..config.train.clone() };
@@ -140,7 +139,7 @@ impl Plan {
         fingerprint.add("the dev file's bytes", &dev.sha256);
         fingerprint.add("--label-field", &args.label_field);
         fingerprint.add("the tokenizer", &tokenizer.sha256());
-        if let Some(dir) = &args.from {
+        if let Some(dir) = &located {
             fingerprint.add("the checkpoint of --from", &sha256(&dir.join(files::WEIGHTS))?);
         }
         let resume = if run.resume { Some(State::read(&run.out)?) } else { None };
@@ -156,7 +155,7 @@ impl Plan {
             labels,
             label_field: args.label_field.clone(),
             tokenizer,
-            from,
+            from: args.from.clone().zip(from),
             device,
             limit,
             resume,
@@ -165,9 +164,9 @@ impl Plan {
     }
 }
 
-/// The tokenizer of `--tokenizer` or of `--from`.
-fn read_tokenizer(args: &FinetuneArgs) -> Result<TokenizerFiles> {
-    let Some(dir) = args.tokenizer.as_ref().or(args.from.as_ref()) else {
+/// The tokenizer of `--tokenizer` or of the checkpoint `from`.
+fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerFiles> {
+    let Some(dir) = args.tokenizer.as_deref().or(from) else {
         let (train, out) = (args.train.display(), args.run.out.display());
         bail!(
             "no tokenizer: give --tokenizer DIR or --from CHECKPOINT. To learn one from the training file, run\n  \
@@ -178,12 +177,7 @@ fn read_tokenizer(args: &FinetuneArgs) -> Result<TokenizerFiles> {
 }
 
 /// The model's shape from the configuration, the checkpoint, or both if they agree.
-fn resolve_model(
-    config: &Config,
-    from: Option<&spec::Config>,
-    vocab_size: usize,
-    num_labels: usize,
-) -> Result<spec::Config> {
+fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<spec::Config> {
     for (key, given, found) in [
         ("vocab_size", config.model.as_ref().map_or(0, |m| m.vocab_size), vocab_size),
         ("num_labels", config.model.as_ref().map_or(0, |m| m.num_labels), num_labels),
@@ -191,12 +185,16 @@ fn resolve_model(
         ensure!(given == 0 || given == found, "model.{key} is {given}, but the data have {found}; leave it out");
     }
     let sized = |c: &spec::Config| spec::Config { vocab_size, num_labels, ..c.clone() }.resolve();
-    let model = match (&config.model, from) {
+    let model = match (&config.model, from.map(Start::config)) {
         (None, None) => bail!("the configuration has no [model] section; it is needed unless --from is given"),
         (Some(given), None) => sized(given),
         (None, Some(found)) => sized(found),
         (Some(given), Some(found)) => {
-            let (given, found) = (sized(given), sized(found));
+            let (given, mut found) = (sized(given), sized(found));
+            if matches!(from, Some(Start::Encoder(_))) {
+                // An encoder has no head that would know of pooling.
+                found.pooling = given.pooling;
+            }
             ensure!(
                 given == found,
                 "[model] differs from the checkpoint of --from (leave [model] out to take the checkpoint's): \
@@ -206,7 +204,7 @@ fn resolve_model(
         }
     };
     if let Some(from) = from {
-        let rows = from.vocab_size;
+        let rows = from.config().vocab_size;
         ensure!(rows == vocab_size, "--from has {rows} embedding rows, but its tokenizer has {vocab_size} ids");
     }
     model.validate().context("[model]")?;

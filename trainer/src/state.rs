@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::files::write_atomically;
@@ -198,11 +198,6 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
         Ok(())
     }
 
-    /// The file with the weights that were saved last for the run in `out`.
-    pub fn weights(&self, out: &Path) -> PathBuf {
-        out.join(FOLDER).join(&self.weights).join(files::WEIGHTS)
-    }
-
     /// Puts the saved weights and the optimiser's memory of the run in `out` in place.
     ///
     /// # Errors
@@ -214,7 +209,7 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
         optimiser: &mut dyn Optimiser,
     ) -> Result<()> {
         let here = out.join(FOLDER).join(&self.weights);
-        let weights = read_tensors(&self.weights(out))?;
+        let weights = read_tensors(&here.join(files::WEIGHTS))?;
         for (weight, parameter) in parameters {
             let saved =
                 weights.get(&weight.to_string()).with_context(|| format!("no {weight} in {}", here.display()))?;

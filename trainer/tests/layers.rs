@@ -445,14 +445,14 @@ fn an_encoder_is_taken_over_with_a_new_head() {
     let from = Classifier::new(&base, 1, Device::Cpu).unwrap();
     let mut to = Classifier::new(&Config { num_labels: 9, ..base.clone() }, 2, Device::Cpu).unwrap();
     let head = values(&to.parameters().last().unwrap().1);
-    to.copy_encoder(&from).unwrap();
+    to.copy_encoder(from.config(), from.parameters()).unwrap();
     let (ids, mask) = batch(9);
     assert_eq!(values(&to.encode(&ids, &mask, &Mode::eval())), values(&from.encode(&ids, &mask, &Mode::eval())));
     assert_eq!(values(&to.parameters().last().unwrap().1), head);
     assert!(to.parameters().iter().all(|(_, p)| p.requires_grad() && p.is_leaf()));
 
     let mut other = Classifier::new(&Config { kernel_heads: 4, ..base }, 2, Device::Cpu).unwrap();
-    let error = format!("{:#}", other.copy_encoder(&from).unwrap_err());
+    let error = format!("{:#}", other.copy_encoder(from.config(), from.parameters()).unwrap_err());
     assert!(error.contains("kernel_heads (4 against 2)"), "{error}");
 }
 

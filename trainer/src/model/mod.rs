@@ -155,27 +155,28 @@ impl Classifier {
         if self.config != from.config {
             bail!("the models differ in {}", differences(&self.config, &from.config)?);
         }
-        self.copy_where(from, |_| true)
+        self.copy_where(&from.parameters, |_| true)
     }
 
-    /// Copies the encoder of `from`, so that training can start from it with a new head.
+    /// Copies the encoder of a model of configuration `config` out of its `weights`, so that training can start from it with a
+    /// new head.
     ///
     /// # Errors
-    /// When the configurations differ in more than the head (`num_labels`, `pooling`); the fields are named.
-    pub fn copy_encoder(&mut self, from: &Classifier) -> Result<()> {
-        let wanted = Config { num_labels: from.config.num_labels, pooling: from.config.pooling, ..self.config.clone() };
-        if wanted != from.config {
-            bail!("the encoder to start from differs in {}", differences(&wanted, &from.config)?);
+    /// When the configurations differ in more than the head (`num_labels`, `pooling`), whose fields are named, or a weight of
+    /// the encoder is missing.
+    pub fn copy_encoder(&mut self, config: &Config, weights: &[(Weight, Tensor)]) -> Result<()> {
+        let wanted = Config { num_labels: config.num_labels, pooling: config.pooling, ..self.config.clone() };
+        if wanted != *config {
+            bail!("the encoder to start from differs in {}", differences(&wanted, config)?);
         }
-        self.copy_where(from, Weight::is_encoder)
+        self.copy_where(weights, Weight::is_encoder)
     }
 
-    fn copy_where(&mut self, from: &Classifier, which: impl Fn(Weight) -> bool) -> Result<()> {
+    fn copy_where(&mut self, from: &[(Weight, Tensor)], which: impl Fn(Weight) -> bool) -> Result<()> {
         tch::no_grad(|| {
-            for ((weight, to), (_, from)) in self.parameters.iter_mut().zip(&from.parameters) {
-                if which(*weight) {
-                    to.f_copy_(from).with_context(|| format!("copying {weight}"))?;
-                }
+            for (weight, to) in self.parameters.iter_mut().filter(|(weight, _)| which(*weight)) {
+                let from = from.iter().find(|(w, _)| w == weight).with_context(|| format!("there is no {weight}"))?;
+                to.f_copy_(&from.1).with_context(|| format!("copying {weight}"))?;
             }
             Ok(())
         })

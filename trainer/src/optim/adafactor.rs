@@ -9,7 +9,7 @@ use super::{Optimiser, Parameter, Slot, load_slot, load_step, slots, step_tensor
 
 /// Both dimensions of a matrix must be at least this for its second moment to be factored (Mesh TensorFlow,
 /// `min_dim_size_to_factor`).
-const FACTORED_FROM: i64 = 128;
+pub const FACTORED_FROM: i64 = 128;
 /// Added to squared gradients (Shazeer and Stern 2018, ε₁).
 const EPS_GRADIENT: f64 = 1e-30;
 /// Least root mean square of a weight that a step is relative to (Shazeer and Stern 2018, ε₂).

@@ -7,7 +7,7 @@ mod adamw;
 mod clip;
 mod schedule;
 
-pub use adafactor::{Adafactor, AdafactorConfig};
+pub use adafactor::{Adafactor, AdafactorConfig, FACTORED_FROM};
 pub use adamw::{AdamW, AdamWConfig};
 pub use clip::clip_gradients;
 pub use schedule::{Decay, Schedule};

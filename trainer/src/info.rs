@@ -1,0 +1,339 @@
+//! `kinglet-train info`: what a model of pre-training costs, counted from its shape alone.
+//!
+//! A multiplication with its addition is 2 FLOPs. Matrix products, convolutions and the two products of attention are counted, over
+//! whole rectangles and with masked places, as PyTorch's `FlopCounterMode` does; norms, softmaxes and sums are not. A backward
+//! pass takes twice the forward pass: one product for the inputs' gradient and one for the weights'.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use clap::Args;
+use kinglet::spec::{Config as Encoder, Mixer, Weight};
+use serde::Serialize;
+
+use crate::config::OptimiserName;
+use crate::model::seq2seq::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
+use crate::optim::FACTORED_FROM;
+use crate::pretrain::config::{Config, Train};
+use crate::pretrain::plan::ShapeArgs;
+
+/// Arguments of `kinglet-train info`.
+#[derive(Args, Clone, Debug)]
+pub struct InfoArgs {
+    /// Which model.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Ids of the tokenizer
+    ///
+    /// Sentinels are added. Default: T5's number.
+    #[arg(long, value_name = "N", default_value_t = 32_000)]
+    pub vocab_size: usize,
+    /// Ids that the encoder reads, for FLOPs and memory; several with commas
+    ///
+    /// Targets are as long as span corruption makes them. Default: train.inputs_length.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(4..))]
+    pub lengths: Vec<u32>,
+    /// Change one key of the configuration
+    ///
+    /// For example --set model.encoder.hidden_size=512. May be given many times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Parameters by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// The embedding, which is the output's matrix as well.
+    pub embedding: usize,
+    /// What mixes positions in the encoder, with its norms.
+    pub encoder_mixers: usize,
+    /// The encoder's feed-forward networks, with their norms.
+    pub encoder_ffn: usize,
+    /// What mixes positions in the decoder, with its norms.
+    pub decoder_mixers: usize,
+    /// The encoder-decoder attention, with its norms.
+    pub cross_attention: usize,
+    /// The decoder's feed-forward networks, with their norms.
+    pub decoder_ffn: usize,
+    /// The norms after the last layers.
+    pub final_norms: usize,
+}
+
+impl Parameters {
+    /// Counts those of a model.
+    pub fn of(config: &Seq2SeqConfig) -> Self {
+        use kinglet::spec::LayerWeight as L;
+        let mut out = Parameters::default();
+        let ffn = |weight: L| matches!(weight, L::Up | L::Down | L::FfnNorm | L::FfnNormBias);
+        for (weight, shape) in config.weights() {
+            let part = match weight {
+                Seq2SeqWeight::Encoder(Weight::Embedding) => &mut out.embedding,
+                Seq2SeqWeight::Encoder(Weight::Layer(_, w)) if ffn(w) => &mut out.encoder_ffn,
+                Seq2SeqWeight::Encoder(Weight::Layer(..)) => &mut out.encoder_mixers,
+                Seq2SeqWeight::Encoder(_) | Seq2SeqWeight::DecoderFinalNorm => &mut out.final_norms,
+                Seq2SeqWeight::Decoder(_, DecoderWeight::Block(w)) if ffn(w) => &mut out.decoder_ffn,
+                Seq2SeqWeight::Decoder(_, DecoderWeight::Block(_)) => &mut out.decoder_mixers,
+                Seq2SeqWeight::Decoder(..) => &mut out.cross_attention,
+            };
+            *part += shape.iter().product::<usize>();
+        }
+        out
+    }
+
+    /// All of them.
+    pub const fn total(&self) -> usize {
+        self.encoder() + self.decoder_mixers + self.cross_attention + self.decoder_ffn
+    }
+
+    /// Those of the encoder, with the embedding and, where there are any, both final norms.
+    pub const fn encoder(&self) -> usize {
+        self.embedding + self.encoder_mixers + self.encoder_ffn + self.final_norms
+    }
+}
+
+/// FLOPs of one example's forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Flops {
+    /// Input ids, `S`.
+    pub inputs: usize,
+    /// Target ids, `T`.
+    pub targets: usize,
+    /// The encoder on `S` ids.
+    pub encoder: f64,
+    /// The decoder on `T` ids, with its attention to the encoder's `S` vectors and the output.
+    pub decoder: f64,
+}
+
+impl Flops {
+    /// Counts an example of `inputs` and `targets` ids.
+    pub fn of(config: &Seq2SeqConfig, inputs: usize, targets: usize) -> Self {
+        let (s, t) = (inputs as f64, targets as f64);
+        let (c, v) = (config.encoder.hidden_size as f64, config.encoder.vocab_size as f64);
+        let layers = config.num_decoder_layers as f64;
+        // Queries and output of T vectors, keys and values of S, and two products of T by S.
+        let cross = layers * (2.0 * 2.0 * c * c * (t + s) + 2.0 * 2.0 * t * s * c);
+        let decoder = stack(&config.decoder(), t) + cross + 2.0 * v * c * t;
+        Flops { inputs, targets, encoder: stack(&config.encoder, s), decoder }
+    }
+
+    /// Forward and backward pass together.
+    pub fn step(&self) -> f64 {
+        3.0 * (self.encoder + self.decoder)
+    }
+}
+
+/// FLOPs of a stack of blocks on `t` vectors, without embedding and encoder-decoder attention.
+fn stack(config: &Encoder, t: f64) -> f64 {
+    let (c, ff, heads) = (config.hidden_size as f64, config.intermediate_size as f64, config.kernel_heads as f64);
+    let block = |i: usize| {
+        let k = config.kernel_sizes.get(i) as f64;
+        let mixer = match config.mixer {
+            Mixer::Light | Mixer::Dilated => 3.0 * c * c + k * c,
+            Mixer::Dynamic => 3.0 * c * c + k * c + heads * k * c,
+            Mixer::Attention => 4.0 * c * c + 2.0 * t * c,
+        };
+        2.0 * t * (mixer + 2.0 * c * ff)
+    };
+    (0..config.num_hidden_layers).map(block).sum()
+}
+
+/// Bytes that a step needs, f32.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Memory {
+    /// The weights.
+    pub weights: f64,
+    /// Their gradients.
+    pub gradients: f64,
+    /// What the optimiser remembers.
+    pub optimiser: f64,
+    /// About what the forward pass keeps for the backward pass, of the examples computed at once: see [`Memory::of`].
+    pub activations: f64,
+}
+
+impl Memory {
+    /// Counts a step with `examples` computed at once, of the lengths of `flops`.
+    ///
+    /// The activations are an estimate, compared with what the light mixer takes: of a block 7 vectors of `C` numbers and one of
+    /// `FF` at each position, of the encoder-decoder attention 4 of `C` and the encoder's keys and values, attention scores
+    /// twice, and the output's scores three times. What a dynamic mixer keeps of its kernels and what bf16 saves are left out.
+    pub fn of(config: &Seq2SeqConfig, train: &Train, flops: &Flops, examples: usize) -> Self {
+        let numbers = config.parameters() as f64;
+        let optimiser: f64 = config
+            .weights()
+            .map(|(_, shape)| match (train.optimiser, shape.as_slice()) {
+                (OptimiserName::AdamW, shape) => 2 * shape.iter().product::<usize>(),
+                (OptimiserName::Adafactor, &[rows, columns]) if rows.min(columns) as i64 >= FACTORED_FROM => {
+                    rows + columns
+                }
+                (OptimiserName::Adafactor, shape) => shape.iter().product(),
+            } as f64)
+            .sum();
+        let (s, t) = (flops.inputs as f64, flops.targets as f64);
+        let (c, ff) = (config.encoder.hidden_size as f64, config.encoder.intermediate_size as f64);
+        let heads = config.num_attention_heads as f64;
+        let scores = |rows: f64, columns: f64| 2.0 * heads * rows * columns;
+        let own = |t: f64| if config.encoder.mixer.is_conv() { 0.0 } else { scores(t, t) };
+        let block = |t: f64| t * (7.0 * c + ff) + own(t);
+        let encoder = config.encoder.num_hidden_layers as f64 * block(s);
+        let cross = t * 4.0 * c + s * 2.0 * c + scores(t, s);
+        let decoder = config.num_decoder_layers as f64 * (block(t) + cross);
+        let output = 3.0 * t * config.encoder.vocab_size as f64;
+        let activations = examples as f64 * (encoder + decoder + output);
+        let bytes = |numbers: f64| 4.0 * numbers;
+        Memory {
+            weights: bytes(numbers),
+            gradients: bytes(numbers),
+            optimiser: bytes(optimiser),
+            activations: bytes(activations),
+        }
+    }
+
+    /// All together.
+    pub fn total(&self) -> f64 {
+        self.weights + self.gradients + self.optimiser + self.activations
+    }
+}
+
+/// Prints what the model costs on stdout.
+///
+/// # Errors
+/// A configuration that cannot be a model.
+pub fn run(args: &InfoArgs) -> Result<()> {
+    let (config, model) = args.shape.resolve(args.vocab_size, &args.overrides, None)?;
+    let parameters = Parameters::of(&model);
+    let given: Vec<usize> = args.lengths.iter().map(|&n| n as usize).collect();
+    let lengths = if given.is_empty() { vec![config.train.inputs_length] } else { given };
+    let costs: Vec<(Flops, Memory)> = lengths.iter().map(|&n| cost(&config, &model, n)).collect();
+    if args.json {
+        let costs: Vec<_> = costs
+            .iter()
+            .map(|(flops, memory)| serde_json::json!({ "flops": flops, "step_flops": flops.step(), "memory": memory }))
+            .collect();
+        println!("{}", serde_json::json!({ "model": model, "parameters": parameters, "lengths": costs }));
+    } else {
+        print!("{}", describe(&config, &parameters, &costs));
+    }
+    Ok(())
+}
+
+/// What an example of `inputs` ids costs, and a step of the parts that the configuration computes at once.
+fn cost(config: &Config, model: &Seq2SeqConfig, inputs: usize) -> (Flops, Memory) {
+    let flops = Flops::of(model, inputs, config.objective.lengths(inputs).targets);
+    let memory = Memory::of(model, &config.train, &flops, config.train.batch_size / config.train.accumulate.max(1));
+    (flops, memory)
+}
+
+fn describe(config: &Config, parameters: &Parameters, costs: &[(Flops, Memory)]) -> String {
+    let mut out = String::new();
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{text}");
+    };
+    for (part, count) in [
+        ("embedding", parameters.embedding),
+        ("encoder mixers", parameters.encoder_mixers),
+        ("encoder ffn", parameters.encoder_ffn),
+        ("decoder mixers", parameters.decoder_mixers),
+        ("cross-attention", parameters.cross_attention),
+        ("decoder ffn", parameters.decoder_ffn),
+        ("final norms", parameters.final_norms),
+        ("all parameters", parameters.total()),
+    ] {
+        line(format_args!("{part:<16} {count:>12}"));
+    }
+    for (flops, memory) in costs {
+        let Flops { inputs, targets, encoder, decoder } = *flops;
+        let per_token = |flops: f64| flops / inputs as f64 / 1e6;
+        line(format_args!("{inputs} inputs, {targets} targets; million FLOPs an input token:"));
+        line(format_args!("  encoder        {:>12.2}  forward", per_token(encoder)));
+        line(format_args!("  decoder        {:>12.2}  forward", per_token(decoder)));
+        line(format_args!("  step           {:>12.2}  forward and backward", per_token(flops.step())));
+        let examples = config.train.batch_size / config.train.accumulate.max(1);
+        line(format_args!("  memory of a step, f32, {examples} examples at once in one process, MiB:"));
+        for (part, bytes) in [
+            ("weights", memory.weights),
+            ("gradients", memory.gradients),
+            ("optimiser", memory.optimiser),
+            ("activations", memory.activations),
+            ("together", memory.total()),
+        ] {
+            let about = if matches!(part, "activations" | "together") { "  about" } else { "" };
+            line(format_args!("  {part:<14} {:>12.1}{about}", bytes / f64::from(1 << 20)));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Tensor};
+
+    use super::*;
+    use crate::batch::Seq2SeqBatch;
+    use crate::memory::PeakMemory;
+    use crate::model::Mode;
+    use crate::model::seq2seq::Seq2Seq;
+    use crate::objective::SpanCorruption;
+
+    fn nano(mixer: Mixer) -> Seq2SeqConfig {
+        Seq2SeqConfig::preset("nano", mixer, 512).unwrap()
+    }
+
+    #[test]
+    fn parameters_and_the_optimisers_memory_are_those_of_the_real_model() {
+        for mixer in Mixer::ALL {
+            let config = nano(mixer);
+            let model = Seq2Seq::new(&config, 1, Device::Cpu).unwrap();
+            let real: usize = model.parameters().iter().map(|(_, p)| p.numel()).sum();
+            assert_eq!(Parameters::of(&config).total(), real, "{mixer:?}");
+            for optimiser in [OptimiserName::Adafactor, OptimiserName::AdamW] {
+                let train = Train { optimiser, ..Train::default() };
+                let counted = Memory::of(&config, &train, &Flops::of(&config, 8, 4), 1);
+                let state = train.optimiser_config().build(model.parameters()).state();
+                let floats = |(name, tensor): &(String, Tensor)| if name == "step" { 0 } else { 4 * tensor.numel() };
+                let real: usize = state.iter().map(floats).sum();
+                assert_eq!((counted.optimiser, counted.weights), (real as f64, counted.gradients), "{mixer:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_activations_are_about_those_that_a_step_takes() {
+        let config = nano(Mixer::Light);
+        let model = Seq2Seq::new(&config, 1, Device::Cpu).unwrap();
+        let pairs = vec![(vec![7u32; 128], vec![9u32; 29]); 4];
+        let batch = Seq2SeqBatch::new(&pairs, Device::Cpu);
+        let mode = Mode { train: true, ..Mode::eval() };
+        let peak = PeakMemory::start(Device::Cpu).unwrap();
+        model.loss(&batch, 0.0, &mode).sum.backward();
+        let memory = Memory::of(&config, &Train::default(), &Flops::of(&config, 128, 29), 4);
+        let ratio = (memory.activations + memory.gradients) / peak.bytes().unwrap() as f64;
+        assert!((0.7..1.5).contains(&ratio), "{ratio} of the measured peak");
+    }
+
+    #[test]
+    fn the_papers_pre_training_takes_24_exaflops() {
+        // 524,288 steps of 128 examples of 512 ids, light, base: 2.4e19 FLOPs.
+        let config = Seq2SeqConfig::preset("base", Mixer::Light, 32_128).unwrap();
+        let targets = SpanCorruption::default().lengths(512).targets;
+        let all = Flops::of(&config, 512, targets).step() * 128.0 * 524_288.0;
+        assert!((2.35e19..2.5e19).contains(&all), "{all:e}");
+    }
+
+    #[test]
+    fn flops_are_linear_in_the_length_of_convolutions_alone() {
+        let encoder = |mixer, inputs| Flops::of(&nano(mixer), inputs, 8).encoder;
+        for mixer in Mixer::ALL {
+            let ratio = encoder(mixer, 1024) / encoder(mixer, 512);
+            assert_eq!(mixer.is_conv(), ratio == 2.0, "{mixer:?}: {ratio}");
+        }
+        // One layer of attention, C = 128, FF = 512, S = 4: four matrices, two products of 4 by 4, two matrices.
+        let mut one = nano(Mixer::Attention);
+        one.encoder.num_hidden_layers = 1;
+        let want = 2.0 * (4.0 * 4.0 * 128.0 * 128.0 + 2.0 * 4.0 * 4.0 * 128.0 + 4.0 * 2.0 * 128.0 * 512.0);
+        assert_eq!(Flops::of(&one, 4, 1).encoder, want);
+    }
+}

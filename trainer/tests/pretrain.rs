@@ -1,0 +1,441 @@
+//! Pre-training: a run of the built program on a tiny corpus, stopped, resumed, in several processes, and fine-tuned from.
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fixture::{Task, stderr};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+const CONFIG: &str = r#"
+[model]
+num_decoder_layers = 1
+num_attention_heads = 2
+[model.encoder]
+mixer = "light"
+hidden_size = 16
+num_hidden_layers = 1
+intermediate_size = 32
+kernel_sizes = [3]
+
+[train]
+steps = 40
+batch_size = 8
+inputs_length = 24
+decay_after = 16
+dropout = 0.1
+drop_connect = 0.1
+eval_every = 15
+eval_examples = 16
+log_every = 6
+"#;
+
+/// Enough steps that a signal always comes in the middle.
+const LONG: [&str; 2] = ["--set", "train.steps=400"];
+
+/// The task of fine-tuning with two corpora and a configuration for pre-training.
+struct Pretraining(Task);
+
+impl Pretraining {
+    fn new() -> Self {
+        let task = Task::new();
+        fs::write(task.path("pretrain.toml"), CONFIG).unwrap();
+        fs::write(task.path("corpus.txt"), documents(60, 1)).unwrap();
+        fs::write(task.path("valid.txt"), documents(12, 400)).unwrap();
+        let pretraining = Pretraining(task);
+        pretraining.corpus("corpus.txt", "corpus", "tokenizer");
+        pretraining.corpus("valid.txt", "valid", "tokenizer");
+        pretraining
+    }
+
+    fn corpus(&self, text: &str, out: &str, tokenizer: &str) {
+        let output = self.0.run(&["corpus", "--tokenizer", tokenizer, "--out", out, text]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+
+    /// `pretrain` into `out`, one thread, on the CPU; `shape` is `--config` or `--preset` with its value.
+    fn shaped(&self, out: &str, shape: &[&str], more: &[&str]) -> Command {
+        let mut command = self.0.command(&["pretrain", "--corpus", "corpus", "--valid", "valid"]);
+        command.args(["--tokenizer", "tokenizer", "--device", "cpu", "--threads", "1", "--out", out]);
+        command.args(shape).args(more);
+        command
+    }
+
+    fn command(&self, out: &str, more: &[&str]) -> Command {
+        self.shaped(out, &["--config", "pretrain.toml"], more)
+    }
+
+    /// A run to its end, which must be good; what it wrote to stderr.
+    fn run(&self, out: &str, more: &[&str]) -> String {
+        good(&self.command(out, more).output().unwrap())
+    }
+
+    /// The message of a run that must end with exit code 2.
+    fn refused(&self, out: &str, more: &[&str]) -> String {
+        let output = self.command(out, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    }
+
+    /// Starts or resumes a long run and waits until its log has a new row.
+    fn start(&self, mut command: Command, out: &str) -> Child {
+        let log = self.0.path(out).join("metrics.jsonl");
+        let rows = || fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+        let before = rows();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while rows() <= before {
+            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "no row");
+            sleep(Duration::from_millis(2));
+        }
+        child
+    }
+
+    /// The losses of a run's training rows.
+    fn losses(&self, out: &str) -> Vec<f64> {
+        let rows = self.0.metrics(out);
+        rows.iter().filter(|r| r["kind"] == "train").map(|r| r["loss"].as_f64().unwrap()).collect()
+    }
+}
+
+fn good(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    stderr(output)
+}
+
+/// `n` documents of 30 to 70 words, a blank line between them.
+fn documents(n: usize, seed: usize) -> String {
+    const WORDS: [&str; 12] =
+        ["the", "small", "wren", "in", "a", "very", "old", "green", "tree", "house", "and", "owl"];
+    let sentence = |i: usize| {
+        let words = 30 + (i * 13 + seed) % 41;
+        let text: Vec<&str> = (0..words).map(|w| WORDS[(i * 5 + w * w * 3 + w + seed) % WORDS.len()]).collect();
+        text.join(" ") + "\n\n"
+    };
+    (0..n).map(sentence).collect()
+}
+
+fn tensors(bytes: &[u8]) -> HashMap<String, (Dtype, Vec<usize>)> {
+    let file = SafeTensors::deserialize(bytes).unwrap();
+    file.iter().map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec()))).collect()
+}
+
+/// The last weights and the optimiser's memory.
+fn state(task: &Task, out: &str) -> (Vec<u8>, Vec<u8>) {
+    let folder = fs::read_dir(task.path(out).join("resume")).unwrap().flatten().map(|e| e.path());
+    let folder = folder.into_iter().find(|p| p.is_dir()).unwrap();
+    (fs::read(folder.join("model.safetensors")).unwrap(), fs::read(folder.join("optimiser.safetensors")).unwrap())
+}
+
+#[test]
+fn a_run_learns_and_leaves_all_its_files() {
+    let p = Pretraining::new();
+    let said = p.run("run", &["--set", "train.steps=90"]);
+    assert!(said.contains("hidden_size = 16") && said.contains("90 steps") && said.contains("bits a byte"), "{said}");
+    for file in [
+        "config.resolved.toml",
+        "environment.json",
+        "loss.svg",
+        "seq2seq.json",
+        "encoder/tokenizer.json",
+        "tensorboard",
+    ] {
+        assert!(p.0.path("run").join(file).exists(), "{file}");
+    }
+    assert!(!p.0.path("run/encoder/labels.json").exists());
+
+    let losses = p.losses("run");
+    assert!(losses.len() == 15 && losses[14] < losses[0] * 0.8, "{losses:?}");
+    let rows = p.0.metrics("run");
+    let valid: Vec<&Value> = rows.iter().filter(|r| r["kind"] == "valid").collect();
+    assert_eq!(valid.len(), 6);
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    assert!(number(valid[5], "loss") < number(valid[0], "loss") * 0.8, "{valid:?}");
+    // Bits a byte and nats a token differ by a constant of the held-out text.
+    let ratio = |row: &Value| number(row, "bits_per_byte") / number(row, "loss");
+    assert!((ratio(valid[0]) / ratio(valid[5]) - 1.0).abs() < 1e-9);
+    // 90 steps of 8 examples of 24 ids or fewer.
+    let tokens = number(rows.iter().rfind(|r| r["kind"] == "train").unwrap(), "tokens");
+    assert!((90.0 * 8.0 * 20.0..=90.0 * 8.0 * 24.0).contains(&tokens), "{tokens}");
+
+    // The encoder has the model's weights in f16, without the sentinels' rows.
+    let config: Value = serde_json::from_slice(&p.0.bytes("run", "encoder/config.json")).unwrap();
+    let seq2seq: Value = serde_json::from_slice(&p.0.bytes("run", "seq2seq.json")).unwrap();
+    assert_eq!((&config["num_labels"], &config["vocab_size"]), (&0.into(), &380.into()));
+    assert_eq!(seq2seq["encoder"]["vocab_size"], 512);
+    let (whole, encoder) =
+        (tensors(&p.0.bytes("run", "model.safetensors")), tensors(&p.0.bytes("run", "encoder/model.safetensors")));
+    assert_eq!(encoder["embed.weight"], (Dtype::F16, vec![380, 16]));
+    assert_eq!(whole["embed.weight"], (Dtype::F32, vec![512, 16]));
+    let ours = whole.keys().filter(|name| !name.starts_with("decoder."));
+    assert!(ours.clone().count() == encoder.len() && ours.clone().all(|name| encoder.contains_key(name)));
+    assert_eq!(state(&p.0, "run").0, p.0.bytes("run", "model.safetensors"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights_and_metrics() {
+    let p = Pretraining::new();
+    p.run("a", &[]);
+    p.run("b", &[]);
+    p.run("c", &["--seed", "2"]);
+    assert_eq!(p.0.bytes("a", "model.safetensors"), p.0.bytes("b", "model.safetensors"));
+    assert_eq!(p.0.metrics("a"), p.0.metrics("b"));
+    assert_ne!(p.losses("a"), p.losses("c"));
+}
+
+#[test]
+fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
+    let p = Pretraining::new();
+    p.run("whole", &LONG);
+    let mut more: Vec<&str> = Vec::new();
+    for name in ["TERM", "INT"] {
+        let child = p.start(p.command("stopped", &[&LONG[..], &more].concat()), "stopped");
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        let said = good(&child.wait_with_output().unwrap());
+        assert!(said.contains("the state is saved in stopped; to go on, run"), "{said}");
+        assert!(said.trim_end().ends_with("--resume"), "{said}");
+        let (rows, all) = (p.0.metrics("stopped"), p.0.metrics("whole"));
+        assert!(rows.len() < all.len() && rows == all[..rows.len()], "{} of {} rows", rows.len(), all.len());
+        assert!(p.0.path("stopped/encoder/model.safetensors").exists());
+        more = vec!["--resume"];
+    }
+    let said = p.run("stopped", &[&LONG[..], &["--resume"]].concat());
+    assert!(said.contains("resuming after step"), "{said}");
+    for file in ["model.safetensors", "seq2seq.json", "encoder/model.safetensors", "config.resolved.toml"] {
+        assert_eq!(p.0.bytes("whole", file), p.0.bytes("stopped", file), "{file}");
+    }
+    assert_eq!(p.0.metrics("whole"), p.0.metrics("stopped"));
+    assert!(state(&p.0, "whole") == state(&p.0, "stopped"), "the optimiser's memory differs");
+
+    let said = p.run("stopped", &[&LONG[..], &["--resume"]].concat());
+    assert!(said.contains("finished"), "{said}");
+}
+
+#[test]
+fn a_killed_run_resumes_from_its_last_saved_state() {
+    let p = Pretraining::new();
+    // A state at every step; the kill loses what came after the last one.
+    let often = ["--set", "train.steps=80", "--set", "train.save_minutes=0.0000001"];
+    p.run("whole", &often);
+    let mut child = p.start(p.command("killed", &often), "killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    p.run("killed", &[&often[..], &["--resume"]].concat());
+    assert_eq!(p.0.bytes("whole", "model.safetensors"), p.0.bytes("killed", "model.safetensors"));
+    assert_eq!(p.0.metrics("whole"), p.0.metrics("killed"));
+}
+
+#[test]
+fn the_time_limit_ends_training_with_an_evaluated_checkpoint() {
+    let p = Pretraining::new();
+    let more = ["--set", "train.steps=100000000", "--set", "train.eval_every=0", "--max-minutes", "0.02"];
+    let begun = Instant::now();
+    let said = p.run("limited", &more);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(said.contains("time is up") && said.trim_end().ends_with("--resume"), "{said}");
+    assert_eq!(p.0.metrics("limited").pop().unwrap()["kind"], "valid");
+    for file in ["model.safetensors", "encoder/model.safetensors", "resume/progress.json"] {
+        assert!(p.0.path("limited").join(file).exists(), "{file}");
+    }
+}
+
+/// Asserts that two runs without dropout have the same losses up to the order of sums.
+fn close(a: &[f64], b: &[f64]) {
+    assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a / b - 1.0).abs() < 1e-4), "{a:?} {b:?}");
+}
+
+/// Without dropout, whose stream depends on the process, and in small steps, so that differences in rounding stay small.
+const STILL: [&str; 6] = ["--set", "train.dropout=0", "--set", "train.drop_connect=0", "--set", "train.lr=0.01"];
+
+#[test]
+fn a_step_in_parts_equals_a_whole_one() {
+    let p = Pretraining::new();
+    p.run("whole", &STILL);
+    p.run("parts", &[&STILL[..], &["--set", "train.accumulate=4"]].concat());
+    close(&p.losses("whole"), &p.losses("parts"));
+}
+
+/// Starts the processes of one run.
+fn launch(p: &Pretraining, out: &str, size: usize, more: &[&str]) -> Vec<Command> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let process = |rank: usize| {
+        let mut command = p.command(out, more);
+        let (rank, size) = (rank.to_string(), size.to_string());
+        command.envs([("RANK", rank.as_str()), ("LOCAL_RANK", &rank), ("WORLD_SIZE", &size)]);
+        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port), ("GLOO_SOCKET_IFNAME", "lo")]);
+        command.stderr(Stdio::piped());
+        command
+    };
+    (0..size).map(process).collect()
+}
+
+#[test]
+fn two_processes_equal_one_and_one_resumes_what_two_began() {
+    let p = Pretraining::new();
+    p.run("one", &STILL);
+    let children: Vec<Child> = launch(&p, "two", 2, &STILL).iter_mut().map(|c| c.spawn().unwrap()).collect();
+    for child in children {
+        good(&child.wait_with_output().unwrap());
+    }
+    close(&p.losses("one"), &p.losses("two"));
+
+    // The first process's end is everyone's.
+    let long = [&STILL[..], &LONG].concat();
+    p.run("long", &long);
+    let mut commands = launch(&p, "begun", 2, &long);
+    let other = commands.pop().unwrap().stderr(Stdio::null()).spawn().unwrap();
+    let first = p.start(commands.pop().unwrap(), "begun");
+    assert!(Command::new("kill").args(["-s", "TERM", &first.id().to_string()]).status().unwrap().success());
+    for child in [first, other] {
+        good(&child.wait_with_output().unwrap());
+    }
+    p.run("begun", &[&long[..], &["--resume"]].concat());
+    close(&p.losses("long"), &p.losses("begun"));
+}
+
+#[test]
+fn a_killed_process_stops_the_others_with_a_state_to_resume() {
+    let p = Pretraining::new();
+    let mut commands = launch(&p, "run", 2, &LONG);
+    let mut other = commands.pop().unwrap().stderr(Stdio::null()).spawn().unwrap();
+    let first = p.start(commands.pop().unwrap(), "run");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let output = first.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("another process of the run has gone") && said.contains("is saved"), "{said}");
+    let said = p.run("run", &[&LONG[..], &["--resume"]].concat());
+    assert!(said.contains("resuming after step"), "{said}");
+}
+
+#[test]
+fn every_preset_mixer_and_option_trains() {
+    let p = Pretraining::new();
+    let train = "[train]\nsteps = 4\nbatch_size = 2\ninputs_length = 24\neval_examples = 2\nlog_every = 1\n";
+    fs::write(p.0.path("train.toml"), train).unwrap();
+    for (mixer, set) in [
+        ("light", "train.bf16=true"),
+        ("dynamic", "train.clip_norm=1"),
+        ("dilated", "train.optimiser=adamw"),
+        ("attention", "train.merge=false"),
+    ] {
+        let more = ["--mixer", mixer, "--config", "train.toml", "--set", set, "--set", "train.lr=0.001"];
+        good(&p.shaped(mixer, &["--preset", "nano"], &more).output().unwrap());
+        assert_eq!(p.losses(mixer).len(), 4, "{mixer}");
+        assert!(p.losses(mixer).iter().all(|loss| *loss > 0.0 && *loss < 20.0), "{mixer}: {:?}", p.losses(mixer));
+    }
+}
+
+#[test]
+fn fine_tuning_starts_from_a_run_or_its_encoder() {
+    let p = Pretraining::new();
+    p.run("run", &[]);
+    fs::write(p.0.path("second.toml"), "[train]\nepochs = 1\nlr = 1e-12\noptimiser = \"adamw\"\n").unwrap();
+    let base =
+        ["finetune", "--config", "second.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--device", "cpu"];
+    for (from, out) in [("run", "a"), ("run/encoder", "b")] {
+        good(&p.0.run(&[&base[..], &["--threads", "1", "--from", from, "--out", out]].concat()));
+    }
+    assert_eq!(p.0.bytes("a", "model.safetensors"), p.0.bytes("b", "model.safetensors"));
+    assert_eq!(p.0.bytes("a", "tokenizer.bin"), p.0.bytes("run", "encoder/tokenizer.bin"));
+
+    // The encoder is that of the run, as far as f16 holds it.
+    let (tuned, run) = (p.0.bytes("a", "model.safetensors"), p.0.bytes("run", "model.safetensors"));
+    let (tuned, run) = (SafeTensors::deserialize(&tuned).unwrap(), SafeTensors::deserialize(&run).unwrap());
+    let floats = |bytes: &[u8]| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    for (name, view) in tuned.iter().filter(|(name, _)| !name.starts_with("head.")) {
+        let (tuned, run) = (floats(view.data()), floats(run.tensor(name).unwrap().data()));
+        assert!(tuned.iter().zip(&run).all(|(a, b)| (a - b).abs() <= b.abs() * 1e-3 + 1e-7), "{name}");
+    }
+
+    // A shape of one's own must be the encoder's; what is no checkpoint is refused.
+    let refused = |more: &[&str]| {
+        let output = p.0.run(&[&base[..], &["--out", "refused"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    fs::write(p.0.path("second.toml"), fs::read_to_string(p.0.path("config.toml")).unwrap().replace("= 32", "= 64"))
+        .unwrap();
+    let said = refused(&["--from", "run"]);
+    assert!(said.contains("[model] differs") && said.contains("intermediate_size: 64"), "{said}");
+    let said = refused(&["--from", "corpus"]);
+    assert!(said.contains("corpus is no checkpoint and no pre-training run"), "{said}");
+    fs::remove_file(p.0.path("run/encoder/tokenizer.bin")).unwrap();
+    let said = refused(&["--from", "run"]);
+    assert!(said.contains("tokenizer.bin"), "{said}");
+}
+
+#[test]
+fn resume_names_what_differs_from_the_run() {
+    let p = Pretraining::new();
+    p.run("run", &[]);
+    let said = p.refused("run", &["--resume", "--set", "train.z_loss=0.5", "--set", "model.encoder.hidden_size=32"]);
+    assert!(said.contains("now `train.z_loss = 0.5`, was `train.z_loss = 0.0001`"), "{said}");
+    assert!(said.contains("now `model.encoder.hidden_size = 32`, was `model.encoder.hidden_size = 16`"), "{said}");
+    p.corpus("valid.txt", "other", "tokenizer");
+    let said = p.refused("run", &["--resume", "--corpus", "other"]);
+    assert!(said.contains("cannot be used multiple times") || said.contains("the corpus"), "{said}");
+    let said = p.refused("run", &[]);
+    assert!(said.contains("--resume") && said.contains("--force"), "{said}");
+    assert!(p.refused("nowhere", &["--resume"]).contains("nothing to resume in nowhere"));
+    p.0.train("tuned", &["--set", "train.epochs=1"]);
+    let said = p.refused("tuned", &["--resume"]);
+    assert!(said.contains("is not a saved state of this command"), "{said}");
+}
+
+#[test]
+fn bad_input_is_refused() {
+    let p = Pretraining::new();
+    for (more, expect) in [
+        (&["--set", "train.nothing=1"][..], "nothing"),
+        (&["--set", "train.accumulate=3"], "must be a multiple of 3"),
+        (&["--set", "objective.noise_density=1.5"], "noise_density"),
+        (&["--set", "model.encoder.vocab_size=380"], "needs 512"),
+        (&["--set", "model.num_attention_heads=3"], "num_attention_heads is 3"),
+        (&["--preset", "nano"], "has a section [model], too"),
+        (&["--max-minutes", "-1"], "-1"),
+    ] {
+        let said = p.refused("refused", more);
+        assert!(said.contains(expect), "{more:?}: {said}");
+    }
+    let refused = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(refused(&mut p.shaped("refused", &["--preset", "huge"], &[])).contains("nano, small or base"));
+    assert!(refused(&mut p.shaped("refused", &["--preset", "nano", "--mixer", "lite"], &[])).contains("dynamic"));
+    assert!(refused(&mut p.shaped("refused", &[], &[])).contains("--config"));
+    assert!(refused(p.command("refused", &[]).env("WORLD_SIZE", "0")).contains("not set in the environment"));
+
+    // Corpora: of another tokenizer, and none.
+    let more = ["--vocab-size", "390", "--input", "train.jsonl", "--out", "other"];
+    good(&p.0.run(&[&["tokenizer"], &more[..]].concat()));
+    fs::remove_dir_all(p.0.path("valid")).unwrap();
+    let said = p.refused("refused", &[]);
+    assert!(said.contains("valid"), "{said}");
+    p.corpus("valid.txt", "valid", "other");
+    let said = p.refused("refused", &[]);
+    assert!(said.contains("valid") && said.contains("tokenizer"), "{said}");
+    assert!(!p.0.path("refused").exists());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_training_with_advice() {
+    let p = Pretraining::new();
+    let said = p.refused("run", &["--set", "train.lr=1e30", "--set", "train.log_every=1"]);
+    assert!(said.contains("lower train.lr"), "{said}");
+    assert!(!p.0.path("run/model.safetensors").exists());
+}
