@@ -182,6 +182,31 @@ pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataErro
     Ok(rows(path, Fields { text: None, label: None })?.map(|row| row.map(|row| row.text)))
 }
 
+/// The inputs and targets of a file of pairs: the fields or columns `text_field` and `target_field` of each row.
+///
+/// # Errors
+/// An unreadable file, a malformed row, a missing field, a field that is no string, no rows at all.
+pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Vec<(String, String)>, DataError> {
+    let mut out = Vec::new();
+    for row in rows(path, Fields { text: Some(text_field), label: Some(target_field) })? {
+        let Row { number, text, label } = row?;
+        let wrong = |what: String| DataError::Row {
+            path: path.to_path_buf(),
+            row: number,
+            what: format!("{what}; name the target's field with --target-field"),
+        };
+        match label {
+            Some(Value::String(target)) => out.push((text, target)),
+            Some(_) => return Err(wrong(format!("\"{target_field}\" is not a string"))),
+            None => return Err(wrong(format!("no field \"{target_field}\""))),
+        }
+    }
+    if out.is_empty() {
+        return Err(DataError::Whole { path: path.to_path_buf(), what: "holds no rows".to_string() });
+    }
+    Ok(out)
+}
+
 /// Where a document of a text file ends. In other files each row is a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DocumentEnd {
@@ -498,5 +523,20 @@ mod tests {
         let got: Vec<_> = documents(&path, "body", DocumentEnd::BlankLine).unwrap().map(Result::unwrap).collect();
         assert_eq!(got, ["a"]);
         assert!(documents(&path, "text", DocumentEnd::BlankLine).err().unwrap().to_string().contains("--text-field"));
+    }
+
+    #[test]
+    fn pairs_have_both_texts_or_an_error_with_its_row() {
+        let (_dir, path) =
+            written("d.jsonl", b"{\"source\":\"a\",\"target\":\"b c\"}\n{\"source\":\"d\",\"target\":1}\n");
+        let error = pairs(&path, "source", "target").unwrap_err().to_string();
+        assert!(error.contains("row 2: \"target\" is not a string; name the target's field"), "{error}");
+        let error = pairs(&path, "source", "goal").unwrap_err().to_string();
+        assert!(error.contains("row 1: no field \"goal\"") && error.contains("--target-field"), "{error}");
+        assert!(pairs(&path, "text", "target").unwrap_err().to_string().contains("--text-field"));
+        let (_dir, path) = written("d.tsv", b"source\ttarget\na\tb c\n");
+        assert_eq!(pairs(&path, "source", "target").unwrap(), [("a".to_string(), "b c".to_string())]);
+        let (_dir, path) = written("d.tsv", b"source\ttarget\n");
+        assert!(pairs(&path, "source", "target").unwrap_err().to_string().contains("holds no rows"));
     }
 }

@@ -16,6 +16,7 @@ use crate::batch::{self, Batch};
 use crate::checkpoint::{self, Checkpoint};
 use crate::device::DeviceChoice;
 use crate::model::{Classifier, Mode};
+use crate::text2text;
 
 /// Most texts in an evaluation batch.
 const TEXTS: usize = 256;
@@ -71,7 +72,8 @@ pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize]) -> Res
 pub struct EvalArgs {
     /// Checkpoint directory to score
     ///
-    /// As `finetune` writes it.
+    /// As `finetune` or `text2text` writes it. The latter's model answers token by token; an answer is right if it equals the
+    /// target.
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
     /// Labelled file to score it on
@@ -82,6 +84,17 @@ pub struct EvalArgs {
     /// Field or column with the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     pub label_field: String,
+    /// Field or column with the targets, for a run of `text2text` on sequences
+    #[arg(long, value_name = "NAME")]
+    pub target_field: Option<String>,
+    /// Field or column with the inputs, beside --target-field
+    ///
+    /// Default: text.
+    #[arg(long, value_name = "NAME", requires = "target_field")]
+    pub text_field: Option<String>,
+    /// Hypotheses of the beam search, for a run of `text2text`; greedy without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub beam: Option<u16>,
     /// Where to compute: auto, cpu, cuda or cuda:N
     ///
     /// auto takes the first CUDA device where there is one.
@@ -94,7 +107,8 @@ pub struct EvalArgs {
     pub threads: Option<u16>,
     /// Print one JSON object
     ///
-    /// With rows, accuracy, macro_f1, binary_f1 (two classes), loss, rows_per_second and the most frequent confusions.
+    /// With rows, accuracy, macro_f1, binary_f1 (two classes), loss, rows_per_second and the most frequent confusions; of a run of
+    /// `text2text` with rows, exact_match, loss, rows_per_second, and for labels macro_f1 and no_label.
     #[arg(long)]
     pub json: bool,
 }
@@ -104,6 +118,14 @@ pub struct EvalArgs {
 /// # Errors
 /// A checkpoint, file or device that cannot be used.
 pub fn run(args: &EvalArgs) -> Result<()> {
+    if args.checkpoint.join(files::SEQ2SEQ).exists() {
+        return text2text::eval::run(args);
+    }
+    ensure!(
+        args.target_field.is_none() && args.beam.is_none(),
+        "{} holds a classifier, which writes no text: --target-field and --beam are for runs of text2text",
+        args.checkpoint.display()
+    );
     let device = args.device.resolve()?;
     let Checkpoint { model, labels } = checkpoint::load(&args.checkpoint, device)?;
     let path = args.checkpoint.join(files::TOKENIZER_TABLE);

@@ -33,4 +33,5 @@ pub mod recompute;
 pub mod run;
 pub mod run_folder;
 pub mod state;
+pub mod text2text;
 pub mod tokenizer;

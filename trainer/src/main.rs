@@ -18,6 +18,7 @@ use kinglet_train::interrupt::Interrupt;
 use kinglet_train::plan::{FinetuneArgs, Plan};
 use kinglet_train::pretrain::{self, plan::PretrainArgs};
 use kinglet_train::run::{Ending, again};
+use kinglet_train::text2text::{self, plan::Text2TextArgs};
 use kinglet_train::tokenizer::{self, TokenizerArgs};
 use kinglet_train::{device, ffi};
 
@@ -44,6 +45,11 @@ enum Command {
     /// By span corruption, as T5. The encoder is what `finetune --from` starts from. Several processes train together where
     /// torchrun, or what else sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, starts them.
     Pretrain(Box<PretrainArgs>),
+    /// Train an encoder-decoder on pairs of texts, from scratch or from a pre-trained one
+    ///
+    /// Text-to-text, as T5: the decoder writes the target, a sequence or the name of a label, token by token. Trained under teacher
+    /// forcing; scored on the dev file by greedy decoding or beam search, by exact match, of labels also by macro F1.
+    Text2text(Box<Text2TextArgs>),
     /// Score a checkpoint on a labelled file
     Eval(EvalArgs),
     /// Show parameters, FLOPs and memory of a model that can be pre-trained
@@ -95,6 +101,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
         }
         Command::Finetune(args) => train(&args, started).map(|()| true),
         Command::Pretrain(args) => pretrain(&args, started).map(|()| true),
+        Command::Text2text(args) => text2text(&args, started).map(|()| true),
         Command::Eval(args) => {
             device::set_threads(args.threads.map(usize::from));
             evaluate::run(&args).map(|()| true)
@@ -128,6 +135,14 @@ fn pretrain(args: &PretrainArgs, started: Instant) -> Result<()> {
     if plan.team.leads() {
         tell(ending, "the weights", &plan.out);
     }
+    Ok(())
+}
+
+fn text2text(args: &Text2TextArgs, started: Instant) -> Result<()> {
+    device::set_threads(args.run.threads.map(usize::from));
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let plan = text2text::plan::Plan::new(args, started)?;
+    tell(text2text::text2text(&plan, &interrupt)?, "the best weights", &plan.out);
     Ok(())
 }
 

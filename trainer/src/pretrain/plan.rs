@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::{Mixer, files};
+use serde::de::DeserializeOwned;
 use tch::Device;
 
 use super::config::{Config, vocab_size};
@@ -23,13 +24,14 @@ use crate::state::{Fingerprint, State};
 /// What an old run leaves that a new one may not come to write.
 const RESULTS: [&str; 3] = [files::WEIGHTS, files::SEQ2SEQ, ENCODER];
 
-/// Which model, and how it is pre-trained.
+/// Which model, and how it is trained.
 #[derive(Args, Clone, Debug)]
 pub struct ShapeArgs {
-    /// Pre-training configuration, TOML
+    /// Configuration, TOML
     ///
-    /// Sections `model`, `objective` and `train`; unknown keys are refused. Without it all is T5's. See configs/pretrain.toml.
-    #[arg(long, value_name = "FILE", required_unless_present = "preset")]
+    /// Its section `model` may be left out where another argument gives the model; all other keys have defaults, unknown ones are
+    /// refused. See configs/ for examples.
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Shape of the model: nano, small or base
     ///
@@ -169,40 +171,9 @@ impl ShapeArgs {
     /// # Errors
     /// A file that cannot be read, what is no configuration, or a value outside its range.
     pub fn resolve(&self, ids: usize, overrides: &[String], seed: Option<u64>) -> Result<(Config, Seq2SeqConfig)> {
-        let text = match &self.config {
-            Some(path) => {
-                std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?
-            }
-            None => String::new(),
-        };
-        let whole =
-            || self.config.as_ref().map_or_else(|| "--set".to_owned(), |path| format!("config {}", path.display()));
-        let mut preset = toml::Table::new();
-        if let Some(name) = &self.preset {
-            let given: toml::Table = toml::from_str(&text).with_context(whole)?;
-            ensure!(
-                !given.contains_key("model"),
-                "--preset {name} is given, but {} has a section [model], too",
-                whole()
-            );
-            let Some(model) = Seq2SeqConfig::preset(name, self.mixer, vocab_size(ids)) else {
-                bail!("--preset is {name}, must be nano, small or base");
-            };
-            preset.insert("model".to_owned(), toml::Value::try_from(model)?);
-        }
-        let mut config: Config = config::parse(&text, preset, overrides).with_context(whole)?;
-        let Some(model) = &config.model else {
-            bail!("{} has no section [model], and --preset is not given", whole());
-        };
-        let (given, found) = (model.encoder.vocab_size, vocab_size(ids));
-        ensure!(
-            given == 0 || given == found,
-            "model.encoder.vocab_size is {given}, but a tokenizer of {ids} ids with its sentinels needs {found}; leave it out"
-        );
-        let mut model = model.clone();
-        model.encoder.vocab_size = found;
-        let model = model.resolve();
-        model.validate().context("[model]")?;
+        let mut config: Config = self.read(ids, overrides)?;
+        let given = config.model.as_ref().with_context(|| self.missing(", and --preset is not given"))?;
+        let model = sized(given, ids)?;
         config.objective.validate().context("[objective]")?;
         if let Some(seed) = seed {
             config.train.seed = seed;
@@ -212,6 +183,64 @@ impl ShapeArgs {
         config.model = Some(model.clone());
         Ok((config, model))
     }
+
+    /// The configuration of a command, whose section `model` may be that of --preset for a tokenizer of `ids` ids, with
+    /// `overrides` applied.
+    ///
+    /// # Errors
+    /// A file that cannot be read, what is no configuration, or two models.
+    pub fn read<C: DeserializeOwned>(&self, ids: usize, overrides: &[String]) -> Result<C> {
+        let text = match &self.config {
+            Some(path) => {
+                std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?
+            }
+            None => String::new(),
+        };
+        let mut preset = toml::Table::new();
+        if let Some(name) = &self.preset {
+            let given: toml::Table = toml::from_str(&text).with_context(|| self.whole())?;
+            ensure!(
+                !given.contains_key("model"),
+                "--preset {name} is given, but {} has a section [model], too",
+                self.whole()
+            );
+            let Some(model) = Seq2SeqConfig::preset(name, self.mixer, vocab_size(ids)) else {
+                bail!("--preset is {name}, must be nano, small or base");
+            };
+            preset.insert("model".to_owned(), toml::Value::try_from(model)?);
+        }
+        config::parse(&text, preset, overrides).with_context(|| self.whole())
+    }
+
+    /// What the configuration is called in messages.
+    pub fn whole(&self) -> String {
+        self.config.as_ref().map_or_else(|| "--set".to_owned(), |path| format!("config {}", path.display()))
+    }
+
+    /// Says that there is no model, `nor` what else could have given one.
+    pub fn missing(&self, nor: &str) -> String {
+        match &self.config {
+            Some(path) => format!("config {} has no section [model]{nor}", path.display()),
+            None => format!("no --config with a section [model] is given{nor}"),
+        }
+    }
+}
+
+/// The resolved and checked model for a tokenizer of `ids` ids.
+///
+/// # Errors
+/// A vocabulary of another size, or a value outside its range.
+pub fn sized(model: &Seq2SeqConfig, ids: usize) -> Result<Seq2SeqConfig> {
+    let (given, found) = (model.encoder.vocab_size, vocab_size(ids));
+    ensure!(
+        given == 0 || given == found,
+        "model.encoder.vocab_size is {given}, but a tokenizer of {ids} ids with its sentinels needs {found}; leave it out"
+    );
+    let mut model = model.clone();
+    model.encoder.vocab_size = found;
+    let model = model.resolve();
+    model.validate().context("[model]")?;
+    Ok(model)
 }
 
 /// How examples are made of a corpus.
