@@ -46,6 +46,6 @@ fn shim(lib: &str) {
         .flag(include)
         .flag("-isystem")
         .flag(api)
-        .files(["border", "checkpoint", "memory", "nccl", "world"].map(|name| format!("shim/{name}.cpp")))
+        .files(["border", "checkpoint", "gradient", "memory", "nccl", "world"].map(|name| format!("shim/{name}.cpp")))
         .compile("kinglet_shim");
 }

@@ -3,7 +3,9 @@
 //! `scripts/bench-peers` measures everything that docs/performance.md shows: [`models`] makes models with random weights,
 //! [`worker`] runs an engine in a process of its own and [`peer`] asks it, [`pairs`] takes turns; [`speed`], [`memory`],
 //! [`profile`], [`tokenizer`] and [`cold_start`] each measure one thing into [`results`], and [`report`] writes the tables
-//! and, with [`plot`], the pictures. The criterion benches in `benches/` are for comparing two states of the code.
+//! and, with [`plot`], the pictures. `scripts/bench-training` does the same for docs/training-speed.md: [`training`] compares a
+//! training step with PyTorch's, [`training_report`] writes the page and the paper's two figures. The criterion benches in
+//! `benches/` are for comparing two states of the code.
 
 pub mod cold_start;
 pub mod machine;
@@ -18,6 +20,8 @@ pub mod report;
 pub mod results;
 pub mod speed;
 pub mod tokenizer;
+pub mod training;
+pub mod training_report;
 pub mod worker;
 
 /// A text of about `words` words, the same each time.

@@ -1,4 +1,4 @@
-//! The `kinglet-benches` program: what `scripts/bench-peers` calls.
+//! The `kinglet-benches` program: what `scripts/bench-peers` and `scripts/bench-training` call.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,8 +11,9 @@ use kinglet_benches::machine::Provenance;
 use kinglet_benches::models::{self, Size};
 use kinglet_benches::pairs::Effort;
 use kinglet_benches::peers::{Group, Programs, is_for_memory};
-use kinglet_benches::results::Performance;
-use kinglet_benches::{cold_start, memory, profile, report, speed, tokenizer, worker};
+use kinglet_benches::results::{self, Performance};
+use kinglet_benches::training::{self, Setup, Training};
+use kinglet_benches::{cold_start, memory, profile, report, speed, tokenizer, training_report, worker};
 
 /// Measures Kinglet's speed and memory, as ratios to peers in one run.
 ///
@@ -88,6 +89,47 @@ enum Command {
         /// The command and its arguments
         #[arg(last = true, required = true)]
         process: Vec<String>,
+    },
+    /// Compare training steps with eager PyTorch, and count operations
+    Training {
+        #[command(flatten)]
+        setting: Setting,
+        /// kinglet-train
+        #[arg(long, value_name = "FILE")]
+        trainer: PathBuf,
+        /// benches/train_step.py; --python has PyTorch
+        #[arg(long, value_name = "FILE")]
+        script: PathBuf,
+        /// Size of the model: nano, small or base
+        #[arg(long, value_name = "SIZE", default_value = "nano")]
+        preset: String,
+        /// Mixers, separated by commas
+        #[arg(long, value_name = "MIXERS", value_delimiter = ',', default_value = "light,attention")]
+        mixer: Vec<String>,
+        /// Ids of the vocabulary
+        #[arg(long, value_name = "N", default_value_t = 8192)]
+        vocab_size: usize,
+        /// Input ids in a batch, whatever the length
+        #[arg(long, value_name = "N", default_value_t = 4096)]
+        tokens: usize,
+        /// Where to compute: cpu or cuda:N
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: String,
+        /// Products in bfloat16
+        #[arg(long)]
+        bf16: bool,
+        /// Threads of each side
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        threads: usize,
+    },
+    /// Write tables and figures of the training that was measured
+    TrainingReport {
+        /// What was measured
+        #[arg(long, value_name = "FILE")]
+        results: PathBuf,
+        /// The page whose generated part is written; figures go to the folder of the results
+        #[arg(long, value_name = "FILE")]
+        page: PathBuf,
     },
     /// Write tables and pictures of what was measured
     Report {
@@ -214,6 +256,16 @@ fn run(command: Command) -> Result<()> {
             let new = cold_start::measure(python, &script, runs, &process, &setting.provenance())?;
             Performance::change(&setting.results, |all| all.cold_start = Some(new))
         }
+        Command::Training { setting, trainer, script, preset, mixer, vocab_size, tokens, device, bf16, threads } => {
+            let python = setting.python.clone().context("--python is missing")?;
+            let folder = setting.models.clone();
+            let setup = Setup { trainer, python, script, folder, preset, vocab_size, tokens, device, bf16, threads };
+            train(&setting, &setup, &mixer)
+        }
+        Command::TrainingReport { results, page } => {
+            let folder = results.parent().unwrap_or_else(|| ".".as_ref());
+            training_report::write(&results::read(&results)?, folder, &page)
+        }
         Command::Report { results, page } => {
             let folder = results.parent().unwrap_or_else(|| ".".as_ref());
             report::write(&Performance::read(&results)?, folder, &page)
@@ -244,6 +296,19 @@ fn compare(setting: &Setting, sizes: &[Size]) -> Result<()> {
         }
     }
     all_went_well(&failures)
+}
+
+fn train(setting: &Setting, setup: &Setup, mixers: &[String]) -> Result<()> {
+    let (lengths, effort): (&[usize], Effort) =
+        if setting.quick { (&[64, 256], Effort::QUICK) } else { (&training::LENGTHS, training::EFFORT) };
+    for name in mixers {
+        let mixer = Mixer::ALL.into_iter().find(|mixer| mixer.name() == name);
+        let mixer = mixer.with_context(|| format!("`{name}` is no mixer"))?;
+        let new = training::compare(setup, mixer, lengths, effort, &setting.provenance())?;
+        results::change(&setting.results, |all: &mut Training| all.put(new))?;
+    }
+    let operations = training::operations(setup)?;
+    results::change(&setting.results, |all: &mut Training| all.operations = operations)
 }
 
 fn remember(setting: &Setting, sizes: &[Size]) -> Result<()> {

@@ -69,17 +69,30 @@ pub fn turns<T, E>(
     mut a: impl FnMut() -> Result<T, E>,
     mut b: impl FnMut() -> Result<T, E>,
 ) -> Result<Vec<(T, T)>, E> {
-    (0..pairs)
-        .map(|pair| {
-            if pair % 2 == 0 {
-                let first = a()?;
-                Ok((first, b()?))
-            } else {
-                let second = b()?;
-                Ok((a()?, second))
-            }
-        })
-        .collect()
+    let rounds = rounds(pairs, |side: usize| if side == 0 { a() } else { b() })?;
+    Ok(rounds.into_iter().map(|[a, b]| (a, b)).collect())
+}
+
+/// Takes turns among `N`: `rounds` times each of them by its number, the one that begins changing each time. Gives what they
+/// returned, round by round, in the order of their numbers.
+///
+/// # Errors
+/// The first error of any.
+pub fn rounds<const N: usize, T, E>(
+    rounds: usize,
+    mut run: impl FnMut(usize) -> Result<T, E>,
+) -> Result<Vec<[T; N]>, E> {
+    let round = |round: usize| {
+        let mut results = [const { None }; N];
+        for turn in 0..N {
+            let side = (round + turn) % N;
+            results[side] = Some(run(side)?);
+        }
+        Ok(results)
+    };
+    let done = (0..rounds).map(round).collect::<Result<Vec<[Option<T>; N]>, E>>()?;
+    // Every side had its turn in every round.
+    Ok(done.into_iter().filter_map(|sides| sides.into_iter().collect::<Option<Vec<T>>>()?.try_into().ok()).collect())
 }
 
 #[cfg(test)]
@@ -106,6 +119,17 @@ mod tests {
         let Ok(pairs) = turns(3, || step('a'), || step('b'));
         assert_eq!(pairs, [('a', 'b'); 3]);
         assert_eq!(order.into_inner(), "abbaab");
+    }
+
+    #[test]
+    fn rounds_begin_with_the_next_side_each_time() {
+        let mut order = Vec::new();
+        let Ok(all) = rounds::<3, _, Infallible>(2, |side| {
+            order.push(side);
+            Ok(side * 10)
+        });
+        assert_eq!(order, [0, 1, 2, 1, 2, 0]);
+        assert_eq!(all, [[0, 10, 20]; 2]);
     }
 
     #[test]

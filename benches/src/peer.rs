@@ -59,16 +59,25 @@ impl Peer {
     /// # Errors
     /// When it cannot be started, or not load the model.
     pub fn start(spec: &Spec, folder: &Path, ids: &Path, limit_gib: u64) -> Result<Self> {
+        let files = [folder.join(spec.file), ids.to_path_buf()].map(|path| path.display().to_string());
+        let words: Vec<String> = spec.command.iter().cloned().chain(files).collect();
+        Self::spawn(&spec.name(), &words, &spec.environment, limit_gib)
+    }
+
+    /// Starts a command as a peer called `name` and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn spawn(name: &str, words: &[String], environment: &[(&str, &str)], limit_gib: u64) -> Result<Self> {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -v {} && exec \"$@\"", limit_gib << 20), "sh"]);
-        command.args(&spec.command).arg(folder.join(spec.file)).arg(ids);
-        command.envs(spec.environment.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", spec.name()))?;
+        command.args(["-c", &format!("ulimit -v {} && exec \"$@\"", limit_gib << 20), "sh"]).args(words);
+        command.envs(environment.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let requests = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("a peer without stdout")?);
         let mut peer = Peer { child, requests, answers, version: String::new() };
-        let line = peer.line().with_context(|| spec.name())?;
-        let version = line.strip_prefix("ready ").with_context(|| format!("{} said `{line}`", spec.name()))?;
+        let line = peer.line().with_context(|| name.to_owned())?;
+        let version = line.strip_prefix("ready ").with_context(|| format!("{name} said `{line}`"))?;
         peer.version = version.to_owned();
         Ok(peer)
     }
@@ -78,8 +87,7 @@ impl Peer {
     /// # Errors
     /// When the peer says so or is gone: where memory ends, many engines end.
     pub fn run(&mut self, tokens: usize, runs: usize) -> Result<Time> {
-        let [cpu, wall] = self.numbers(&format!("run {tokens} {runs}"))?;
-        Ok(Time { cpu, wall })
+        self.time(&format!("run {tokens} {runs}"))
     }
 
     /// Scores a text of `tokens` words that comes piece by piece.
@@ -87,7 +95,15 @@ impl Peer {
     /// # Errors
     /// As [`Self::run`]; engines that do not stream say so.
     pub fn stream(&mut self, tokens: usize) -> Result<Time> {
-        let [cpu, wall] = self.numbers(&format!("stream {tokens}"))?;
+        self.time(&format!("stream {tokens}"))
+    }
+
+    /// Sends a request that is answered with the time it took.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn time(&mut self, request: &str) -> Result<Time> {
+        let [cpu, wall] = self.numbers(request)?;
         Ok(Time { cpu, wall })
     }
 
@@ -117,7 +133,11 @@ impl Peer {
         numbers.with_context(|| format!("`{line}` are not {N} numbers"))
     }
 
-    fn ask(&mut self, request: &str) -> Result<String> {
+    /// Sends a request and gives the line that it is answered with.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn ask(&mut self, request: &str) -> Result<String> {
         let requests = self.requests.as_mut().context("the peer is gone")?;
         writeln!(requests, "{request}").and_then(|()| requests.flush()).context("the peer is gone")?;
         let line = self.line()?;

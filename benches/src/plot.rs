@@ -110,10 +110,10 @@ fn draw(
     Ok(())
 }
 
-/// `0.5`, `64`, `8,192`.
+/// `0.0078`, `0.5`, `64`, `8,192`.
 fn number(value: f64) -> String {
     if value < 10.0 {
-        let text = format!("{value:.2}");
+        let text = if value < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") };
         return text.trim_end_matches('0').trim_end_matches('.').to_owned();
     }
     grouped(value.round() as u64)
@@ -158,6 +158,6 @@ mod tests {
             ["1", "999", "1000", "1048576"].map(|n| grouped(n.parse().unwrap())),
             ["1", "999", "1,000", "1,048,576"]
         );
-        assert_eq!([0.5, 2.0, 64.0, 8192.0].map(number), ["0.5", "2", "64", "8,192"]);
+        assert_eq!([0.0078125, 0.5, 2.0, 64.0, 8192.0].map(number), ["0.0078", "0.5", "2", "64", "8,192"]);
     }
 }

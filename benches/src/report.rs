@@ -46,13 +46,15 @@ pub fn write(performance: &Performance, folder: &Path, page: &Path) -> Result<()
     }
     let old = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let tables = format!("{}{pictures}", tables(performance)?);
-    let new = between(&old, &tables).with_context(|| page.display().to_string())?;
+    let new = between(&old, &tables, MARKERS).with_context(|| page.display().to_string())?;
     write_atomically(page, new.as_bytes()).with_context(|| format!("cannot write {}", page.display()))
 }
 
-/// `old` with `content` between its markers.
-fn between(old: &str, content: &str) -> Result<String> {
-    let [begin, end] = MARKERS;
+/// `old` with `content` between the markers.
+///
+/// # Errors
+/// When `old` has not both of them.
+pub fn between(old: &str, content: &str, [begin, end]: [&str; 2]) -> Result<String> {
     let Some((head, rest)) = old.split_once(begin) else { bail!("`{begin}` is missing") };
     let Some((_, tail)) = rest.split_once(end) else { bail!("`{end}` is missing") };
     Ok(format!("{head}{begin}\n\n{}\n\n{end}{tail}", content.trim()))
@@ -355,7 +357,8 @@ fn fastest_int8<'c>(all: &[&'c Comparison], tokens: usize) -> Option<(&'c Compar
     rows.min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median))
 }
 
-fn times(q: &Quartiles) -> String {
+/// A ratio: median and quartiles with two digits.
+pub fn times(q: &Quartiles) -> String {
     number(q, 2)
 }
 
@@ -363,12 +366,16 @@ fn number(q: &Quartiles, digits: usize) -> String {
     format!("{:.digits$} ({:.digits$}–{:.digits$})", q.median, q.low, q.high)
 }
 
-fn verdict(kept: bool) -> &'static str {
+/// Whether a bar is kept, in words.
+pub fn verdict(kept: bool) -> &'static str {
     if kept { "kept" } else { "**not kept**" }
 }
 
 /// Where the numbers above come from, each place once.
-fn provenance<'p>(out: &mut String, all: impl IntoIterator<Item = &'p Provenance>) -> Result<()> {
+///
+/// # Errors
+/// Never: writing to a string does not fail.
+pub fn provenance<'p>(out: &mut String, all: impl IntoIterator<Item = &'p Provenance>) -> Result<()> {
     let places: BTreeSet<String> = all
         .into_iter()
         .map(|p| format!("{}, {} cores; commit {}; `{}`", p.cpu, p.cores, p.commit, p.command))
@@ -440,9 +447,9 @@ mod tests {
     fn only_what_is_between_the_markers_is_replaced() {
         let [begin, end] = MARKERS;
         let page = format!("# Title\n\n{begin}\nold\n{end}\n\nProse.\n");
-        let new = between(&page, "new").unwrap();
+        let new = between(&page, "new", MARKERS).unwrap();
         assert_eq!(new, format!("# Title\n\n{begin}\n\nnew\n\n{end}\n\nProse.\n"));
-        assert_eq!(between(&new, "new").unwrap(), new);
-        assert!(between("no markers", "new").is_err());
+        assert_eq!(between(&new, "new", MARKERS).unwrap(), new);
+        assert!(between("no markers", "new", MARKERS).is_err());
     }
 }

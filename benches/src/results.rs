@@ -1,10 +1,11 @@
-//! What was measured, as it stands in `performance.json`.
+//! What was measured, as it stands in `performance.json`, and how files of results are read and changed.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use kinglet::files::write_atomically;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Provenance;
@@ -170,11 +171,7 @@ impl Performance {
     /// # Errors
     /// When it cannot be read or holds something else.
     pub fn read(path: &Path) -> Result<Self> {
-        if !path.exists() {
-            return Ok(Performance::default());
-        }
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+        read(path)
     }
 
     /// Reads a file, changes it, writes it.
@@ -182,11 +179,7 @@ impl Performance {
     /// # Errors
     /// As [`Self::read`], and when it cannot be written.
     pub fn change(path: &Path, change: impl FnOnce(&mut Self)) -> Result<()> {
-        let mut performance = Self::read(path)?;
-        change(&mut performance);
-        let mut json = serde_json::to_vec_pretty(&performance)?;
-        json.push(b'\n');
-        write_atomically(path, &json).with_context(|| format!("cannot write {}", path.display()))
+        self::change(path, change)
     }
 
     /// Puts a comparison in the place of an older one of the same two.
@@ -205,7 +198,32 @@ impl Performance {
     }
 }
 
-fn put<T, K: PartialEq>(list: &mut Vec<T>, new: T, key: impl Fn(&T) -> K) {
+/// Reads a file of results; the empty one where there is none.
+///
+/// # Errors
+/// When it cannot be read or holds something else.
+pub fn read<R: Default + DeserializeOwned>(path: &Path) -> Result<R> {
+    if !path.exists() {
+        return Ok(R::default());
+    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+}
+
+/// Reads a file of results, changes it, writes it.
+///
+/// # Errors
+/// As [`read`], and when it cannot be written.
+pub fn change<R: Default + DeserializeOwned + Serialize>(path: &Path, change: impl FnOnce(&mut R)) -> Result<()> {
+    let mut results = read(path)?;
+    change(&mut results);
+    let mut json = serde_json::to_vec_pretty(&results)?;
+    json.push(b'\n');
+    write_atomically(path, &json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Puts `new` in the place of an older one with the same key.
+pub fn put<T, K: PartialEq>(list: &mut Vec<T>, new: T, key: impl Fn(&T) -> K) {
     match list.iter_mut().find(|old| key(old) == key(&new)) {
         Some(old) => *old = new,
         None => list.push(new),

@@ -88,6 +88,13 @@ pub fn set_deterministic(wanted: bool) -> Result<()> {
     ffi::set_deterministic(wanted).map_err(|why| anyhow!("deterministic algorithms: {why}"))
 }
 
+/// Returns when a device has done all that it was given.
+pub fn wait(device: Device) {
+    if let Device::Cuda(n) = device {
+        tch::Cuda::synchronize(n as i64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tch::{Kind, Tensor};

@@ -60,6 +60,31 @@ fn open() -> Result<(), String> {
     Err("CUDA is supported on Linux only".to_owned())
 }
 
+/// Lets the allocator keep freed memory for the next step instead of giving it back to the system: a training step frees and
+/// allocates the same tensors each time, and each page that comes from the system again has to be zeroed first.
+///
+/// Tensors come from the heap instead of mappings of their own, and the heap is not shrunk (`mallopt(3)`). Elsewhere than
+/// with glibc nothing is changed. In `main`, before the first large allocation.
+pub fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        use std::ffi::c_int;
+
+        unsafe extern "C" {
+            fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        }
+        // <malloc.h>
+        const M_TRIM_THRESHOLD: c_int = -1;
+        const M_MMAP_MAX: c_int = -4;
+        // SAFETY: takes two numbers and changes how later allocations are made; a refusal, which is answered with 0, changes
+        // nothing.
+        unsafe {
+            mallopt(M_MMAP_MAX, 0);
+            mallopt(M_TRIM_THRESHOLD, c_int::MAX);
+        }
+    }
+}
+
 /// The shim's `World`, known by its address alone.
 #[repr(C)]
 struct CWorld {
@@ -72,7 +97,12 @@ unsafe extern "C" {
     fn kinglet_shim_free(text: *mut c_char);
 }
 
-// `shim/world.cpp`. `C_tensor` is torch-sys' name for `at::Tensor`.
+// `shim/gradient.cpp`. `C_tensor` is torch-sys' name for `at::Tensor`.
+unsafe extern "C" {
+    fn kinglet_gradient_clear(tensor: *const C_tensor) -> *mut c_char;
+}
+
+// `shim/world.cpp`.
 unsafe extern "C" {
     fn kinglet_world_new(
         host: *const c_char,
@@ -107,6 +137,16 @@ unsafe fn answer(message: *mut c_char) -> Result<(), String> {
         text
     };
     Err(text)
+}
+
+/// Takes the gradient of a leaf away, so that the next backward pass hands over its own instead of adding to zeros.
+///
+/// # Errors
+/// libtorch's words, for a tensor that is undefined.
+pub(crate) fn clear_gradient(tensor: &Tensor) -> Result<(), String> {
+    // SAFETY: the tensor outlives the call, which drops its reference to the gradient; tensors that share the gradient keep it
+    // alive.
+    unsafe { answer(kinglet_gradient_clear(tensor.as_ptr())) }
 }
 
 /// Where the processes of a group meet, for [`ProcessGroup::join`].

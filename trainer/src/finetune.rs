@@ -12,7 +12,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::interrupt::Interrupt;
 use crate::machine::{Environment, device_name};
 use crate::model::{Classifier, Mode};
-use crate::optim::clip_gradients;
+use crate::optim::{clear_gradients, clip_gradients};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::random::{Purpose, derive_seed};
@@ -107,9 +107,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             }
             let lr = schedule.at(at.step, total);
             optimiser.step(lr);
-            for (_, parameter) in model.parameters() {
-                parameter.shallow_clone().zero_grad();
-            }
+            clear_gradients(model.parameters());
 
             // Where training stands now.
             let epoch = at.place.epoch + 1;

@@ -16,9 +16,10 @@ use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::batch::{Batch, targets};
+use crate::device::wait;
 use crate::machine::{self, Environment};
 use crate::model::{Classifier, Mode};
-use crate::optim::{AdafactorConfig, OptimiserConfig};
+use crate::optim::{AdafactorConfig, OptimiserConfig, clear_gradients};
 use crate::random::SplitMix64;
 
 /// Largest difference of scores and gradients, relative to the largest value of the tensor. cuDNN may use TF32, whose
@@ -223,9 +224,7 @@ fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
             trace.gradients = gradients.map(|g| g.to_device(Device::Cpu).copy()).collect();
         }
         optimiser.step(1e-2);
-        for (_, parameter) in model.parameters() {
-            parameter.shallow_clone().zero_grad();
-        }
+        clear_gradients(model.parameters());
     }
     Ok(trace)
 }
@@ -258,18 +257,10 @@ fn timed_steps(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Resul
         let loss = logits.cross_entropy_loss::<Tensor>(&gold, None, Reduction::Mean, -100, 0.0);
         loss.backward();
         optimiser.step(1e-3);
-        for (_, parameter) in model.parameters() {
-            parameter.shallow_clone().zero_grad();
-        }
+        clear_gradients(model.parameters());
     }
     wait(device);
     Ok(start.elapsed().as_secs_f64() * 1e3 / f64::from(TIMED.1))
-}
-
-fn wait(device: Device) {
-    if let Device::Cuda(n) = device {
-        tch::Cuda::synchronize(n as i64);
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use kinglet_train::interrupt::Interrupt;
 use kinglet_train::plan::{FinetuneArgs, Plan};
 use kinglet_train::pretrain::{self, plan::PretrainArgs};
 use kinglet_train::run::{Ending, again};
+use kinglet_train::step_time::{self, StepTimeArgs};
 use kinglet_train::text2text::{self, plan::Text2TextArgs};
 use kinglet_train::tokenizer::{self, TokenizerArgs};
 use kinglet_train::{device, ffi};
@@ -66,11 +67,17 @@ enum Command {
     ///
     /// T5 1.0 (t5-small, t5-base, t5-large), as transformers saves it; the tokenizer is not taken over.
     ImportT5(ImportT5Args),
+    /// Time training steps and forward passes of an encoder-decoder
+    ///
+    /// On synthetic data. With --table a table by length; without it a worker for scripts/bench-training, which reads requests
+    /// from stdin and answers on stdout.
+    StepTime(StepTimeArgs),
 }
 
 fn main() -> ExitCode {
     // Before anything asks libtorch for CUDA. The result is kept and told where it matters.
     let _ = ffi::open_cuda();
+    ffi::keep_memory();
     let started = Instant::now();
     let cli = Cli::parse();
     // tch panics where libtorch throws, such as for want of memory; the panic's message is on stderr already.
@@ -115,6 +122,10 @@ fn run(command: Command, started: Instant) -> Result<bool> {
         Command::GpuCheck(args) => {
             device::set_threads(None);
             gpu_check::run(&args)
+        }
+        Command::StepTime(args) => {
+            device::set_threads(args.threads.map(usize::from));
+            step_time::run(&args).map(|()| true)
         }
     }
 }

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use kinglet::spec::{LayerWeight, Weight};
 use kinglet_train::{
     checkpoint::{read_tensors, write_tensors},
-    optim::{Adafactor, AdafactorConfig, AdamW, AdamWConfig, Optimiser, OptimiserConfig, clip_gradients},
+    optim::{
+        Adafactor, AdafactorConfig, AdamW, AdamWConfig, Optimiser, OptimiserConfig, clear_gradients, clip_gradients,
+    },
 };
 use tch::{Device, Kind, Tensor};
 
@@ -158,6 +160,21 @@ fn optimisers_find_the_minimum_of_a_bowl() {
             optimiser.step(0.05 * (1.0 - f64::from(step) / 2000.0));
         }
         assert!(values(&x).iter().all(|v| (v - 1.0).abs() < 1e-2), "{config:?} {:?}", values(&x));
+    }
+}
+
+#[test]
+fn cleared_gradients_are_gone_and_the_next_ones_are_not_added_to_them() {
+    let x = Tensor::from_slice(&[3.0f32, -2.0]).set_requires_grad(true);
+    let params = vec![(Weight::HeadBias, x.shallow_clone())];
+    clear_gradients(&params);
+    for _ in 0..2 {
+        (&x * &x * 0.5).sum(Kind::Float).backward();
+        let held = x.grad();
+        assert_eq!(values(&held), [3.0, -2.0]);
+        clear_gradients(&params);
+        assert!(!x.grad().defined());
+        assert_eq!(values(&held), [3.0, -2.0]);
     }
 }
 

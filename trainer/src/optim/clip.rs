@@ -1,11 +1,26 @@
-//! Gradient clipping by global norm, as `torch.nn.utils.clip_grad_norm_`.
+//! Gradients before and after the backward pass: cleared, and clipped by global norm as `torch.nn.utils.clip_grad_norm_`.
 
 use tch::{Kind, Tensor};
+
+use crate::ffi;
 
 /// Euclidean norm of all gradients together. Waits for the device; 0 when there are none.
 fn global_norm<P>(params: &[(P, Tensor)]) -> Tensor {
     let norms: Vec<Tensor> = params.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).map(|g| g.norm()).collect();
     if norms.is_empty() { Tensor::from(0.0f32) } else { Tensor::stack(&norms, 0).norm() }
+}
+
+/// Takes all gradients away, so that the next backward pass hands over its own instead of adding to zeros. A weight has then
+/// no gradient until it is part of a loss.
+///
+/// # Panics
+/// When a parameter is undefined, which [`crate::model`]'s are not.
+pub fn clear_gradients<P>(params: &[(P, Tensor)]) {
+    for (_, parameter) in params {
+        if let Err(reason) = ffi::clear_gradient(parameter) {
+            panic!("a gradient cannot be cleared: {reason}");
+        }
+    }
 }
 
 /// Scales all gradients in place by `min(1, max_norm / (norm + 1e-6))` and gives the norm before that.

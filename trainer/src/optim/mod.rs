@@ -9,7 +9,7 @@ mod schedule;
 
 pub use adafactor::{Adafactor, AdafactorConfig, FACTORED_FROM};
 pub use adamw::{AdamW, AdamWConfig};
-pub use clip::clip_gradients;
+pub use clip::{clear_gradients, clip_gradients};
 pub use schedule::{Decay, Schedule};
 
 use std::collections::HashMap;

@@ -1,0 +1,127 @@
+//! Floating-point operations of a forward pass, counted from the shapes alone.
+//!
+//! Counted are matrix products, convolutions and attention, two operations (a multiplication and an addition) for each product
+//! of two numbers: what PyTorch's `FlopCounterMode` counts, and the paper as "einsum ops" (Tay et al. 2021, Figure 2).
+//! Sums, norms, softmaxes, gates and the embedding's look-up are left out. A causal attention counts in full, as it is computed.
+//!
+//! For `T` positions, `C` channels, `H` kernel heads of width `K`, a feed-forward network of `FF` and a vocabulary of `V`; one
+//! layer each, but for the output:
+//!
+//! | part | multiply-adds |
+//! |---|---|
+//! | projections, light and dilated | `3·T·C²` (W_I, W_S, W_O) |
+//! | projections, dynamic | `3·T·C² + T·C·H·K` (the taps of each position) |
+//! | projections, attention | `4·T·C²` |
+//! | mixing, convolutions | `T·C·K` |
+//! | mixing, attention | `2·T²·C` (scores and weighted sum) |
+//! | feed-forward | `2·T·C·FF` |
+//! | encoder-decoder attention from `T` to `S` | `2·T·C² + 2·S·C² + 2·T·S·C` |
+//! | output | `T·C·V` |
+//!
+//! The dynamic convolution is counted by its definition; for short texts `model/dynamicconv.rs` multiplies by a band matrix
+//! that is mostly zeros, which is more operations in less time.
+
+use std::ops::Add;
+
+use kinglet::spec::{Config, Mixer};
+use serde::Serialize;
+
+use crate::model::seq2seq::Seq2SeqConfig;
+
+/// Operations of a forward pass over one example, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Flops {
+    /// Matrices of the mixers.
+    pub projections: u64,
+    /// What mixes positions: convolution, or the scores and sums of self-attention.
+    pub mixing: u64,
+    /// Feed-forward networks.
+    pub feed_forward: u64,
+    /// Encoder-decoder attention with its matrices.
+    pub cross_attention: u64,
+    /// The product with the embedding that gives the scores of the next token.
+    pub output: u64,
+}
+
+impl Flops {
+    /// All parts together.
+    pub const fn total(&self) -> u64 {
+        self.projections + self.mixing + self.feed_forward + self.cross_attention + self.output
+    }
+
+    /// Operations of a training step: the backward pass has two products, for the inputs' and for the weights' gradient, where
+    /// the forward pass has one.
+    pub const fn training(&self) -> u64 {
+        3 * self.total()
+    }
+}
+
+impl Add for Flops {
+    type Output = Flops;
+
+    fn add(self, other: Flops) -> Flops {
+        Flops {
+            projections: self.projections + other.projections,
+            mixing: self.mixing + other.mixing,
+            feed_forward: self.feed_forward + other.feed_forward,
+            cross_attention: self.cross_attention + other.cross_attention,
+            output: self.output + other.output,
+        }
+    }
+}
+
+/// A stack of blocks over a text of `tokens` ids: the encoder of `config`, which is resolved, without pooling and head.
+pub fn stack(config: &Config, tokens: usize) -> Flops {
+    let [t, c, ff] = [tokens, config.hidden_size, config.intermediate_size].map(|n| n as u64);
+    let heads = config.kernel_heads as u64;
+    let layer = |i: usize| {
+        let width = config.kernel_sizes.get(i) as u64;
+        let (projections, mixing) = match config.mixer {
+            Mixer::Light | Mixer::Dilated => (3 * t * c * c, t * c * width),
+            Mixer::Dynamic => (3 * t * c * c + t * c * heads * width, t * c * width),
+            Mixer::Attention => (4 * t * c * c, 2 * t * t * c),
+        };
+        let feed_forward = 2 * t * c * ff;
+        Flops { projections: 2 * projections, mixing: 2 * mixing, feed_forward: 2 * feed_forward, ..Flops::default() }
+    };
+    (0..config.num_hidden_layers).map(layer).fold(Flops::default(), Flops::add)
+}
+
+/// The encoder-decoder of `config`, which is resolved, over `inputs` ids that the encoder reads and `targets` ids that the decoder is
+/// taught.
+pub fn seq2seq(config: &Seq2SeqConfig, inputs: usize, targets: usize) -> Flops {
+    let [s, t, c, v] = [inputs, targets, config.encoder.hidden_size, config.encoder.vocab_size].map(|n| n as u64);
+    let layers = config.num_decoder_layers as u64;
+    let cross_attention = layers * 2 * (2 * t * c * c + 2 * s * c * c + 2 * t * s * c);
+    stack(&config.encoder, inputs)
+        + stack(&config.decoder(), targets)
+        + Flops { cross_attention, output: 2 * t * c * v, ..Flops::default() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_light_layer_is_its_matrices_and_its_taps() {
+        let config: Config = serde_json::from_str(
+            r#"{"mixer": "light", "hidden_size": 4, "num_hidden_layers": 1, "intermediate_size": 8, "kernel_sizes": [3]}"#,
+        )
+        .unwrap();
+        let flops = stack(&config.resolve(), 5);
+        assert_eq!((flops.projections, flops.mixing), (2 * 3 * 5 * 16, 2 * 5 * 4 * 3));
+        assert_eq!((flops.feed_forward, flops.cross_attention), (2 * 2 * 5 * 4 * 8, 0));
+        assert_eq!(flops.training(), 3 * (480 + 120 + 640));
+    }
+
+    #[test]
+    fn convolutions_grow_with_the_length_and_attention_with_its_square() {
+        let at = |mixer, tokens| stack(&Seq2SeqConfig::preset("base", mixer, 32_128).unwrap().encoder, tokens).total();
+        for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+            assert_eq!(at(mixer, 4096), 64 * at(mixer, 64));
+        }
+        assert!(at(Mixer::Attention, 4096) > 64 * at(Mixer::Attention, 64));
+        assert!(at(Mixer::Attention, 64) > at(Mixer::Light, 64));
+    }
+}

@@ -1,0 +1,41 @@
+//! The count of operations against PyTorch's own (`golden/flops.py`), for the paper's base models.
+#![allow(clippy::unwrap_used)]
+
+use kinglet::spec::Mixer;
+use kinglet_train::flops;
+use kinglet_train::model::seq2seq::Seq2SeqConfig;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    mixer: String,
+    inputs: usize,
+    targets: usize,
+    forward: u64,
+    step: u64,
+}
+
+#[test]
+fn operations_are_those_that_pytorch_counts() {
+    let golden: Golden = serde_json::from_str(include_str!("golden/flops.json")).unwrap();
+    for mixer in Mixer::ALL {
+        let config = Seq2SeqConfig::preset("base", mixer, 32_128).unwrap();
+        let cases: Vec<&Case> = golden.cases.iter().filter(|case| case.mixer == mixer.name()).collect();
+        assert_eq!(cases.len(), 4, "{}", mixer.name());
+        for case in cases {
+            let flops = flops::seq2seq(&config, case.inputs, case.targets);
+            assert_eq!(flops.total(), case.forward, "{}, {} ids", mixer.name(), case.inputs);
+            // PyTorch counts the backward pass of a convolution in groups as if it had one group.
+            if matches!(mixer, Mixer::Dynamic | Mixer::Attention) {
+                assert_eq!(flops.training(), case.step, "{}, {} ids", mixer.name(), case.inputs);
+            } else {
+                assert!(flops.training() < case.step);
+            }
+        }
+    }
+}
