@@ -55,7 +55,7 @@ pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize]) -> Res
         let logits = tch::no_grad(|| model.forward(&batch.ids, &batch.mask, &Mode::eval()));
         loss += logits
             .to_kind(Kind::Double)
-            .cross_entropy_loss::<Tensor>(&targets, None, Reduction::Sum, -100, 0.0)
+            .cross_entropy_loss::<Tensor>(&targets, None, Reduction::Sum, batch::IGNORED, 0.0)
             .double_value(&[]);
         let predicted = Vec::<i64>::try_from(logits.argmax(-1, false)).context("cannot read the predictions")?;
         for (&gold, &predicted) in gold.iter().zip(&predicted) {

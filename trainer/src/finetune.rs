@@ -88,7 +88,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             let targets = batch::targets(indices.iter().map(|&i| plan.train.labels[i]), device);
             let logits = model.forward(&batch.ids, &batch.mask, &mode);
             let weights = class_weights.as_ref();
-            let loss = logits.cross_entropy_loss(&targets, weights, Reduction::Mean, -100, t.label_smoothing);
+            let loss = logits.cross_entropy_loss(&targets, weights, Reduction::Mean, batch::IGNORED, t.label_smoothing);
             let loss_value = loss.double_value(&[]);
             loss.backward();
             let grad_norm = clip_gradients(model.parameters(), t.clip_norm);

@@ -116,6 +116,15 @@ mod tests {
     }
 
     #[test]
+    fn one_attention_layer_is_its_matrices_and_two_products_of_the_length() {
+        let mut config = Seq2SeqConfig::preset("nano", Mixer::Attention, 512).unwrap().encoder;
+        config.num_hidden_layers = 1;
+        let flops = stack(&config, 4);
+        assert_eq!((flops.projections, flops.mixing), (2 * 4 * 4 * 128 * 128, 2 * 2 * 4 * 4 * 128));
+        assert_eq!(flops.total() - flops.projections - flops.mixing, 2 * 2 * 4 * 128 * 512);
+    }
+
+    #[test]
     fn convolutions_grow_with_the_length_and_attention_with_its_square() {
         let at = |mixer, tokens| stack(&Seq2SeqConfig::preset("base", mixer, 32_128).unwrap().encoder, tokens).total();
         for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {

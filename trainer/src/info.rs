@@ -1,17 +1,16 @@
 //! `kinglet-train info`: what a model of pre-training costs, counted from its shape alone.
 //!
-//! A multiplication with its addition is 2 FLOPs. Matrix products, convolutions and the two products of attention are counted, over
-//! whole rectangles and with masked places, as PyTorch's `FlopCounterMode` does; norms, softmaxes and sums are not. A backward
-//! pass takes twice the forward pass: one product for the inputs' gradient and one for the weights'.
+//! What counts as an operation says [`crate::flops`].
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::Args;
-use kinglet::spec::{Config as Encoder, Mixer, Weight};
+use kinglet::spec::Weight;
 use serde::Serialize;
 
 use crate::config::OptimiserName;
+use crate::flops;
 use crate::model::seq2seq::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
 use crate::optim::FACTORED_FROM;
 use crate::pretrain::config::{Config, Train};
@@ -94,50 +93,28 @@ impl Parameters {
     }
 }
 
-/// FLOPs of one example's forward pass.
+/// FLOPs of one example, as [`crate::flops`] counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Flops {
+pub struct Cost {
     /// Input ids, `S`.
     pub inputs: usize,
     /// Target ids, `T`.
     pub targets: usize,
-    /// The encoder on `S` ids.
-    pub encoder: f64,
-    /// The decoder on `T` ids, with its attention to the encoder's `S` vectors and the output.
-    pub decoder: f64,
+    /// The encoder's forward pass on `S` ids.
+    pub encoder: u64,
+    /// The decoder's forward pass on `T` ids, with its attention to the encoder's `S` vectors and the output.
+    pub decoder: u64,
+    /// Forward and backward pass of both.
+    pub step: u64,
 }
 
-impl Flops {
+impl Cost {
     /// Counts an example of `inputs` and `targets` ids.
     pub fn of(config: &Seq2SeqConfig, inputs: usize, targets: usize) -> Self {
-        let (s, t) = (inputs as f64, targets as f64);
-        let (c, v) = (config.encoder.hidden_size as f64, config.encoder.vocab_size as f64);
-        let layers = config.num_decoder_layers as f64;
-        // Queries and output of T vectors, keys and values of S, and two products of T by S.
-        let cross = layers * (2.0 * 2.0 * c * c * (t + s) + 2.0 * 2.0 * t * s * c);
-        let decoder = stack(&config.decoder(), t) + cross + 2.0 * v * c * t;
-        Flops { inputs, targets, encoder: stack(&config.encoder, s), decoder }
+        let all = flops::seq2seq(config, inputs, targets);
+        let encoder = flops::stack(&config.encoder, inputs).total();
+        Cost { inputs, targets, encoder, decoder: all.total() - encoder, step: all.training() }
     }
-
-    /// Forward and backward pass together.
-    pub fn step(&self) -> f64 {
-        3.0 * (self.encoder + self.decoder)
-    }
-}
-
-/// FLOPs of a stack of blocks on `t` vectors, without embedding and encoder-decoder attention.
-fn stack(config: &Encoder, t: f64) -> f64 {
-    let (c, ff, heads) = (config.hidden_size as f64, config.intermediate_size as f64, config.kernel_heads as f64);
-    let block = |i: usize| {
-        let k = config.kernel_sizes.get(i) as f64;
-        let mixer = match config.mixer {
-            Mixer::Light | Mixer::Dilated => 3.0 * c * c + k * c,
-            Mixer::Dynamic => 3.0 * c * c + k * c + heads * k * c,
-            Mixer::Attention => 4.0 * c * c + 2.0 * t * c,
-        };
-        2.0 * t * (mixer + 2.0 * c * ff)
-    };
-    (0..config.num_hidden_layers).map(block).sum()
 }
 
 /// Bytes that a step needs, f32.
@@ -154,12 +131,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Counts a step with `examples` computed at once, of the lengths of `flops`.
+    /// Counts a step with `examples` computed at once, of the lengths of `cost`.
     ///
     /// The activations are an estimate, compared with what the light mixer takes: of a block 7 vectors of `C` numbers and one of
     /// `FF` at each position, of the encoder-decoder attention 4 of `C` and the encoder's keys and values, attention scores
     /// twice, and the output's scores three times. What a dynamic mixer keeps of its kernels and what bf16 saves are left out.
-    pub fn of(config: &Seq2SeqConfig, train: &Train, flops: &Flops, examples: usize) -> Self {
+    pub fn of(config: &Seq2SeqConfig, train: &Train, cost: &Cost, examples: usize) -> Self {
         let numbers = config.parameters() as f64;
         let optimiser: f64 = config
             .weights()
@@ -171,7 +148,7 @@ impl Memory {
                 (OptimiserName::Adafactor, shape) => shape.iter().product(),
             } as f64)
             .sum();
-        let (s, t) = (flops.inputs as f64, flops.targets as f64);
+        let (s, t) = (cost.inputs as f64, cost.targets as f64);
         let (c, ff) = (config.encoder.hidden_size as f64, config.encoder.intermediate_size as f64);
         let heads = config.num_attention_heads as f64;
         let scores = |rows: f64, columns: f64| 2.0 * heads * rows * columns;
@@ -206,12 +183,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     let parameters = Parameters::of(&model);
     let given: Vec<usize> = args.lengths.iter().map(|&n| n as usize).collect();
     let lengths = if given.is_empty() { vec![config.train.inputs_length] } else { given };
-    let costs: Vec<(Flops, Memory)> = lengths.iter().map(|&n| cost(&config, &model, n)).collect();
+    let costs: Vec<(Cost, Memory)> = lengths.iter().map(|&n| cost(&config, &model, n)).collect();
     if args.json {
-        let costs: Vec<_> = costs
-            .iter()
-            .map(|(flops, memory)| serde_json::json!({ "flops": flops, "step_flops": flops.step(), "memory": memory }))
-            .collect();
+        let costs: Vec<_> =
+            costs.iter().map(|(cost, memory)| serde_json::json!({ "flops": cost, "memory": memory })).collect();
         println!("{}", serde_json::json!({ "model": model, "parameters": parameters, "lengths": costs }));
     } else {
         print!("{}", describe(&config, &parameters, &costs));
@@ -220,13 +195,13 @@ pub fn run(args: &InfoArgs) -> Result<()> {
 }
 
 /// What an example of `inputs` ids costs, and a step of the parts that the configuration computes at once.
-fn cost(config: &Config, model: &Seq2SeqConfig, inputs: usize) -> (Flops, Memory) {
-    let flops = Flops::of(model, inputs, config.objective.lengths(inputs).targets);
-    let memory = Memory::of(model, &config.train, &flops, config.train.batch_size / config.train.accumulate.max(1));
-    (flops, memory)
+fn cost(config: &Config, model: &Seq2SeqConfig, inputs: usize) -> (Cost, Memory) {
+    let cost = Cost::of(model, inputs, config.objective.lengths(inputs).targets);
+    let memory = Memory::of(model, &config.train, &cost, config.train.batch_size / config.train.accumulate.max(1));
+    (cost, memory)
 }
 
-fn describe(config: &Config, parameters: &Parameters, costs: &[(Flops, Memory)]) -> String {
+fn describe(config: &Config, parameters: &Parameters, costs: &[(Cost, Memory)]) -> String {
     let mut out = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| {
         // Writing to a string cannot fail.
@@ -244,13 +219,13 @@ fn describe(config: &Config, parameters: &Parameters, costs: &[(Flops, Memory)])
     ] {
         line(format_args!("{part:<16} {count:>12}"));
     }
-    for (flops, memory) in costs {
-        let Flops { inputs, targets, encoder, decoder } = *flops;
-        let per_token = |flops: f64| flops / inputs as f64 / 1e6;
+    for (cost, memory) in costs {
+        let Cost { inputs, targets, encoder, decoder, step } = *cost;
+        let per_token = |flops: u64| flops as f64 / inputs as f64 / 1e6;
         line(format_args!("{inputs} inputs, {targets} targets; million FLOPs an input token:"));
         line(format_args!("  encoder        {:>12.2}  forward", per_token(encoder)));
         line(format_args!("  decoder        {:>12.2}  forward", per_token(decoder)));
-        line(format_args!("  step           {:>12.2}  forward and backward", per_token(flops.step())));
+        line(format_args!("  step           {:>12.2}  forward and backward", per_token(step)));
         let examples = config.train.batch_size / config.train.accumulate.max(1);
         line(format_args!("  memory of a step, f32, {examples} examples at once in one process, MiB:"));
         for (part, bytes) in [
@@ -269,6 +244,7 @@ fn describe(config: &Config, parameters: &Parameters, costs: &[(Flops, Memory)])
 
 #[cfg(test)]
 mod tests {
+    use kinglet::spec::Mixer;
     use tch::{Device, Tensor};
 
     use super::*;
@@ -291,7 +267,7 @@ mod tests {
             assert_eq!(Parameters::of(&config).total(), real, "{mixer:?}");
             for optimiser in [OptimiserName::Adafactor, OptimiserName::AdamW] {
                 let train = Train { optimiser, ..Train::default() };
-                let counted = Memory::of(&config, &train, &Flops::of(&config, 8, 4), 1);
+                let counted = Memory::of(&config, &train, &Cost::of(&config, 8, 4), 1);
                 let state = train.optimiser_config().build(model.parameters()).state();
                 let floats = |(name, tensor): &(String, Tensor)| if name == "step" { 0 } else { 4 * tensor.numel() };
                 let real: usize = state.iter().map(floats).sum();
@@ -309,7 +285,7 @@ mod tests {
         let mode = Mode { train: true, ..Mode::eval() };
         let peak = PeakMemory::start(Device::Cpu).unwrap();
         model.loss(&batch, 0.0, &mode).sum.backward();
-        let memory = Memory::of(&config, &Train::default(), &Flops::of(&config, 128, 29), 4);
+        let memory = Memory::of(&config, &Train::default(), &Cost::of(&config, 128, 29), 4);
         let ratio = (memory.activations + memory.gradients) / peak.bytes().unwrap() as f64;
         assert!((0.7..1.5).contains(&ratio), "{ratio} of the measured peak");
     }
@@ -319,21 +295,7 @@ mod tests {
         // 524,288 steps of 128 examples of 512 ids, light, base: 2.4e19 FLOPs.
         let config = Seq2SeqConfig::preset("base", Mixer::Light, 32_128).unwrap();
         let targets = SpanCorruption::default().lengths(512).targets;
-        let all = Flops::of(&config, 512, targets).step() * 128.0 * 524_288.0;
+        let all = Cost::of(&config, 512, targets).step as f64 * 128.0 * 524_288.0;
         assert!((2.35e19..2.5e19).contains(&all), "{all:e}");
-    }
-
-    #[test]
-    fn flops_are_linear_in_the_length_of_convolutions_alone() {
-        let encoder = |mixer, inputs| Flops::of(&nano(mixer), inputs, 8).encoder;
-        for mixer in Mixer::ALL {
-            let ratio = encoder(mixer, 1024) / encoder(mixer, 512);
-            assert_eq!(mixer.is_conv(), ratio == 2.0, "{mixer:?}: {ratio}");
-        }
-        // One layer of attention, C = 128, FF = 512, S = 4: four matrices, two products of 4 by 4, two matrices.
-        let mut one = nano(Mixer::Attention);
-        one.encoder.num_hidden_layers = 1;
-        let want = 2.0 * (4.0 * 4.0 * 128.0 * 128.0 + 2.0 * 4.0 * 4.0 * 128.0 + 4.0 * 2.0 * 128.0 * 512.0);
-        assert_eq!(Flops::of(&one, 4, 1).encoder, want);
     }
 }

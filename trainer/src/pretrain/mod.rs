@@ -26,7 +26,7 @@ use crate::machine::{Environment, device_name};
 use crate::model::Mode;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqWeight};
 use crate::objective::Example;
-use crate::optim::{Optimiser, clip_gradients};
+use crate::optim::{Optimiser, clear_gradients, clip_gradients};
 use crate::progress::Progress;
 use crate::random::{Purpose, derive_seed};
 use crate::run::Ending;
@@ -91,9 +91,7 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
         let count = |of: fn(&Example) -> usize| examples.iter().map(|e| of(e) as f64).sum::<f64>();
         let mine = [count(|e| e.inputs.len()), count(|e| e.targets.len())];
         let [tokens, targets] = team.sum(mine)?;
-        for (_, parameter) in model.parameters() {
-            parameter.shallow_clone().zero_grad();
-        }
+        clear_gradients(model.parameters());
         // Dropout depends on the seed, the step and the process alone.
         let stream = derive_seed(t.seed, Purpose::Step, at.step);
         tch::manual_seed(derive_seed(stream, Purpose::Step, team.rank() as u64) as i64);
