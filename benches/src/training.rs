@@ -307,7 +307,8 @@ fn row(sides: [(&mut Peer, Batch); 3], pass: &str, effort: Effort) -> Result<Row
     let ratios = |side: usize, pick: fn(&Time) -> u64| {
         Quartiles::of(rounds.iter().map(|round| each(round, side, pick) / each(round, 0, pick))).context("no round")
     };
-    let (cpu, wall): (fn(&Time) -> u64, fn(&Time) -> u64) = (|time| time.cpu, |time| time.wall);
+    let cpu = |time: &Time| time.cpu;
+    let wall = |time: &Time| time.wall;
     Ok(Row {
         pass: pass.to_owned(),
         length: batch.length,

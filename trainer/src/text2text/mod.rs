@@ -29,7 +29,7 @@ use crate::interrupt::Interrupt;
 use crate::machine::{Environment, device_name};
 use crate::model::Mode;
 use crate::model::seq2seq::Seq2Seq;
-use crate::optim::clip_gradients;
+use crate::optim::{clear_gradients, clip_gradients};
 use crate::progress::Progress;
 use crate::random::{Purpose, derive_seed};
 use crate::run::Ending;
@@ -121,9 +121,7 @@ pub fn text2text(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             }
             let lr = schedule.at(at.step, total);
             optimiser.step(lr);
-            for (_, parameter) in model.parameters() {
-                parameter.shallow_clone().zero_grad();
-            }
+            clear_gradients(model.parameters());
 
             // Where training stands now.
             let epoch = at.place.epoch + 1;
