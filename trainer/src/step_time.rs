@@ -125,10 +125,13 @@ struct Shape {
     batch: usize,
 }
 
+/// Builds what is timed from a configuration.
+type Make = Box<dyn Fn(&Seq2SeqConfig) -> Result<Trainee>>;
+
 /// What serves requests. The model is made for the first that needs its weights.
 struct Worker {
     config: Seq2SeqConfig,
-    make: Box<dyn Fn(&Seq2SeqConfig) -> Result<Trainee>>,
+    make: Make,
     trainee: Option<Trainee>,
 }
 
