@@ -405,6 +405,7 @@ fn bad_input_is_refused() {
         (&["--set", "model.encoder.vocab_size=380"], "needs 512"),
         (&["--set", "model.num_attention_heads=3"], "num_attention_heads is 3"),
         (&["--preset", "nano"], "has a section [model], too"),
+        (&["--mixer", "attention"], "--preset"),
         (&["--max-minutes", "-1"], "-1"),
     ] {
         let said = p.refused("refused", more);

@@ -247,6 +247,8 @@ fn a_pre_trained_model_is_started_from_with_its_sentinels() {
     p.run("same", &[&other[..], &["--set", "train.epochs=1"]].concat());
     let refused = p.refused("other", &[&other[..], &["--set", "model.num_decoder_layers=2"]].concat());
     assert!(refused.contains("[model] differs from the model of --from"), "{refused}");
+    let refused = p.refused("other", &[&other[..], &["--mixer", "attention"]].concat());
+    assert!(refused.contains("cannot be used with '--mixer"), "{refused}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub struct ShapeArgs {
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Mixer of --preset: light, dynamic, dilated or attention
-    #[arg(long, value_name = "MIXER", default_value = "light", value_parser = mixer)]
+    #[arg(long, value_name = "MIXER", default_value = "light", requires = "preset", value_parser = mixer)]
     pub mixer: Mixer,
 }
 

@@ -56,7 +56,7 @@ pub struct Text2TextArgs {
     /// Run to start from
     ///
     /// Of `pretrain` or of this command; its model and its tokenizer are taken.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["tokenizer", "preset"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tokenizer", "preset", "mixer"])]
     pub from: Option<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
     ///
