@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use kinglet::bundle::{Bundle, BundleFile, Taps};
 use kinglet::engine::Engine;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::engine::native::{DEFAULT_CHUNK, FETCHED_AHEAD, NativeEngine, inner_stride, scratch_bytes, stride};
 use kinglet::kernels::{Activation, Kernels, Panels, Window};
 use kinglet::spec::{Mixer, Norm, files};
 
@@ -40,9 +40,6 @@ const NORM: usize = 6;
 const QUANTISE_FFN: usize = 7;
 const PRODUCTS_FFN: usize = 8;
 const POOLING: usize = 9;
-
-/// Rows of the embedding that the engine fetches ahead.
-const FETCHED_AHEAD: usize = 8;
 
 /// Measures the light model of a size at `tokens` tokens.
 ///
@@ -227,18 +224,6 @@ impl<'a> Pass<'a> {
         }
         clock(log, POOLING, || kernels.pool_mean(x, sums));
     }
-}
-
-/// Bytes from one quantised row to the next, as the engine lays them out: whole cache lines, an odd number of them where
-/// rows would lie a power of two apart.
-fn stride(columns: usize) -> usize {
-    let lines = columns.div_ceil(64);
-    64 * if lines >= 4 && lines.is_multiple_of(2) { lines + 1 } else { lines }
-}
-
-/// Floats from one inner row of the feed-forward network to the next, as the engine lays them out.
-fn inner_stride(columns: usize) -> usize {
-    if columns.is_multiple_of(512) { columns + 16 } else { columns }
 }
 
 /// Products per second of the instruction that `kernels` multiply with, on registers alone; none where no such bench is known.

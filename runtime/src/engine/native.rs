@@ -28,6 +28,9 @@ pub mod shared;
 use layout::Buffers;
 pub use layout::{PARTS, Part, scratch_bytes, scratch_parts};
 
+pub use crate::ops::embedding::FETCHED_AHEAD;
+pub use crate::ops::linear::{inner_stride, stride};
+
 /// Rows of a chunk, unless changed: enough for the kernels to be at their speed, few enough for the cache.
 pub const DEFAULT_CHUNK: usize = 48;
 

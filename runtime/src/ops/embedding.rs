@@ -4,7 +4,7 @@ use crate::bundle::Weights;
 use crate::kernels::Kernels;
 
 /// Rows that are fetched ahead: they lie anywhere in the table, so the processor cannot foresee them.
-const AHEAD: usize = 8;
+pub const FETCHED_AHEAD: usize = 8;
 
 /// `ids`: `[R]`, each in the vocabulary; `x`: `[R, C]`.
 pub(crate) fn embedding(kernels: &Kernels, weights: &Weights<'_>, ids: &[u32], channels: usize, x: &mut [f32]) {
@@ -16,9 +16,9 @@ pub(crate) fn embedding(kernels: &Kernels, weights: &Weights<'_>, ids: &[u32], c
             kernels.fetch(row);
         }
     };
-    ids.iter().take(AHEAD).for_each(fetch);
+    ids.iter().take(FETCHED_AHEAD).for_each(fetch);
     for (i, (&id, x)) in ids.iter().zip(x.chunks_exact_mut(channels)).enumerate() {
-        ids.get(i + AHEAD).iter().copied().for_each(fetch);
+        ids.get(i + FETCHED_AHEAD).iter().copied().for_each(fetch);
         if let Some((row, scale)) = weights.embedding(id) {
             kernels.dequantise(row, scale, x);
         }

@@ -10,7 +10,7 @@ use crate::kernels::{Activation, Kernels, Panels};
 ///
 /// Whole cache lines, and an odd number of them where the rows would lie a power of two apart: rows that a kernel reads side by side must not
 /// fall into the same sets of the cache.
-pub(crate) const fn stride(columns: usize) -> usize {
+pub const fn stride(columns: usize) -> usize {
     const LINE: usize = 64;
     let lines = columns.div_ceil(LINE);
     let spread = if lines >= 4 && lines.is_multiple_of(2) { lines + 1 } else { lines };
@@ -19,7 +19,7 @@ pub(crate) const fn stride(columns: usize) -> usize {
 
 /// Floats from one inner row of the feed-forward network, of `columns`, to the next: rows that a kernel writes side by side must not lie
 /// so that they fall into few sets of the nearest cache, 4,096 bytes apart or close to it.
-pub(crate) const fn inner_stride(columns: usize) -> usize {
+pub const fn inner_stride(columns: usize) -> usize {
     const LINE: usize = 16;
     if columns > 0 && columns.is_multiple_of(512) { columns.saturating_add(LINE) } else { columns }
 }
