@@ -253,6 +253,34 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     Ok(())
 }
 
+impl OptimiserName {
+    /// The optimiser with its hyper-parameters.
+    pub fn config(self, weight_decay: f64) -> OptimiserConfig {
+        match self {
+            OptimiserName::Adafactor => OptimiserConfig::Adafactor(AdafactorConfig { weight_decay }),
+            OptimiserName::AdamW => OptimiserConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
+        }
+    }
+}
+
+/// Refuses a count below `least`. `name`: the key with its section.
+pub(crate) fn at_least(name: &str, n: u64, least: u64) -> Result<()> {
+    ensure!(n >= least, "{name} is {n}, must be at least {least}");
+    Ok(())
+}
+
+/// Refuses what is no probability below 1.
+pub(crate) fn probability(name: &str, p: f64) -> Result<()> {
+    ensure!((0.0..1.0).contains(&p), "{name} is {p}, must be at least 0 and below 1");
+    Ok(())
+}
+
+/// Refuses negative numbers, infinity and what is no number.
+pub(crate) fn not_negative(name: &str, x: f64) -> Result<()> {
+    ensure!(x.is_finite() && x >= 0.0, "{name} is {x}, must be 0 or more");
+    Ok(())
+}
+
 impl Train {
     /// The learning rate by step.
     pub fn lr_schedule(&self) -> Schedule {
@@ -267,11 +295,7 @@ impl Train {
 
     /// The optimiser's hyper-parameters.
     pub fn optimiser_config(&self) -> OptimiserConfig {
-        let weight_decay = self.weight_decay;
-        match self.optimiser {
-            OptimiserName::Adafactor => OptimiserConfig::Adafactor(AdafactorConfig { weight_decay }),
-            OptimiserName::AdamW => OptimiserConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
-        }
+        self.optimiser.config(self.weight_decay)
     }
 
     /// Checks every field that needs no data to be checked.
@@ -279,31 +303,19 @@ impl Train {
     /// # Errors
     /// The first field outside its range, with its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        let probability = |name: &str, p: f64| {
-            ensure!((0.0..1.0).contains(&p), "train.{name} is {p}, must be at least 0 and below 1");
-            Ok(())
-        };
-        let least_one = |name: &str, n: u64| {
-            ensure!(n >= 1, "train.{name} is {n}, must be at least 1");
-            Ok(())
-        };
-        let not_negative = |name: &str, x: f64| {
-            ensure!(x.is_finite() && x >= 0.0, "train.{name} is {x}, must be 0 or more");
-            Ok(())
-        };
-        least_one("epochs", self.epochs)?;
-        least_one("batch_size", self.batch_size as u64)?;
-        least_one("bucket_batches", self.bucket_batches as u64)?;
-        least_one("log_every", self.log_every)?;
+        at_least("train.epochs", self.epochs, 1)?;
+        at_least("train.batch_size", self.batch_size as u64, 1)?;
+        at_least("train.bucket_batches", self.bucket_batches as u64, 1)?;
+        at_least("train.log_every", self.log_every, 1)?;
         ensure!(self.max_length != 1, "train.max_length is 1, which leaves </s> alone; must be 0 or at least 2");
         ensure!(self.lr.is_finite() && self.lr > 0.0, "train.lr is {}, must be above 0", self.lr);
         ensure!(i64::try_from(self.seed).is_ok(), "train.seed is {}, must be below 2^63", self.seed);
-        not_negative("weight_decay", self.weight_decay)?;
-        not_negative("clip_norm", self.clip_norm)?;
-        not_negative("save_minutes", self.save_minutes)?;
-        probability("dropout", self.dropout)?;
-        probability("drop_connect", self.drop_connect)?;
-        probability("label_smoothing", self.label_smoothing)?;
+        not_negative("train.weight_decay", self.weight_decay)?;
+        not_negative("train.clip_norm", self.clip_norm)?;
+        not_negative("train.save_minutes", self.save_minutes)?;
+        probability("train.dropout", self.dropout)?;
+        probability("train.drop_connect", self.drop_connect)?;
+        probability("train.label_smoothing", self.label_smoothing)?;
         self.lr_schedule().validate().context("train.schedule")?;
         if let ClassWeights::List(list) = &self.class_weights {
             let good = list.iter().all(|w| w.is_finite() && *w >= 0.0) && list.iter().any(|w| *w > 0.0);

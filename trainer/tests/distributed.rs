@@ -2,6 +2,8 @@
 //! does something else. Each test starts this file's own program again, once a process, with a role in its environment.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod fixture;
+
 use std::collections::HashMap;
 use std::env;
 use std::fs;
@@ -12,7 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
+use fixture::config;
+use kinglet::spec::Mixer;
 use kinglet_train::batch::{Batch, targets};
 use kinglet_train::distributed::{RENDEZVOUS_TIMEOUT, TIMEOUT, World};
 use kinglet_train::ffi::open_cuda;
@@ -394,27 +397,4 @@ fn shares_of_gradients(world: &World) {
 
 fn load(file: &Path) -> HashMap<String, Tensor> {
     Tensor::read_safetensors(file).unwrap().into_iter().collect()
-}
-
-fn config(mixer: Mixer) -> Config {
-    Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
-        norm: Norm::PreRms,
-        pooling: Pooling::Mean,
-        vocab_size: 50,
-        hidden_size: 16,
-        num_hidden_layers: 2,
-        intermediate_size: 24,
-        kernel_heads: 4,
-        kernel_sizes: PerLayer::from_slice(&[3, 5]).unwrap(),
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: if mixer == Mixer::Dilated { PerLayer::from_slice(&[1, 2]).unwrap() } else { PerLayer::EMPTY },
-        num_attention_heads: 4,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 16,
-        num_labels: 5,
-    }
-    .resolve()
 }

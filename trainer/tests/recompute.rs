@@ -1,10 +1,13 @@
 //! Gradient checkpointing: the same bits, less memory, and what fails inside stays an error.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod fixture;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
+use fixture::config;
+use kinglet::spec::Mixer;
 use kinglet_train::memory::PeakMemory;
 use kinglet_train::model::{Classifier, Mode};
 use kinglet_train::recompute::checkpoint;
@@ -190,27 +193,4 @@ fn a_second_derivative_is_refused() {
     let y = checkpoint(|x| x[0].square(), &[x.shallow_clone()]).unwrap().sum(Kind::Float);
     let failed = Tensor::f_run_backward(&[&y], &[&x], true, true).unwrap_err();
     assert!(failed.to_string().contains("no second derivative"), "{failed}");
-}
-
-fn config(mixer: Mixer) -> Config {
-    Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
-        norm: Norm::PreRms,
-        pooling: Pooling::Mean,
-        vocab_size: 50,
-        hidden_size: 16,
-        num_hidden_layers: 2,
-        intermediate_size: 24,
-        kernel_heads: 4,
-        kernel_sizes: PerLayer::from_slice(&[3, 5]).unwrap(),
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: if mixer == Mixer::Dilated { PerLayer::from_slice(&[1, 2]).unwrap() } else { PerLayer::EMPTY },
-        num_attention_heads: 4,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 16,
-        num_labels: 5,
-    }
-    .resolve()
 }

@@ -22,10 +22,10 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::OptimiserName;
+use crate::config::{OptimiserName, at_least, not_negative, probability};
 use crate::model::seq2seq::Seq2SeqConfig;
 use crate::objective::SpanCorruption;
-use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimiserConfig, Schedule};
+use crate::optim::{Decay, OptimiserConfig, Schedule};
 
 /// Sentinels that a model has at least: T5's number.
 const SENTINELS: usize = 100;
@@ -157,11 +157,7 @@ impl Train {
 
     /// The optimiser's hyper-parameters.
     pub fn optimiser_config(&self) -> OptimiserConfig {
-        let weight_decay = self.weight_decay;
-        match self.optimiser {
-            OptimiserName::Adafactor => OptimiserConfig::Adafactor(AdafactorConfig { weight_decay }),
-            OptimiserName::AdamW => OptimiserConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
-        }
+        self.optimiser.config(self.weight_decay)
     }
 
     /// Checks every field for a run of `processes` processes.
@@ -169,23 +165,11 @@ impl Train {
     /// # Errors
     /// The first field outside its range, with its value and what is allowed.
     pub fn validate(&self, processes: usize) -> Result<()> {
-        let least = |name: &str, n: u64, least: u64| {
-            ensure!(n >= least, "train.{name} is {n}, must be at least {least}");
-            Ok(())
-        };
-        let probability = |name: &str, p: f64| {
-            ensure!((0.0..1.0).contains(&p), "train.{name} is {p}, must be at least 0 and below 1");
-            Ok(())
-        };
-        let not_negative = |name: &str, x: f64| {
-            ensure!(x.is_finite() && x >= 0.0, "train.{name} is {x}, must be 0 or more");
-            Ok(())
-        };
-        least("steps", self.steps, 1)?;
-        least("batch_size", self.batch_size as u64, 1)?;
-        least("accumulate", self.accumulate as u64, 1)?;
-        least("inputs_length", self.inputs_length as u64, 4)?;
-        least("log_every", self.log_every, 1)?;
+        at_least("train.steps", self.steps, 1)?;
+        at_least("train.batch_size", self.batch_size as u64, 1)?;
+        at_least("train.accumulate", self.accumulate as u64, 1)?;
+        at_least("train.inputs_length", self.inputs_length as u64, 4)?;
+        at_least("train.log_every", self.log_every, 1)?;
         let parts = processes.saturating_mul(self.accumulate);
         ensure!(
             self.batch_size.is_multiple_of(parts),
@@ -195,12 +179,12 @@ impl Train {
         );
         ensure!(self.lr.is_finite() && self.lr >= 0.0, "train.lr is {}, must be 0 or more", self.lr);
         ensure!(i64::try_from(self.seed).is_ok(), "train.seed is {}, must be below 2^63", self.seed);
-        not_negative("weight_decay", self.weight_decay)?;
-        not_negative("clip_norm", self.clip_norm)?;
-        not_negative("z_loss", self.z_loss)?;
-        not_negative("save_minutes", self.save_minutes)?;
-        probability("dropout", self.dropout)?;
-        probability("drop_connect", self.drop_connect)?;
+        not_negative("train.weight_decay", self.weight_decay)?;
+        not_negative("train.clip_norm", self.clip_norm)?;
+        not_negative("train.z_loss", self.z_loss)?;
+        not_negative("train.save_minutes", self.save_minutes)?;
+        probability("train.dropout", self.dropout)?;
+        probability("train.drop_connect", self.drop_connect)?;
         self.clone().resolve().lr_schedule().validate().context("train.schedule")
     }
 }

@@ -21,9 +21,9 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::OptimiserName;
+use crate::config::{OptimiserName, at_least, not_negative, probability};
 use crate::model::seq2seq::Seq2SeqConfig;
-use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimiserConfig, Schedule};
+use crate::optim::{Decay, OptimiserConfig, Schedule};
 
 /// A text-to-text configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -164,11 +164,7 @@ impl Train {
 
     /// The optimiser's hyper-parameters.
     pub fn optimiser_config(&self) -> OptimiserConfig {
-        let weight_decay = self.weight_decay;
-        match self.optimiser {
-            OptimiserName::Adafactor => OptimiserConfig::Adafactor(AdafactorConfig { weight_decay }),
-            OptimiserName::AdamW => OptimiserConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
-        }
+        self.optimiser.config(self.weight_decay)
     }
 }
 
@@ -179,23 +175,11 @@ impl Config {
     /// The first field outside its range, with its value and what is allowed.
     pub fn validate(&self, labels: bool) -> Result<()> {
         let (t, d) = (&self.train, &self.decode);
-        let least_one = |name: &str, n: u64| {
-            ensure!(n >= 1, "{name} is {n}, must be at least 1");
-            Ok(())
-        };
-        let probability = |name: &str, p: f64| {
-            ensure!((0.0..1.0).contains(&p), "train.{name} is {p}, must be at least 0 and below 1");
-            Ok(())
-        };
-        let not_negative = |name: &str, x: f64| {
-            ensure!(x.is_finite() && x >= 0.0, "{name} is {x}, must be 0 or more");
-            Ok(())
-        };
-        least_one("train.epochs", t.epochs)?;
-        least_one("train.batch_size", t.batch_size as u64)?;
-        least_one("train.bucket_batches", t.bucket_batches as u64)?;
-        least_one("train.log_every", t.log_every)?;
-        least_one("decode.beam", d.beam as u64)?;
+        at_least("train.epochs", t.epochs, 1)?;
+        at_least("train.batch_size", t.batch_size as u64, 1)?;
+        at_least("train.bucket_batches", t.bucket_batches as u64, 1)?;
+        at_least("train.log_every", t.log_every, 1)?;
+        at_least("decode.beam", d.beam as u64, 1)?;
         ensure!(t.max_length != 1, "train.max_length is 1, which leaves </s> alone; must be 0 or at least 2");
         ensure!(t.lr.is_finite() && t.lr > 0.0, "train.lr is {}, must be above 0", t.lr);
         ensure!(i64::try_from(t.seed).is_ok(), "train.seed is {}, must be below 2^63", t.seed);
@@ -204,8 +188,8 @@ impl Config {
         not_negative("train.z_loss", t.z_loss)?;
         not_negative("train.save_minutes", t.save_minutes)?;
         not_negative("decode.length_penalty", d.length_penalty)?;
-        probability("dropout", t.dropout)?;
-        probability("drop_connect", t.drop_connect)?;
+        probability("train.dropout", t.dropout)?;
+        probability("train.drop_connect", t.drop_connect)?;
         ensure!(
             labels || t.metric == Metric::ExactMatch,
             "train.metric is macro_f1, which needs labels as targets (--label-field)"
