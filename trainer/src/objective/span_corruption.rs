@@ -117,7 +117,8 @@ impl SpanCorruption {
 
     /// How many tokens to cut from the text so that the corrupted inputs have at most `inputs` ids, and how many ids the targets
     /// then have (T5's `random_spans_helper`): the largest `tokens` with `nonnoise + spans + 1 <= inputs`. 512 inputs with
-    /// the default parameters: 568 tokens, 114 targets.
+    /// the default parameters: 568 tokens, 114 targets. So little noise that it rounds to no span is one span in the mask all the same
+    /// (fewer than 10 tokens with the default parameters): the inputs are then one id longer, as in T5.
     ///
     /// Rounding is half to even, in f64. T5's special case is here too: of density 0.5 the targets are not longer than the inputs.
     pub fn lengths(&self, inputs: usize) -> Lengths {
