@@ -70,7 +70,13 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
         let weights: Vec<f32> = weights.iter().map(|&w| w as f32).collect();
         Tensor::from_slice(&weights).to_device(device)
     });
-    let mode = Mode { train: true, dropout: t.dropout, drop_connect: t.drop_connect, bf16: t.bf16 };
+    let mode = Mode {
+        train: true,
+        dropout: t.dropout,
+        drop_connect: t.drop_connect,
+        bf16: t.bf16,
+        recompute: t.gradient_checkpointing,
+    };
     let dev_tokens: usize = plan.dev.ids.iter().map(Vec::len).sum();
     let mut evaluation_seconds: Option<f64> = None;
     let mut progress = Progress::new(at.step, total);

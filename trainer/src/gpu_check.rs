@@ -208,7 +208,7 @@ struct Trace {
 fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
     let model = Classifier::new(&config(mixer, 64, 2), 1, Device::Cpu)?.to_device(device)?;
     let mut optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
-    let mode = Mode { train: true, dropout: 0.0, drop_connect: 0.0, bf16: false };
+    let mode = Mode { train: true, ..Mode::eval() };
     let mut trace = Trace { logits: Tensor::new(), gradients: Vec::new(), losses: Vec::new() };
     for step in 0..STEPS {
         let (texts, labels) = synthetic(16, 1, 40, step);
@@ -242,7 +242,7 @@ fn step_time(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Option<
 fn timed_steps(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Result<f64> {
     let model = Classifier::new(&config(mixer, 512, 6), 1, device)?;
     let mut optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
-    let mode = Mode { train: true, dropout: 0.1, drop_connect: 0.0, bf16 };
+    let mode = Mode { train: true, dropout: 0.1, bf16, ..Mode::eval() };
     let (texts, labels) = synthetic(TOKENS / length, length, length, 1);
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     let batch = Batch::new(&texts, device);

@@ -90,8 +90,8 @@ fn main() -> ExitCode {
         }
         Err(_) => {
             eprintln!(
-                "error: stopped by the panic above; if memory ran out, lower train.batch_size or train.batch_tokens, or raise \
-                 train.accumulate"
+                "error: stopped by the panic above; if memory ran out, set train.gradient_checkpointing = true, lower \
+                 train.batch_size or train.batch_tokens, or raise train.accumulate"
             );
             ExitCode::from(2)
         }

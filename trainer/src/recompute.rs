@@ -5,6 +5,9 @@
 //! deep nets with sublinear memory cost"). `n` layers of which each is a checkpoint keep `n` inputs and the inside of
 //! one layer, for one more forward pass.
 
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use anyhow::{Result, anyhow};
 use tch::Tensor;
 
@@ -29,4 +32,38 @@ where
     F: Fn(&[Tensor]) -> Tensor + Send + 'static,
 {
     ffi::checkpoint(function, inputs).map_err(|why| anyhow!("a checkpointed function failed: {why}"))
+}
+
+/// A layer that can be computed again in the backward pass, on whichever thread that runs.
+#[derive(Debug)]
+pub struct Recomputable<L>(Arc<Mutex<L>>);
+
+impl<L: Send + 'static> Recomputable<L> {
+    /// Takes a layer over; its tensors are shared, not copied.
+    pub fn new(layer: L) -> Self {
+        Recomputable(Arc::new(Mutex::new(layer)))
+    }
+
+    /// The layer, for as long as the guard lives. A backward pass through [`Recomputable::run`] waits for it.
+    pub fn lock(&self) -> MutexGuard<'_, L> {
+        // A pass that panicked has changed nothing: layers are only read.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `function(layer, inputs)`; if `again`, as a [`checkpoint`], which says what must be among `inputs`.
+    ///
+    /// # Panics
+    /// When `function` panics, as tch does where libtorch throws.
+    pub fn run<F>(&self, again: bool, inputs: &[Tensor], function: F) -> Tensor
+    where
+        F: Fn(&L, &[Tensor]) -> Tensor + Send + 'static,
+    {
+        if !again {
+            return function(&self.lock(), inputs);
+        }
+        let layer = Recomputable(Arc::clone(&self.0));
+        let output = checkpoint(move |inputs| function(&layer.lock(), inputs), inputs);
+        // The panic inside has told its message; it goes on.
+        output.unwrap_or_else(|error| resume_unwind(Box::new(format!("{error:#}"))))
+    }
 }

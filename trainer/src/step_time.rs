@@ -154,7 +154,7 @@ impl Trainee {
     fn new(config: &Seq2SeqConfig, device: Device, bf16: bool, z_loss: f64) -> Result<Self> {
         let model = Seq2Seq::new(config, SEED, device)?;
         let optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
-        let mode = Mode { train: true, dropout: 0.0, drop_connect: 0.0, bf16 };
+        let mode = Mode { train: true, bf16, ..Mode::eval() };
         Ok(Trainee { model, optimiser, mode, z_loss, held: None })
     }
 

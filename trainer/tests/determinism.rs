@@ -18,6 +18,16 @@ fn the_same_seed_gives_the_same_weights_and_metrics() {
 }
 
 #[test]
+fn gradient_checkpointing_changes_no_bit_of_a_run() {
+    let task = Task::new();
+    task.train("plain", &[]);
+    let said = task.train("recomputed", &["--set", "train.gradient_checkpointing=true"]);
+    assert!(said.contains("gradient_checkpointing = true"), "{said}");
+    assert_eq!(task.bytes("plain", "model.safetensors"), task.bytes("recomputed", "model.safetensors"));
+    assert_eq!(task.metrics("plain"), task.metrics("recomputed"));
+}
+
+#[test]
 fn dropout_changes_the_losses() {
     let task = Task::new();
     task.train("with", &[]);

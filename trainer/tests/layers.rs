@@ -16,7 +16,7 @@ use kinglet_train::model::{
 };
 use tch::{Device, Kind, Tensor};
 
-const TRAIN: Mode = Mode { train: true, dropout: 0.3, drop_connect: 0.3, bf16: false };
+const TRAIN: Mode = Mode { train: true, dropout: 0.3, drop_connect: 0.3, bf16: false, recompute: false };
 
 /// libtorch's CPU generator is one for all threads: tests that seed it take turns.
 fn generator() -> MutexGuard<'static, ()> {

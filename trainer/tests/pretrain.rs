@@ -221,6 +221,23 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
 }
 
 #[test]
+fn gradient_checkpointing_changes_no_bit_of_a_run_or_of_its_resumption() {
+    let p = Pretraining::new();
+    p.run("plain", &LONG);
+    let again = [&LONG[..], &["--set", "train.gradient_checkpointing=true"]].concat();
+    let child = p.start(p.command("stopped", &again), "stopped");
+    assert!(Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap().success());
+    good(&child.wait_with_output().unwrap());
+    let said = p.refused("stopped", &[&LONG[..], &["--resume"]].concat());
+    assert!(said.contains("was `train.gradient_checkpointing = true`"), "{said}");
+    let said = p.run("stopped", &[&again[..], &["--resume"]].concat());
+    assert!(said.contains("resuming after step") && said.contains("gradient_checkpointing = true"), "{said}");
+    assert_eq!(p.0.bytes("plain", "model.safetensors"), p.0.bytes("stopped", "model.safetensors"));
+    assert_eq!(p.0.metrics("plain"), p.0.metrics("stopped"));
+    assert!(state(&p.0, "plain") == state(&p.0, "stopped"), "the optimiser's memory differs");
+}
+
+#[test]
 fn a_killed_run_resumes_from_its_last_saved_state() {
     let p = Pretraining::new();
     // A state at every step; the kill loses what came after the last one.

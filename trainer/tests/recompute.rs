@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fixture::config;
-use kinglet::spec::Mixer;
+use kinglet::spec::{Mixer, Norm};
+use kinglet_train::batch::{Batch, Seq2SeqBatch};
 use kinglet_train::memory::PeakMemory;
+use kinglet_train::model::seq2seq::{Seq2Seq, Seq2SeqConfig};
 use kinglet_train::model::{Classifier, Mode};
-use kinglet_train::recompute::checkpoint;
+use kinglet_train::optim::clear_gradients;
+use kinglet_train::recompute::{Recomputable, checkpoint};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -109,34 +112,105 @@ fn the_peak_of_memory_is_that_of_the_tensors() {
     assert_eq!(PeakMemory::start(Device::Cpu).unwrap().bytes().unwrap(), 0);
 }
 
+/// A batch of texts of different lengths.
+fn texts(lengths: &[usize]) -> Vec<Vec<u32>> {
+    let text = |(row, &length)| (0..length).map(|i: usize| ((7 * i + 3 * row + 5) % 50) as u32).collect();
+    lengths.iter().enumerate().map(text).collect()
+}
+
+/// The gradients of `parameters` after the backward pass of `loss` under `mode`, from one state of the generator; and a number
+/// that it gives then.
+fn gradients<P>(parameters: &[(P, Tensor)], mode: &Mode, loss: impl Fn(&Mode) -> Tensor) -> (Vec<Tensor>, f64) {
+    clear_gradients(parameters);
+    tch::manual_seed(5);
+    loss(mode).backward();
+    let next = Tensor::rand([1], F32).double_value(&[0]);
+    (parameters.iter().map(|(_, weight)| weight.grad().copy()).collect(), next)
+}
+
+/// Asserts that computing blocks again changes no bit of the gradients, with dropout, and in bf16.
+fn same_gradients<P: std::fmt::Display>(name: &str, parameters: &[(P, Tensor)], loss: impl Fn(&Mode) -> Tensor) {
+    for bf16 in [false, true] {
+        let plain = Mode { train: true, dropout: 0.2, drop_connect: 0.2, bf16, recompute: false };
+        let (want, stands) = gradients(parameters, &plain, &loss);
+        let (got, stands_too) = gradients(parameters, &Mode { recompute: true, ..plain }, &loss);
+        for (((weight, _), want), got) in parameters.iter().zip(&want).zip(&got) {
+            assert!(want.abs().max().double_value(&[]) > 0.0, "{name} {weight} has no gradient");
+            assert!(want == got, "{name} {weight}, bf16 {bf16}");
+        }
+        assert_eq!(stands, stands_too, "{name}: the generator stands elsewhere");
+        let (other, _) = gradients(parameters, &Mode { dropout: 0.0, ..plain }, &loss);
+        assert!(want[0] != other[0], "{name}: dropout does nothing");
+    }
+}
+
 #[test]
-fn the_weights_of_every_mixer_get_the_plain_gradients() {
+fn a_classifier_of_every_mixer_gets_the_plain_gradients() {
     let _turn = generator();
-    let ids = Tensor::randint_low(1, 50, [4, 9], (Kind::Int64, Device::Cpu));
-    let mask = ids.ones_like();
+    let texts = texts(&[9, 4, 9, 1]);
+    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let batch = Batch::new(&texts, Device::Cpu);
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
-    let mode = Mode { train: true, dropout: 0.2, drop_connect: 0.2, bf16: false };
     for mixer in Mixer::ALL {
-        let model = Arc::new(Mutex::new(Classifier::new(&config(mixer), 3, Device::Cpu).unwrap()));
-        let gradients = |logits: &dyn Fn() -> Tensor| {
-            tch::manual_seed(5);
-            logits().cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0).backward();
-            let model = model.lock().unwrap();
-            let take = |(_, weight): &(_, Tensor)| {
-                let gradient = weight.grad().copy();
-                let _ = weight.grad().zero_();
-                gradient
-            };
-            model.parameters().iter().map(take).collect::<Vec<_>>()
-        };
-        let plain = gradients(&|| model.lock().unwrap().forward(&ids, &mask, &mode));
-        let recomputed = gradients(&|| {
-            let model = Arc::clone(&model);
-            let run = move |inputs: &[Tensor]| model.lock().unwrap().forward(&inputs[0], &inputs[1], &mode);
-            checkpoint(run, &[ids.shallow_clone(), mask.shallow_clone()]).unwrap()
+        let model = Classifier::new(&config(mixer), 3, Device::Cpu).unwrap();
+        same_gradients(mixer.name(), model.parameters(), |mode| {
+            let logits = model.forward(&batch.ids, &batch.mask, mode);
+            logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)
         });
-        assert!(plain == recomputed, "{}", mixer.name());
-        assert!(plain[0].abs().max().double_value(&[]) > 0.0);
+    }
+}
+
+#[test]
+fn an_encoder_decoder_of_every_mixer_and_norm_gets_the_plain_gradients() {
+    let _turn = generator();
+    let pairs: Vec<(Vec<u32>, Vec<u32>)> = texts(&[9, 4, 1]).into_iter().zip(texts(&[3, 6, 8])).collect();
+    let batch = Seq2SeqBatch::new(&pairs, Device::Cpu);
+    for mixer in Mixer::ALL {
+        for norm in [Norm::PostLayer, Norm::PreRms] {
+            if mixer == Mixer::Attention && norm == Norm::PostLayer {
+                continue;
+            }
+            // Four decoder layers read the encoder's output and share a relative bias: the order of sums counts.
+            let mut config = Seq2SeqConfig::preset("nano", mixer, 50).unwrap();
+            (config.encoder.hidden_size, config.encoder.intermediate_size) = (16, 24);
+            config.encoder.norm = norm;
+            let model = Seq2Seq::new(&config, 3, Device::Cpu).unwrap();
+            let name = format!("{} {norm:?}", mixer.name());
+            same_gradients(&name, model.parameters(), |mode| model.loss(&batch, 1e-2, mode).sum);
+        }
+    }
+}
+
+#[test]
+fn the_peak_of_memory_of_every_encoder_decoder_falls() {
+    let _turn = generator();
+    let batch = Seq2SeqBatch::new(&[(vec![7; 128], vec![9; 64]), (vec![8; 128], vec![5; 64])], Device::Cpu);
+    for mixer in Mixer::ALL {
+        // Twelve layers of each, and little else: a small vocabulary, and small gradients beside the activations.
+        let mut config = Seq2SeqConfig::preset("base", mixer, 50).unwrap();
+        (config.encoder.hidden_size, config.encoder.intermediate_size) = (16, 64);
+        config.num_attention_heads = 4;
+        let model = Seq2Seq::new(&config.resolve(), 3, Device::Cpu).unwrap();
+        let peak = |recompute: bool| {
+            clear_gradients(model.parameters());
+            let mode = Mode { train: true, dropout: 0.1, recompute, ..Mode::eval() };
+            let peak = PeakMemory::start(Device::Cpu).unwrap();
+            model.loss(&batch, 0.0, &mode).sum.backward();
+            peak.bytes().unwrap()
+        };
+        let (plain, recomputed) = (peak(false), peak(true));
+        assert!(recomputed * 3 < plain, "{}: {recomputed} bytes against {plain}", mixer.name());
+    }
+}
+
+#[test]
+fn what_fails_in_a_block_goes_on_as_a_panic() {
+    let layer = Recomputable::new(leaf(8, &[3]));
+    let run = |again| layer.run(again, &[leaf(9, &[4])], |layer, inputs| layer + &inputs[0]);
+    for again in [false, true] {
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(again))).unwrap_err();
+        let said = failed.downcast::<String>().unwrap();
+        assert!(said.contains("size of tensor"), "{said}");
     }
 }
 

@@ -194,6 +194,16 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
 }
 
 #[test]
+fn gradient_checkpointing_changes_no_bit_of_a_run() {
+    let p = Pairs::new();
+    let short = [&LONG[..], &["--set", "train.epochs=2"]].concat();
+    p.run("plain", &Pairs::scratch(&short));
+    p.run("recomputed", &Pairs::scratch(&[&short[..], &["--set", "train.gradient_checkpointing=true"]].concat()));
+    assert_eq!(p.0.metrics("plain"), p.0.metrics("recomputed"));
+    assert_eq!(p.0.bytes("plain", "model.safetensors"), p.0.bytes("recomputed", "model.safetensors"));
+}
+
+#[test]
 fn labels_are_answered_by_name_and_other_answers_are_wrong() {
     let p = Pairs::new();
     let labelled =

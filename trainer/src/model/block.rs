@@ -171,6 +171,11 @@ impl Block {
         })
     }
 
+    /// The whole block, `[B, T, C]` f32 to `[B, T, C]` f32; arguments as [`Block::mix`] has them.
+    pub(super) fn forward(&self, x: &Tensor, mask: Option<&Tensor>, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
+        self.feed_forward(&self.mix(x, mask, bias, mode), mode)
+    }
+
     /// The mixer with norm and residual: `[B, T, C]` f32 to `[B, T, C]` f32. `mask`: `[B, T, 1]` f32.
     pub(super) fn mix(&self, x: &Tensor, mask: Option<&Tensor>, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
         self.mixer_residual.around(x, mode, |x| self.mixer.forward(x, mask, bias, mode))

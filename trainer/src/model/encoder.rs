@@ -5,12 +5,13 @@ use kinglet::spec::{Config, LayerWeight, Weight};
 use tch::{Kind, Tensor};
 
 use super::{Mode, attention::RelativeBias, block::Block, embedding::Embedding, norm::Norm};
+use crate::recompute::Recomputable;
 
 /// Token ids to token vectors.
 #[derive(Debug)]
 pub struct Encoder {
     embedding: Embedding,
-    blocks: Vec<Block>,
+    blocks: Vec<Recomputable<Block>>,
     bias: Option<RelativeBias>,
     final_norm: Option<Norm>,
 }
@@ -22,7 +23,7 @@ impl Encoder {
     /// Names a weight that is missing.
     pub fn new(config: &Config, find: impl Fn(Weight) -> Option<Tensor>) -> Result<Self> {
         let embedding = find(Weight::Embedding).with_context(|| format!("the model has no {}", Weight::Embedding))?;
-        let block = |i: usize| Block::new(config, i, |w| find(Weight::Layer(i as u16, w)));
+        let block = |i: usize| Block::new(config, i, |w| find(Weight::Layer(i as u16, w))).map(Recomputable::new);
         Ok(Encoder {
             embedding: Embedding::new(embedding),
             blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
@@ -40,8 +41,12 @@ impl Encoder {
         let bias = self.bias.as_ref().map(|bias| bias.both_ways(mask));
         let mut x = mode.drop(&self.embedding.forward(ids));
         for block in &self.blocks {
-            x = block.mix(&x, Some(&positions), bias.as_ref(), mode);
-            x = block.feed_forward(&x, mode);
+            let (positions, mode) = (positions.shallow_clone(), *mode);
+            let inputs: Vec<Tensor> =
+                [Some(&x), bias.as_ref()].into_iter().flatten().map(Tensor::shallow_clone).collect();
+            x = block.run(mode.recompute, &inputs, move |block, inputs| {
+                block.forward(&inputs[0], Some(&positions), inputs.get(1), &mode)
+            });
         }
         match &self.final_norm {
             Some(norm) => norm.forward(&x),

@@ -40,12 +40,15 @@ pub struct Mode {
     pub drop_connect: f64,
     /// Whether products run in bf16.
     pub bf16: bool,
+    /// Whether the backward pass computes each block again instead of keeping what is inside it ([`crate::recompute`]): the
+    /// same gradients, bit for bit, with less memory and one more forward pass.
+    pub recompute: bool,
 }
 
 impl Mode {
     /// No dropout, f32.
     pub fn eval() -> Self {
-        Mode { train: false, dropout: 0.0, drop_connect: 0.0, bf16: false }
+        Mode { train: false, dropout: 0.0, drop_connect: 0.0, bf16: false, recompute: false }
     }
 
     /// The kind that products run in.

@@ -97,6 +97,10 @@ pub struct Train {
     pub seed: u64,
     /// Compute products in bfloat16 with f32 master weights. Default false.
     pub bf16: bool,
+    /// Compute each block again in the backward pass instead of keeping what is inside it: the same gradients with less memory, for one
+    /// more forward pass. Not written where false, so that runs begun without this key can be resumed. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// Let CUDA round the inputs of f32 products and convolutions to TF32. Default false.
     pub tf32: bool,
     /// A row of training loss every so many steps. Default 50.
@@ -128,6 +132,7 @@ impl Default for Train {
             eval_examples: 2_048,
             seed: 1,
             bf16: false,
+            gradient_checkpointing: false,
             tf32: false,
             log_every: 50,
             save_minutes: 10.0,

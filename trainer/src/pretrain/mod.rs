@@ -74,7 +74,13 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     }
 
     let schedule = t.lr_schedule();
-    let mode = Mode { train: true, dropout: t.dropout, drop_connect: t.drop_connect, bf16: t.bf16 };
+    let mode = Mode {
+        train: true,
+        dropout: t.dropout,
+        drop_connect: t.drop_connect,
+        bf16: t.bf16,
+        recompute: t.gradient_checkpointing,
+    };
     let mut loader = plan.loader(at.step)?;
     let part = t.batch_size / team.size() / t.accumulate;
     // The losses since the last row are added up where they are computed: nothing waits for the device. The saved sum is that

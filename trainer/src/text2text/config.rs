@@ -86,6 +86,10 @@ pub struct Train {
     pub seed: u64,
     /// Compute products in bfloat16 with f32 master weights. Default false.
     pub bf16: bool,
+    /// Compute each block again in the backward pass instead of keeping what is inside it: the same gradients with less memory, for one
+    /// more forward pass. Not written where false, so that runs begun without this key can be resumed. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     /// A row of training loss every so many steps. Default 20.
     pub log_every: u64,
     /// The state for `--resume` is saved every so many minutes, and whenever training stops. Default 10.
@@ -116,6 +120,7 @@ impl Default for Train {
             patience: 0,
             seed: 1,
             bf16: false,
+            gradient_checkpointing: false,
             log_every: 20,
             save_minutes: 10.0,
         }

@@ -87,7 +87,13 @@ pub fn text2text(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
 
     let table = plan.tokenizer.table()?;
     let schedule = t.lr_schedule();
-    let mode = Mode { train: true, dropout: t.dropout, drop_connect: t.drop_connect, bf16: t.bf16 };
+    let mode = Mode {
+        train: true,
+        dropout: t.dropout,
+        drop_connect: t.drop_connect,
+        bf16: t.bf16,
+        recompute: t.gradient_checkpointing,
+    };
     let answering = Answering { decode: plan.config.decode, max_tokens: plan.max_tokens };
     let mut evaluation_seconds = answering.longest(&model, &plan.dev);
     let mut progress = Progress::new(at.step, total);

@@ -153,7 +153,12 @@ impl Seq2Seq {
         };
         State {
             pasts: (0..self.decoder.layers.len()).map(past).collect(),
-            encoded: self.decoder.layers.iter().map(|layer| layer.cross.keys_and_values(encoded, mode)).collect(),
+            encoded: self
+                .decoder
+                .layers
+                .iter()
+                .map(|layer| layer.lock().cross.keys_and_values(encoded, mode))
+                .collect(),
             hidden: hide_padding(mask),
             position: 0,
         }
@@ -166,6 +171,7 @@ impl Seq2Seq {
         let bias = self.decoder.bias.as_ref().map(|bias| bias.causal_row(state.position));
         let mut x = mode.drop(&self.encoder.embedding().forward(&ids.unsqueeze(1)));
         for ((layer, past), (key, value)) in self.decoder.layers.iter().zip(&mut state.pasts).zip(&state.encoded) {
+            let layer = layer.lock();
             let block = &layer.block;
             x = block.mixer_residual.around(&x, mode, |x| block.mixer.step(x, past, bias.as_ref(), mode));
             x = layer.cross_residual.around(&x, mode, |x| layer.cross.read(x, key, value, &state.hidden, mode));

@@ -25,6 +25,7 @@ use crate::model::{
     linear::Linear,
     norm::Norm,
 };
+use crate::recompute::Recomputable;
 
 /// One decoder block.
 #[derive(Debug)]
@@ -34,10 +35,21 @@ pub(super) struct Layer {
     pub(super) cross_residual: Residual,
 }
 
+impl Layer {
+    /// Arguments as [`Decoder::forward`] has them; `bias` for attention only.
+    fn forward(&self, x: &Tensor, encoded: &Tensor, hidden: &Tensor, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
+        // The gradients of keys and values are added up here, as in a checkpoint: in another order the sum has other last bits.
+        let encoded = encoded.alias();
+        let x = self.block.mix(x, None, bias, mode);
+        let x = self.cross_residual.around(&x, mode, |x| self.cross.forward(x, &encoded, hidden, mode));
+        self.block.feed_forward(&x, mode)
+    }
+}
+
 /// Decoder input vectors to decoder output vectors.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<Recomputable<Layer>>,
     pub(super) bias: Option<RelativeBias>,
     final_norm: Option<Norm>,
 }
@@ -60,7 +72,7 @@ impl Decoder {
             );
             let norm = Norm::new(get(DecoderWeight::CrossNorm)?, named(DecoderWeight::CrossNormBias));
             let block = Block::new(&stack, i, |w| named(DecoderWeight::Block(w))).context("decoder")?;
-            Ok(Layer { block, cross, cross_residual: Residual::new(norm, stack.norm) })
+            Ok(Recomputable::new(Layer { block, cross, cross_residual: Residual::new(norm, stack.norm) }))
         };
         let bias = find(Seq2SeqWeight::Decoder(0, DecoderWeight::Block(LayerWeight::RelativeBias)));
         Ok(Decoder {
@@ -78,9 +90,12 @@ impl Decoder {
         let bias = self.bias.as_ref().map(|bias| bias.causal(x.size()[1]));
         let mut x = x;
         for layer in &self.layers {
-            x = layer.block.mix(&x, None, bias.as_ref(), mode);
-            x = layer.cross_residual.around(&x, mode, |x| layer.cross.forward(x, encoded, hidden, mode));
-            x = layer.block.feed_forward(&x, mode);
+            let (hidden, mode) = (hidden.shallow_clone(), *mode);
+            let inputs: Vec<Tensor> =
+                [Some(&x), Some(encoded), bias.as_ref()].into_iter().flatten().map(Tensor::shallow_clone).collect();
+            x = layer.run(mode.recompute, &inputs, move |layer, inputs| {
+                layer.forward(&inputs[0], &inputs[1], &hidden, inputs.get(2), &mode)
+            });
         }
         self.finish(x)
     }
