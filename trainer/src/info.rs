@@ -128,6 +128,10 @@ pub struct Memory {
     pub optimiser: f64,
     /// About what the forward pass keeps for the backward pass, of the examples computed at once: see [`Memory::of`].
     pub activations: f64,
+    /// The same with `train.gradient_checkpointing`.
+    pub activations_recomputed: f64,
+    /// Weights, gradients, optimiser and the activations that the configuration asks for.
+    pub total: f64,
 }
 
 impl Memory {
@@ -136,6 +140,7 @@ impl Memory {
     /// The activations are an estimate, compared with what the light mixer takes: of a block 7 vectors of `C` numbers and one of
     /// `FF` at each position, of the encoder-decoder attention 4 of `C` and the encoder's keys and values, attention scores
     /// twice, and the output's scores three times. What a dynamic mixer keeps of its kernels and what bf16 saves are left out.
+    /// Computed again, a block keeps its input; beside all inputs there is either the output or the inside of one block.
     pub fn of(config: &Seq2SeqConfig, train: &Train, cost: &Cost, examples: usize) -> Self {
         let numbers = config.parameters() as f64;
         let optimiser: f64 = config
@@ -154,23 +159,25 @@ impl Memory {
         let scores = |rows: f64, columns: f64| 2.0 * heads * rows * columns;
         let own = |t: f64| if config.encoder.mixer.is_conv() { 0.0 } else { scores(t, t) };
         let block = |t: f64| t * (7.0 * c + ff) + own(t);
-        let encoder = config.encoder.num_hidden_layers as f64 * block(s);
+        let (encoders, decoders) = (config.encoder.num_hidden_layers as f64, config.num_decoder_layers as f64);
         let cross = t * 4.0 * c + s * 2.0 * c + scores(t, s);
-        let decoder = config.num_decoder_layers as f64 * (block(t) + cross);
         let output = 3.0 * t * config.encoder.vocab_size as f64;
-        let activations = examples as f64 * (encoder + decoder + output);
+        let kept = encoders * block(s) + decoders * (block(t) + cross) + output;
+        // The encoder's output is an input of every decoder block, once in memory.
+        let inputs = (encoders + 1.0) * s * c + decoders * t * c;
+        let recomputed = inputs + output.max(block(s)).max(block(t) + cross);
         let bytes = |numbers: f64| 4.0 * numbers;
+        let of_examples = |numbers: f64| bytes(examples as f64 * numbers);
+        let (activations, activations_recomputed) = (of_examples(kept), of_examples(recomputed));
+        let chosen = if train.gradient_checkpointing { activations_recomputed } else { activations };
         Memory {
             weights: bytes(numbers),
             gradients: bytes(numbers),
             optimiser: bytes(optimiser),
-            activations: bytes(activations),
+            activations,
+            activations_recomputed,
+            total: bytes(2.0 * numbers + optimiser) + chosen,
         }
-    }
-
-    /// All together.
-    pub fn total(&self) -> f64 {
-        self.weights + self.gradients + self.optimiser + self.activations
     }
 }
 
@@ -233,9 +240,16 @@ fn describe(config: &Config, parameters: &Parameters, costs: &[(Cost, Memory)]) 
             ("gradients", memory.gradients),
             ("optimiser", memory.optimiser),
             ("activations", memory.activations),
-            ("together", memory.total()),
+            ("or recomputed", memory.activations_recomputed),
+            ("together", memory.total),
         ] {
-            let about = if matches!(part, "activations" | "together") { "  about" } else { "" };
+            let about = match part {
+                "activations" => "  about",
+                "or recomputed" => "  about, with train.gradient_checkpointing",
+                "together" if config.train.gradient_checkpointing => "  about, with recomputed activations",
+                "together" => "  about",
+                _ => "",
+            };
             line(format_args!("  {part:<14} {:>12.1}{about}", bytes / f64::from(1 << 20)));
         }
     }
@@ -279,15 +293,20 @@ mod tests {
     #[test]
     fn the_activations_are_about_those_that_a_step_takes() {
         let config = nano(Mixer::Light);
-        let model = Seq2Seq::new(&config, 1, Device::Cpu).unwrap();
         let pairs = vec![(vec![7u32; 128], vec![9u32; 29]); 4];
         let batch = Seq2SeqBatch::new(&pairs, Device::Cpu);
-        let mode = Mode { train: true, ..Mode::eval() };
-        let peak = PeakMemory::start(Device::Cpu).unwrap();
-        model.loss(&batch, 0.0, &mode).sum.backward();
-        let memory = Memory::of(&config, &Train::default(), &Cost::of(&config, 128, 29), 4);
-        let ratio = (memory.activations + memory.gradients) / peak.bytes().unwrap() as f64;
-        assert!((0.7..1.5).contains(&ratio), "{ratio} of the measured peak");
+        let mut ratios = Vec::new();
+        for recompute in [false, true] {
+            let model = Seq2Seq::new(&config, 1, Device::Cpu).unwrap();
+            let mode = Mode { train: true, recompute, ..Mode::eval() };
+            let peak = PeakMemory::start(Device::Cpu).unwrap();
+            model.loss(&batch, 0.0, &mode).sum.backward();
+            let train = Train { gradient_checkpointing: recompute, ..Train::default() };
+            let memory = Memory::of(&config, &train, &Cost::of(&config, 128, 29), 4);
+            let here = memory.total - memory.weights - memory.optimiser;
+            ratios.push(here / peak.bytes().unwrap() as f64);
+        }
+        assert!(ratios.iter().all(|ratio| (0.7..1.5).contains(ratio)), "{ratios:?} of the measured peaks");
     }
 
     #[test]
