@@ -178,6 +178,16 @@ fn a_run_learns_and_leaves_all_its_files() {
     let ours = whole.keys().filter(|name| !name.starts_with("decoder."));
     assert!(ours.clone().count() == encoder.len() && ours.clone().all(|name| encoder.contains_key(name)));
     assert_eq!(state(&p.0, "run").0, p.0.bytes("run", "model.safetensors"));
+
+    // It says what it is.
+    let card = String::from_utf8(p.0.bytes("run", "encoder/README.md")).unwrap();
+    for said in ["90 steps", "| `", "hidden_size = 16", "bits a hidden byte", "finetune --from run/encoder"] {
+        assert!(card.contains(said), "{said}: {card}");
+    }
+    let training: Value = serde_json::from_slice(&p.0.bytes("run", "encoder/training.json")).unwrap();
+    assert_eq!((&training["steps"], &training["finished"]), (&90.into(), &true.into()));
+    assert_eq!(training["held_out"]["loss"], valid[5]["loss"]);
+    assert!(training["corpus"]["sources"][0]["sha256"].is_string(), "{training}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::progress::Counter;
 use crate::run::{TokenizerFiles, sha256};
 
 /// What the corpus was made of, for people; nothing reads it.
-const RECORD: &str = "corpus.json";
+pub const RECORD: &str = "corpus.json";
 /// Bytes of text that are tokenised at once.
 const BATCH: usize = 8 << 20;
 

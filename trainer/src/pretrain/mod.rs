@@ -5,8 +5,9 @@
 //! | file | what |
 //! |---|---|
 //! | `model.safetensors`, `seq2seq.json` | the last weights, f32, and their configuration |
-//! | [`ENCODER`] | the encoder alone, f16, without sentinels: what `finetune --from` starts from |
+//! | [`ENCODER`] | the encoder alone, f16, without sentinels, with its card: what `finetune --from` starts from |
 
+pub mod card;
 pub mod config;
 pub mod evaluate;
 pub mod plan;
@@ -208,7 +209,7 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             if let Some(folder) = &folder {
                 at.rows = folder.rows().len();
                 at.finished = stop == Some(Ending::Complete);
-                save_all(plan, &mut at, &model, optimiser.as_ref())?;
+                save_all(plan, &mut at, folder.rows(), &model, optimiser.as_ref())?;
             }
             (saved, saved_step) = (Instant::now(), at.step);
         }
@@ -228,7 +229,7 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             // The others' losses are not known.
             at.loss_sum = losses.double_value(&[]) * team.size() as f64;
             ensure!(at.loss_sum.is_finite(), "{error:#}; the loss is not finite either, so that nothing was saved");
-            save_all(plan, &mut at, &model, optimiser.as_ref())?;
+            save_all(plan, &mut at, folder.rows(), &model, optimiser.as_ref())?;
             Err(error.context(format!("the state after step {} is saved: --resume continues from there", at.step)))
         }
         (ending, _) => ending,
@@ -250,15 +251,16 @@ fn open_folder(plan: &Plan, at: &State<()>) -> Result<RunFolder<Row>> {
     Ok(folder)
 }
 
-/// Saves the state for `--resume`, the whole model and its encoder.
-fn save_all(plan: &Plan, at: &mut State<()>, model: &Seq2Seq, optimiser: &dyn Optimiser) -> Result<()> {
+/// Saves the state for `--resume`, the whole model, and its encoder with a card.
+fn save_all(plan: &Plan, at: &mut State<()>, rows: &[Row], model: &Seq2Seq, optimiser: &dyn Optimiser) -> Result<()> {
     at.save(&plan.out, model.parameters(), optimiser)?;
     checkpoint::save_seq2seq(&plan.out, model)?;
     let encoder = model.parameters().iter().filter_map(|(weight, tensor)| match weight {
         Seq2SeqWeight::Encoder(weight) => Some((*weight, tensor)),
         _ => None,
     });
-    checkpoint::save_encoder(&plan.out.join(ENCODER), &plan.model.encoder, encoder, &plan.tokenizer)
+    checkpoint::save_encoder(&plan.out.join(ENCODER), &plan.model.encoder, encoder, &plan.tokenizer)?;
+    card::write(plan, at, rows)
 }
 
 /// Tells on stderr what is about to happen.

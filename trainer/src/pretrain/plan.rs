@@ -84,8 +84,12 @@ pub struct Plan {
     pub model: Seq2SeqConfig,
     /// What is trained on.
     pub corpus: Arc<Corpus>,
+    /// Its directory, as typed.
+    pub corpus_dir: PathBuf,
     /// What is evaluated on.
     pub held_out: HeldOut,
+    /// Directory of the held-out corpus, as typed.
+    pub valid_dir: PathBuf,
     /// The tokenizer's files, copied into the encoder's checkpoint.
     pub tokenizer: TokenizerFiles,
     /// Where to compute.
@@ -143,7 +147,9 @@ impl Plan {
             config,
             model,
             corpus,
+            corpus_dir: args.corpus.clone(),
             held_out,
+            valid_dir: args.valid.clone(),
             tokenizer,
             device,
             team,
