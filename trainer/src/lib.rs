@@ -9,6 +9,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod corpus;
+pub mod curves;
 pub mod device;
 pub mod distributed;
 pub mod doctor;

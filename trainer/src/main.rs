@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use kinglet_train::corpus::write::{self, CorpusArgs};
+use kinglet_train::curves::{self, CurvesArgs};
 use kinglet_train::doctor::{self, DoctorArgs};
 use kinglet_train::evaluate::{self, EvalArgs};
 use kinglet_train::finetune::finetune;
@@ -53,6 +54,7 @@ enum Command {
     Text2text(Box<Text2TextArgs>),
     /// Score a checkpoint on a labelled file
     Eval(EvalArgs),
+    Curves(CurvesArgs),
     /// Show parameters, FLOPs and memory of a model that can be pre-trained
     Info(InfoArgs),
     /// Show which libtorch and which devices were found
@@ -113,6 +115,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
             device::set_threads(args.threads.map(usize::from));
             evaluate::run(&args).map(|()| true)
         }
+        Command::Curves(args) => curves::run(&args).map(|()| true),
         Command::ImportT5(args) => import_t5::run(&args).map(|()| true),
         Command::Info(args) => info::run(&args).map(|()| true),
         Command::Doctor(args) => {

@@ -12,7 +12,13 @@ pub struct Curve<'a> {
     pub points: Vec<(f64, f64)>,
 }
 
-const COLOURS: [RGBColor; 3] = [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)];
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(255, 127, 14),
+];
 
 /// An SVG of the curves, 800 by 480 pixels, with a dot at every point. Points that are not finite are left out.
 ///
