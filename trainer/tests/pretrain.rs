@@ -181,7 +181,14 @@ fn a_run_learns_and_leaves_all_its_files() {
 
     // It says what it is.
     let card = String::from_utf8(p.0.bytes("run", "encoder/README.md")).unwrap();
-    for said in ["90 steps", "| `", "hidden_size = 16", "bits a hidden byte", "finetune --from run/encoder"] {
+    for said in [
+        "90 steps",
+        "embedding of 380 token ids",
+        "| `",
+        "hidden_size = 16",
+        "bits a hidden byte",
+        "finetune --from run/encoder",
+    ] {
         assert!(card.contains(said), "{said}: {card}");
     }
     let training: Value = serde_json::from_slice(&p.0.bytes("run", "encoder/training.json")).unwrap();

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kinglet::{files::write_atomically, spec::files};
+use kinglet::{
+    files::write_atomically,
+    spec::{Config, files},
+};
 use serde_json::{Value, json};
 
 use super::{plan::Plan, row::Row};
@@ -20,13 +23,15 @@ use crate::state::State;
 pub fn write(plan: &Plan, at: &State<()>, rows: &[Row]) -> Result<()> {
     let held_out = rows.iter().rfind(|row| matches!(row, Row::Valid { .. }));
     let environment = Environment::of(plan.device);
+    // As it is saved: without the sentinels' rows.
+    let encoder = Config { vocab_size: plan.tokenizer.table()?.vocab_size(), ..plan.model.encoder.clone() };
     let [corpus, valid] = [&plan.corpus_dir, &plan.valid_dir].map(|dir| record(dir));
     let training = json!({
         "config": plan.config,
         "seed": plan.config.train.seed,
         "corpus": corpus,
         "valid": valid,
-        "parameters": plan.model.encoder.parameters(),
+        "parameters": encoder.parameters(),
         "parameters_of_the_whole_model": plan.model.parameters(),
         "steps": at.step,
         "tokens": at.tokens,
@@ -35,7 +40,7 @@ pub fn write(plan: &Plan, at: &State<()>, rows: &[Row]) -> Result<()> {
         "held_out": held_out,
         "environment": environment,
     });
-    let card = card(plan, at, held_out, &environment, &corpus);
+    let card = card(plan, &encoder, at, held_out, &environment, &corpus);
     let dir = plan.out.join(ENCODER);
     for (name, text) in [(files::TRAINING, serde_json::to_string_pretty(&training)? + "\n"), (files::CARD, card)] {
         let path = dir.join(name);
@@ -49,8 +54,15 @@ fn record(dir: &Path) -> Value {
     std::fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-fn card(plan: &Plan, at: &State<()>, held_out: Option<&Row>, environment: &Environment, corpus: &Value) -> String {
-    let (encoder, t) = (&plan.model.encoder, &plan.config.train);
+fn card(
+    plan: &Plan,
+    encoder: &Config,
+    at: &State<()>,
+    held_out: Option<&Row>,
+    environment: &Environment,
+    corpus: &Value,
+) -> String {
+    let t = &plan.config.train;
     let mut out = String::new();
     let mut put = |text: std::fmt::Arguments<'_>| {
         // Writing to a string cannot fail.
