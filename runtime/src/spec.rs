@@ -28,7 +28,7 @@
 //! logits   = pool(Y)·W_head + b_head
 //! ```
 //!
-//! No biases but in the head and in `LayerNorm`. Both norms use eps = 1e-6. Outside the sequence everything is zero: what is
+//! This is the paper's dialect; how others differ says [`Compat`]. No biases but in the head and in `LayerNorm`. Both norms use eps = 1e-6. Outside the sequence everything is zero: what is
 //! masked is set to zero before the convolution reads it. The products are written for row vectors; weights are stored
 //! `[out, in]` as PyTorch does.
 
@@ -37,7 +37,7 @@ use core::fmt;
 /// Most layers a configuration can have: per-layer lists are arrays of this length, so that no allocation is needed.
 pub const MAX_LAYERS: usize = 48;
 
-/// The epsilon of `LayerNorm` and `RmsNorm` (T5 and Mesh TensorFlow: 1e-6).
+/// The epsilon of `LayerNorm` and `RmsNorm` (T5 and Mesh TensorFlow: 1e-6); [`Compat::Fairseq`] has its own.
 pub const NORM_EPS: f32 = 1e-6;
 
 /// Version of the checkpoint format, written to and demanded of `config.json`.
@@ -160,6 +160,26 @@ impl Mixer {
 }
 
 /// Which dialect of the paper's architecture a model follows where the paper, the authors' code and fairseq differ.
+///
+/// `G` is the gated `(X·W_I + b_I) ⊙ sigmoid(X·W_S + b_S)`.
+///
+/// | | `paper` | `mesh` | `fairseq` |
+/// |---|---|---|---|
+/// | mixers | light, dynamic, dilated | light, dynamic | light, dynamic |
+/// | width of kernels that is taken where none is given | 7 | 9 | 3, 7, 15, then 31 |
+/// | offset that is taken where none is given | `⌈(K+1)/2⌉ − 1` | as the paper | `⌊(K−1)/2⌋`; the same for odd `K` |
+/// | kernels a layer | `kernel_heads` | one a channel | `kernel_heads` |
+/// | dynamic kernels from | `X` | `G`, with biases | `G` |
+/// | after the convolution | `·W_O` | `+ b`, `·W_P + b_P`, `·W_O + b_O` | `·W_O + b_O` |
+/// | biases elsewhere in the block | none | `b_I`, `b_S` | `b_I`, `b_S`, of both matrices of the feed-forward network |
+/// | norm | `post_layer` or `pre_rms` | `pre_rms` | `LayerNorm(X + f(X))`, eps 1e-5 (`post_layer`) |
+/// | hidden from the convolution | padding | padding, also in the decoder, whose first id is that of padding | padding |
+///
+/// The same in all: channel `c` uses kernel `⌊c·H/C⌋`, the softmax runs over all taps, also those outside the sequence, and
+/// what is masked is zero before the convolution. Not part of the dialect: positions (the authors' code adds learned ones,
+/// fairseq sinusoids; here there are none), fairseq's scaled embedding and its encoder-decoder attention with biases (here T5's),
+/// fairseq's optional norm before the sublayer, and how weights are drawn. In decoding token by token the authors' code forgets to hide the
+/// decoder's first position, which training hides; here both hide it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -167,6 +187,62 @@ pub enum Compat {
     /// As the paper's text says (section 3.2.1).
     #[default]
     Paper,
+    /// As the authors' released code computes: `LocalConvAttnBlock` of Mesh TensorFlow 0.1.21
+    /// (`transformer/transformer_layers.py`), which hands the number of shared kernels to nobody.
+    Mesh,
+    /// As fairseq 0.12.2: `LightConvEncoderLayer` and `LightConvDecoderLayer` with GLU and without `normalize_before`.
+    Fairseq,
+}
+
+impl Compat {
+    /// The name in configurations and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Compat::Paper => "paper",
+            Compat::Mesh => "mesh",
+            Compat::Fairseq => "fairseq",
+        }
+    }
+
+    /// Width of a layer's kernels where none is given; layers count from 0.
+    pub const fn width(self, layer: usize) -> u16 {
+        match (self, layer) {
+            (Compat::Paper, _) => 7,
+            (Compat::Mesh, _) => 9,
+            (Compat::Fairseq, 0) => 3,
+            (Compat::Fairseq, 1) => 7,
+            (Compat::Fairseq, 2) => 15,
+            (Compat::Fairseq, _) => 31,
+        }
+    }
+
+    /// Widths for `layers` layers, at most [`MAX_LAYERS`], where none are given.
+    pub const fn widths(self, layers: usize) -> PerLayer {
+        let mut out = PerLayer::EMPTY;
+        let mut i = 0;
+        while i < layers && i < MAX_LAYERS {
+            out.values[i] = self.width(i);
+            i += 1;
+        }
+        out.len = i as u8;
+        out
+    }
+
+    /// Taps to the left of a position in a kernel that looks both ways, where no offset is given.
+    pub const fn offset(self, kernel: usize) -> usize {
+        match self {
+            Compat::Paper | Compat::Mesh => paper_offset(kernel),
+            Compat::Fairseq => kernel.saturating_sub(1) / 2,
+        }
+    }
+
+    /// The epsilon of the norms: [`NORM_EPS`], or that of PyTorch's `LayerNorm` (fairseq).
+    pub const fn norm_eps(self) -> f32 {
+        match self {
+            Compat::Paper | Compat::Mesh => NORM_EPS,
+            Compat::Fairseq => 1e-5,
+        }
+    }
 }
 
 /// Where the norm stands and what it is.
@@ -174,7 +250,7 @@ pub enum Compat {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Norm {
-    /// `X + LayerNorm(f(X))`, as the paper writes its conv blocks.
+    /// `X + LayerNorm(f(X))`, as the paper writes its conv blocks; in [`Compat::Fairseq`] `LayerNorm(X + f(X))`.
     PostLayer,
     /// `X + f(RmsNorm(X))` and a final `RmsNorm`, as T5 and the authors' code.
     PreRms,
@@ -279,7 +355,7 @@ pub struct Config {
     pub format_version: u32,
     /// What mixes positions.
     pub mixer: Mixer,
-    /// Dialect of the architecture.
+    /// Dialect of the architecture. Export and engines take `paper` alone.
     #[cfg_attr(feature = "serde", serde(default))]
     pub compat: Compat,
     /// Norm and its place. Attention is T5's and takes `pre_rms` only.
@@ -297,7 +373,8 @@ pub struct Config {
     pub num_hidden_layers: usize,
     /// Channels inside the feed-forward network.
     pub intermediate_size: usize,
-    /// Kernels a layer, `H`: channel `c` uses kernel `⌊c·H/C⌋` (light, dynamic). The paper has 2.
+    /// Kernels a layer, `H`: channel `c` uses kernel `⌊c·H/C⌋` (light, dynamic). The paper has 2; `compat = "mesh"` has `C`, whatever is
+    /// given.
     #[cfg_attr(feature = "serde", serde(default = "defaults::kernel_heads"))]
     pub kernel_heads: usize,
     /// Kernel widths, `K`, by layer. Empty for attention.
@@ -377,6 +454,18 @@ pub enum ConfigError {
     },
     /// `mixer = "attention"` with `norm = "post_layer"`.
     AttentionNorm,
+    /// A mixer that a dialect does not have.
+    CompatMixer {
+        /// The dialect.
+        compat: Compat,
+        /// The mixer.
+        mixer: Mixer,
+    },
+    /// A norm that a dialect does not have.
+    CompatNorm {
+        /// The dialect.
+        compat: Compat,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -395,6 +484,17 @@ impl fmt::Display for ConfigError {
             ConfigError::AttentionNorm => {
                 write!(f, "mixer \"attention\" is T5's and needs norm = \"pre_rms\", not \"post_layer\"")
             }
+            ConfigError::CompatMixer { compat, mixer } => {
+                let (compat, mixer) = (compat.name(), mixer.name());
+                write!(
+                    f,
+                    "compat \"{compat}\" has no mixer \"{mixer}\": take mixer \"light\" or \"dynamic\", or compat = \"paper\""
+                )
+            }
+            ConfigError::CompatNorm { compat } => {
+                let norm = if let Compat::Mesh = compat { "pre_rms" } else { "post_layer" };
+                write!(f, "compat \"{}\" needs norm = \"{norm}\"", compat.name())
+            }
         }
     }
 }
@@ -402,8 +502,8 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
-    /// Fills in what a training configuration may leave out: widths of one value for all layers are spread, offsets are
-    /// the paper's ([`paper_offset`]), dilations are 1; lists that the mixer has no use for are emptied.
+    /// Fills in what a training configuration may leave out: widths of one value for all layers are spread, none and offsets are
+    /// the dialect's ([`Compat`]), dilations are 1; lists that the mixer has no use for are emptied.
     pub fn resolve(mut self) -> Self {
         let layers = self.num_hidden_layers;
         if self.mixer == Mixer::Attention {
@@ -414,7 +514,10 @@ impl Config {
         }
         self.num_attention_heads = 0;
         if self.kernel_sizes.is_empty() {
-            self.kernel_sizes = PerLayer::repeat(7, layers);
+            self.kernel_sizes = self.compat.widths(layers);
+        }
+        if self.compat == Compat::Mesh {
+            self.kernel_heads = self.hidden_size;
         }
         for list in [&mut self.kernel_sizes, &mut self.dilations, &mut self.kernel_offsets] {
             if let [one] = *list.as_slice() {
@@ -427,7 +530,7 @@ impl Config {
         if self.kernel_offsets.is_empty() {
             let mut out = PerLayer::EMPTY;
             for (o, &k) in out.values.iter_mut().zip(self.kernel_sizes.as_slice()) {
-                *o = paper_offset(usize::from(k)) as u16;
+                *o = self.compat.offset(usize::from(k)) as u16;
             }
             out.len = self.kernel_sizes.len;
             self.kernel_offsets = out;
@@ -457,6 +560,20 @@ impl Config {
         within("vocab_size", self.vocab_size, 1, 1 << 20, "1 to 1,048,576")?;
         within("hidden_size", self.hidden_size, 1, 8192, "1 to 8,192")?;
         within("intermediate_size", self.intermediate_size, 1, 65536, "1 to 65,536")?;
+        let (compat, mixer) = (self.compat, self.mixer);
+        match compat {
+            Compat::Paper => {}
+            Compat::Mesh | Compat::Fairseq if !matches!(mixer, Mixer::Light | Mixer::Dynamic) => {
+                return Err(ConfigError::CompatMixer { compat, mixer });
+            }
+            Compat::Mesh if self.norm != Norm::PreRms => return Err(ConfigError::CompatNorm { compat }),
+            Compat::Fairseq if self.norm != Norm::PostLayer => return Err(ConfigError::CompatNorm { compat }),
+            Compat::Mesh if self.kernel_heads != self.hidden_size => {
+                let expected = "hidden_size, as compat = \"mesh\" has a kernel a channel";
+                return Err(ConfigError::Field { field: "kernel_heads", got: self.kernel_heads, expected });
+            }
+            Compat::Mesh | Compat::Fairseq => {}
+        }
         if self.mixer == Mixer::Attention {
             if self.norm != Norm::PreRms {
                 return Err(ConfigError::AttentionNorm);
@@ -562,6 +679,7 @@ impl Config {
         use LayerWeight as L;
         let (v, c, ff) = (self.vocab_size, self.hidden_size, self.intermediate_size);
         let conv = self.mixer.is_conv();
+        let (mesh, fairseq) = (self.compat == Compat::Mesh, self.compat == Compat::Fairseq);
         match weight {
             Weight::Embedding => Some(Shape::matrix(v, c)),
             Weight::FinalNorm => (self.norm == Norm::PreRms).then(|| Shape::vector(c)),
@@ -585,6 +703,14 @@ impl Config {
                     L::KernelProjection => {
                         (self.mixer == Mixer::Dynamic).then(|| Shape::matrix(self.kernel_heads * k, c))
                     }
+                    L::InBias | L::GateBias | L::OutBias => (mesh || fairseq).then(|| Shape::vector(c)),
+                    L::KernelProjectionBias => {
+                        (mesh && self.mixer == Mixer::Dynamic).then(|| Shape::vector(self.kernel_heads * k))
+                    }
+                    L::ConvBias | L::PointwiseBias => mesh.then(|| Shape::vector(c)),
+                    L::Pointwise => mesh.then(|| Shape::matrix(c, c)),
+                    L::UpBias => fairseq.then(|| Shape::vector(ff)),
+                    L::DownBias => fairseq.then(|| Shape::vector(c)),
                     L::RelativeBias => (!conv && i == 0)
                         .then(|| Shape::matrix(self.relative_attention_num_buckets, self.num_attention_heads)),
                     L::MixerNorm | L::FfnNorm => Some(Shape::vector(c)),
@@ -641,7 +767,7 @@ pub enum Role {
     Kernel,
     /// Gain or shift of a norm: f32.
     Norm,
-    /// Added to the scores: f32.
+    /// Added to the scores, or to a matrix product: f32.
     Bias,
     /// T5's relative position bias: f32.
     RelativeBias,
@@ -652,12 +778,24 @@ pub enum Role {
 pub enum LayerWeight {
     /// W_I, `[C, C]` (conv).
     In,
+    /// b_I, `[C]` (conv; mesh, fairseq).
+    InBias,
     /// W_S, the gate, `[C, C]` (conv).
     Gate,
+    /// b_S, `[C]` (conv; mesh, fairseq).
+    GateBias,
     /// Taps before the softmax `[H, K]` (light) or as they are `[C, K]` (dilated).
     Kernel,
     /// Computes the taps: row `h·K + j` gives tap `j` of head `h`, `[H·K, C]` (dynamic).
     KernelProjection,
+    /// Added to the computed taps before the softmax, `[H·K]` (dynamic; mesh).
+    KernelProjectionBias,
+    /// Added to what the convolution gives, `[C]` (conv; mesh).
+    ConvBias,
+    /// W_P, between the convolution and W_O, `[C, C]` (conv; mesh).
+    Pointwise,
+    /// b_P, `[C]` (conv; mesh).
+    PointwiseBias,
     /// Queries, `[C, C]` (attention). Head `h` has rows `h·C/heads..(h+1)·C/heads`.
     Query,
     /// Keys, `[C, C]` (attention).
@@ -668,14 +806,20 @@ pub enum LayerWeight {
     RelativeBias,
     /// W_O, `[C, C]`.
     Out,
+    /// b_O, `[C]` (conv; mesh, fairseq).
+    OutBias,
     /// Gain of the mixer's norm, `[C]`.
     MixerNorm,
     /// Shift of the mixer's norm, `[C]` (post_layer).
     MixerNormBias,
     /// First matrix of the feed-forward network, `[FF, C]`.
     Up,
+    /// Added to its product, `[FF]` (fairseq).
+    UpBias,
     /// Second matrix of the feed-forward network, `[C, FF]`.
     Down,
+    /// Added to its product, `[C]` (fairseq).
+    DownBias,
     /// Gain of the feed-forward network's norm, `[C]`.
     FfnNorm,
     /// Shift of the feed-forward network's norm, `[C]` (post_layer).
@@ -684,20 +828,29 @@ pub enum LayerWeight {
 
 impl LayerWeight {
     /// All of them, in the order of the forward pass.
-    pub const ALL: [LayerWeight; 15] = [
+    pub const ALL: [LayerWeight; 24] = [
         LayerWeight::In,
+        LayerWeight::InBias,
         LayerWeight::Gate,
+        LayerWeight::GateBias,
         LayerWeight::Kernel,
         LayerWeight::KernelProjection,
+        LayerWeight::KernelProjectionBias,
+        LayerWeight::ConvBias,
+        LayerWeight::Pointwise,
+        LayerWeight::PointwiseBias,
         LayerWeight::Query,
         LayerWeight::Key,
         LayerWeight::Value,
         LayerWeight::RelativeBias,
         LayerWeight::Out,
+        LayerWeight::OutBias,
         LayerWeight::MixerNorm,
         LayerWeight::MixerNormBias,
         LayerWeight::Up,
+        LayerWeight::UpBias,
         LayerWeight::Down,
+        LayerWeight::DownBias,
         LayerWeight::FfnNorm,
         LayerWeight::FfnNormBias,
     ];
@@ -705,18 +858,27 @@ impl LayerWeight {
     const fn name(self) -> &'static str {
         match self {
             LayerWeight::In => "mixer.in_proj.weight",
+            LayerWeight::InBias => "mixer.in_proj.bias",
             LayerWeight::Gate => "mixer.gate_proj.weight",
+            LayerWeight::GateBias => "mixer.gate_proj.bias",
             LayerWeight::Kernel => "mixer.kernel",
             LayerWeight::KernelProjection => "mixer.kernel_proj.weight",
+            LayerWeight::KernelProjectionBias => "mixer.kernel_proj.bias",
+            LayerWeight::ConvBias => "mixer.kernel_bias",
+            LayerWeight::Pointwise => "mixer.pointwise.weight",
+            LayerWeight::PointwiseBias => "mixer.pointwise.bias",
             LayerWeight::Query => "mixer.q_proj.weight",
             LayerWeight::Key => "mixer.k_proj.weight",
             LayerWeight::Value => "mixer.v_proj.weight",
             LayerWeight::RelativeBias => "mixer.relative_bias.weight",
             LayerWeight::Out => "mixer.out_proj.weight",
+            LayerWeight::OutBias => "mixer.out_proj.bias",
             LayerWeight::MixerNorm => "mixer_norm.weight",
             LayerWeight::MixerNormBias => "mixer_norm.bias",
             LayerWeight::Up => "ffn.up.weight",
+            LayerWeight::UpBias => "ffn.up.bias",
             LayerWeight::Down => "ffn.down.weight",
+            LayerWeight::DownBias => "ffn.down.bias",
             LayerWeight::FfnNorm => "ffn_norm.weight",
             LayerWeight::FfnNormBias => "ffn_norm.bias",
         }
@@ -748,9 +910,24 @@ impl Weight {
             Weight::HeadWeight => Role::Linear,
             Weight::HeadBias => Role::Bias,
             Weight::Layer(_, w) => match w {
-                L::In | L::Gate | L::KernelProjection | L::Query | L::Key | L::Value | L::Out | L::Up | L::Down => {
-                    Role::Linear
-                }
+                L::In
+                | L::Gate
+                | L::KernelProjection
+                | L::Pointwise
+                | L::Query
+                | L::Key
+                | L::Value
+                | L::Out
+                | L::Up
+                | L::Down => Role::Linear,
+                L::InBias
+                | L::GateBias
+                | L::KernelProjectionBias
+                | L::ConvBias
+                | L::PointwiseBias
+                | L::OutBias
+                | L::UpBias
+                | L::DownBias => Role::Bias,
                 L::Kernel => Role::Kernel,
                 L::RelativeBias => Role::RelativeBias,
                 L::MixerNorm | L::MixerNormBias | L::FfnNorm | L::FfnNormBias => Role::Norm,
@@ -949,6 +1126,33 @@ mod tests {
         for c in bad {
             assert!(c.validate().is_err(), "{c:?}");
         }
+    }
+
+    #[test]
+    fn dialects_have_their_widths_weights_and_refusals() {
+        let of = |compat, norm, mixer| {
+            Config { compat, norm, mixer, num_hidden_layers: 5, kernel_sizes: PerLayer::EMPTY, ..light() }.resolve()
+        };
+        let mesh = of(Compat::Mesh, Norm::PreRms, Mixer::Dynamic);
+        let fairseq = of(Compat::Fairseq, Norm::PostLayer, Mixer::Light);
+        mesh.validate().unwrap();
+        fairseq.validate().unwrap();
+        assert_eq!((mesh.kernel_sizes, mesh.kernel_heads), (PerLayer::repeat(9, 5), 8));
+        assert_eq!(fairseq.kernel_sizes.as_slice(), [3, 7, 15, 31, 31]);
+        assert_eq!(fairseq.kernel_offsets.as_slice(), [1, 3, 7, 15, 15]);
+        assert_eq!([1, 4, 6].map(|k| Compat::Fairseq.offset(k)), [0, 1, 2]);
+        // Of a layer: four matrices and the one of the kernels with their biases, that of the convolution, feed-forward, norms.
+        let layer = 4 * (64 + 8) + 72 * 8 + 72 + 8 + 2 * 128 + 16;
+        assert_eq!(mesh.parameters(), 800 + 5 * layer + 8 + 27);
+        let layer = |k: usize| 3 * (64 + 8) + 2 * k + 2 * 128 + 16 + 8 + 32;
+        assert_eq!(fairseq.parameters(), 800 + [3, 7, 15, 31, 31].map(layer).iter().sum::<usize>() + 27);
+
+        let said = |compat, norm, mixer| format!("{}", of(compat, norm, mixer).validate().unwrap_err());
+        assert!(said(Compat::Mesh, Norm::PostLayer, Mixer::Light).contains("needs norm = \"pre_rms\""));
+        assert!(said(Compat::Fairseq, Norm::PreRms, Mixer::Light).contains("needs norm = \"post_layer\""));
+        assert!(said(Compat::Fairseq, Norm::PostLayer, Mixer::Dilated).contains("no mixer \"dilated\""));
+        let two = Config { kernel_heads: 2, ..mesh };
+        assert!(format!("{}", two.validate().unwrap_err()).contains("kernel_heads is 2, must be hidden_size"));
     }
 
     #[cfg(feature = "std")]

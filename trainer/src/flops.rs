@@ -9,8 +9,8 @@
 //!
 //! | part | multiply-adds |
 //! |---|---|
-//! | projections, light and dilated | `3·T·C²` (W_I, W_S, W_O) |
-//! | projections, dynamic | `3·T·C² + T·C·H·K` (the taps of each position) |
+//! | projections, light and dilated | `3·T·C²` (W_I, W_S, W_O), in the mesh dialect 4 (W_P) |
+//! | projections, dynamic | as light `+ T·C·H·K` (the taps of each position) |
 //! | projections, attention | `4·T·C²` |
 //! | mixing, convolutions | `T·C·K` |
 //! | mixing, attention | `2·T²·C` (scores and weighted sum) |
@@ -23,7 +23,7 @@
 
 use std::ops::Add;
 
-use kinglet::spec::{Config, Mixer};
+use kinglet::spec::{Compat, Config, Mixer};
 use serde::Serialize;
 
 use crate::model::seq2seq::Seq2SeqConfig;
@@ -74,11 +74,12 @@ impl Add for Flops {
 pub fn stack(config: &Config, tokens: usize) -> Flops {
     let [t, c, ff] = [tokens, config.hidden_size, config.intermediate_size].map(|n| n as u64);
     let heads = config.kernel_heads as u64;
+    let matrices = if config.compat == Compat::Mesh { 4 } else { 3 };
     let layer = |i: usize| {
         let width = config.kernel_sizes.get(i) as u64;
         let (projections, mixing) = match config.mixer {
-            Mixer::Light | Mixer::Dilated => (3 * t * c * c, t * c * width),
-            Mixer::Dynamic => (3 * t * c * c + t * c * heads * width, t * c * width),
+            Mixer::Light | Mixer::Dilated => (matrices * t * c * c, t * c * width),
+            Mixer::Dynamic => (matrices * t * c * c + t * c * heads * width, t * c * width),
             Mixer::Attention => (4 * t * c * c, 2 * t * t * c),
         };
         let feed_forward = 2 * t * c * ff;

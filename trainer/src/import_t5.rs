@@ -173,7 +173,7 @@ fn block_name(weight: LayerWeight, ffn: usize) -> Option<String> {
         L::Up => format!("{ffn}.DenseReluDense.wi"),
         L::Down => format!("{ffn}.DenseReluDense.wo"),
         L::FfnNorm => format!("{ffn}.layer_norm"),
-        L::In | L::Gate | L::Kernel | L::KernelProjection | L::MixerNormBias | L::FfnNormBias => return None,
+        _ => return None,
     })
 }
 

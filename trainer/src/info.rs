@@ -66,7 +66,7 @@ impl Parameters {
     pub fn of(config: &Seq2SeqConfig) -> Self {
         use kinglet::spec::LayerWeight as L;
         let mut out = Parameters::default();
-        let ffn = |weight: L| matches!(weight, L::Up | L::Down | L::FfnNorm | L::FfnNormBias);
+        let ffn = |weight: L| matches!(weight, L::Up | L::UpBias | L::Down | L::DownBias | L::FfnNorm | L::FfnNormBias);
         for (weight, shape) in config.weights() {
             let part = match weight {
                 Seq2SeqWeight::Encoder(Weight::Embedding) => &mut out.embedding,

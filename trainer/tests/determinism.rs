@@ -28,6 +28,24 @@ fn gradient_checkpointing_changes_no_bit_of_a_run() {
 }
 
 #[test]
+fn a_model_of_each_dialect_trains_and_is_scored() {
+    let task = Task::new();
+    for (compat, norm, mixer) in [("mesh", "pre_rms", "dynamic"), ("fairseq", "post_layer", "light")] {
+        let (compat, norm) = (format!("model.compat={compat}"), format!("model.norm={norm}"));
+        let mixer = format!("model.mixer={mixer}");
+        task.train("run", &["--force", "--set", &compat, "--set", &norm, "--set", &mixer]);
+        let best = task.metrics("run").iter().filter_map(|row| row["accuracy"].as_f64()).fold(0.0, f64::max);
+        // Half would be chance.
+        assert!(best > 0.7, "{compat}: {best}");
+        let data = ["--data", "dev.jsonl", "--device", "cpu"];
+        let output = task.run(&[&["eval", "--checkpoint", "run"], &data[..]].concat());
+        assert!(output.status.success(), "{}", fixture::stderr(&output));
+    }
+    let output = task.finetune("bad", &["--set", "model.compat=mesh"]).output().unwrap();
+    assert!(fixture::stderr(&output).contains("compat \"mesh\" needs norm = \"pre_rms\""));
+}
+
+#[test]
 fn dropout_changes_the_losses() {
     let task = Task::new();
     task.train("with", &[]);

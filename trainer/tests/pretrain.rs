@@ -368,6 +368,13 @@ fn every_preset_mixer_and_option_trains() {
         assert_eq!(p.losses(mixer).len(), 4, "{mixer}");
         assert!(p.losses(mixer).iter().all(|loss| *loss > 0.0 && *loss < 20.0), "{mixer}: {:?}", p.losses(mixer));
     }
+    for (compat, norm) in [("mesh", "pre_rms"), ("fairseq", "post_layer")] {
+        let sets = [format!("model.encoder.compat={compat}"), format!("model.encoder.norm={norm}")];
+        let more = ["--mixer", "dynamic", "--config", "train.toml", "--set", &sets[0], "--set", &sets[1]];
+        let lr = ["--set", "train.lr=0.001"];
+        good(&p.shaped(compat, &["--preset", "nano"], &[&more[..], &lr].concat()).output().unwrap());
+        assert!(p.losses(compat).iter().all(|loss| *loss > 0.0 && *loss < 20.0), "{compat}: {:?}", p.losses(compat));
+    }
 }
 
 #[test]

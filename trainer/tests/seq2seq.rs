@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kinglet::spec::{Mixer, Norm, PerLayer, Weight};
+use kinglet::spec::{Compat, Mixer, Norm, PerLayer, Weight};
 use kinglet_train::{
     batch::Seq2SeqBatch,
     checkpoint::{load_seq2seq, save_seq2seq},
@@ -49,6 +49,14 @@ fn models() -> Vec<(String, Seq2Seq)> {
                 let model = Seq2Seq::new(&config(mixer, norm), 11, Device::Cpu).unwrap();
                 out.push((format!("{} {norm:?}", mixer.name()), model));
             }
+        }
+    }
+    for (compat, norm) in [(Compat::Mesh, Norm::PreRms), (Compat::Fairseq, Norm::PostLayer)] {
+        for mixer in [Mixer::Light, Mixer::Dynamic] {
+            let mut config = config(mixer, norm);
+            config.encoder.compat = compat;
+            let model = Seq2Seq::new(&config.resolve(), 11, Device::Cpu).unwrap();
+            out.push((format!("{} {}", mixer.name(), compat.name()), model));
         }
     }
     out

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use kinglet::{
-    spec::{Mixer, Norm, PerLayer},
+    spec::{Compat, Mixer, Norm, PerLayer},
     tokenizer::END,
 };
 use kinglet_train::{
@@ -21,12 +21,20 @@ fn models(vocabulary: usize) -> Vec<(String, Seq2Seq)> {
     tch::set_num_threads(1);
     let mut out = Vec::new();
     for mixer in Mixer::ALL {
-        for norm in [Norm::PostLayer, Norm::PreRms] {
-            if mixer == Mixer::Attention && norm == Norm::PostLayer {
+        for (norm, compat) in [
+            (Norm::PostLayer, Compat::Paper),
+            (Norm::PreRms, Compat::Paper),
+            (Norm::PreRms, Compat::Mesh),
+            (Norm::PostLayer, Compat::Fairseq),
+        ] {
+            if mixer == Mixer::Attention && norm == Norm::PostLayer
+                || !matches!(mixer, Mixer::Light | Mixer::Dynamic) && compat != Compat::Paper
+            {
                 continue;
             }
             let mut config = Seq2SeqConfig::preset("nano", mixer, vocabulary).unwrap();
             config.encoder.norm = norm;
+            config.encoder.compat = compat;
             config.encoder.hidden_size = 16;
             config.encoder.intermediate_size = 24;
             config.encoder.relative_attention_num_buckets = 8;
@@ -41,7 +49,7 @@ fn models(vocabulary: usize) -> Vec<(String, Seq2Seq)> {
                 let gain = name.starts_with("decoder.layers") && name.ends_with("norm.weight");
                 let _ = tch::no_grad(|| parameter.shallow_clone().g_mul_scalar_(if gain { 3.0 } else { 1.0 }));
             }
-            out.push((format!("{} {norm:?}", mixer.name()), model));
+            out.push((format!("{} {norm:?} {}", mixer.name(), compat.name()), model));
         }
     }
     out

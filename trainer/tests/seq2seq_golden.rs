@@ -86,6 +86,22 @@ fn convolutional_encoder_decoders_are_those_of_pytorch() {
     }
 }
 
+#[test]
+fn the_fairseq_dialect_is_that_of_fairseqs_own_layers() {
+    let configs = fs::read(folder().join("fairseq.json")).unwrap();
+    let configs: HashMap<String, Seq2SeqConfig> = serde_json::from_slice(&configs).unwrap();
+    assert_eq!(configs.len(), 2);
+    for (name, config) in configs {
+        let config = config.resolve();
+        config.validate().unwrap();
+        let mut golden = read_tensors(&folder().join(format!("fairseq_{name}.safetensors"))).unwrap();
+        let weights = take_weights(&mut golden, config.weights()).unwrap();
+        assert_eq!(golden.len(), 7 + weights.len(), "{name}: every weight is used");
+        let model = Seq2Seq::from_weights(&config, weights, Device::Cpu).unwrap();
+        follow(&format!("fairseq {name}"), &model, &golden, |weight| weight.to_string());
+    }
+}
+
 /// Copies the T5 checkpoint with changes to its configuration and its weights.
 fn changed(to: &Path, config: impl Fn(&mut serde_json::Value), weights: impl Fn(&mut HashMap<String, Tensor>)) {
     let mut json: serde_json::Value =

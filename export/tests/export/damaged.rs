@@ -84,6 +84,12 @@ fn files_that_do_not_fit_together_are_refused() {
     });
     assert!(config.contains("config.json: kernel_heads is 5"), "{config}");
 
+    let dialect = error(|dir| {
+        let text = fs::read_to_string(dir.join(files::CONFIG)).unwrap();
+        fs::write(dir.join(files::CONFIG), text.replace(r#""compat":"paper""#, r#""compat":"fairseq""#)).unwrap();
+    });
+    assert!(dialect.contains("compat is \"fairseq\", but export and the engines compute \"paper\" alone"), "{dialect}");
+
     let golden = |name: &str, tensor: Tensor| {
         let (dir, config, _) = checkpoint();
         let mut tensors = vec![

@@ -135,7 +135,9 @@ pub(super) fn write(config: &Config) -> Result<alloc::vec::Vec<u8>, BundleError>
         Mixer::Dilated => 2,
         Mixer::Attention => return Err(BundleError::Attention),
     };
-    let Compat::Paper = config.compat;
+    if config.compat != Compat::Paper {
+        return Err(BundleError::Compat { compat: config.compat });
+    }
     let norm = match config.norm {
         Norm::PostLayer => 0,
         Norm::PreRms => 1,

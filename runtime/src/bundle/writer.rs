@@ -11,7 +11,7 @@ use super::{
 use crate::confidence::Calibration;
 use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::quant;
-use crate::spec::{Config, LayerWeight, Mixer, Weight};
+use crate::spec::{Compat, Config, LayerWeight, Mixer, Weight};
 
 /// What a bundle holds beside its weights.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +127,9 @@ fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> &'w [f32]) -> 
     config.validate()?;
     if !config.mixer.is_conv() {
         return Err(BundleError::Attention);
+    }
+    if config.compat != Compat::Paper {
+        return Err(BundleError::Compat { compat: config.compat });
     }
     let mut get = |w: Weight| {
         // What this model does not have takes no bytes.

@@ -1,7 +1,7 @@
 //! A block: the sublayers of one layer, each with its norm and its residual connection.
 
 use anyhow::{Context, Result};
-use kinglet::spec::{Config, LayerWeight, Mixer, Norm as NormKind};
+use kinglet::spec::{Compat, Config, LayerWeight, Mixer, Norm as NormKind};
 use tch::{Kind, Tensor};
 
 use super::{
@@ -18,11 +18,11 @@ pub(super) enum Conv {
 }
 
 impl Conv {
-    /// `x`: the gated `[B, T, C]`, `block_input`: `[B, T, C]`; gives `[B, T, C]` f32.
-    fn forward(&self, x: &Tensor, block_input: &Tensor, mode: &Mode) -> Tensor {
+    /// `x`: the gated `[B, T, C]`, `source`: what dynamic kernels are computed from, `[B, T, C]`; gives `[B, T, C]` f32.
+    fn forward(&self, x: &Tensor, source: &Tensor, mode: &Mode) -> Tensor {
         match self {
             Conv::Light(conv) => conv.forward(x, mode),
-            Conv::Dynamic(conv) => conv.forward(x, block_input, mode),
+            Conv::Dynamic(conv) => conv.forward(x, source, mode),
             Conv::Dilated(conv) => conv.forward(x, mode),
         }
     }
@@ -52,10 +52,39 @@ impl Past {
     }
 }
 
+/// The gate, the convolution and the matrices of a conv block.
+#[derive(Debug)]
+pub(super) struct ConvMixer {
+    gate: Gate,
+    conv: Conv,
+    /// Whether dynamic kernels are computed from the gated rows and not from the block's input.
+    from_gated: bool,
+    /// Added to what the convolution gives, and the matrix behind it.
+    pointwise: Option<(Tensor, Linear)>,
+    out: Linear,
+}
+
+impl ConvMixer {
+    /// The gated rows, zero where masked, and what dynamic kernels are computed from: each `[B, T, C]`.
+    fn gated(&self, x: &Tensor, mask: Option<&Tensor>, mode: &Mode) -> (Tensor, Tensor) {
+        let open = self.gate.forward(x, mode);
+        let source = if self.from_gated { open.shallow_clone() } else { x.shallow_clone() };
+        (mask.map_or_else(|| open.shallow_clone(), |mask| &open * mask), source)
+    }
+
+    /// What follows the convolution, `[B, T, C]` to `[B, T, C]`.
+    fn finish(&self, mixed: Tensor, mode: &Mode) -> Tensor {
+        match &self.pointwise {
+            Some((bias, pointwise)) => self.out.forward(&pointwise.forward(&(mixed + bias), mode), mode),
+            None => self.out.forward(&mixed, mode),
+        }
+    }
+}
+
 /// What mixes positions in a block.
 #[derive(Debug)]
 pub(super) enum MixerLayer {
-    Conv { gate: Gate, conv: Conv, out: Linear },
+    Conv(ConvMixer),
     Attention(Attention),
 }
 
@@ -64,9 +93,9 @@ impl MixerLayer {
     /// only; gives `[B, T, C]`.
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
         match self {
-            MixerLayer::Conv { gate, conv, out } => {
-                let gated = gate.forward(x, mask, mode);
-                out.forward(&conv.forward(&gated, x, mode), mode)
+            MixerLayer::Conv(mixer) => {
+                let (gated, source) = mixer.gated(x, mask, mode);
+                mixer.finish(mixer.conv.forward(&gated, &source, mode), mode)
             }
             MixerLayer::Attention(attention) => match bias {
                 Some(bias) => attention.forward(x, x, bias, mode),
@@ -75,17 +104,25 @@ impl MixerLayer {
         }
     }
 
-    /// The newest position of a causal mixer: `x`: `[B, 1, C]`, `bias`: `[1, heads, 1, T]` for attention only; gives
-    /// `[B, 1, C]` and adds the position to `past`.
-    pub(super) fn step(&self, x: &Tensor, past: &mut Past, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
+    /// The newest position of a causal mixer: `x`: `[B, 1, C]`, `mask`: `[B, 1, 1]` f32 where it may be hidden from the
+    /// convolution, `bias`: `[1, heads, 1, T]` for attention only; gives `[B, 1, C]` and adds the position to `past`.
+    pub(super) fn step(
+        &self,
+        x: &Tensor,
+        past: &mut Past,
+        mask: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Tensor {
         match (self, bias) {
-            (MixerLayer::Conv { gate, conv, out }, _) => {
-                let window = Tensor::cat(&[&past.frames, &gate.forward(x, None, mode)], 1);
+            (MixerLayer::Conv(mixer), _) => {
+                let (gated, source) = mixer.gated(x, mask, mode);
+                let window = Tensor::cat(&[&past.frames, &gated], 1);
                 let reach = window.size()[1] - 1;
-                // Of the window's rows the last alone has all its neighbours, and its own block input.
-                let mixed = conv.forward(&window, &x.expand_as(&window), mode).narrow(1, reach, 1);
+                // Of the window's rows the last alone has all its neighbours, and its own source of kernels.
+                let mixed = mixer.conv.forward(&window, &source.expand_as(&window), mode).narrow(1, reach, 1);
                 past.frames = window.narrow(1, 1, reach);
-                out.forward(&mixed, mode)
+                mixer.finish(mixed, mode)
             }
             (MixerLayer::Attention(attention), Some(bias)) => {
                 let (key, value) = attention.keys_and_values(x, mode);
@@ -107,18 +144,25 @@ impl MixerLayer {
 pub(super) struct Residual {
     norm: Norm,
     place: NormKind,
+    compat: Compat,
 }
 
 impl Residual {
-    pub(super) fn new(norm: Norm, place: NormKind) -> Self {
-        Residual { norm, place }
+    /// The norm of `gain` and `shift` where `config` has it.
+    pub(super) fn new(gain: Tensor, shift: Option<Tensor>, config: &Config) -> Self {
+        let norm = Norm::new(gain, shift, config.compat.norm_eps());
+        Residual { norm, place: config.norm, compat: config.compat }
     }
 
-    /// `x + norm(sublayer(x))` or `x + sublayer(norm(x))`; `x`: `[B, T, C]` f32, as is the result.
+    /// `x + norm(sublayer(x))`, `norm(x + sublayer(x))` (fairseq) or `x + sublayer(norm(x))`; `x`: `[B, T, C]` f32, as is the
+    /// result.
     pub(super) fn around(&self, x: &Tensor, mode: &Mode, sublayer: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        match self.place {
-            NormKind::PostLayer => x + mode.drop(&self.norm.forward(&sublayer(x))),
-            NormKind::PreRms => x + mode.drop(&sublayer(&self.norm.forward(x)).to_kind(Kind::Float)),
+        match (self.place, self.compat) {
+            (NormKind::PostLayer, Compat::Fairseq) => {
+                self.norm.forward(&(x + mode.drop(&sublayer(x).to_kind(Kind::Float))))
+            }
+            (NormKind::PostLayer, Compat::Paper | Compat::Mesh) => x + mode.drop(&self.norm.forward(&sublayer(x))),
+            (NormKind::PreRms, _) => x + mode.drop(&sublayer(&self.norm.forward(x)).to_kind(Kind::Float)),
         }
     }
 }
@@ -137,23 +181,29 @@ impl Block {
     pub(super) fn new(config: &Config, i: usize, find: impl Fn(LayerWeight) -> Option<Tensor>) -> Result<Self> {
         let get = |w: LayerWeight| find(w).with_context(|| format!("layer {i} has no {w:?}"));
         let linear = |w: LayerWeight| get(w).map(Linear::new);
-        let residual =
-            |gain, shift| Ok::<_, anyhow::Error>(Residual::new(Norm::new(get(gain)?, find(shift)), config.norm));
+        let biased = |w, bias| Ok::<_, anyhow::Error>(linear(w)?.with_bias(find(bias)));
+        let residual = |gain, shift| Ok::<_, anyhow::Error>(Residual::new(get(gain)?, find(shift), config));
         let (offset, dilation) = (config.kernel_offsets.get(i) as i64, config.dilations.get(i) as i64);
         let conv = match config.mixer {
             Mixer::Light => Some(Conv::Light(LightConv::new(get(LayerWeight::Kernel)?, offset))),
             Mixer::Dynamic => {
-                let projection = linear(LayerWeight::KernelProjection)?;
+                let projection = biased(LayerWeight::KernelProjection, LayerWeight::KernelProjectionBias)?;
                 Some(Conv::Dynamic(DynamicConv::new(projection, config.kernel_heads as i64, offset)))
             }
             Mixer::Dilated => Some(Conv::Dilated(DilatedConv::new(get(LayerWeight::Kernel)?, offset, dilation))),
             Mixer::Attention => None,
         };
-        let out = linear(LayerWeight::Out)?;
+        let out = biased(LayerWeight::Out, LayerWeight::OutBias)?;
         let mixer = match conv {
             Some(conv) => {
-                let gate = Gate::new(linear(LayerWeight::In)?, linear(LayerWeight::Gate)?);
-                MixerLayer::Conv { gate, conv, out }
+                let input = biased(LayerWeight::In, LayerWeight::InBias)?;
+                let gate = Gate::new(input, biased(LayerWeight::Gate, LayerWeight::GateBias)?);
+                let from_gated = config.compat != Compat::Paper;
+                let pointwise = match find(LayerWeight::ConvBias) {
+                    Some(bias) => Some((bias, biased(LayerWeight::Pointwise, LayerWeight::PointwiseBias)?)),
+                    None => None,
+                };
+                MixerLayer::Conv(ConvMixer { gate, conv, from_gated, pointwise, out })
             }
             None => MixerLayer::Attention(Attention::new(
                 linear(LayerWeight::Query)?,
@@ -166,7 +216,10 @@ impl Block {
         Ok(Block {
             mixer,
             mixer_residual: residual(LayerWeight::MixerNorm, LayerWeight::MixerNormBias)?,
-            ffn: Ffn::new(linear(LayerWeight::Up)?, linear(LayerWeight::Down)?),
+            ffn: Ffn::new(
+                biased(LayerWeight::Up, LayerWeight::UpBias)?,
+                biased(LayerWeight::Down, LayerWeight::DownBias)?,
+            ),
             ffn_residual: residual(LayerWeight::FfnNorm, LayerWeight::FfnNormBias)?,
         })
     }
@@ -184,5 +237,81 @@ impl Block {
     /// The feed-forward network with norm and residual: `[B, T, C]` f32 to `[B, T, C]` f32.
     pub(super) fn feed_forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         self.ffn_residual.around(x, mode, |x| self.ffn.forward(x, mode))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, path::Path};
+
+    use kinglet::spec::{PerLayer, Weight};
+
+    use super::*;
+    use crate::checkpoint::read_tensors;
+
+    #[test]
+    fn the_mesh_dialect_is_that_of_mesh_tensorflows_own_block() {
+        // `scripts/golden` makes the file again: tests/golden/dialect_mesh.py.
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mesh.safetensors");
+        let golden = read_tensors(&file).unwrap();
+        let mut read = 0;
+        for (case, mixer, width, offset) in [
+            ("light.both", "light", 9, 4),
+            ("light.causal", "light", 9, 8),
+            ("light.narrow", "light", 3, 1),
+            ("dynamic.both", "dynamic", 9, 4),
+            ("dynamic.causal", "dynamic", 9, 8),
+        ] {
+            let json = format!(
+                r#"{{"mixer": "{mixer}", "compat": "mesh", "norm": "pre_rms", "vocab_size": 9, "hidden_size": 6, "num_hidden_layers": 1,
+                "intermediate_size": 4, "kernel_sizes": [{width}], "num_labels": 2}}"#
+            );
+            let mut config: Config = serde_json::from_str(&json).unwrap();
+            config.kernel_offsets = PerLayer::repeat(offset, 1);
+            let config = config.resolve();
+            config.validate().unwrap();
+            let take = |name: &str| golden[&format!("{case}.{name}")].shallow_clone();
+            // What the file has not, norms and feed-forward network, is not used.
+            let mut weights = HashMap::new();
+            for weight in LayerWeight::ALL {
+                let Some(shape) = config.shape(Weight::Layer(0, weight)) else { continue };
+                let dims: Vec<i64> = shape.dims().iter().map(|&d| d as i64).collect();
+                let name = Weight::Layer(0, weight).to_string().replacen("layers.0", case, 1);
+                let tensor = golden.get(&name).map(Tensor::shallow_clone);
+                if let Some(tensor) = &tensor {
+                    assert_eq!(tensor.size(), dims, "{name}");
+                }
+                let tensor = tensor.unwrap_or_else(|| Tensor::ones(&dims, (Kind::Float, tch::Device::Cpu)));
+                weights.insert(weight, (name, tensor.set_requires_grad(true)));
+            }
+            let block = Block::new(&config, 0, |w| weights.get(&w).map(|(_, t)| t.shallow_clone())).unwrap();
+            let mask = take("ids").not_equal(0).to_kind(Kind::Float).unsqueeze(-1);
+            let x = take("x");
+            let y = block.mixer.forward(&x, Some(&mask), None, &Mode::eval());
+            let near = |got: &Tensor, want: &Tensor, what: &str| {
+                assert_eq!(got.size(), want.size(), "{what}");
+                let off = (got.detach() - want).abs().max().double_value(&[]);
+                assert!(off <= 3e-6 * want.abs().max().double_value(&[]).max(1.0), "{what}: off by {off:e}");
+            };
+            near(&y, &take("y"), case);
+            (&y * take("weights")).sum(Kind::Float).backward();
+            for (name, tensor) in weights.values().filter(|(name, _)| golden.contains_key(name)) {
+                let short = name.strip_prefix(case).unwrap().trim_start_matches('.');
+                near(&tensor.grad(), &take(&format!("grad.{short}")), name);
+                read += 2;
+            }
+            read += 4;
+
+            // Position by position it is the same.
+            if case.ends_with("causal") {
+                let mut past = Past::start(Tensor::zeros([2, 8, 6], (Kind::Float, tch::Device::Cpu)));
+                for t in 0..11 {
+                    let (x, mask) = (x.narrow(1, t, 1), mask.narrow(1, t, 1));
+                    let step = block.mixer.step(&x, &mut past, Some(&mask), None, &Mode::eval());
+                    near(&step, &take("y").narrow(1, t, 1), &format!("{case} position {t}"));
+                }
+            }
+        }
+        assert_eq!(read, golden.len(), "every tensor is read");
     }
 }

@@ -12,7 +12,10 @@ const BAND_WIDTHS: i64 = 16;
 ///
 /// `x`: `[B, T, C]`, `taps`: `[B, T, H, K]` of the same kind; gives `[B, T, C]`.
 pub fn dynamic(x: &Tensor, taps: &Tensor, offset: i64) -> Tensor {
-    if taps.size()[1] <= BAND_WIDTHS * taps.size()[3] { by_band(x, taps, offset) } else { by_tap(x, taps, offset) }
+    // A matrix for each channel would have nothing to share.
+    let shared = taps.size()[2] < x.size()[2];
+    let short = taps.size()[1] <= BAND_WIDTHS * taps.size()[3];
+    if short && shared { by_band(x, taps, offset) } else { by_tap(x, taps, offset) }
 }
 
 /// A `T × T` matrix for each head with the taps on its band, times the tokens.
@@ -41,7 +44,8 @@ fn by_tap(x: &Tensor, taps: &Tensor, offset: i64) -> Tensor {
     sum.view([batch, tokens, channels])
 }
 
-/// Lightweight convolution whose taps are `softmax(X·W_K)` at each position, from the block's input.
+/// Lightweight convolution whose taps are `softmax(X·W_K)` at each position, from the block's input or, in other dialects than
+/// the paper's, from the gated rows.
 ///
 /// DropConnect is dropout on the computed taps after the softmax (fairseq's `weight_dropout` in `DynamicConv1dTBC`): an
 /// independent draw for each tap of each head, position and text.
@@ -58,11 +62,11 @@ impl DynamicConv {
         DynamicConv { projection, heads, offset }
     }
 
-    /// `x`: the gated `[B, T, C]`; `block_input`: `[B, T, C]`, which the taps are computed from; gives `[B, T, C]`.
-    pub fn forward(&self, x: &Tensor, block_input: &Tensor, mode: &Mode) -> Tensor {
+    /// `x`: the gated `[B, T, C]`; `source`: `[B, T, C]`, which the taps are computed from; gives `[B, T, C]`.
+    pub fn forward(&self, x: &Tensor, source: &Tensor, mode: &Mode) -> Tensor {
         let kind = mode.product_kind();
         let (batch, tokens, _) = x.size3().unwrap_or_default();
-        let scores = self.projection.forward(block_input, mode).view([batch, tokens, self.heads, -1]);
+        let scores = self.projection.forward(source, mode).view([batch, tokens, self.heads, -1]);
         let taps = mode.drop_taps(&scores.softmax(-1, Kind::Float));
         dynamic(&x.to_kind(kind), &taps.to_kind(kind), self.offset).to_kind(Kind::Float)
     }

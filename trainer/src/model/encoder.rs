@@ -28,7 +28,7 @@ impl Encoder {
             embedding: Embedding::new(embedding),
             blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
             bias: find(Weight::Layer(0, LayerWeight::RelativeBias)).map(|w| RelativeBias::new(w, config)),
-            final_norm: find(Weight::FinalNorm).map(|gain| Norm::new(gain, None)),
+            final_norm: find(Weight::FinalNorm).map(|gain| Norm::new(gain, None, config.compat.norm_eps())),
         })
     }
 

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Mode, linear::Linear};
 
-/// `(X·W_I) ⊙ sigmoid(X·W_S)`, zero where masked.
+/// `(X·W_I) ⊙ sigmoid(X·W_S)`, each product with its bias where the dialect has one.
 #[derive(Debug)]
 pub struct Gate {
     input: Linear,
@@ -17,14 +17,9 @@ impl Gate {
         Gate { input, gate }
     }
 
-    /// `x`: `[B, T, C]`, `mask`: `[B, T, 1]` f32 of 0 and 1, or none where nothing is masked; gives `[B, T, C]` f32, zero at
-    /// masked positions.
-    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, mode: &Mode) -> Tensor {
+    /// `x`: `[B, T, C]`; gives `[B, T, C]` f32.
+    pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         let gate = self.gate.forward(x, mode).to_kind(Kind::Float).sigmoid();
-        let gated = self.input.forward(x, mode).to_kind(Kind::Float) * gate;
-        match mask {
-            Some(mask) => gated * mask,
-            None => gated,
-        }
+        self.input.forward(x, mode).to_kind(Kind::Float) * gate
     }
 }

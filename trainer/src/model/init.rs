@@ -1,6 +1,6 @@
 //! First values of the weights, from a seed alone: the same on every device and with any number of labels.
 
-use kinglet::spec::{Config, LayerWeight, Mixer, Weight};
+use kinglet::spec::{Config, LayerWeight, Mixer, Role, Weight};
 use std::f64::consts::TAU;
 
 use crate::random::SplitMix64;
@@ -26,7 +26,9 @@ pub fn draw(config: &Config, weight: Weight) -> Draw {
     match weight {
         Weight::Embedding => Draw::Normal(1.0),
         Weight::FinalNorm | Weight::Layer(_, L::MixerNorm | L::FfnNorm) => Draw::Constant(1.0),
-        Weight::HeadBias | Weight::Layer(_, L::MixerNormBias | L::FfnNormBias) => Draw::Constant(0.0),
+        Weight::HeadBias => Draw::Constant(0.0),
+        _ if weight.role() == Role::Bias => Draw::Constant(0.0),
+        Weight::Layer(_, L::MixerNormBias | L::FfnNormBias) => Draw::Constant(0.0),
         Weight::Layer(_, L::Query) => {
             let per_head = config.hidden_size / config.num_attention_heads.max(1);
             Draw::Normal((config.hidden_size as f64 * per_head as f64).powf(-0.5))

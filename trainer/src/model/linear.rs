@@ -1,27 +1,34 @@
-//! A matrix product without bias.
+//! A matrix product, in other dialects than the paper's with a bias.
 
 use tch::{Kind, Tensor};
 
 use super::Mode;
 
-/// `Y = X·Wᵀ`, weight `[out, in]`, no bias.
+/// `Y = X·Wᵀ + b`, weight `[out, in]`, bias `[out]` or none.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
     /// The layer of a weight `[out, in]`, f32. The tensor is shared, not copied.
     pub fn new(weight: Tensor) -> Self {
-        Linear { weight }
+        Linear { weight, bias: None }
+    }
+
+    /// The layer with a bias `[out]`, f32, where there is one. The tensor is shared, not copied.
+    pub fn with_bias(self, bias: Option<Tensor>) -> Self {
+        Linear { bias, ..self }
     }
 
     /// `[.., in]` to `[.., out]`; the result is bf16 under [`Mode::bf16`] (the f32 weight is cast at use), else f32.
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         if mode.bf16 {
-            x.to_kind(Kind::BFloat16).linear(&self.weight.to_kind(Kind::BFloat16), None::<&Tensor>)
+            let bias = self.bias.as_ref().map(|bias| bias.to_kind(Kind::BFloat16));
+            x.to_kind(Kind::BFloat16).linear(&self.weight.to_kind(Kind::BFloat16), bias.as_ref())
         } else {
-            x.linear(&self.weight, None::<&Tensor>)
+            x.linear(&self.weight, self.bias.as_ref())
         }
     }
 }

@@ -1,19 +1,19 @@
 //! The two norms over channels, both in f32.
 
-use kinglet::spec::NORM_EPS;
 use tch::{Kind, Tensor};
 
-/// `LayerNorm` (gain and shift) or `RmsNorm` (gain only) over the last dimension, eps [`NORM_EPS`].
+/// `LayerNorm` (gain and shift) or `RmsNorm` (gain only) over the last dimension, eps by the dialect ([`kinglet::spec::Compat::norm_eps`]).
 #[derive(Debug)]
 pub struct Norm {
     gain: Tensor,
     shift: Option<Tensor>,
+    eps: f64,
 }
 
 impl Norm {
     /// The norm of a gain `[C]` and, for `LayerNorm`, a shift `[C]`. The tensors are shared, not copied.
-    pub fn new(gain: Tensor, shift: Option<Tensor>) -> Self {
-        Norm { gain, shift }
+    pub fn new(gain: Tensor, shift: Option<Tensor>, eps: f32) -> Self {
+        Norm { gain, shift, eps: f64::from(eps) }
     }
 
     /// `[.., C]` of any kind to `[.., C]` f32.
@@ -23,8 +23,8 @@ impl Norm {
         let x = x.to_kind(Kind::Float);
         let shape = self.gain.size();
         match &self.shift {
-            Some(shift) => x.layer_norm(shape, Some(&self.gain), Some(shift), f64::from(NORM_EPS), true),
-            None => x.rms_norm(shape, Some(&self.gain), f64::from(NORM_EPS)),
+            Some(shift) => x.layer_norm(shape, Some(&self.gain), Some(shift), self.eps, true),
+            None => x.rms_norm(shape, Some(&self.gain), self.eps),
         }
     }
 }

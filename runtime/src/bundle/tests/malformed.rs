@@ -11,7 +11,7 @@ use super::super::*;
 use super::{config, made, table};
 use crate::engine::native::{NativeEngine, scratch_bytes};
 use crate::kernels::Kernels;
-use crate::spec::{Mixer, Norm};
+use crate::spec::{Compat, Mixer, Norm};
 use crate::tokenizer::TableError;
 
 type Sections = Vec<(Kind, u32, Vec<u8>)>;
@@ -408,6 +408,11 @@ fn what_does_not_fit_together_is_not_written() {
     let attention = attention.resolve();
     parts.config = &attention;
     assert_eq!(write(&parts, |_| &[]), Err(BundleError::Attention));
+    let mesh = Config { mixer: Mixer::Light, compat: Compat::Mesh, norm: Norm::PreRms, ..good.clone() }.resolve();
+    parts.config = &mesh;
+    let refused = write(&parts, |_| &[]).unwrap_err();
+    assert_eq!(refused, BundleError::Compat { compat: Compat::Mesh });
+    assert!(refused.to_string().contains("compat = \"mesh\": score it with kinglet-train eval"), "{refused}");
     let huge = Config { kernel_heads: usize::MAX, mixer: Mixer::Dilated, ..good.clone() };
     let parts = Parts { config: &huge, tokenizer: &table, labels: &["a", "b", "c"], calibration: None };
     let weights = |w| &long[..huge.shape(w).unwrap().len()];

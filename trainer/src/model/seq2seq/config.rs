@@ -24,8 +24,8 @@ pub struct Seq2SeqConfig {
     pub encoder: Config,
     /// Decoder blocks.
     pub num_decoder_layers: usize,
-    /// Kernel widths of the decoder, by layer; all taps but the last read what lies before. Empty: those of the encoder. Empty
-    /// for attention.
+    /// Kernel widths of the decoder, by layer; all taps but the last read what lies before. Empty: those of the encoder, or where
+    /// it has none either those of the dialect ([`Compat`]). Empty for attention.
     #[serde(default = "empty")]
     pub decoder_kernel_sizes: PerLayer,
     /// Distance between taps in the decoder, by layer; 1 unless the mixer is dilated. Empty: those of the encoder.
@@ -95,8 +95,12 @@ impl Seq2SeqConfig {
         if self.encoder.mixer == Mixer::Attention {
             self.encoder.num_attention_heads = self.num_attention_heads;
         }
+        let given = !self.encoder.kernel_sizes.is_empty() || !self.decoder_kernel_sizes.is_empty();
         self.encoder = self.encoder.resolve();
         let layers = self.num_decoder_layers;
+        if self.encoder.mixer.is_conv() && !given {
+            self.decoder_kernel_sizes = self.encoder.compat.widths(layers);
+        }
         let lists = [
             (&mut self.decoder_kernel_sizes, &self.encoder.kernel_sizes),
             (&mut self.decoder_dilations, &self.encoder.dilations),

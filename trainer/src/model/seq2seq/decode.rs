@@ -169,11 +169,15 @@ impl Seq2Seq {
     pub fn step(&self, state: &mut State, ids: &Tensor, mode: &Mode) -> Tensor {
         state.position += 1;
         let bias = self.decoder.bias.as_ref().map(|bias| bias.causal_row(state.position));
-        let mut x = mode.drop(&self.encoder.embedding().forward(&ids.unsqueeze(1)));
+        let ids = ids.unsqueeze(1);
+        let mask = self.own_mask(&ids);
+        let mut x = mode.drop(&self.encoder.embedding().forward(&ids));
         for ((layer, past), (key, value)) in self.decoder.layers.iter().zip(&mut state.pasts).zip(&state.encoded) {
             let layer = layer.lock();
             let block = &layer.block;
-            x = block.mixer_residual.around(&x, mode, |x| block.mixer.step(x, past, bias.as_ref(), mode));
+            x = block
+                .mixer_residual
+                .around(&x, mode, |x| block.mixer.step(x, past, mask.as_ref(), bias.as_ref(), mode));
             x = layer.cross_residual.around(&x, mode, |x| layer.cross.read(x, key, value, &state.hidden, mode));
             x = block.feed_forward(&x, mode);
         }

@@ -37,10 +37,18 @@ pub(super) struct Layer {
 
 impl Layer {
     /// Arguments as [`Decoder::forward`] has them; `bias` for attention only.
-    fn forward(&self, x: &Tensor, encoded: &Tensor, hidden: &Tensor, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
+    fn forward(
+        &self,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+        encoded: &Tensor,
+        hidden: &Tensor,
+        bias: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Tensor {
         // The gradients of keys and values are added up here, as in a checkpoint: in another order the sum has other last bits.
         let encoded = encoded.alias();
-        let x = self.block.mix(x, None, bias, mode);
+        let x = self.block.mix(x, mask, bias, mode);
         let x = self.cross_residual.around(&x, mode, |x| self.cross.forward(x, &encoded, hidden, mode));
         self.block.feed_forward(&x, mode)
     }
@@ -70,31 +78,40 @@ impl Decoder {
                 linear(DecoderWeight::CrossOut)?,
                 heads,
             );
-            let norm = Norm::new(get(DecoderWeight::CrossNorm)?, named(DecoderWeight::CrossNormBias));
+            let (gain, shift) = (get(DecoderWeight::CrossNorm)?, named(DecoderWeight::CrossNormBias));
             let block = Block::new(&stack, i, |w| named(DecoderWeight::Block(w))).context("decoder")?;
-            Ok(Recomputable::new(Layer { block, cross, cross_residual: Residual::new(norm, stack.norm) }))
+            Ok(Recomputable::new(Layer { block, cross, cross_residual: Residual::new(gain, shift, &stack) }))
         };
         let bias = find(Seq2SeqWeight::Decoder(0, DecoderWeight::Block(LayerWeight::RelativeBias)));
         Ok(Decoder {
             layers: (0..stack.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             bias: bias.map(|weight| RelativeBias::new(weight, &stack)),
-            final_norm: find(Seq2SeqWeight::DecoderFinalNorm).map(|gain| Norm::new(gain, None)),
+            final_norm: find(Seq2SeqWeight::DecoderFinalNorm)
+                .map(|gain| Norm::new(gain, None, stack.compat.norm_eps())),
         })
     }
 
-    /// `x`: `[B, T, C]` f32, the decoder's input vectors; `encoded`: `[B, S, C]`; `hidden`: what
+    /// `x`: `[B, T, C]` f32, the decoder's input vectors; `mask`: `[B, T, 1]` f32 where some are hidden from convolutions
+    /// ([`super::Seq2Seq::own_mask`]); `encoded`: `[B, S, C]`; `hidden`: what
     /// [`crate::model::attention::hide_padding`] gives for the encoder's mask; gives `[B, T, C]` f32.
     ///
     /// A position depends on itself and the ones before, so that padding at the end of a row changes nothing before it.
-    pub(super) fn forward(&self, x: Tensor, encoded: &Tensor, hidden: &Tensor, mode: &Mode) -> Tensor {
+    pub(super) fn forward(
+        &self,
+        x: Tensor,
+        mask: Option<&Tensor>,
+        encoded: &Tensor,
+        hidden: &Tensor,
+        mode: &Mode,
+    ) -> Tensor {
         let bias = self.bias.as_ref().map(|bias| bias.causal(x.size()[1]));
         let mut x = x;
         for layer in &self.layers {
-            let (hidden, mode) = (hidden.shallow_clone(), *mode);
+            let (hidden, mask, mode) = (hidden.shallow_clone(), mask.map(Tensor::shallow_clone), *mode);
             let inputs: Vec<Tensor> =
                 [Some(&x), Some(encoded), bias.as_ref()].into_iter().flatten().map(Tensor::shallow_clone).collect();
             x = layer.run(mode.recompute, &inputs, move |layer, inputs| {
-                layer.forward(&inputs[0], &inputs[1], &hidden, inputs.get(2), &mode)
+                layer.forward(&inputs[0], mask.as_ref(), &inputs[1], &hidden, inputs.get(2), &mode)
             });
         }
         self.finish(x)

@@ -1,6 +1,6 @@
 //! First values of an encoder-decoder's weights, by the rules of the classifier's.
 
-use kinglet::spec::{Norm, Weight};
+use kinglet::spec::{Compat, Norm, Weight};
 
 use super::config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
 use crate::model::init::{Draw, draw};
@@ -9,7 +9,8 @@ use crate::model::init::{Draw, draw};
 ///
 /// The encoder-decoder attention is drawn as T5's, which reads normalised vectors. Under `post_layer` it reads the residual
 /// stream, to which every sublayer before has added a vector of variance 1: there the query is drawn smaller by the
-/// product of both streams' first deviations, so that the scores start with T5's spread.
+/// product of both streams' first deviations, so that the scores start with T5's spread. In fairseq's dialect the stream
+/// itself is normalised.
 pub fn draw_of(config: &Seq2SeqConfig, weight: Seq2SeqWeight) -> Option<Draw> {
     config.shape(weight)?;
     let c = config.encoder.hidden_size as f64;
@@ -23,9 +24,9 @@ pub fn draw_of(config: &Seq2SeqConfig, weight: Seq2SeqWeight) -> Option<Draw> {
             DecoderWeight::CrossKey | DecoderWeight::CrossValue | DecoderWeight::CrossOut => Draw::Normal(c.powf(-0.5)),
             DecoderWeight::CrossQuery => {
                 let per_head = c / config.num_attention_heads.max(1) as f64;
-                let variance = match config.encoder.norm {
-                    Norm::PreRms => 1.0,
-                    Norm::PostLayer => {
+                let variance = match (config.encoder.norm, config.encoder.compat) {
+                    (Norm::PreRms, _) | (Norm::PostLayer, Compat::Fairseq) => 1.0,
+                    (Norm::PostLayer, Compat::Paper | Compat::Mesh) => {
                         let encoder = 1.0 + 2.0 * config.encoder.num_hidden_layers as f64;
                         encoder * (2.0 + 3.0 * f64::from(i))
                     }

@@ -15,7 +15,7 @@ pub use decode::{Beam, State};
 pub use loss::Loss;
 
 use anyhow::{Context, Result};
-use kinglet::spec::Weight;
+use kinglet::spec::{Compat, Weight};
 use tch::{Device, Kind, Tensor};
 
 use super::{Mode, attention::hide_padding, encoder::Encoder, init::values, linear::Linear};
@@ -94,7 +94,14 @@ impl Seq2Seq {
     /// by one behind [`START`] ([`shift_right`]). A position does not depend on later ones.
     pub fn decode(&self, encoded: &Tensor, mask: &Tensor, decoder_ids: &Tensor, mode: &Mode) -> Tensor {
         let x = mode.drop(&self.encoder.embedding().forward(decoder_ids));
-        self.scores(&self.decoder.forward(x, encoded, &hide_padding(mask), mode), mode)
+        let own = self.own_mask(decoder_ids);
+        self.scores(&self.decoder.forward(x, own.as_ref(), encoded, &hide_padding(mask), mode), mode)
+    }
+
+    /// What hides decoder positions from their own convolutions, `[B, T, 1]` f32 from the decoder's `ids`, `[B, T]` i64: in
+    /// [`Compat::Mesh`] those whose id is that of padding, as [`START`] is; in the others none.
+    fn own_mask(&self, ids: &Tensor) -> Option<Tensor> {
+        (self.config.encoder.compat == Compat::Mesh).then(|| ids.not_equal(START).to_kind(Kind::Float).unsqueeze(-1))
     }
 
     /// Decoder output `[B, T, C]` to `[B, T, V]` f32.
