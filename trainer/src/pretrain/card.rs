@@ -111,7 +111,7 @@ fn card(
         ));
     }
     put(format_args!(
-        "## Use\n\n```sh\nkinglet-train finetune --from {} --train train.jsonl --dev dev.jsonl --out runs/mine\n\
+        "## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl --out runs/mine\n\
          kinglet-export runs/mine --out runs/mine-onnx --dev dev.jsonl\n```\n",
         plan.out.join(ENCODER).display()
     ));
