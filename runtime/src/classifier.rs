@@ -292,6 +292,11 @@ impl<'m> Classifier<'m> {
         &self.scores
     }
 
+    /// The scores before softmax of the text scored last, `[num_labels]`; zeros before the first.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// The `top` likeliest labels, likeliest first; of equal ones the lower class first. At most `num_labels`.
     ///
     /// # Errors

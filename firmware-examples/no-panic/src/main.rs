@@ -9,8 +9,8 @@
 use core::hint::black_box;
 
 use kinglet::bundle::{self, Bundle};
-use kinglet::engine::Engine;
 use kinglet::engine::native::{self, NativeEngine};
+use kinglet::engine::{self, Engine};
 use kinglet::kernels::Kernels;
 use kinglet::stream::Stream;
 use kinglet::tokenizer::{Encoder, Table};
@@ -68,6 +68,7 @@ fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
         stream.reset();
         all &= stream.finish(out).is_ok();
     }
+    all &= engine::fingerprint(black_box(out)) != 0;
     all && NativeEngine::new(bundle, scratch).is_ok()
 }
 

@@ -4,6 +4,7 @@
 
 mod classify;
 mod eval;
+mod fingerprint;
 mod info;
 mod input;
 mod stream;
@@ -41,6 +42,7 @@ struct Cli {
 enum Command {
     Classify(classify::Args),
     Eval(eval::Args),
+    Fingerprint(fingerprint::Args),
     Info(info::Args),
 }
 
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
     let result = panic::catch_unwind(|| match cli.command {
         Command::Classify(args) => classify::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Fingerprint(args) => fingerprint::run(args),
         Command::Info(args) => info::run(args),
     });
     match result {

@@ -7,9 +7,12 @@ use core::fmt;
 
 #[cfg(feature = "tract")]
 mod container;
+mod fingerprint;
 pub mod native;
 #[cfg(feature = "tract")]
 pub mod tract;
+
+pub use fingerprint::fingerprint;
 
 /// Runs one model.
 pub trait Engine {

@@ -1,0 +1,42 @@
+//! `kinglet fingerprint`: the committed lines, by which devices are compared, on every kernel of this processor.
+#![cfg(feature = "cli")]
+
+mod fixture;
+
+use fixture::{Folder, program, run};
+use kinglet::kernels::Kernels;
+
+const TEXTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware-examples/golden/texts.txt");
+
+#[test]
+fn every_kernel_gives_the_committed_lines() {
+    let want = include_str!("../../firmware-examples/golden/intents.txt");
+    assert_eq!(want.lines().count(), 33);
+    for kernels in Kernels::all() {
+        let out = program(&["fingerprint", "--file", TEXTS]).env("KINGLET_KERNEL", kernels.name()).output().unwrap();
+        assert_eq!(String::from_utf8(out.stdout).unwrap(), want, "{}", kernels.name());
+        assert!(out.status.success());
+    }
+}
+
+#[test]
+fn one_text_changes_its_own_line_and_the_hash_of_all() {
+    let folder = Folder::new();
+    let lines = |text: &str| {
+        let texts = folder.write("texts.txt", text);
+        let out = run(&["fingerprint", "--file", texts.to_str().unwrap()]).answers();
+        out.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    let (a, b) = (lines("wake me at seven\nhello\n"), lines("wake me at six\nhello\n"));
+    assert_eq!((a.len(), b.len()), (3, 3));
+    assert_ne!(a[0], b[0]);
+    assert_eq!(a[1], b[1]);
+    assert!(a[2].starts_with("all\t") && a[2] != b[2]);
+}
+
+#[test]
+fn an_onnx_file_is_refused() {
+    let folder = Folder::new();
+    let (model, texts) = (folder.path().to_str().unwrap(), folder.write("texts.txt", "cat\n"));
+    run(&["fingerprint", "--model", model, "--file", texts.to_str().unwrap()]).fails_with(&[".kinglet"]);
+}
