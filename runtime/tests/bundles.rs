@@ -8,6 +8,7 @@ use std::path::Path;
 
 use fixture::{Folder, program, run, run_with};
 use kinglet::bundle::{Buffer, Bundle, Crc32c, Kind};
+use kinglet::kernels::Kernels;
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> &str {
@@ -87,6 +88,12 @@ fn info_says_what_is_in_the_file_and_what_memory_it_takes() {
     let scratch = out["scratch_bytes"].as_u64().unwrap();
     assert!(scratch < parts && parts < scratch + 4096, "the engine and a word in {} bytes", parts - scratch);
     assert_eq!((&out["receptive_field"], &out["look_ahead"]), (&json!(7), &json!(3)));
+    let small = object(&run(&["info", "--json", "--chunk", "4", text(&path)]).answers());
+    assert_eq!(small["chunk"], 4);
+    assert!(small["scratch_bytes"].as_u64().unwrap() < scratch, "{small}");
+    let names: Vec<&str> = Kernels::all().map(|k| k.name()).collect();
+    assert_eq!(out["kernels"], json!(names));
+    run(&["info", "--chunk", "0", text(&path)]).fails_with(&["--chunk"]);
     let people = run(&["info", text(&path)]).answers();
     for line in ["engine           native, ", "tokenizer ", "weights: layers", "memory beyond the file"] {
         assert!(people.lines().any(|l| l.starts_with(line)), "{line} in {people}");
@@ -104,7 +111,7 @@ fn kernels_are_chosen_by_name_and_give_the_same_answer() {
     let classify = ["classify", "--json", "--model", text(&path), "the cat and the train"];
     let detected = with("", &classify);
     assert_eq!(detected.0, Some(0), "{detected:?}");
-    for kernels in kinglet::kernels::Kernels::all() {
+    for kernels in Kernels::all() {
         assert_eq!(with(kernels.name(), &classify), detected, "{}", kernels.name());
         let info = with(kernels.name(), &["info", text(&path)]).1;
         assert!(info.contains(&format!("native, {}, int8", kernels.name())), "{info}");

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use kinglet::bundle::{Bundle, Kind, VERSION};
-use kinglet::engine::native::{DEFAULT_CHUNK, MAX_TOKENS, NativeEngine, scratch_bytes, scratch_parts};
+use kinglet::engine::native::{MAX_TOKENS, NativeEngine, scratch_bytes, scratch_parts};
+use kinglet::kernels::Kernels;
 use kinglet::spec::Config;
 use kinglet::stream::Stream;
 use serde_json::{Value, json};
@@ -25,13 +26,13 @@ fn words(kind: Kind) -> String {
 
 /// What the engine keeps for any text, by part, in bytes: the scratch arena, then the engine and the stream with its tokenizer
 /// themselves, as large as they are on this processor.
-fn memory(config: &Config) -> Vec<(&'static str, usize)> {
-    let arena = scratch_parts(config, DEFAULT_CHUNK).map(|part| (part.name, part.bytes));
+fn memory(config: &Config, chunk: usize) -> Vec<(&'static str, usize)> {
+    let arena = scratch_parts(config, chunk).map(|part| (part.name, part.bytes));
     let values = [("engine", size_of::<NativeEngine<'_>>()), ("tokenizer, one word", size_of::<Stream<'_, '_>>())];
     arena.into_iter().chain(values).collect()
 }
 
-pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
+pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>, chunk: usize) -> Value {
     let config = bundle.config();
     let section = |s: kinglet::bundle::Section| {
         json!({
@@ -42,7 +43,7 @@ pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
             "crc32c": format!("{:08x}", s.checksum),
         })
     };
-    let memory = memory(config);
+    let memory = memory(config, chunk);
     let memory_bytes: usize = memory.iter().map(|(_, bytes)| bytes).sum();
     let memory: Value = memory.into_iter().map(|(part, bytes)| (part.to_string(), Value::from(bytes))).collect();
     let by_part: Value =
@@ -51,6 +52,7 @@ pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
     json!({
         "model": heading.path,
         "engine": heading.engine,
+        "kernels": Kernels::all().map(|k| k.name()).collect::<Vec<_>>(),
         "precision": "int8",
         "format_version": VERSION,
         "config": config,
@@ -67,13 +69,14 @@ pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>) -> Value {
         "receptive_field": config.receptive_field(),
         "look_ahead": config.look_ahead(),
         "max_tokens": MAX_TOKENS,
-        "scratch_bytes": scratch_bytes(config, DEFAULT_CHUNK),
+        "chunk": chunk,
+        "scratch_bytes": scratch_bytes(config, chunk),
         "memory_bytes": memory_bytes,
         "memory_by_part": memory,
     })
 }
 
-pub(super) fn table(out: &mut dyn Write, bundle: &Bundle<'_>, heading: &Heading<'_>) -> Result<()> {
+pub(super) fn table(out: &mut dyn Write, bundle: &Bundle<'_>, heading: &Heading<'_>, chunk: usize) -> Result<()> {
     let config = bundle.config();
     let engine = format!("{}, int8", heading.engine);
     heading.write(out, &engine, bundle.tokenizer().as_bytes().len(), MAX_TOKENS as usize)?;
@@ -93,8 +96,8 @@ pub(super) fn table(out: &mut dyn Write, bundle: &Bundle<'_>, heading: &Heading<
         writeln!(out, "{part:<24} {parameters:>12}")?;
     }
     writeln!(out, "{:<24} {:>12}", "all", config.parameters())?;
-    writeln!(out, "\nmemory beyond the file, computed, the same for every length of text")?;
-    let memory = memory(config);
+    writeln!(out, "\nmemory beyond the file, computed, the same for every length of text; {chunk} tokens at a time")?;
+    let memory = memory(config, chunk);
     for (part, bytes) in &memory {
         writeln!(out, "{part:<24} {bytes:>12}")?;
     }

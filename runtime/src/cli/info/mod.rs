@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kinglet::confidence::Calibration;
+use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model::{self, Model};
 use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
 use serde_json::Value;
@@ -33,10 +34,18 @@ pub struct Args {
     #[arg(long)]
     no_verify: bool,
 
+    /// Of a bundle: the memory when N tokens at a time go through the layers. Fewer need less memory and more time; devices
+    /// choose this number, and no answer depends on it
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CHUNK as u32, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MOST_ROWS))]
+    chunk: u32,
+
     /// One JSON object
     #[arg(long)]
     json: bool,
 }
+
+/// Most tokens at a time that memory is computed for.
+const MOST_ROWS: i64 = 1 << 20;
 
 /// Parts of a model, in the order of the report.
 const PARTS: [&str; 6] = ["embedding", "mixers", "feed-forward", "norms", "head", "graph constants"];
@@ -143,9 +152,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         sha256: Sha256::digest(&contents).iter().map(|b| format!("{b:02x}")).collect(),
     };
     let mut out = BufWriter::new(io::stdout().lock());
+    let chunk = args.chunk as usize;
     match (&model, args.json) {
-        (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading))?,
-        (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading)?,
+        (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading, chunk))?,
+        (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading, chunk)?,
         (Model::Onnx(model), true) => writeln!(out, "{}", onnx::object(model, &heading))?,
         (Model::Onnx(model), false) => onnx::table(&mut out, model, &heading)?,
     }
