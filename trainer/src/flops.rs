@@ -102,6 +102,8 @@ pub fn seq2seq(config: &Seq2SeqConfig, inputs: usize, targets: usize) -> Flops {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use kinglet::spec::{Role, Weight};
+
     use super::*;
 
     #[test]
@@ -123,6 +125,30 @@ mod tests {
         let flops = stack(&config, 4);
         assert_eq!((flops.projections, flops.mixing), (2 * 4 * 4 * 128 * 128, 2 * 2 * 4 * 4 * 128));
         assert_eq!(flops.total() - flops.projections - flops.mixing, 2 * 2 * 4 * 128 * 512);
+    }
+
+    /// Every matrix of a layer is multiplied with every position once, whatever the dialect adds.
+    #[test]
+    fn the_products_are_those_of_the_matrices_that_there_are() {
+        for (compat, mixer) in [("paper", "light"), ("mesh", "light"), ("mesh", "dilated"), ("fairseq", "light")]
+            .into_iter()
+            .chain(["paper", "mesh", "fairseq"].map(|compat| (compat, "dynamic")))
+            .chain([("paper", "attention")])
+        {
+            let text = format!(
+                r#"{{"mixer": "{mixer}", "compat": "{compat}", "hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 12,
+                   "kernel_heads": 2, "kernel_sizes": [3, 5], "num_attention_heads": {}}}"#,
+                if mixer == "attention" { 2 } else { 0 }
+            );
+            let config = serde_json::from_str::<Config>(&text).unwrap().resolve();
+            let matrices: usize = config
+                .weights()
+                .filter(|weight| matches!(weight, Weight::Layer(..)) && weight.role() == Role::Linear)
+                .map(|weight| config.shape(weight).unwrap().len())
+                .sum();
+            let flops = stack(&config, 7);
+            assert_eq!(flops.projections + flops.feed_forward, 2 * 7 * matrices as u64, "{compat} {mixer}");
+        }
     }
 
     #[test]
