@@ -10,12 +10,19 @@ const TEXTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware-examples/g
 
 #[test]
 fn every_kernel_gives_the_committed_lines() {
-    let want = include_str!("../../firmware-examples/golden/intents.txt");
-    assert_eq!(want.lines().count(), 33);
-    for kernels in Kernels::all() {
-        let out = program(&["fingerprint", "--file", TEXTS]).env("KINGLET_KERNEL", kernels.name()).output().unwrap();
-        assert_eq!(String::from_utf8(out.stdout).unwrap(), want, "{}", kernels.name());
-        assert!(out.status.success());
+    let golden = [
+        ("intents", include_str!("../../firmware-examples/golden/intents.txt")),
+        ("intents-nano", include_str!("../../firmware-examples/golden/intents-nano.txt")),
+    ];
+    for (name, want) in golden {
+        assert_eq!(want.lines().count(), 33);
+        let model = format!("{}/../models/{name}", env!("CARGO_MANIFEST_DIR"));
+        for kernels in Kernels::all() {
+            let arguments = ["fingerprint", "--model", &model, "--file", TEXTS];
+            let out = program(&arguments).env("KINGLET_KERNEL", kernels.name()).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), want, "{name}, {}", kernels.name());
+            assert!(out.status.success());
+        }
     }
 }
 
