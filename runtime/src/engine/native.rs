@@ -346,7 +346,9 @@ mod tests {
         let mut scratch = vec![0; scratch_bytes(bundle.config(), 4)];
         let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, Kernels::SCALAR, 4).unwrap();
         let mut out = [0.0; 3];
-        let too_long = Err(EngineError::TooLong { tokens: 1 << 32, max: (1 << 32) - 1 });
+        let max = MAX_TOKENS as usize;
+        // One more does not fit into 32 bits.
+        let too_long = Err(EngineError::TooLong { tokens: max.saturating_add(1), max });
         for chunk_begins in [0, 3] {
             // As if so many tokens had gone before.
             engine.position = u64::from(MAX_TOKENS) - 6 - chunk_begins;

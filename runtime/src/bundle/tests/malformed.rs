@@ -413,8 +413,15 @@ fn what_does_not_fit_together_is_not_written() {
     let refused = write(&parts, |_| &[]).unwrap_err();
     assert_eq!(refused, BundleError::Compat { compat: Compat::Mesh });
     assert!(refused.to_string().contains("compat = \"mesh\": score it with kinglet-train eval"), "{refused}");
-    let huge = Config { kernel_heads: usize::MAX, mixer: Mixer::Dilated, ..good.clone() };
-    let parts = Parts { config: &huge, tokenizer: &table, labels: &["a", "b", "c"], calibration: None };
+}
+
+// A usize of 32 bits fits into every field of the file.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_number_above_32_bits_is_not_written() {
+    let huge = Config { kernel_heads: usize::MAX, ..config(Mixer::Dilated, Norm::PostLayer) };
+    let long = vec![0.5; 100_000];
+    let parts = Parts { config: &huge, tokenizer: &table(), labels: &["a", "b", "c"], calibration: None };
     let weights = |w| &long[..huge.shape(w).unwrap().len()];
     assert!(matches!(write(&parts, weights), Err(BundleError::TooLarge { .. })));
 }

@@ -1,0 +1,69 @@
+//! `kinglet fingerprint` as a program of the core alone (feature `std`, no tract): for boards where half a megabyte is much, and
+//! as an example of the core on a machine with an operating system.
+//!
+//! ```sh
+//! cargo run --release -p kinglet --no-default-features --features std --example fingerprint -- \
+//!     models/intents/model.kinglet firmware-examples/golden/texts.txt [KERNEL]
+//! ```
+//!
+//! For each line of the texts a line `label<TAB>fingerprint`, and last `all<TAB>SHA-256`; on stderr the kernels and the memory in use.
+#![allow(missing_docs, reason = "a program")]
+
+use std::error::Error;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use kinglet::bundle::BundleFile;
+use kinglet::confidence;
+use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::engine::{Engine, fingerprint};
+use kinglet::kernels::Kernels;
+use sha2::{Digest, Sha256};
+
+fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [model, texts, kernel @ ..] = arguments else {
+        return Err("usage: fingerprint MODEL.kinglet TEXTS [KERNEL]".into());
+    };
+    let kernels = match kernel.first() {
+        Some(name) => Kernels::by_name(name).ok_or_else(|| {
+            let has: Vec<_> = Kernels::all().map(|kernels| kernels.name()).collect();
+            format!("this machine does not have the kernels {name}; it has {}", has.join(", "))
+        })?,
+        None => Kernels::detect(),
+    };
+    let file = BundleFile::open(Path::new(model)).map_err(|e| format!("cannot read {model}: {e}"))?;
+    let bundle = file.bundle(true).map_err(|e| format!("{model}: {e}"))?;
+    let labels = bundle.labels();
+    let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
+    eprintln!("{}, {} bytes of scratch", kernels.name(), scratch.len());
+    let mut engine = NativeEngine::with_kernels(bundle.clone(), &mut scratch, kernels)?;
+    let mut scores = vec![0.0; engine.num_labels()];
+
+    let texts = std::fs::read_to_string(texts).map_err(|e| format!("cannot read {texts}: {e}"))?;
+    let mut all = Sha256::new();
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for text in texts.lines() {
+        let mut stream = engine.stream();
+        stream.push(text)?;
+        stream.finish(&mut scores)?;
+        scores.iter().for_each(|score| all.update(score.to_le_bytes()));
+        let label = confidence::best(&scores).and_then(|(class, _)| labels.get(class));
+        writeln!(out, "{}\t{:08x}", label.unwrap_or_default(), fingerprint(&scores))?;
+    }
+    let all: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(out, "all\t{all}")?;
+    out.flush()?;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
