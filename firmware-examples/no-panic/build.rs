@@ -1,6 +1,13 @@
-//! A no_std program is linked without default libraries; the entry point and `memcpy` are in the C library.
+//! A no_std program is linked without default libraries; the entry point and `memcpy` are in the C library. Where there is no operating
+//! system the compiler's own library has `memcpy`, and `main` is where the program begins.
+
+use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-link-lib=c");
+    if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "none") {
+        println!("cargo::rustc-link-arg-bins=--entry=main");
+    } else {
+        println!("cargo::rustc-link-lib=c");
+    }
 }

@@ -6,7 +6,7 @@
 //!
 //! # Features
 //!
-//! Each contains the one before it.
+//! Each contains the one before it, the last one, about the target, apart.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
 //! | `tract` | `tract` (exported ONNX models, and our operator for programs that use tract), `model` (files, and the built-in model) and `classifier` (text to labels) |
 //! | `cli` (default) | the program `kinglet` |
+//! | `cortex-m-dsp` | the kernels of 32-bit Arm processors with the DSP extension (Cortex-M4, M7, M33, M55); without an effect on others |
 //!
 //! # Example
 //!

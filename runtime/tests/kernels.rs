@@ -170,6 +170,8 @@ fn the_backends_of_this_machine_are_tested() {
         assert!(Kernels::by_name("aarch64-neon").is_some());
         assert_eq!(Kernels::by_name("aarch64-dotprod").is_some(), dotprod);
     }
+    #[cfg(target_arch = "arm")]
+    assert_eq!(Kernels::by_name("cortex-m-dsp").is_some(), cfg!(feature = "cortex-m-dsp"));
     #[cfg(target_arch = "x86_64")]
     {
         let has = |name| Kernels::by_name(name).is_some();

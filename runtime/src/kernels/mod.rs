@@ -24,6 +24,9 @@
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
 mod aarch64;
+#[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+#[allow(unsafe_code)] // instructions that no stable intrinsic gives
+mod arm;
 pub mod cast;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -140,6 +143,8 @@ impl Kernels {
         let all = all.chain(x86::backends());
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         let all = all.chain(aarch64::backends());
+        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+        let all = all.chain(arm::backends());
         all
     }
 
