@@ -1,0 +1,127 @@
+//! Many texts, shared among threads.
+
+use core::ffi::c_char;
+use core::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::vec;
+use std::vec::Vec;
+
+use crate::border::{self, border};
+use crate::engine::Answer;
+use crate::model::{Model, Shared};
+use crate::status::{Error, Status};
+
+/// One text, and where its results go.
+struct Job<'a> {
+    row: usize,
+    text: &'a [u8],
+    scores: Option<&'a mut [f32]>,
+    answer: Option<&'a mut Answer>,
+}
+
+fn of_text(row: usize, error: Error) -> Error {
+    Error::new(error.status, format_args!("text {row} of the batch: {}", error.message))
+}
+
+/// What the threads of a batch share.
+struct Batch<'a> {
+    shared: &'a Shared,
+    /// In order, so that every text before one that was taken was taken, too.
+    jobs: Mutex<vec::IntoIter<Job<'a>>>,
+    /// The first text that failed.
+    failed: Mutex<Option<(usize, Error)>>,
+}
+
+impl Batch<'_> {
+    /// Takes texts until there is none left.
+    fn run(&self) -> Result<(), Error> {
+        let mut worker = self.shared.worker()?;
+        let labels = self.shared.labels.len();
+        let (mut own, mut room) = (vec![0.0; labels], vec![0.0; labels]);
+        loop {
+            let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(Job { row, text, scores, answer }) = job else { break };
+            let scores = scores.unwrap_or(&mut own);
+            if let Err(error) = self.shared.text(&mut worker, text, scores, &mut room, answer) {
+                // Nothing more is taken; of those that fail meanwhile the first counts.
+                self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                if failed.as_ref().is_none_or(|&(first, _)| row < first) {
+                    *failed = Some((row, error));
+                }
+            }
+        }
+        self.shared.give_back(worker);
+        Ok(())
+    }
+}
+
+fn batch(shared: &Shared, jobs: Vec<Job<'_>>, threads: usize) -> Result<(), Error> {
+    let threads = if threads == 0 { thread::available_parallelism().map_or(1, NonZero::get) } else { threads };
+    let others = threads.min(jobs.len()).saturating_sub(1);
+    let batch = Batch { shared, jobs: Mutex::new(jobs.into_iter()), failed: Mutex::new(None) };
+    thread::scope(|scope| {
+        for _ in 0..others {
+            // A thread that cannot be started, or has no memory for an engine, is one fewer.
+            if thread::Builder::new().spawn_scoped(scope, || batch.run()).is_err() {
+                break;
+            }
+        }
+        batch.run()
+    })?;
+    match batch.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((row, error)) => Err(of_text(row, error)),
+        None => Ok(()),
+    }
+}
+
+/// Classifies many texts, shared among threads. The results are those of one text after the other, whatever the number of threads.
+/// When a text fails, the status and the message are those of the first that does; results of the others may be there or not.
+///
+/// `texts`, `text_bytes`: `count` pointers and lengths, each as in `kinglet_model_classify`.
+/// `threads`: at most this many; 0: as many as the machine has processors. Where threads cannot be started, there are fewer.
+/// `scores`: room for `scores_count` floats, texts times labels; gets the scores before softmax, text after text. Null, with a
+/// `scores_count` of 0, when they are not wanted.
+/// `answers`: room for `count` answers; null when they are not wanted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_model_batch(
+    model: *const Model,
+    texts: *const *const c_char,
+    text_bytes: *const usize,
+    count: usize,
+    threads: usize,
+    scores: *mut f32,
+    scores_count: usize,
+    answers: *mut Answer,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (model, texts, lengths) =
+            unsafe { (border::get(model)?, border::slice(texts, count)?, border::slice(text_bytes, count)?) };
+        let shared = &*model.0;
+        let labels = shared.labels.len();
+        let need = count.saturating_mul(labels);
+        if (!scores.is_null() || scores_count != 0) && scores_count != need {
+            let detail =
+                format_args!("{count} texts and {labels} labels make {need} scores, room for {scores_count} was given");
+            return Err(Error::new(Status::WrongLength, detail));
+        }
+        // SAFETY: as above.
+        let (scores, answers) = unsafe {
+            let answers_count = if answers.is_null() { 0 } else { count };
+            (border::slice_mut(scores, scores_count)?, border::slice_mut(answers, answers_count)?)
+        };
+        let (mut scores, mut answers) = (scores.chunks_exact_mut(labels), answers.iter_mut());
+        let mut jobs = Vec::new();
+        if jobs.try_reserve_exact(count).is_err() {
+            return Err(Error::new(Status::OutOfMemory, format_args!("there is no memory for {count} texts")));
+        }
+        for (row, (&text, &bytes)) in texts.iter().zip(lengths).enumerate() {
+            // SAFETY: as above.
+            let text = unsafe { border::slice(text.cast::<u8>(), bytes) }.map_err(|error| of_text(row, error))?;
+            jobs.push(Job { row, text, scores: scores.next(), answer: answers.next() });
+        }
+        batch(shared, jobs, threads)
+    })
+}

@@ -1,0 +1,350 @@
+//! Engines: text in, in parts or at once, scores out. None of these functions allocates.
+
+use core::ffi::{c_char, c_void};
+
+use runtime::bundle::Bundle;
+use runtime::confidence::{self, Decision};
+use runtime::stream::Stream;
+
+use crate::border::{self, border, one_a_label};
+use crate::place::{self, Plan};
+use crate::status::{Error, Status};
+
+/// Options: the checksums of the bundle are believed, not computed. For a model that was checked before, such as one in the
+/// firmware's own flash. Damage may then give wrong scores, never a read outside the bundle.
+pub const KINGLET_UNVERIFIED: u32 = 1;
+
+/// How a model is run. All zeros are the defaults; so is a null pointer in place of options.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Kernels by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
+    /// processor has. Ends with a zero byte; read during the call alone.
+    pub kernels: *const c_char,
+    /// Tokens that go through the layers together: fewer need less memory and more time; the scores are the same. At most
+    /// KINGLET_MAX_CHUNK; 0: 48.
+    pub chunk: u32,
+    /// 0 or KINGLET_UNVERIFIED.
+    pub flags: u32,
+}
+
+/// What is said about a text.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The likeliest label, from 0; of equal ones the lowest.
+    pub label: usize,
+    /// Its probability, 0 to 1; calibrated if the model is.
+    pub probability: f32,
+    /// Whether the label is not likely enough to be given as the answer: 1 or 0. Always 0 when the model is not calibrated.
+    pub unsure: u32,
+}
+
+/// Runs a model on one text after the other. One thread at a time may use it.
+pub struct Engine {
+    stream: Stream<'static, 'static>,
+    /// What made it on the heap.
+    #[cfg(feature = "std")]
+    pub(crate) owner: Option<crate::worker::Owner>,
+}
+
+impl Engine {
+    pub(crate) fn new(stream: Stream<'static, 'static>) -> Self {
+        Engine {
+            stream,
+            #[cfg(feature = "std")]
+            owner: None,
+        }
+    }
+
+    pub(crate) fn bundle(&self) -> &Bundle<'static> {
+        self.stream.engine().bundle()
+    }
+
+    pub(crate) fn labels(&self) -> usize {
+        self.bundle().config().num_labels
+    }
+
+    /// The scores of a whole text, `[num_labels]`. What was pushed before is forgotten.
+    #[cfg(feature = "std")]
+    pub(crate) fn score(&mut self, text: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        self.stream.reset();
+        if let Err(error) = self.stream.push(text) {
+            self.stream.reset();
+            return Err(error.into());
+        }
+        Ok(self.stream.finish(out)?)
+    }
+}
+
+/// Calibrated probabilities; `scores` and `out`: `[num_labels]`.
+pub(crate) fn probabilities(bundle: &Bundle<'_>, scores: &[f32], out: &mut [f32]) -> Result<(), Error> {
+    let temperature = bundle.calibration().map_or(1.0, |calibration| calibration.temperature);
+    Ok(confidence::softmax(scores, temperature, out)?)
+}
+
+/// What probabilities say; `[num_labels]`.
+pub(crate) fn answer(bundle: &Bundle<'_>, probabilities: &[f32]) -> Result<Answer, Error> {
+    let (label, probability) = confidence::best(probabilities).ok_or(Status::WrongLength)?;
+    let threshold = bundle.calibration().map_or(0.0, |calibration| calibration.threshold);
+    let unsure = u32::from(confidence::decide(probabilities, threshold) == Decision::Unsure);
+    Ok(Answer { label, probability, unsure })
+}
+
+/// Bytes of memory that `kinglet_engine_init` needs for this bundle, wherever in memory it begins. Reads the bundle's configuration
+/// alone; the engine checks the rest.
+///
+/// `chunk`: as in kinglet_options, 0 for the default. `bytes`: gets the number; SIZE_MAX when it is more than can be addressed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_bytes(
+    bundle: *const u8,
+    bundle_bytes: usize,
+    chunk: u32,
+    bytes: *mut usize,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (bundle, to) = unsafe { (border::slice(bundle, bundle_bytes)?, border::place(bytes)?) };
+        let Some(config) = Bundle::peek_config(bundle) else {
+            // Says what is wrong with it.
+            Bundle::new_unverified(bundle)?;
+            return Err(Status::BundleDamaged.into());
+        };
+        config.validate().map_err(|error| Error::new(Status::BundleDamaged, error))?;
+        to.write(place::bytes(&config, place::chunk(chunk)?));
+        Ok(())
+    })
+}
+
+/// Makes an engine inside memory of the caller's, for a bundle in memory or flash. Allocates nothing; there is nothing to free:
+/// when the engine is no longer used, the memory is the caller's again.
+///
+/// `memory`: `memory_bytes` bytes, at least as many as `kinglet_engine_bytes` says, at a multiple of KINGLET_ENGINE_ALIGN; what they
+/// hold does not matter. Until the engine is no longer used they belong to it and stay where they are.
+/// `bundle`: the bytes of a file model.kinglet, at a multiple of 4 (64 is better). They are checked completely and read in place; they
+/// stay as they are until the engine is no longer used.
+/// `options`: null for the defaults.
+/// `engine`: gets the engine; null when there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_init(
+    memory: *mut c_void,
+    memory_bytes: usize,
+    bundle: *const u8,
+    bundle_bytes: usize,
+    options: *const Options,
+    engine: *mut *mut Engine,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers, and that bundle and memory outlive the engine's use.
+        unsafe {
+            let to = border::place(engine)?;
+            to.write(core::ptr::null_mut());
+            let plan = Plan::new(options)?;
+            if bundle.is_null() {
+                return Err(Status::NullPointer.into());
+            }
+            // As bytes they need no alignment; the bundle says itself what it needs.
+            let bundle = plan.read(border::slice(bundle, bundle_bytes)?)?;
+            to.write(place::build(memory, memory_bytes, bundle, plan)?);
+        }
+        Ok(())
+    })
+}
+
+/// Number of labels, the length of scores and probabilities; 0 of null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_num_labels(engine: *const Engine) -> usize {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(engine) }.map_or(0, Engine::labels)
+}
+
+/// The name of a label, from the bundle: UTF-8 that does NOT end with a zero byte. Print it with "%.*s".
+///
+/// `label`: from 0. `name`, `name_bytes`: get where it is, for as long as the bundle is there, and its length.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_label(
+    engine: *const Engine,
+    label: usize,
+    name: *mut *const c_char,
+    name_bytes: *mut usize,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (engine, to, bytes) = unsafe { (border::get(engine)?, border::place(name)?, border::place(name_bytes)?) };
+        let found = engine.bundle().labels().get(label).ok_or_else(|| no_such(label, engine.labels()))?;
+        to.write(found.as_ptr().cast());
+        bytes.write(found.len());
+        Ok(())
+    })
+}
+
+/// An error for a label that is not there.
+fn no_such(label: usize, labels: usize) -> Error {
+    Error::new(Status::NoSuchLabel, format_args!("there is no label {label}: the model has {labels}, from 0"))
+}
+
+/// Whether the model is calibrated: 1 or 0, 0 of null. Else probabilities are a plain softmax, no answer is unsure and there
+/// are no label sets.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_calibrated(engine: *const Engine) -> u32 {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.bundle().calibration().is_some()))
+}
+
+/// Tokens of the text so far that are certain by now; 0 of null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_tokens(engine: *const Engine) -> u64 {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(engine) }.map_or(0, |engine| engine.stream.tokens())
+}
+
+/// The name of the kernels that run, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
+///
+/// `room`: bytes of `name`, at least 1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_kernels(engine: *const Engine, name: *mut c_char, room: usize) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (engine, out) = unsafe { (border::get(engine)?, border::slice_mut(name.cast::<u8>(), room)?) };
+        // The rest of `out` is zero already.
+        let Some((_, out)) = out.split_last_mut() else { return Err(Status::WrongLength.into()) };
+        out.iter_mut().zip(engine.stream.engine().kernels().name().bytes()).for_each(|(to, from)| *to = from);
+        Ok(())
+    })
+}
+
+/// Takes the next bytes of the text. The text may be cut anywhere, even inside a character; the scores are, bit for bit, those
+/// of the text at once. Invalid UTF-8 is read as U+FFFD.
+///
+/// When it fails, the text cannot be scored, and every call says so until `kinglet_engine_reset`.
+///
+/// `text`: `text_bytes` bytes of UTF-8; zero bytes are part of the text. Null is fine where there are none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_push(engine: *mut Engine, text: *const c_char, text_bytes: usize) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (engine, text) = unsafe { (border::get_mut(engine)?, border::slice(text.cast::<u8>(), text_bytes)?) };
+        Ok(engine.stream.push(text)?)
+    })
+}
+
+/// The scores of the text so far, over the tokens whose neighbours have all been seen. What is pushed later is scored as if
+/// there had been no snapshot.
+///
+/// `scores`: room for `count` floats, the number of labels; gets the scores before softmax.
+/// `tokens`: gets the number of tokens that they are of; 0 when there is none yet, and the scores are zeros then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_snapshot(
+    engine: *mut Engine,
+    scores: *mut f32,
+    count: usize,
+    tokens: *mut u32,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (engine, to) = unsafe { (border::get_mut(engine)?, border::place(tokens)?) };
+        to.write(0);
+        one_a_label(count, engine.labels())?;
+        // SAFETY: as above.
+        let scores = unsafe { border::slice_mut(scores, count)? };
+        to.write(engine.stream.snapshot(scores)?.unwrap_or(0));
+        Ok(())
+    })
+}
+
+/// Ends the text and gives its scores; the engine is then at the beginning of the next text. An empty text has scores, too.
+///
+/// `scores`: room for `count` floats, the number of labels; gets the scores before softmax. When `scores` is null or `count` wrong, the
+/// text goes on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_finish(engine: *mut Engine, scores: *mut f32, count: usize) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let engine = unsafe { border::get_mut(engine)? };
+        one_a_label(count, engine.labels())?;
+        // SAFETY: as above.
+        let scores = unsafe { border::slice_mut(scores, count)? };
+        Ok(engine.stream.finish(scores)?)
+    })
+}
+
+/// Forgets the text so far.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_reset(engine: *mut Engine) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        unsafe { border::get_mut(engine)? }.stream.reset();
+        Ok(())
+    })
+}
+
+/// The probability of each label: softmax of the scores, with the model's temperature if it is calibrated.
+///
+/// `scores`: `count` floats, the number of labels, as `kinglet_engine_finish` or `kinglet_engine_snapshot` gave them.
+/// `probabilities`: room for as many; must not overlap `scores`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_probabilities(
+    engine: *const Engine,
+    scores: *const f32,
+    count: usize,
+    probabilities: *mut f32,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let engine = unsafe { border::get(engine)? };
+        one_a_label(count, engine.labels())?;
+        border::apart(scores, probabilities, count)?;
+        // SAFETY: as above; the two do not overlap.
+        let (scores, out) = unsafe { (border::slice(scores, count)?, border::slice_mut(probabilities, count)?) };
+        self::probabilities(engine.bundle(), scores, out)
+    })
+}
+
+/// What probabilities say: the likeliest label, and whether that is sure enough.
+///
+/// `probabilities`: `count` floats, the number of labels, as `kinglet_engine_probabilities` gave them. `answer`: gets the answer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_answer(
+    engine: *const Engine,
+    probabilities: *const f32,
+    count: usize,
+    answer: *mut Answer,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (engine, to) = unsafe { (border::get(engine)?, border::place(answer)?) };
+        one_a_label(count, engine.labels())?;
+        // SAFETY: as above.
+        let probabilities = unsafe { border::slice(probabilities, count)? };
+        to.write(self::answer(engine.bundle(), probabilities)?);
+        Ok(())
+    })
+}
+
+/// The labels among which the right one is to be expected (a conformal set). Fails when the model is not calibrated.
+///
+/// `probabilities`: `count` floats, the number of labels, as `kinglet_engine_probabilities` gave them.
+/// `members`: room for `count` bytes; gets a 1 for each label of the set, a 0 for the others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_set(
+    engine: *const Engine,
+    probabilities: *const f32,
+    count: usize,
+    members: *mut u8,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let engine = unsafe { border::get(engine)? };
+        one_a_label(count, engine.labels())?;
+        // SAFETY: as above.
+        let (probabilities, members) =
+            unsafe { (border::slice(probabilities, count)?, border::slice_mut(members, count)?) };
+        let calibration = engine.bundle().calibration().ok_or(Status::NotCalibrated)?;
+        for label in calibration.set(probabilities) {
+            if let Some(member) = members.get_mut(label) {
+                *member = 1;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,204 @@
+//! What functions answer, and the messages for it.
+
+use core::ffi::{CStr, c_char};
+#[cfg(feature = "std")]
+use std::string::{String, ToString};
+
+use runtime::bundle::BundleError;
+use runtime::confidence::ConfidenceError;
+use runtime::engine::EngineError;
+use runtime::engine::native::NativeError;
+
+/// What a function answers: 0 when all went well.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// All went well.
+    Ok = 0,
+    /// A pointer is null that must not be.
+    NullPointer = 1,
+    /// A pointer is not aligned for what it points to; memory for an engine must be a multiple of KINGLET_ENGINE_ALIGN.
+    Misaligned = 2,
+    /// A length is not the one that is asked for, such as that of the scores, or more than memory can have.
+    WrongLength = 3,
+    /// An option, or another argument, has a value that this library does not know.
+    InvalidArgument = 4,
+    /// This library, or this processor, has no kernels of that name.
+    UnknownKernels = 5,
+    /// The memory for an engine is too small: `kinglet_engine_bytes` says how much it needs.
+    ArenaTooSmall = 6,
+    /// There is no label of that number.
+    NoSuchLabel = 7,
+    /// The model is not calibrated, so it has no label sets.
+    NotCalibrated = 8,
+    /// The text has more tokens than can be counted (2 to the 32nd less 1).
+    TextTooLong = 9,
+    /// The model gave a score that is no finite number, or was asked about such scores.
+    NotANumber = 10,
+    /// The bytes are not those of a bundle: they do not begin as one.
+    NotABundle = 20,
+    /// The bundle does not begin at an address that is a multiple of 4.
+    BundleMisaligned = 21,
+    /// The bundle is of another version of the format than this library reads.
+    BundleVersion = 22,
+    /// The bundle is shorter or longer than it says.
+    BundleLength = 23,
+    /// A checksum of the bundle is wrong: bytes were changed.
+    BundleChecksum = 24,
+    /// The bundle's contents are not as the format says.
+    BundleDamaged = 25,
+    /// The bundle is whole, but holds something that this library does not run.
+    BundleUnsupported = 26,
+    /// The file cannot be opened or read.
+    File = 30,
+    /// There is not enough memory.
+    OutOfMemory = 31,
+    /// The library has a fault, which was kept from spreading. Please report it.
+    Internal = 32,
+}
+
+/// Every status, so that a number from outside is compared, never believed.
+const ALL: [Status; 21] = [
+    Status::Ok,
+    Status::NullPointer,
+    Status::Misaligned,
+    Status::WrongLength,
+    Status::InvalidArgument,
+    Status::UnknownKernels,
+    Status::ArenaTooSmall,
+    Status::NoSuchLabel,
+    Status::NotCalibrated,
+    Status::TextTooLong,
+    Status::NotANumber,
+    Status::NotABundle,
+    Status::BundleMisaligned,
+    Status::BundleVersion,
+    Status::BundleLength,
+    Status::BundleChecksum,
+    Status::BundleDamaged,
+    Status::BundleUnsupported,
+    Status::File,
+    Status::OutOfMemory,
+    Status::Internal,
+];
+
+impl Status {
+    /// What it means, without the numbers of the case.
+    pub const fn message(self) -> &'static CStr {
+        match self {
+            Status::Ok => c"all went well",
+            Status::NullPointer => c"a pointer is null that must not be",
+            Status::Misaligned => c"a pointer is not aligned for what it points to",
+            Status::WrongLength => c"a length is not the one that is asked for",
+            Status::InvalidArgument => c"an argument has a value that this library does not know",
+            Status::UnknownKernels => c"this library or this processor has no kernels of that name",
+            Status::ArenaTooSmall => {
+                c"the memory for the engine is too small; kinglet_engine_bytes says how much it needs"
+            }
+            Status::NoSuchLabel => c"there is no label of that number",
+            Status::NotCalibrated => c"the model is not calibrated",
+            Status::TextTooLong => c"the text has too many tokens",
+            Status::NotANumber => c"a score is not a finite number; the model's weights are damaged",
+            Status::NotABundle => c"not a Kinglet bundle",
+            Status::BundleMisaligned => c"the bundle does not begin at an address that is a multiple of 4",
+            Status::BundleVersion => {
+                c"the bundle is of another format version; export the model again or use a newer library"
+            }
+            Status::BundleLength => c"the bundle is shorter or longer than it says: it is incomplete or damaged",
+            Status::BundleChecksum => c"a checksum of the bundle is wrong: it is damaged",
+            Status::BundleDamaged => c"the bundle's contents are not as the format says: it is damaged",
+            Status::BundleUnsupported => c"the bundle holds something that this library does not run; use a newer one",
+            Status::File => c"the file cannot be read",
+            Status::OutOfMemory => c"there is not enough memory",
+            Status::Internal => c"internal error in Kinglet, please report it",
+        }
+    }
+}
+
+/// What a status means, in a sentence without the numbers of the case. Never null; of a number that is no status it says so.
+#[unsafe(no_mangle)]
+pub extern "C" fn kinglet_status_message(status: i32) -> *const c_char {
+    let known = ALL.into_iter().find(|&known| known as i32 == status);
+    known.map_or(c"not a status of Kinglet", Status::message).as_ptr()
+}
+
+/// A status, and with std the sentence that has the numbers.
+pub struct Error {
+    /// What the caller gets.
+    pub status: Status,
+    /// What `kinglet_last_error` says.
+    #[cfg(feature = "std")]
+    pub message: String,
+}
+
+impl Error {
+    /// `detail`: the sentence. Without std it is not even formatted: formatting could panic.
+    pub fn new(status: Status, detail: impl core::fmt::Display) -> Self {
+        #[cfg(not(feature = "std"))]
+        let _ = detail;
+        Error {
+            status,
+            #[cfg(feature = "std")]
+            message: detail.to_string(),
+        }
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Error {
+            status,
+            #[cfg(feature = "std")]
+            message: status.message().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl From<BundleError> for Error {
+    fn from(error: BundleError) -> Self {
+        use BundleError as E;
+        let status = match error {
+            E::Misaligned { .. } => Status::BundleMisaligned,
+            E::NotABundle { .. } => Status::NotABundle,
+            E::Version { .. } => Status::BundleVersion,
+            E::Length { .. } => Status::BundleLength,
+            E::HeaderChecksum { .. } | E::Checksum { .. } => Status::BundleChecksum,
+            E::Attention | E::Compat { .. } | E::SectionUnknown { .. } => Status::BundleUnsupported,
+            _ => Status::BundleDamaged,
+        };
+        Error::new(status, error)
+    }
+}
+
+impl From<NativeError> for Error {
+    fn from(error: NativeError) -> Self {
+        let status = match error {
+            NativeError::ScratchTooSmall { .. } => Status::ArenaTooSmall,
+            NativeError::Attention => Status::BundleUnsupported,
+            _ => Status::InvalidArgument,
+        };
+        Error::new(status, error)
+    }
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        let status = match error {
+            EngineError::TooLong { .. } => Status::TextTooLong,
+            EngineError::OutputLength { .. } => Status::WrongLength,
+            // A bundle's tokenizer gives at least one token, and none beyond the vocabulary.
+            _ => Status::Internal,
+        };
+        Error::new(status, error)
+    }
+}
+
+impl From<ConfidenceError> for Error {
+    fn from(error: ConfidenceError) -> Self {
+        let status = match error {
+            ConfidenceError::Shape { .. } => Status::WrongLength,
+            _ => Status::NotANumber,
+        };
+        Error::new(status, error)
+    }
+}
