@@ -29,6 +29,9 @@ mod aarch64;
 mod arm;
 pub mod cast;
 pub mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[allow(unsafe_code)] // loads and stores
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
 pub mod x86;
@@ -145,6 +148,8 @@ impl Kernels {
         let all = all.chain(aarch64::backends());
         #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
         let all = all.chain(arm::backends());
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        let all = all.chain([wasm::KERNELS]);
         all
     }
 
