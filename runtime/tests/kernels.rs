@@ -3,64 +3,15 @@
 use kinglet::kernels::{Activation, Kernels, PANEL_INPUTS, PANEL_OUTPUTS, Panels, Window};
 use proptest::prelude::*;
 
-/// SplitMix64 (Steele et al. 2014).
-struct Random(u64);
+mod random;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+use random::{Kind, Random};
 
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// Uniform in −1 ..= 1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
-    }
-
-    fn int8(&mut self) -> i8 {
-        match self.below(8) {
-            0 => 127,
-            1 => -127,
-            2 => 0,
-            _ => (self.below(255) as i16 - 127) as i8,
-        }
-    }
-
-    fn floats(&mut self, kind: Kind, n: usize) -> Vec<f32> {
-        (0..n)
-            .map(|_| match kind {
-                Kind::Ordinary => self.unit() * 4.0,
-                Kind::Wide => self.unit() * f32::powi(2.0, self.below(120) as i32 - 60),
-                // Sums of squares of these stay finite.
-                Kind::Extreme => {
-                    let one = [0.0, -0.0, 1e-45, -1e-39, 1e-30, f32::MIN_POSITIVE, 1.0, -88.5, 88.31, 1e9, -1e17, 3e17];
-                    one[self.below(one.len())] * if self.below(2) == 0 { 1.0 } else { -1.0 }
-                }
-                Kind::Zero => 0.0,
-                // Half-way between two multiples of one of a few steps, and its neighbours.
-                Kind::Halves => {
-                    let half = self.below(254) as f32 - 126.5;
-                    let v = half * [1.0 / 127.0, 0.37 / 127.0, 3e11 / 127.0][n % 3];
-                    f32::from_bits(v.to_bits().wrapping_add(self.below(5) as u32).wrapping_sub(2))
-                }
-            })
-            .collect()
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Ordinary,
-    Wide,
-    Extreme,
-    Zero,
-    Halves,
+/// `n` numbers of a kind.
+fn floats(random: &mut Random, kind: Kind, n: usize) -> Vec<f32> {
+    let mut x = vec![0.0; n];
+    random.fill(kind, &mut x);
+    x
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -298,7 +249,7 @@ proptest! {
     ) {
         // The last row ends with the slice.
         let x_stride = columns + gap;
-        let x = Random(seed).floats(kind, (rows * x_stride).saturating_sub(gap));
+        let x = floats(&mut Random(seed), kind, (rows * x_stride).saturating_sub(gap));
         let stride = columns.next_multiple_of(4) + more;
         let run = |backend: &Kernels| {
             let mut q = encode(backend, &vec![99; rows * stride]);
@@ -320,11 +271,11 @@ proptest! {
         (more, gap, relu) in (0usize..70, 0usize..70, any::<bool>()), kind in kind(), seed in any::<u64>()
     ) {
         let mut random = Random(seed);
-        let channel = random.floats(kind, outputs);
+        let channel = floats(&mut random, kind, outputs);
         let matrix = Matrix::new(outputs, inputs, &channel, |_, _| random.int8());
         let q_stride = inputs.next_multiple_of(4) + more;
         let q: Vec<i8> = (0..rows * q_stride).map(|_| random.int8()).collect();
-        let scales: Vec<f32> = random.floats(Kind::Ordinary, rows).iter().map(|v| v.abs()).collect();
+        let scales: Vec<f32> = floats(&mut random, Kind::Ordinary, rows).iter().map(|v| v.abs()).collect();
         let activation = if relu { Activation::Relu } else { Activation::Identity };
         let stride = outputs + gap;
         // The last row ends with the slice.
@@ -335,10 +286,10 @@ proptest! {
     #[test]
     fn every_backend_gates_like_scalar(n in length(), kind in kind(), short in 0usize..3, seed in any::<u64>()) {
         let mut random = Random(seed);
-        let mut gate = random.floats(kind, n);
-        let wide = random.floats(Kind::Ordinary, n);
+        let mut gate = floats(&mut random, kind, n);
+        let wide = floats(&mut random, Kind::Ordinary, n);
         gate.iter_mut().zip(wide).step_by(3).for_each(|(g, w)| *g = w * 25.0);
-        let value = random.floats(Kind::Ordinary, n.saturating_sub(short));
+        let value = floats(&mut random, Kind::Ordinary, n.saturating_sub(short));
         compare(&value, |k, value| k.gate(value, &gate))?;
     }
 
@@ -346,7 +297,7 @@ proptest! {
     fn every_backend_takes_the_softmax_like_scalar(
         runs in 0usize..12, width in 0usize..70, rest in 0usize..5, kind in kind(), seed in any::<u64>()
     ) {
-        let x = Random(seed).floats(kind, runs * width + rest);
+        let x = floats(&mut Random(seed), kind, runs * width + rest);
         compare(&x, |k, x| k.softmax(x, width))?;
     }
 
@@ -358,8 +309,8 @@ proptest! {
         let mut random = Random(seed);
         let window = Window { channels, taps, dilation };
         let heads = heads.min(channels);
-        let x = random.floats(kind, (rows + (taps - 1) * dilation) * channels);
-        let weights = random.floats(Kind::Ordinary, heads * taps * rows.max(1));
+        let x = floats(&mut random, kind, (rows + (taps - 1) * dilation) * channels);
+        let weights = floats(&mut random, Kind::Ordinary, heads * taps * rows.max(1));
         let stride = if own { heads * taps } else { 0 };
         let out = vec![UNTOUCHED; rows * channels];
         compare(&out, |k, out| k.convolve_shared(&x, window, &weights, stride, heads, out))?;
@@ -372,8 +323,8 @@ proptest! {
     ) {
         let mut random = Random(seed);
         let window = Window { channels, taps, dilation };
-        let x = random.floats(kind, (rows + (taps - 1) * dilation) * channels);
-        let weights = random.floats(Kind::Ordinary, channels * taps);
+        let x = floats(&mut random, kind, (rows + (taps - 1) * dilation) * channels);
+        let weights = floats(&mut random, Kind::Ordinary, channels * taps);
         compare(&vec![UNTOUCHED; rows * channels], |k, out| k.convolve_channels(&x, window, &weights, out))?;
     }
 
@@ -382,9 +333,9 @@ proptest! {
         rows in 0usize..9, columns in length(), kind in kind(), seed in any::<u64>()
     ) {
         let mut random = Random(seed);
-        let x = random.floats(kind, rows * columns);
-        let (gain, shift) = (random.floats(Kind::Ordinary, columns), random.floats(Kind::Ordinary, columns));
-        let out = random.floats(Kind::Ordinary, rows * columns);
+        let x = floats(&mut random, kind, rows * columns);
+        let (gain, shift) = (floats(&mut random, Kind::Ordinary, columns), floats(&mut random, Kind::Ordinary, columns));
+        let out = floats(&mut random, Kind::Ordinary, rows * columns);
         compare(&out, |k, out| k.layer_norm(&x, &gain, &shift, out))?;
         compare(&out, |k, out| k.rms_norm(&x, &gain, out))?;
     }
@@ -394,7 +345,7 @@ proptest! {
         n in length(), short in 0usize..3, kind in kind(), seed in any::<u64>()
     ) {
         let mut random = Random(seed);
-        let (a, b) = (random.floats(kind, n), random.floats(kind, n.saturating_sub(short)));
+        let (a, b) = (floats(&mut random, kind, n), floats(&mut random, kind, n.saturating_sub(short)));
         let q: Vec<i8> = (0..n).map(|_| random.int8()).collect();
         let scale = random.unit();
         compare(&a, |k, a| k.add(a, &b))?;
@@ -404,11 +355,11 @@ proptest! {
     #[test]
     fn every_backend_pools_like_scalar(rows in 0usize..9, columns in length(), kind in kind(), seed in any::<u64>()) {
         let mut random = Random(seed);
-        let mut x = random.floats(kind, rows * columns);
+        let mut x = floats(&mut random, kind, rows * columns);
         // Half-way between two steps, and beyond the limit.
         x.iter_mut().step_by(5).for_each(|v| *v = (random.below(4_000) as f32 - 2_000.5) / 2_097_152.0);
         x.iter_mut().skip(1).step_by(7).for_each(|v| *v *= 700.0);
-        compare(&random.floats(Kind::Ordinary, columns), |k, most| k.pool_max(&x, most))?;
+        compare(&floats(&mut random, Kind::Ordinary, columns), |k, most| k.pool_max(&x, most))?;
         let start: Vec<i64> = (0..columns).map(|_| random.next() as i64).collect();
         let mut want = start.clone();
         Kernels::SCALAR.pool_mean(&x, &mut want);

@@ -1,122 +1,135 @@
-//! Products of quantised rows with a matrix: one or two rows by two outputs at a time, whose sums stay in registers.
+//! Products of quantised rows with a matrix: up to four rows by one output at a time, whose sums stay in registers.
 //!
-//! None of the instructions is declared pure, though each is: so they keep the order in which they stand here, the one that needs
-//! least registers.
+//! Weights are widened as they are read, for all these rows at once; activations before, once for all outputs.
 
 use core::arch::asm;
+use core::array::from_fn;
 
 use crate::kernels::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Panels};
 
-/// Outputs computed together.
-const PAIR: usize = 2;
-/// Groups of [`PANEL_INPUTS`] inputs that are widened at once: the room for them, 1 KiB, is on the stack.
+/// Groups of [`PANEL_INPUTS`] inputs whose activations are widened at once; the room for them, up to 2 KiB, is on the stack.
 const GROUPS: usize = 64;
 
 /// Four activations as two pairs of 16 bits: the first and third, the second and fourth.
 type Widened = [u32; 2];
-/// Four weights of each output of a panel, in pairs of outputs.
-type Group = [[[i8; PANEL_INPUTS]; PAIR]; PANEL_OUTPUTS / PAIR];
-/// Sums of a panel for `R` rows, in pairs of outputs.
-type Sums<const R: usize> = [[[i32; R]; PAIR]; PANEL_OUTPUTS / PAIR];
+/// Four weights of each output of a panel.
+type Group = [[i8; PANEL_INPUTS]; PANEL_OUTPUTS];
+/// Sums of a panel for `R` rows.
+type Sums<const R: usize> = [[i32; R]; PANEL_OUTPUTS];
 
-/// Bytes 0 and 2, extended by their signs to 16 bits.
+/// Four bytes, each extended by its sign to 16 bits.
 #[inline(always)]
-fn even(x: u32) -> u32 {
-    let pairs;
-    // SAFETY: the instruction touches nothing but its operands; the target has it, else it would not assemble.
+fn widen(bytes: u32) -> Widened {
+    let (even, odd);
+    // SAFETY: the instructions touch nothing but their operands; the target has them, else they would not assemble.
     unsafe {
-        asm!("sxtb16 {}, {}", lateout(reg) pairs, in(reg) x, options(nomem, nostack, preserves_flags));
+        asm!("sxtb16 {}, {}", lateout(reg) even, in(reg) bytes, options(pure, nomem, nostack, preserves_flags));
+        asm!("sxtb16 {}, {}, ror #8", lateout(reg) odd, in(reg) bytes, options(pure, nomem, nostack, preserves_flags));
     }
-    pairs
+    [even, odd]
 }
 
-/// Bytes 1 and 3, extended by their signs to 16 bits.
+/// `sum` and the four products of `w` with the activations at `x`, which then points to those behind them. A sum that overflows wraps
+/// around.
+///
+/// # Safety
+/// `x` points to activations.
 #[inline(always)]
-fn odd(x: u32) -> u32 {
-    let pairs;
-    // SAFETY: as in `even`.
+unsafe fn add_products(x: &mut *const Widened, w: Widened, sum: &mut i32) {
+    // SAFETY: the caller vouches for the place that is read. The flag Q, which the instructions may set, is not among what is
+    // preserved. The target has them, else they would not assemble.
     unsafe {
-        asm!("sxtb16 {}, {}, ror #8", lateout(reg) pairs, in(reg) x, options(nomem, nostack, preserves_flags));
+        asm!(
+            "ldrd {even}, {odd}, [{x}], #8",
+            "smlad {sum}, {even}, {w_even}, {sum}",
+            "smlad {sum}, {odd}, {w_odd}, {sum}",
+            x = inout(reg) *x,
+            sum = inout(reg) *sum,
+            even = out(reg) _,
+            odd = out(reg) _,
+            w_even = in(reg) w[0],
+            w_odd = in(reg) w[1],
+            options(readonly, nostack),
+        );
     }
-    pairs
 }
 
-/// `sum` and the products of the two pairs of 16-bit numbers. A sum that overflows wraps around.
-#[inline(always)]
-fn smlad(x: u32, w: u32, mut sum: i32) -> i32 {
-    // SAFETY: the instruction touches nothing but its operands and the flag Q, which is not among those preserved; the target has it,
-    // else it would not assemble.
-    unsafe {
-        asm!("smlad {0}, {1}, {2}, {0}", inlateout(reg) sum, in(reg) x, in(reg) w, options(nomem, nostack));
-    }
-    sum
-}
-
-/// The four activations that begin at group `i` of a row.
+/// Adds the products of a run of groups to the sums of one panel.
 #[inline]
-fn widen(row: &[[u8; PANEL_INPUTS]], i: usize) -> Widened {
-    let x = u32::from_le_bytes(row.get(i).copied().unwrap_or_default());
-    [even(x), odd(x)]
-}
-
-/// Adds the products of a run of groups to the sums of one panel. `x`: `[G, R]`; `w`: `[G]`.
-#[inline]
-fn add_products<const R: usize>(x: &[[Widened; R]], w: &[Group], sums: &mut Sums<R>) {
-    for (p, sums) in sums.iter_mut().enumerate() {
+fn add_groups<const R: usize>(x: &[[Widened; R]], w: &[Group], sums: &mut Sums<R>) {
+    let w = w.get(..x.len()).unwrap_or(w);
+    for (o, sums) in sums.iter_mut().enumerate() {
         let mut inner = *sums;
-        for (x, group) in x.iter().zip(w) {
-            for (weights, sums) in group[p].iter().zip(&mut inner) {
-                let weights = u32::from_le_bytes(weights.map(|w| w as u8));
-                for (k, half) in [even, odd].into_iter().enumerate() {
-                    let weights = half(weights);
-                    for (x, sum) in x.iter().zip(sums.iter_mut()) {
-                        *sum = smlad(x[k], weights, *sum);
-                    }
-                }
-            }
+        let mut next = x.as_ptr().cast();
+        for group in w {
+            let w = widen(u32::from_le_bytes(group[o].map(|w| w as u8)));
+            // SAFETY: x has R elements for each of the groups, which are at most as many.
+            inner.iter_mut().for_each(|sum| unsafe { add_products(&mut next, w, sum) });
         }
         *sums = inner;
     }
 }
 
-/// Computes `R` rows. `q`, `scales`, `out`: these rows; `panels`: of each the weights and the scales of its outputs.
+/// The operands of a product from a row on.
+struct From<'a> {
+    q: &'a [u8],
+    q_stride: usize,
+    scales: &'a [f32],
+    out: &'a mut [f32],
+    out_stride: usize,
+}
+
+/// The activation of each element. Of numbers below +0 the sign is set: where it is, no bit is kept.
 #[inline]
-fn rows<'w, const R: usize>(
-    q: [&[[u8; PANEL_INPUTS]]; R],
-    scales: [f32; R],
-    panels: impl Iterator<Item = (&'w [Group], &'w [f32; PANEL_OUTPUTS])>,
-    activation: Activation,
-    mut out: [&mut [f32]; R],
-) {
-    let mut room = [[Widened::default(); R]; GROUPS];
-    for (p, (groups, channels)) in panels.enumerate() {
-        let mut sums: Sums<R> = [[[0; R]; PAIR]; PANEL_OUTPUTS / PAIR];
-        for (part, groups_of_part) in groups.chunks(GROUPS).enumerate() {
-            // What fits into the room as a whole is widened for the first panel and stays there.
-            if p == 0 || groups.len() > GROUPS {
-                for (i, x) in room.iter_mut().enumerate().take(groups_of_part.len()) {
-                    *x = q.map(|row| widen(row, part * GROUPS + i));
-                }
-            }
-            add_products(&room, groups_of_part, &mut sums);
-        }
-        for (r, (out, s)) in out.iter_mut().zip(scales).enumerate() {
-            let out = out.get_mut(p * PANEL_OUTPUTS..).unwrap_or_default();
-            for ((y, sums), &c) in out.iter_mut().zip(sums.as_flattened()).zip(channels) {
-                let v = (sums[r] as f32 * s) * c;
-                *y = match activation {
-                    Activation::Relu if v <= 0.0 || v.is_nan() => 0.0,
-                    _ => v,
-                };
-            }
-        }
+fn activate(y: [f32; PANEL_OUTPUTS], activation: Activation) -> [f32; PANEL_OUTPUTS] {
+    match activation {
+        Activation::Identity => y,
+        Activation::Relu => y.map(|y| f32::from_bits(y.to_bits() & !((y.to_bits() as i32 >> 31) as u32))),
     }
 }
 
-/// The groups of one panel.
+/// Stores what there is room for.
 #[inline]
-fn groups(panel: &[i8]) -> &[Group] {
-    panel.as_chunks().0.as_chunks().0.as_chunks().0
+fn store(out: &mut [f32], y: [f32; PANEL_OUTPUTS]) {
+    match out.as_chunks_mut() {
+        ([whole], _) => *whole = y,
+        (_, part) => part.iter_mut().zip(y).for_each(|(out, y)| *out = y),
+    }
+}
+
+/// Computes `R` rows.
+#[inline]
+fn rows<const R: usize>(from: From<'_>, w: &Panels<'_>, inputs: usize, activation: Activation) {
+    let From { q, q_stride, scales, out, out_stride } = from;
+    let q: [&[[u8; PANEL_INPUTS]]; R] = from_fn(|r| {
+        let row = q.get(r * q_stride..).unwrap_or_default();
+        row.get(..inputs).unwrap_or(row).as_chunks().0
+    });
+    let panels =
+        w.values.chunks_exact(inputs.saturating_mul(PANEL_OUTPUTS).max(1)).zip(w.scales.as_chunks::<PANEL_OUTPUTS>().0);
+    let mut room = [[Widened::default(); R]; GROUPS];
+    for (p, (panel, channels)) in panels.enumerate() {
+        let groups: &[Group] = panel.as_chunks().0.as_chunks().0;
+        let mut sums: Sums<R> = [[0; R]; PANEL_OUTPUTS];
+        for (part, run) in groups.chunks(GROUPS).enumerate() {
+            // What fits into the room as a whole is widened for the first panel and stays there.
+            if p == 0 || groups.len() > GROUPS {
+                for (i, x) in room.iter_mut().enumerate().take(run.len()) {
+                    let at = part * GROUPS + i;
+                    *x = q.map(|row| widen(u32::from_le_bytes(row.get(at).copied().unwrap_or_default())));
+                }
+            }
+            add_groups(&room, run, &mut sums);
+        }
+        let first = p * PANEL_OUTPUTS;
+        let width = w.outputs.saturating_sub(first).min(PANEL_OUTPUTS);
+        for (r, &s) in scales.iter().enumerate().take(R) {
+            let out = out.get_mut(r * out_stride + first..).unwrap_or_default();
+            let y: [f32; PANEL_OUTPUTS] = from_fn(|o| (sums[o][r] as f32 * s) * channels[o]);
+            let width = width.min(out.len());
+            store(out.get_mut(..width).unwrap_or_default(), activate(y, activation));
+        }
+    }
 }
 
 /// [`Kernels::matmul`](crate::kernels::Kernels::matmul).
@@ -133,15 +146,20 @@ pub(super) fn matmul(
     if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
         return;
     }
-    let values = w.values.chunks_exact(inputs.saturating_mul(PANEL_OUTPUTS).max(1));
-    let panels = values.map(groups).zip(w.scales.as_chunks().0);
-    let q = q.chunks(q_stride).map(|q| q.get(..inputs).unwrap_or(q).as_chunks().0);
-    let out = out.chunks_mut(out_stride).map(|out| out.get_mut(..w.outputs).unwrap_or_default());
-    let mut each = q.zip(out).zip(scales);
-    while let Some(((q0, out0), &s0)) = each.next() {
-        match each.next() {
-            Some(((q1, out1), &s1)) => rows([q0, q1], [s0, s1], panels.clone(), activation, [out0, out1]),
-            None => rows([q0], [s0], panels.clone(), activation, [out0]),
-        }
+    const KERNELS: [fn(From<'_>, &Panels<'_>, usize, Activation); 4] = [rows::<1>, rows::<2>, rows::<3>, rows::<4>];
+    let count = scales.len().min(q.len().div_ceil(q_stride)).min(out.len().div_ceil(out_stride));
+    let mut r = 0;
+    while r < count {
+        let n = KERNELS.len().min(count - r);
+        let from = From {
+            q: q.get(r * q_stride..).unwrap_or_default(),
+            q_stride,
+            scales: scales.get(r..r + n).unwrap_or_default(),
+            out: out.get_mut(r * out_stride..).unwrap_or_default(),
+            out_stride,
+        };
+        let Some(kernel) = KERNELS.get(n - 1) else { return };
+        kernel(from, w, inputs, activation);
+        r += n;
     }
 }
