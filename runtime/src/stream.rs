@@ -21,6 +21,17 @@ impl<'e, 'a> Stream<'e, 'a> {
         Stream { encoder: Encoder::new(engine.bundle().tokenizer()), engine }
     }
 
+    /// A stream in the middle of a text: where [`Stream::suspend`] left `engine` and `encoder`. For owners that cannot keep a stream
+    /// beside the engine that it borrows.
+    pub fn resume(engine: &'e mut NativeEngine<'a>, encoder: Encoder<'a>) -> Self {
+        Stream { encoder, engine }
+    }
+
+    /// What [`Stream::resume`] needs beside the engine to go on with the text.
+    pub fn suspend(self) -> Encoder<'a> {
+        self.encoder
+    }
+
     /// The engine behind.
     pub fn engine(&self) -> &NativeEngine<'a> {
         self.engine

@@ -60,6 +60,10 @@ proptest! {
                         if random.below(4) == 0 {
                             stream.snapshot(&mut got).unwrap();
                         }
+                        if random.below(4) == 0 {
+                            let encoder = stream.suspend();
+                            stream = Stream::resume(engine, encoder);
+                        }
                     }
                     stream.finish(&mut got).unwrap();
                     prop_assert_eq!(bits(&got), bits(&want), "chunk {}, {:?}", chunk, model.config);

@@ -1,0 +1,200 @@
+//! Many texts on several threads, in slices, so that the caller can be asked in between whether to go on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use kinglet::confidence::ConfidenceError;
+use kinglet::engine::EngineError;
+use kinglet::engine::native::{NativeEngine, NativeError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::model::{Model, NoMemory};
+
+/// Texts that a thread takes at a time.
+const SLICE: usize = 16;
+/// Bytes of text after which the caller is asked whether to go on: some ten milliseconds of work.
+const PART: usize = 1 << 14;
+/// What a text costs beside its bytes, in bytes: its end goes through all layers.
+const PER_TEXT: usize = 64;
+/// How often the caller is asked while it waits for other threads.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Why a batch has no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// The caller said to stop, by this exception.
+    Stopped(PyErr),
+    /// A text cannot be scored.
+    Text {
+        /// The text, from 0.
+        index: usize,
+        /// Why.
+        fault: Fault,
+    },
+    /// There is no engine for the model.
+    Native(NativeError),
+    /// There is no memory for a thread.
+    Memory(NoMemory),
+}
+
+/// Why a text cannot be scored.
+#[derive(Debug)]
+pub enum Fault {
+    /// The engine says so.
+    Engine(EngineError),
+    /// The scores are no numbers.
+    Confidence(ConfidenceError),
+}
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> PyErr {
+        match failure {
+            Failure::Stopped(error) => error,
+            Failure::Text { index, fault: Fault::Engine(error) } => {
+                PyValueError::new_err(format!("texts[{index}]: {error}"))
+            }
+            Failure::Text { index, fault: Fault::Confidence(error) } => {
+                PyValueError::new_err(format!("texts[{index}]: {error}"))
+            }
+            Failure::Native(error) => PyRuntimeError::new_err(error.to_string()),
+            Failure::Memory(error) => error.into(),
+        }
+    }
+}
+
+/// What is done with the scores of a text: they, and the text's part of the output.
+pub type Each<'f, T> = dyn Fn(&[f32], &mut [T]) -> Result<(), ConfidenceError> + Sync + 'f;
+/// Asks whether to go on; the exception says why not.
+pub type GoOn<'f> = dyn FnMut() -> Result<(), PyErr> + 'f;
+
+/// Gives each text's scores before softmax, `[num_labels]`, to `each` together with the text's part of `out`.
+///
+/// `out`: as many parts of `per` >= 1 elements as texts. `threads`: most threads, this one included; never more than there are
+/// slices of texts. `go_on` is called on this thread alone, every now and then; what it fails with ends the batch.
+///
+/// # Errors
+/// When a text cannot be scored, memory lacks, or `go_on` fails.
+pub fn score<T: Send>(
+    model: &Model,
+    texts: &[impl AsRef<[u8]> + Sync],
+    threads: usize,
+    out: &mut [T],
+    per: usize,
+    each: &Each<'_, T>,
+    go_on: &mut GoOn<'_>,
+) -> Result<(), Failure> {
+    let stop = AtomicBool::new(false);
+    let slices = texts.chunks(SLICE).zip(out.chunks_mut(SLICE * per)).enumerate();
+    let slices = Mutex::new(slices.map(|(i, (texts, out))| Slice { first: i * SLICE, texts, out }));
+    let work = |go_on: &mut GoOn<'_>| {
+        let next = || slices.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let result = with_engine(model, |engine| {
+            let mut pace = Pace { done: 0, stop: &stop, go_on };
+            let mut logits = vec![0.0; model.labels()];
+            while let Some(slice) = next() {
+                if !slice.score(engine, &mut logits, per, each, &mut pace)? {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        result
+    };
+    thread::scope(|scope| {
+        let (running, ended) = channel::<()>();
+        let start = |running: Sender<()>| {
+            scope.spawn(|| {
+                // Dropped when the thread ends, however it ends.
+                let _running = running;
+                work(&mut || Ok(()))
+            })
+        };
+        let others: Vec<_> = (1..threads.min(texts.len().div_ceil(SLICE))).map(|_| start(running.clone())).collect();
+        drop(running);
+        let mut result = work(go_on);
+        while ended.recv_timeout(WAIT) == Err(RecvTimeoutError::Timeout) {
+            if result.is_ok() {
+                result = go_on().map_err(Failure::Stopped);
+                stop.fetch_or(result.is_err(), Ordering::Relaxed);
+            }
+        }
+        others.into_iter().fold(result, |result, other| {
+            let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result.and(other)
+        })
+    })
+}
+
+fn with_engine(model: &Model, f: impl FnOnce(&mut NativeEngine<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut arena = model.take().map_err(Failure::Memory)?;
+    let result = match model.engine(&mut arena) {
+        Ok(mut engine) => f(&mut engine),
+        Err(error) => Err(Failure::Native(error)),
+    };
+    model.give(arena);
+    result
+}
+
+/// Texts beside each other, and their part of the output.
+struct Slice<'s, X, T> {
+    /// The index of the first.
+    first: usize,
+    texts: &'s [X],
+    out: &'s mut [T],
+}
+
+impl<X: AsRef<[u8]>, T> Slice<'_, X, T> {
+    /// Gives false when it stopped because the batch is over.
+    fn score(
+        self,
+        engine: &mut NativeEngine<'_>,
+        logits: &mut [f32],
+        per: usize,
+        each: &Each<'_, T>,
+        pace: &mut Pace<'_, '_>,
+    ) -> Result<bool, Failure> {
+        for (i, (text, out)) in self.texts.iter().zip(self.out.chunks_mut(per)).enumerate() {
+            let fail = |fault| Failure::Text { index: self.first + i, fault };
+            let mut stream = engine.stream();
+            for part in text.as_ref().chunks(PART) {
+                stream.push(part).map_err(|error| fail(Fault::Engine(error)))?;
+                if !pace.goes_on(part.len())? {
+                    return Ok(false);
+                }
+            }
+            stream.finish(logits).map_err(|error| fail(Fault::Engine(error)))?;
+            each(logits, out).map_err(|error| fail(Fault::Confidence(error)))?;
+            if !pace.goes_on(PER_TEXT)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// When to ask whether to go on.
+struct Pace<'p, 'f> {
+    /// Bytes since it was asked last.
+    done: usize,
+    stop: &'p AtomicBool,
+    go_on: &'p mut GoOn<'f>,
+}
+
+impl Pace<'_, '_> {
+    /// After so many more bytes: false when another thread ended the batch.
+    fn goes_on(&mut self, bytes: usize) -> Result<bool, Failure> {
+        self.done += bytes;
+        if self.done >= PART {
+            self.done = 0;
+            (self.go_on)().map_err(Failure::Stopped)?;
+        }
+        Ok(!self.stop.load(Ordering::Relaxed))
+    }
+}

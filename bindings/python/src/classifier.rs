@@ -1,0 +1,380 @@
+//! `kinglet.Classifier`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kinglet::confidence::{self, Calibration, Decision};
+use kinglet::engine::fingerprint;
+use kinglet::kernels::Kernels;
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+
+use crate::answer::Answer;
+use crate::batch::{self, Each};
+use crate::errors::BundleException;
+use crate::model::{Model, NoMemory};
+use crate::stream::TextStream;
+use crate::texts::{self, Text};
+
+/// Most threads of one classifier.
+const MOST_THREADS: usize = 1024;
+
+/// Where the model came from, as far as another process needs to know.
+enum Source {
+    Builtin,
+    /// An absolute path.
+    Path(PathBuf),
+    /// The bytes are in the model.
+    Bytes,
+}
+
+/// A text classifier: one model, opened and checked.
+///
+/// Args:
+///     path: a `.kinglet` file, or a directory with a `model.kinglet`; `bytes` are the content of such a file. None is the model
+///         that is built in: 150 intents of everyday requests, and `oos` for what is none of them.
+///     kernel: the inner loops to run on, one of `kinglet.kernels()`; None is the fastest. All give the same bits.
+///     threads: most threads that a batch is shared out to. The GIL is released meanwhile.
+///     threshold: a probability must be greater for its label to be given, 0 (always sure) to 1 (never). None is the model's own;
+///         0 for a model that is not calibrated.
+///     verify: whether the file's checksums are compared. Without, damage may give wrong answers, but nothing worse.
+///
+/// Raises:
+///     OSError: the file cannot be opened.
+///     BundleError: it is no bundle, damaged, or of another version.
+///     TypeError, ValueError: an argument is of a wrong type, or out of range.
+///
+/// A file is mapped, not read, so that processes share its memory: replace it by renaming another over it, never in place.
+/// Any number of Python threads may use a classifier at a time. Pickling keeps the path (or the bytes, if it was made of bytes)
+/// and a checksum: unpickling elsewhere opens the file there, and refuses another model.
+///
+/// >>> classifier = kinglet.Classifier()
+/// >>> classifier.predict(["wake me at seven tomorrow", "how do i say good night in french"])
+/// ['alarm', 'translate']
+/// >>> classifier.predict_proba(["wake me at seven tomorrow"]).shape
+/// (1, 151)
+#[pyclass(frozen, module = "kinglet")]
+pub struct Classifier {
+    model: Arc<Model>,
+    source: Source,
+    names: Arc<[Py<PyString>]>,
+    /// What was asked for, for pickling.
+    kernel: Option<String>,
+    threads: usize,
+    threshold: f32,
+    explicit_threshold: Option<f32>,
+    verify: bool,
+}
+
+impl Classifier {
+    fn batch<T: Clone + Send>(
+        &self,
+        py: Python<'_>,
+        texts: &[Text],
+        per: usize,
+        empty: T,
+        each: &Each<'_, T>,
+    ) -> PyResult<Vec<T>> {
+        let len = texts.len().checked_mul(per).ok_or(NoMemory { need: usize::MAX })?;
+        let mut out = Vec::new();
+        let need = len.saturating_mul(size_of::<T>());
+        out.try_reserve_exact(len).map_err(|_| NoMemory { need })?;
+        py.detach(|| {
+            out.resize(len, empty);
+            let mut go_on = || Python::attach(|py| py.check_signals());
+            batch::score(&self.model, texts, self.threads, &mut out, per, each, &mut go_on)
+        })?;
+        Ok(out)
+    }
+
+    fn rows<'py>(&self, texts: &Bound<'py, PyAny>, each: &Each<'_, f32>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let (py, labels) = (texts.py(), self.model.labels());
+        let texts = texts::all(texts)?;
+        let out = self.batch(py, &texts, labels, 0.0, each)?;
+        PyArray1::from_vec(py, out).reshape([texts.len(), labels])
+    }
+
+    fn calibrated(&self) -> PyResult<Calibration> {
+        self.model.calibration().ok_or_else(|| {
+            PyValueError::new_err("the model is not calibrated, so there are no sets of labels; export it again")
+        })
+    }
+
+    fn one(&self, py: Python<'_>, text: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
+        let text = [Text::new(text, || "text".to_string())?];
+        self.batch(py, &text, self.model.labels(), 0.0, &|logits, out| {
+            out.copy_from_slice(logits);
+            Ok(())
+        })
+    }
+}
+
+#[pymethods]
+impl Classifier {
+    #[new]
+    #[pyo3(signature = (path=None, *, kernel=None, threads=1, threshold=None, verify=true))]
+    fn new(
+        py: Python<'_>,
+        path: Option<&Bound<'_, PyAny>>,
+        kernel: Option<String>,
+        threads: i64,
+        threshold: Option<f32>,
+        verify: bool,
+    ) -> PyResult<Self> {
+        let kernels = match &kernel {
+            None => Kernels::detect(),
+            Some(name) => Kernels::by_name(name).ok_or_else(|| {
+                let all: Vec<_> = Kernels::all().map(|kernels| kernels.name()).collect();
+                PyValueError::new_err(format!("kernel is {name:?}; this machine has {}", all.join(", ")))
+            })?,
+        };
+        let threads = usize::try_from(threads)
+            .ok()
+            .filter(|n| (1..=MOST_THREADS).contains(n))
+            .ok_or_else(|| PyValueError::new_err(format!("threads is {threads}, must be 1 to {MOST_THREADS}")))?;
+        if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+            return Err(PyValueError::new_err(format!("threshold is {threshold}, must be a probability, 0 to 1")));
+        }
+        let (model, source) = match path {
+            None => (Model::builtin(kernels, verify)?, Source::Builtin),
+            Some(bytes) if bytes.is_instance_of::<PyBytes>() => {
+                let bytes = bytes.cast::<PyBytes>()?.as_bytes();
+                (Model::from_bytes(bytes, kernels, verify)?, Source::Bytes)
+            }
+            Some(path) => {
+                let path: PathBuf = path.extract().map_err(|_| {
+                    PyTypeError::new_err(format!("path is {}, not None, str, os.PathLike or bytes", texts::kind(path)))
+                })?;
+                if path.as_os_str().as_encoded_bytes().contains(&0) {
+                    return Err(PyValueError::new_err("path holds a NUL, as no file's name does"));
+                }
+                let path = std::path::absolute(&path)?;
+                (Model::open(&path, kernels, verify)?, Source::Path(path))
+            }
+        };
+        let names = model.bundle().labels().iter().map(|name| PyString::new(py, name).unbind()).collect();
+        let explicit_threshold = threshold;
+        let threshold = threshold.or(model.calibration().map(|c| c.threshold)).unwrap_or_default();
+        Ok(Classifier { model: Arc::new(model), source, names, kernel, threads, threshold, explicit_threshold, verify })
+    }
+
+    /// The label of each text, None where the model is not sure: no label is more probable than the threshold.
+    ///
+    /// Args:
+    ///     texts: any iterable of `str` or `bytes` (UTF-8; what is not is read as U+FFFD), of any length, empty ones too.
+    ///
+    /// Raises:
+    ///     TypeError: texts is a single text, or holds what is no text; its index is named.
+    ///     ValueError: a text holds a lone surrogate, or the model gives no numbers for it.
+    ///
+    /// >>> kinglet.Classifier().predict(["what is the tax rate", "colourless green ideas"])
+    /// ['taxes', None]
+    /// >>> kinglet.Classifier(threshold=0).predict(["colourless green ideas"])
+    /// ['oos']
+    fn predict(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Py<PyString>>>> {
+        let py = texts.py();
+        let texts = texts::all(texts)?;
+        let (temperature, threshold) = (self.model.temperature(), self.threshold);
+        let classes = self.batch(py, &texts, 1, None, &|logits, out| {
+            let mut probabilities = vec![0.0; logits.len()];
+            confidence::softmax(logits, temperature, &mut probabilities)?;
+            out.fill(match confidence::decide(&probabilities, threshold) {
+                Decision::Label { class, .. } => Some(class),
+                Decision::Unsure => None,
+            });
+            Ok(())
+        })?;
+        let name = |class: Option<usize>| class.and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py));
+        Ok(classes.into_iter().map(name).collect())
+    }
+
+    /// The probability of each label, `[len(texts), len(labels)]` float32: calibrated if the model is. Rows add up to 1.
+    ///
+    /// Takes and raises what `predict` does.
+    ///
+    /// >>> classifier = kinglet.Classifier()
+    /// >>> p = classifier.predict_proba(["wake me at seven tomorrow"])
+    /// >>> classifier.labels[p[0].argmax()], round(float(p[0].max()), 2)
+    /// ('alarm', 0.91)
+    fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let temperature = self.model.temperature();
+        self.rows(texts, &|logits, out| confidence::softmax(logits, temperature, out))
+    }
+
+    /// The scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
+    ///
+    /// Takes and raises what `predict` does.
+    ///
+    /// >>> kinglet.Classifier().scores([]).shape
+    /// (0, 151)
+    fn scores<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        self.rows(texts, &|logits, out| {
+            out.copy_from_slice(logits);
+            Ok(())
+        })
+    }
+
+    /// For each text the labels among which the right one is to be expected, likeliest first; never none. Over many texts like
+    /// those that the model was calibrated on, the share of sets that hold it is at least `calibration["coverage"]`.
+    ///
+    /// Takes what `predict` does, and raises also:
+    ///     ValueError: the model is not calibrated.
+    ///
+    /// >>> kinglet.Classifier().predict_set(["what do you call yourself"])
+    /// [['what_is_your_name']]
+    fn predict_set(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<Py<PyString>>>> {
+        let py = texts.py();
+        let calibration = self.calibrated()?;
+        let texts = texts::all(texts)?;
+        let sets = self.batch(py, &texts, 1, Vec::new(), &|logits, out| {
+            let mut probabilities = vec![0.0; logits.len()];
+            calibration.probabilities(logits, &mut probabilities)?;
+            out.fill(set(&calibration, &probabilities));
+            Ok(())
+        })?;
+        Ok(sets.into_iter().map(|set| self.names_of(py, set)).collect())
+    }
+
+    /// All that the model says about one text, `str` or `bytes`.
+    ///
+    /// Raises what `predict` does.
+    ///
+    /// >>> answer = kinglet.Classifier().classify("wake me at seven tomorrow")
+    /// >>> answer.label, round(answer.probability, 2)
+    /// ('alarm', 0.91)
+    fn classify(&self, text: &Bound<'_, PyAny>) -> PyResult<Answer> {
+        let logits = self.one(text.py(), text)?;
+        Answer::new(text.py(), &self.model, &self.names, self.threshold, logits)
+    }
+
+    /// The exact scores of a text as 8 hexadecimal digits, the CRC-32C of their bytes: what `kinglet fingerprint` prints, the same
+    /// on every processor.
+    ///
+    /// >>> kinglet.Classifier().fingerprint("wake me at seven tomorrow")
+    /// '2233c537'
+    fn fingerprint(&self, text: &Bound<'_, PyAny>) -> PyResult<String> {
+        Ok(format!("{:08x}", fingerprint(&self.one(text.py(), text)?)))
+    }
+
+    /// A text that comes in parts; see `Stream`.
+    ///
+    /// >>> with kinglet.Classifier().stream() as stream:
+    /// ...     for part in ["wake me ", "at sev", "en tomorrow"]:
+    /// ...         stream.push(part)
+    /// ...     print(stream.finish().label)
+    /// alarm
+    fn stream(&self) -> PyResult<TextStream> {
+        TextStream::new(Arc::clone(&self.model), Arc::clone(&self.names), self.threshold)
+    }
+
+    /// The names of the labels, in the order of the columns of `predict_proba`.
+    #[getter]
+    fn labels(&self, py: Python<'_>) -> Vec<Py<PyString>> {
+        self.names.iter().map(|name| name.clone_ref(py)).collect()
+    }
+
+    /// The shape of the model: the fields of a checkpoint's `config.json`.
+    ///
+    /// >>> kinglet.Classifier().config["mixer"]
+    /// 'dilated'
+    #[getter]
+    fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        from_json(py, &serde_json::to_string(self.model.bundle().config()))
+    }
+
+    /// What was fitted to make the model's confidence honest: temperature, threshold and the share of wrong answers it was chosen
+    /// for, set threshold and coverage, and the number of rows. None when the model is not calibrated.
+    #[getter]
+    fn calibration<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.model.calibration().map(|calibration| from_json(py, &serde_json::to_string(&calibration))).transpose()
+    }
+
+    /// The name of the inner loops in use.
+    #[getter]
+    fn kernel(&self) -> &'static str {
+        self.model.kernels().name()
+    }
+
+    /// Most threads that a batch is shared out to.
+    #[getter]
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// What a probability must exceed for its label to be given.
+    #[getter]
+    fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
+    /// Bytes of working memory that each thread and each stream needs, however long a text is.
+    #[getter]
+    fn scratch_bytes(&self) -> usize {
+        self.model.scratch_bytes()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let path = match &self.source {
+            Source::Builtin => String::new(),
+            Source::Path(path) => format!("{}, ", path.as_os_str().into_pyobject(py)?.repr()?),
+            Source::Bytes => format!("<{} bytes>, ", self.model.as_bytes().len()),
+        };
+        Ok(format!("kinglet.Classifier({path}kernel='{}', threads={})", self.kernel(), self.threads))
+    }
+
+    /// The arguments that make the same classifier, in another process too.
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let path = match &self.source {
+            Source::Builtin => py.None().into_bound(py),
+            Source::Path(path) => path.as_os_str().into_pyobject(py)?.into_any(),
+            Source::Bytes => PyBytes::new(py, self.model.as_bytes()).into_any(),
+        };
+        let named = PyDict::new(py);
+        named.set_item("kernel", self.kernel.as_deref())?;
+        named.set_item("threads", self.threads)?;
+        named.set_item("threshold", self.explicit_threshold)?;
+        named.set_item("verify", self.verify)?;
+        Ok((PyTuple::new(py, [path])?, named))
+    }
+
+    fn __getstate__(&self) -> u32 {
+        self.model.checksum()
+    }
+
+    fn __setstate__(&self, checksum: u32) -> PyResult<()> {
+        if checksum == self.model.checksum() {
+            return Ok(());
+        }
+        let place = match &self.source {
+            Source::Builtin => "the built-in model of this installation".to_string(),
+            Source::Path(path) => path.display().to_string(),
+            Source::Bytes => "the model in memory".to_string(),
+        };
+        let got = self.model.checksum();
+        Err(BundleException::new_err(format!(
+            "{place} is not the model that was pickled: its checksum is {got:08x}, it should be {checksum:08x}"
+        )))
+    }
+}
+
+impl Classifier {
+    /// The names of classes.
+    fn names_of(&self, py: Python<'_>, classes: Vec<usize>) -> Vec<Py<PyString>> {
+        classes.into_iter().filter_map(|class| self.names.get(class)).map(|name| name.clone_ref(py)).collect()
+    }
+}
+
+/// The classes of the conformal set, likeliest first; of equal ones the lower class first.
+pub fn set(calibration: &Calibration, probabilities: &[f32]) -> Vec<usize> {
+    let mut classes: Vec<_> = calibration.set(probabilities).collect();
+    let probability = |class: usize| probabilities.get(class).copied().unwrap_or_default();
+    classes.sort_by(|&a, &b| probability(b).total_cmp(&probability(a)).then(a.cmp(&b)));
+    classes
+}
+
+fn from_json<'py>(py: Python<'py>, json: &serde_json::Result<String>) -> PyResult<Bound<'py, PyAny>> {
+    let json = json.as_ref().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    py.import("json")?.call_method1("loads", (json,))
+}

@@ -1,0 +1,198 @@
+//! `kinglet.Stream`.
+
+use std::sync::{Arc, Mutex, TryLockError};
+
+use kinglet::engine::native::NativeEngine;
+use kinglet::engine::{Engine, EngineError};
+use kinglet::stream::Stream;
+use kinglet::tokenizer::Encoder;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use self_cell::{MutBorrow, self_cell};
+
+use crate::answer::Answer;
+use crate::model::Model;
+use crate::texts::Text;
+
+/// Bytes of text after which signals are looked at.
+const PART: usize = 1 << 14;
+
+/// What an engine borrows.
+struct Place {
+    model: Arc<Model>,
+    arena: MutBorrow<Vec<u8>>,
+}
+
+/// An engine in the middle of a text.
+struct Running<'a> {
+    engine: NativeEngine<'a>,
+    encoder: Encoder<'a>,
+}
+
+impl Running<'_> {
+    /// Runs `f` with the stream where it was left.
+    fn with<R>(&mut self, f: impl FnOnce(&mut Stream<'_, '_>) -> R) -> R {
+        let mut stream = Stream::resume(&mut self.engine, self.encoder.clone());
+        let result = f(&mut stream);
+        self.encoder = stream.suspend();
+        result
+    }
+}
+
+self_cell!(
+    /// A stream that owns its scratch.
+    struct Live {
+        owner: Place,
+        #[not_covariant]
+        dependent: Running,
+    }
+);
+
+impl Drop for TextStream {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A text that comes in parts, cut anywhere: within a word, and as `bytes` within a character. The scores are, bit for bit, those
+/// of the text at once, and memory does not grow with the text.
+///
+/// `Classifier.stream()` makes one. As a context manager it gives its memory back at the end. One thread at a time may use it.
+///
+/// >>> with kinglet.Classifier().stream() as stream:
+/// ...     stream.push("wake me at se")
+/// ...     stream.push(b"ven")
+/// ...     stream.push(" tomorrow")
+/// ...     stream.finish()
+/// kinglet.Answer('alarm', probability=0.91)
+#[pyclass(frozen, name = "Stream", module = "kinglet")]
+pub struct TextStream {
+    /// `None` when closed.
+    live: Mutex<Option<Live>>,
+    names: Arc<[Py<PyString>]>,
+    threshold: f32,
+}
+
+impl TextStream {
+    /// A stream at the beginning of a text.
+    ///
+    /// # Errors
+    /// `MemoryError` when there is no memory for the scratch.
+    pub fn new(model: Arc<Model>, names: Arc<[Py<PyString>]>, threshold: f32) -> PyResult<Self> {
+        let place = Place { arena: MutBorrow::new(model.take()?), model };
+        let live = Live::try_new(place, |place| {
+            let engine = place.model.engine(place.arena.borrow_mut().as_mut_slice())?;
+            let encoder = Encoder::new(engine.bundle().tokenizer());
+            Ok(Running { engine, encoder })
+        });
+        let live =
+            live.map_err(|error: kinglet::engine::native::NativeError| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(TextStream { live: Mutex::new(Some(live)), names, threshold })
+    }
+
+    fn close(&self) {
+        if let Ok(mut live) = self.live.try_lock()
+            && let Some(live) = live.take()
+        {
+            let Place { model, arena } = live.into_owner();
+            model.give(arena.into_inner());
+        }
+    }
+
+    /// Runs `f` with the stream and its model.
+    fn with<R>(&self, f: impl FnOnce(&mut Stream<'_, '_>, &Model) -> PyResult<R>) -> PyResult<R> {
+        let mut live = self.live.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => PyRuntimeError::new_err("another thread uses the stream"),
+            TryLockError::Poisoned(_) => PyRuntimeError::new_err("the stream failed before"),
+        })?;
+        let live = live.as_mut().ok_or_else(|| PyValueError::new_err("the stream is closed"))?;
+        live.with_dependent_mut(|place, running| running.with(|stream| f(stream, &place.model)))
+    }
+
+    fn answer(&self, py: Python<'_>, model: &Model, logits: Vec<f32>) -> PyResult<Answer> {
+        Answer::new(py, model, &self.names, self.threshold, logits)
+    }
+}
+
+#[pymethods]
+impl TextStream {
+    /// Takes the next part of the text, `str` or `bytes`. The GIL is released meanwhile.
+    ///
+    /// Raises:
+    ///     TypeError: it is neither.
+    ///     ValueError: it holds a lone surrogate, the text has more than 4,294,967,295 tokens, or the stream is closed.
+    fn push(&self, py: Python<'_>, part: &Bound<'_, PyAny>) -> PyResult<()> {
+        let part = Text::new(part, || "part".to_string())?;
+        self.with(|stream, _| {
+            py.detach(|| {
+                let mut parts = part.as_ref().chunks(PART).peekable();
+                while let Some(part) = parts.next() {
+                    stream.push(part).map_err(wrong)?;
+                    if parts.peek().is_some() {
+                        Python::attach(|py| py.check_signals())?;
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// The answer for the text so far, but for the last words, whose neighbours to the right are not known yet; None before there
+    /// is one. What is pushed later is scored as if there had been no snapshot.
+    ///
+    /// >>> with kinglet.Classifier().stream() as stream:
+    /// ...     stream.push("set an alarm ")
+    /// ...     print(stream.snapshot())
+    /// ...     stream.push("for seven " * 10)
+    /// ...     print(stream.snapshot().likeliest)
+    /// None
+    /// alarm
+    fn snapshot(&self, py: Python<'_>) -> PyResult<Option<Answer>> {
+        self.with(|stream, model| {
+            let mut logits = vec![0.0; stream.engine().num_labels()];
+            match stream.snapshot(&mut logits).map_err(wrong)? {
+                Some(_) => self.answer(py, model, logits).map(Some),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Ends the text and gives its answer; the stream is then at the beginning of the next text.
+    fn finish(&self, py: Python<'_>) -> PyResult<Answer> {
+        self.with(|stream, model| {
+            let mut logits = vec![0.0; stream.engine().num_labels()];
+            stream.finish(&mut logits).map_err(wrong)?;
+            self.answer(py, model, logits)
+        })
+    }
+
+    /// Forgets the text so far.
+    fn reset(&self) -> PyResult<()> {
+        self.with(|stream, _| {
+            stream.reset();
+            Ok(())
+        })
+    }
+
+    /// Tokens of the text that are certain by now; a word's are once it has ended.
+    #[getter]
+    fn tokens(&self) -> PyResult<u64> {
+        self.with(|stream, _| Ok(stream.tokens()))
+    }
+
+    fn __enter__(this: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        this.get().with(|_, _| Ok(()))?;
+        Ok(this)
+    }
+
+    /// Closes the stream: it gives its memory back and takes no more text. A text that was not finished is dropped.
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
+        self.close();
+        false
+    }
+}
+
+fn wrong(error: EngineError) -> PyErr {
+    PyValueError::new_err(format!("the text cannot be scored: {error}"))
+}

@@ -1,0 +1,83 @@
+//! Texts as Python has them: `str` and `bytes`, held without a copy while other threads run.
+
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
+
+/// One text; keeps its Python object alive.
+pub enum Text {
+    /// Of a `str`.
+    Str(PyBackedStr),
+    /// Of a `bytes`, UTF-8 or not.
+    Bytes(PyBackedBytes),
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Text::Str(text) => text.as_bytes(),
+            Text::Bytes(text) => text,
+        }
+    }
+}
+
+impl Text {
+    /// The text of a Python object; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// `TypeError` when it is neither `str` nor `bytes`, `ValueError` when it holds a lone surrogate.
+    pub fn new(object: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Self> {
+        if let Ok(text) = object.cast::<PyString>() {
+            return match PyBackedStr::try_from(text.clone()) {
+                Ok(text) => Ok(Text::Str(text)),
+                Err(error) => Err(no_utf8(object.py(), error, &name())),
+            };
+        }
+        match object.cast::<PyBytes>() {
+            Ok(bytes) => Ok(Text::Bytes(PyBackedBytes::from(bytes.clone()))),
+            Err(_) => Err(PyTypeError::new_err(format!("{} is {}, not str or bytes", name(), kind(object)))),
+        }
+    }
+}
+
+/// The texts of an iterable.
+///
+/// # Errors
+/// `TypeError` when it is no iterable of texts: a single text, a mapping, or with an element that is no text, whose index is
+/// named; `ValueError` when a text holds a lone surrogate.
+pub fn all(texts: &Bound<'_, PyAny>) -> PyResult<Vec<Text>> {
+    let single = texts.is_instance_of::<PyString>()
+        || texts.is_instance_of::<PyBytes>()
+        || texts.is_instance_of::<PyByteArray>();
+    if single {
+        return Err(PyTypeError::new_err(format!(
+            "texts is a single {}; give a list of texts, or call classify(text)",
+            kind(texts)
+        )));
+    }
+    let no_texts = || PyTypeError::new_err(format!("texts is {}, not an iterable of str or bytes", kind(texts)));
+    if texts.is_instance_of::<PyDict>() {
+        return Err(no_texts());
+    }
+    let texts = texts.try_iter().map_err(|_| no_texts())?;
+    texts.enumerate().map(|(i, text)| Text::new(&text?, || format!("texts[{i}]"))).collect()
+}
+
+/// The type of an object, with its module unless that is `builtins`.
+pub fn kind(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().fully_qualified_name().map_or_else(|_| "something".to_string(), |name| name.to_string())
+}
+
+fn no_utf8(py: Python<'_>, error: PyErr, name: &str) -> PyErr {
+    if !error.is_instance_of::<PyUnicodeEncodeError>(py) {
+        return error;
+    }
+    let position = error.value(py).getattr("start").and_then(|at| at.extract::<usize>()).unwrap_or_default();
+    let wrapped = PyValueError::new_err(format!(
+        "{name} holds a lone surrogate at position {position}, which is no character; \
+         text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') replaces it by U+FFFD"
+    ));
+    wrapped.set_cause(py, Some(error));
+    wrapped
+}
