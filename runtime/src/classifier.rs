@@ -19,9 +19,13 @@ use std::vec::Vec;
 
 use crate::bundle::{Bundle, BundleError};
 use crate::confidence::{self, Calibration, ConfidenceError};
+use crate::engine::EngineError;
 use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
-use crate::engine::tract::{ModelError, TractEngine};
-use crate::engine::{Engine, EngineError};
+#[cfg(feature = "tract")]
+use crate::engine::{
+    Engine,
+    tract::{ModelError, TractEngine},
+};
 use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::spec::files;
@@ -36,6 +40,19 @@ pub enum ClassifierError {
         /// The directory.
         directory: PathBuf,
     },
+    /// The file cannot be read.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no bundle, and ONNX needs the feature `tract`.
+    #[cfg(not(feature = "tract"))]
+    NoTract {
+        /// The file.
+        path: PathBuf,
+    },
     /// The bundle cannot be used.
     Bundle {
         /// The file; `None` for the built-in model, and for a file that was changed after it was opened.
@@ -46,6 +63,7 @@ pub enum ClassifierError {
     /// The native engine cannot be made.
     Native(NativeError),
     /// The ONNX file cannot be used.
+    #[cfg(feature = "tract")]
     Model {
         /// The file.
         path: Option<PathBuf>,
@@ -78,9 +96,20 @@ impl fmt::Display for ClassifierError {
                 files::ONNX_INT8,
                 files::ONNX
             ),
+            ClassifierError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            #[cfg(not(feature = "tract"))]
+            ClassifierError::NoTract { path } => write!(
+                f,
+                "{} is no .kinglet file, and this program was built without tract, which runs ONNX; give the {} beside it",
+                path.display(),
+                files::BUNDLE
+            ),
             // Names the file itself.
+            #[cfg(feature = "tract")]
             ClassifierError::Model { source: source @ ModelError::Read { .. }, .. } => source.fmt(f),
+            #[cfg(feature = "tract")]
             ClassifierError::Model { path: Some(path), source } => write!(f, "{}: {source}", path.display()),
+            #[cfg(feature = "tract")]
             ClassifierError::Model { path: None, source } => source.fmt(f),
             ClassifierError::Bundle { path: Some(path), source } => write!(f, "{}: {source}", path.display()),
             ClassifierError::Bundle { path: None, source } => write!(f, "the model in memory: {source}"),
@@ -185,6 +214,7 @@ enum Runner<'m> {
     /// Made anew for each text, which costs as much as making it forget the text before.
     Native { bundle: Box<Bundle<'m>>, scratch: Vec<u8>, kernels: Kernels },
     /// With the ids of a text.
+    #[cfg(feature = "tract")]
     Tract { engine: TractEngine, ids: Vec<u32> },
 }
 
@@ -208,6 +238,7 @@ impl<'m> Classifier<'m> {
                 let scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
                 (bundle.tokenizer(), Runner::Native { bundle: Box::new(bundle), scratch, kernels })
             }
+            #[cfg(feature = "tract")]
             // Prepares nothing for a length of text until a text of such a length comes.
             Model::Onnx(model) => {
                 let table = Table::new(model.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
@@ -271,6 +302,7 @@ impl<'m> Classifier<'m> {
                 result?;
                 engine.finish(&mut self.logits)?;
             }
+            #[cfg(feature = "tract")]
             Runner::Tract { engine, ids } => {
                 let max = engine.max_tokens();
                 let keep = self.truncate.map_or(max, |most| most.clamp(1, max));

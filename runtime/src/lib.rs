@@ -6,16 +6,17 @@
 //!
 //! # Features
 //!
-//! Each contains the one before it, the last one, about the target, apart.
+//! Each contains the ones before it.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
-//! | `std` | `files` (atomic writes), `mmap` and bundles in mapped files, `metrics`, T5's position buckets, several threads on one text |
+//! | `std` | `files` (atomic writes), `mmap` and bundles in mapped files, `model` (files, and the built-in model), `classifier` (text to labels), `metrics`, T5's position buckets, several threads on one text |
 //! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
-//! | `tract` | `tract` (exported ONNX models, and our operator for programs that use tract), `model` (files, and the built-in model) and `classifier` (text to labels) |
-//! | `cli` (default) | the program `kinglet` |
-//! | `cortex-m-dsp` | the kernels of 32-bit Arm processors with the DSP extension (Cortex-M4, M7, M33, M55); without an effect on others |
+//! | `tract` (default) | `tract`: exported ONNX models, and our operator for programs that use tract |
+//!
+//! `cli` (default) contains `serde` and adds the program `kinglet`; without `tract` it is for bundles alone and a small fraction of the size. `cortex-m-dsp` adds
+//! the kernels of 32-bit Arm processors with the DSP extension (Cortex-M4, M7, M33, M55); without an effect on others.
 //!
 //! # Example
 //!
@@ -28,7 +29,7 @@
 //! assert_eq!(scale, 1.0 / 127.0);
 //! ```
 //!
-//! With the feature `tract`, a text is classified in three lines: see the example in `classifier`.
+//! With the feature `std`, a text is classified in three lines: see the example in `classifier`.
 #![no_std]
 
 #[cfg(feature = "alloc")]
@@ -37,7 +38,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bundle;
-#[cfg(feature = "tract")]
+#[cfg(feature = "std")]
 pub mod classifier;
 pub mod confidence;
 #[cfg(feature = "serde")]
@@ -52,7 +53,7 @@ pub mod kernels;
 pub mod metrics;
 #[cfg(feature = "std")]
 pub mod mmap;
-#[cfg(feature = "tract")]
+#[cfg(feature = "std")]
 pub mod model;
 mod ops;
 pub mod quant;

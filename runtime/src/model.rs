@@ -1,5 +1,6 @@
 //! Models as people have them: files and directories, bundles and ONNX, and the one that is built in.
 
+use core::fmt;
 use std::boxed::Box;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,37 @@ use std::vec::Vec;
 use crate::bundle::{Aligned, Bundle, BundleError, BundleFile, MAGIC};
 use crate::classifier::ClassifierError;
 use crate::confidence::Calibration;
-use crate::engine::tract::{ModelError, Precision, TractModel};
+#[cfg(feature = "tract")]
+use crate::engine::tract::TractModel;
 use crate::spec::{Config, files};
 
 /// The default model, as exported: 150 intents of everyday requests and out-of-scope.
 static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/intents/model.kinglet"));
+
+/// In which numbers an exported model computes its matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit floating point.
+    Fp32,
+    /// 8-bit integers with scales by token and output channel.
+    Int8,
+}
+
+impl Precision {
+    /// The name in the metadata and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// A model that was opened and checked, with the engine that its file is for.
 #[derive(Debug)]
@@ -21,6 +48,7 @@ pub enum Model {
     /// A bundle: the native engine runs it.
     Bundle(Box<BundleModel>),
     /// An ONNX file: tract runs it.
+    #[cfg(feature = "tract")]
     Onnx(TractModel),
 }
 
@@ -68,7 +96,17 @@ impl Model {
     pub fn config(&self) -> &Config {
         match self {
             Model::Bundle(model) => &model.config,
+            #[cfg(feature = "tract")]
             Model::Onnx(model) => model.config(),
+        }
+    }
+
+    /// The bundle, if it is one.
+    pub fn as_bundle(&self) -> Option<&BundleModel> {
+        match self {
+            Model::Bundle(model) => Some(model),
+            #[cfg(feature = "tract")]
+            Model::Onnx(_) => None,
         }
     }
 
@@ -76,6 +114,7 @@ impl Model {
     pub fn precision(&self) -> Precision {
         match self {
             Model::Bundle(_) => Precision::Int8,
+            #[cfg(feature = "tract")]
             Model::Onnx(model) => model.precision(),
         }
     }
@@ -87,6 +126,7 @@ impl Model {
     pub fn calibration(&self) -> Result<Option<Calibration>, BundleError> {
         match self {
             Model::Bundle(model) => Ok(model.bundle()?.calibration()),
+            #[cfg(feature = "tract")]
             Model::Onnx(model) => Ok(model.calibration()),
         }
     }
@@ -95,6 +135,7 @@ impl Model {
     pub fn labels(&self) -> &[String] {
         match self {
             Model::Bundle(model) => &model.labels,
+            #[cfg(feature = "tract")]
             Model::Onnx(model) => model.labels(),
         }
     }
@@ -118,8 +159,7 @@ pub fn find(path: &Path) -> Result<PathBuf, ClassifierError> {
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> ClassifierError {
-    let source = ModelError::Read { path: path.to_path_buf(), source };
-    ClassifierError::Model { path: Some(path.to_path_buf()), source }
+    ClassifierError::Read { path: path.to_path_buf(), source }
 }
 
 /// Opens the model at `path`, a file or a directory as [`find`] takes it. A file whose name ends in `.kinglet`, or that begins as
@@ -128,7 +168,7 @@ fn unreadable(path: &Path, source: std::io::Error) -> ClassifierError {
 /// `verify`: whether a bundle's checksums are compared. Of ONNX files they always are.
 ///
 /// # Errors
-/// As [`find`], and when the file is not a whole model that `kinglet-export` wrote.
+/// As [`find`], when the file is not a whole model that `kinglet-export` wrote, and for ONNX without the feature `tract`.
 pub fn open(path: &Path, verify: bool) -> Result<Model, ClassifierError> {
     let path = find(path)?;
     if is_bundle(&path) {
@@ -136,8 +176,18 @@ pub fn open(path: &Path, verify: bool) -> Result<Model, ClassifierError> {
         let model = BundleModel::new(file, verify);
         return model.map(Model::from).map_err(|source| ClassifierError::Bundle { path: Some(path), source });
     }
-    let model = TractModel::open(&path);
-    model.map(Model::Onnx).map_err(|source| ClassifierError::Model { path: Some(path), source })
+    open_onnx(path)
+}
+
+#[cfg(feature = "tract")]
+fn open_onnx(path: PathBuf) -> Result<Model, ClassifierError> {
+    TractModel::open(&path).map(Model::Onnx).map_err(|source| ClassifierError::Model { path: Some(path), source })
+}
+
+#[cfg(not(feature = "tract"))]
+fn open_onnx(path: PathBuf) -> Result<Model, ClassifierError> {
+    std::fs::File::open(&path).map_err(|source| unreadable(&path, source))?;
+    Err(ClassifierError::NoTract { path })
 }
 
 fn is_bundle(path: &Path) -> bool {

@@ -1,5 +1,5 @@
 //! What goes wrong gets a clear error or a right answer, never a panic: each case runs the program.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

@@ -1,5 +1,5 @@
 //! Bundles through the program: preferred over ONNX, refused when damaged, streamed.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

@@ -1,5 +1,5 @@
 //! `kinglet classify`, as people and scripts use it.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

@@ -1,5 +1,5 @@
 //! `kinglet eval` and `kinglet info`, as scripts read them.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

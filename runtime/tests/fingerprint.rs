@@ -1,5 +1,5 @@
 //! `kinglet fingerprint`: the committed lines, by which devices are compared, on every kernel of this processor.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

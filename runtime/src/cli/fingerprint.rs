@@ -7,7 +7,6 @@ use anyhow::{Result, bail};
 use kinglet::classifier::Classifier;
 use kinglet::confidence;
 use kinglet::engine::fingerprint;
-use kinglet::model::Model;
 use sha2::{Digest, Sha256};
 
 use super::{ModelArg, Outcome, input};
@@ -34,7 +33,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
-    if !matches!(model, Model::Bundle(_)) {
+    if model.as_bundle().is_none() {
         bail!(
             "fingerprint needs a .kinglet file: the scores of an ONNX file differ from one processor to the next; export the model again"
         );

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+#[cfg(feature = "tract")]
 use kinglet::engine::tract::TRACT_VERSION;
 use kinglet::kernels::Kernels;
 use kinglet::model::{self, Model};
@@ -152,6 +153,7 @@ fn kernels() -> Result<Kernels> {
 fn engine_name(model: &Model) -> Result<String> {
     Ok(match model {
         Model::Bundle(_) => format!("native, {}", kernels()?.name()),
+        #[cfg(feature = "tract")]
         Model::Onnx(_) => format!("tract {TRACT_VERSION}"),
     })
 }

@@ -32,7 +32,7 @@ pub struct Plan {
 ///
 /// Memory does not grow with the input.
 pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: &Plan) -> Result<Outcome> {
-    let Model::Bundle(bundle) = model else {
+    let Some(bundle) = model.as_bundle() else {
         bail!(
             "--stream needs a .kinglet file: an ONNX model reads a text at once; export the model again, or leave --stream out"
         );

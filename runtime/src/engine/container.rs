@@ -20,33 +20,9 @@ use super::tract::onnx::tensor_proto::DataType;
 use super::tract::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::bundle::Bundle;
 use crate::confidence::Calibration;
+use crate::model::Precision;
 use crate::spec::{Config, ConfigError, graph, metadata, operator};
 use crate::tokenizer::{Table, TableError};
-
-/// In which numbers an exported model computes its matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// 32-bit floating point.
-    Fp32,
-    /// 8-bit integers with scales by token and output channel.
-    Int8,
-}
-
-impl Precision {
-    /// The name in the metadata and in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Int8 => "int8",
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Why a file is not a model that can be run.
 #[derive(Debug)]

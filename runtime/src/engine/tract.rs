@@ -27,7 +27,8 @@ use super::{Engine, EngineError};
 use crate::confidence::Calibration;
 use crate::spec::{Config, graph, operator};
 
-pub use super::container::{ModelError, Precision};
+pub use super::container::ModelError;
+pub use crate::model::Precision;
 /// tract itself, in the version that [`register`] is for.
 pub use tract_onnx;
 /// The ONNX schema, for writing files that this engine reads.
