@@ -1,0 +1,225 @@
+//! Every backend of a Cortex-M4F against the scalar one, bit for bit: what `runtime/tests/kernels.rs` tests where there is std, here
+//! with the machine code that a microcontroller runs. Seeded random sizes and numbers, with the edges and extremes among them.
+//!
+//! Prints `kernels tested: …`, the number of cases, and what each operation costs. Exit code 1 when a bit differs.
+#![no_std]
+#![no_main]
+
+mod cost;
+#[path = "../../../runtime/tests/random/mod.rs"]
+mod random;
+
+use cortex_m::peripheral::Peripherals;
+use firmware::clock::SysTick;
+use kinglet::kernels::{Activation, Kernels, PANEL_INPUTS, PANEL_OUTPUTS, Panels, Window};
+use random::{Kind, Random};
+use semihosting::{eprintln, print, println, process};
+
+/// Cases of each operation.
+const CASES: u64 = 300;
+/// Ticks of SysTick a second: the clock of the core.
+const HZ: u32 = 25_000_000;
+/// Room for a matrix, in bytes.
+const WEIGHTS: usize = 64 * 1024;
+/// Room for any other operand, in elements.
+const ROOM: usize = 16 * 1024;
+/// What a place that must not be written holds.
+const UNTOUCHED: f32 = -7.125e-12;
+
+/// Memory for the operands of a case. Each test takes what it needs from the front.
+struct Room {
+    x: [f32; ROOM],
+    more: [f32; ROOM],
+    want: [f32; ROOM],
+    got: [f32; ROOM],
+    q: [u8; ROOM],
+    weights: [i8; WEIGHTS],
+    sums: [[i64; 512]; 2],
+}
+
+/// A case that differs: the operation and where.
+struct Differs {
+    operation: &'static str,
+    at: usize,
+    want: u32,
+    got: u32,
+}
+
+/// Runs `f` on `want` with the scalar backend and on `got`, which is the same before, with `backend`, and compares them.
+fn compare(
+    operation: &'static str,
+    backend: &Kernels,
+    (want, got): (&mut [f32], &mut [f32]),
+    mut f: impl FnMut(&Kernels, &mut [f32]),
+) -> Result<(), Differs> {
+    f(&Kernels::SCALAR, want);
+    f(backend, got);
+    match (0..want.len()).find(|&i| want[i].to_bits() != got[i].to_bits()) {
+        Some(at) => Err(Differs { operation, at, want: want[at].to_bits(), got: got[at].to_bits() }),
+        None => Ok(()),
+    }
+}
+
+/// Lengths around the widths of registers and blocks, and others.
+fn length(random: &mut Random) -> usize {
+    const EDGES: [usize; 16] = [0, 1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 255, 256, 257, 511, 513];
+    if random.below(2) == 0 { EDGES[random.below(EDGES.len())] } else { random.below(300) }
+}
+
+/// Numbers of any kind.
+fn fill(random: &mut Random, x: &mut [f32]) {
+    let kind = [Kind::Ordinary, Kind::Wide, Kind::Extreme, Kind::Halves, Kind::Zero][random.below(5)];
+    random.fill(kind, x);
+}
+
+/// A random matrix `[outputs, inputs]` in `weights`; its scales are the first of `scales`.
+fn matrix<'a>(
+    random: &mut Random,
+    outputs: usize,
+    inputs: usize,
+    weights: &'a mut [i8],
+    scales: &'a [f32],
+) -> Panels<'a> {
+    let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
+    let values = &mut weights[..n * k];
+    let mut extreme = random.below(4) == 0;
+    values.fill(0);
+    for o in 0..outputs {
+        for i in 0..inputs {
+            let at = o / PANEL_OUTPUTS * PANEL_OUTPUTS * k + i / PANEL_INPUTS * PANEL_OUTPUTS * PANEL_INPUTS;
+            let w = if extreme { -127 } else { random.int8() };
+            values[at + o % PANEL_OUTPUTS * PANEL_INPUTS + i % PANEL_INPUTS] = w;
+        }
+        extreme &= o % 7 != 6;
+    }
+    Panels { outputs, inputs, values, scales: &scales[..n], corrections: &[] }
+}
+
+fn quantise(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+    let (rows, columns) = (random.below(4), length(random));
+    let (x_stride, q_stride) = (columns + random.below(5), columns.next_multiple_of(PANEL_INPUTS) + random.below(70));
+    let x = &mut room.x[..rows * x_stride];
+    fill(random, x);
+    let q = &mut room.q[..rows * q_stride];
+    // What is stored, as numbers, and the scales after it.
+    let all = q.len() + rows;
+    compare("quantise", backend, (&mut room.want[..all], &mut room.got[..all]), |k, out| {
+        q.fill(k.decode(99) as u8);
+        let (numbers, scales) = out.split_at_mut(q.len());
+        k.quantise(x, columns, x_stride, q, q_stride, scales);
+        numbers.iter_mut().zip(&*q).for_each(|(y, &q)| *y = f32::from(k.decode(q)));
+    })
+}
+
+fn matmul(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+    let (rows, inputs, outputs) = (random.below(6), length(random), random.below(67));
+    fill(random, &mut room.x[..128]);
+    let (channels, scales) = (&room.x[..80], &room.x[80..80 + rows]);
+    let w = matrix(random, outputs, inputs, &mut room.weights, channels);
+    let q_stride = inputs.next_multiple_of(PANEL_INPUTS) + random.below(70);
+    let q = &mut room.q[..rows * q_stride];
+    q.iter_mut().for_each(|q| *q = random.int8() as u8);
+    let activation = if random.below(2) == 0 { Activation::Relu } else { Activation::Identity };
+    let gap = random.below(70);
+    let stride = outputs + gap;
+    let all = (rows * stride).saturating_sub(gap);
+    let pair = (&mut room.want[..all], &mut room.got[..all]);
+    compare("matmul", backend, pair, |k, out| k.matmul(q, q_stride, scales, &w, activation, out, stride))
+}
+
+fn convolve(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+    let window = Window { channels: 1 + random.below(70), taps: 1 + random.below(16), dilation: 1 + random.below(3) };
+    let (rows, heads) = (random.below(4), 1 + random.below(window.channels.min(8)));
+    let rows_of_x = rows + (window.taps - 1) * window.dilation;
+    let x = &mut room.x[..rows_of_x * window.channels];
+    fill(random, x);
+    let taps = &mut room.more[..(heads * rows.max(1)).max(window.channels) * window.taps];
+    random.fill(Kind::Ordinary, taps);
+    let own = if random.below(2) == 0 { heads * window.taps } else { 0 };
+    let all = rows * window.channels;
+    let pair = (&mut room.want[..all], &mut room.got[..all]);
+    compare("convolve_shared", backend, pair, |k, out| k.convolve_shared(x, window, taps, own, heads, out))?;
+    let pair = (&mut room.want[..all], &mut room.got[..all]);
+    compare("convolve_channels", backend, pair, |k, out| k.convolve_channels(x, window, taps, out))
+}
+
+fn norms(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+    let (rows, columns) = (random.below(4), length(random));
+    let x = &mut room.x[..rows * columns];
+    fill(random, x);
+    random.fill(Kind::Ordinary, &mut room.more[..2 * columns]);
+    let (gain, shift) = room.more[..2 * columns].split_at(columns);
+    let pair = (&mut room.want[..rows * columns], &mut room.got[..rows * columns]);
+    compare("layer_norm", backend, pair, |k, out| k.layer_norm(x, gain, shift, out))?;
+    let pair = (&mut room.want[..rows * columns], &mut room.got[..rows * columns]);
+    compare("rms_norm", backend, pair, |k, out| k.rms_norm(x, gain, out))
+}
+
+fn elements(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+    let n = length(random);
+    let x = &mut room.x[..n];
+    fill(random, x);
+    random.fill(Kind::Ordinary, &mut room.want[..n]);
+    room.got[..n].copy_from_slice(&room.want[..n]);
+    compare("gate", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.gate(out, x))?;
+    compare("add", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.add(out, x))?;
+    compare("pool_max", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.pool_max(x, out))?;
+    let width = 1 + random.below(20);
+    compare("softmax", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.softmax(out, width))?;
+    let q = &mut room.weights[..n];
+    q.iter_mut().for_each(|q| *q = random.int8());
+    let pair = (&mut room.want[..n], &mut room.got[..n]);
+    compare("dequantise", backend, pair, |k, out| k.dequantise(q, 0.37, out))?;
+    let [want, got] = &mut room.sums;
+    let n = n.min(want.len());
+    want.fill(0);
+    got.fill(0);
+    Kernels::SCALAR.pool_mean(&x[..n], &mut want[..n]);
+    backend.pool_mean(&x[..n], &mut got[..n]);
+    match (0..n).find(|&i| want[i] != got[i]) {
+        Some(at) => Err(Differs { operation: "pool_mean", at, want: want[at] as u32, got: got[at] as u32 }),
+        None => Ok(()),
+    }
+}
+
+/// All cases of a backend.
+fn test(backend: &Kernels, room: &mut Room) -> Result<u64, Differs> {
+    let operations = [quantise, matmul, convolve, norms, elements];
+    for operation in operations {
+        for seed in 0..CASES {
+            room.want.fill(UNTOUCHED);
+            room.got.fill(UNTOUCHED);
+            operation(&mut Random(seed), room, backend)?;
+        }
+    }
+    Ok(CASES * operations.len() as u64)
+}
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    let Some(peripherals) = Peripherals::take() else { panic!("main runs once") };
+    let clock = SysTick::start(peripherals.SYST, HZ);
+    let mut room = Room {
+        x: [0.0; ROOM],
+        more: [0.0; ROOM],
+        want: [0.0; ROOM],
+        got: [0.0; ROOM],
+        q: [0; ROOM],
+        weights: [0; WEIGHTS],
+        sums: [[0; 512]; 2],
+    };
+    print!("kernels tested:");
+    Kernels::all().for_each(|backend| print!(" {}", backend.name()));
+    println!();
+    for backend in Kernels::all().skip(1) {
+        match test(&backend, &mut room) {
+            Ok(cases) => println!("{}: {cases} cases equal scalar bit for bit", backend.name()),
+            Err(Differs { operation, at, want, got }) => {
+                eprintln!("error: {}: {operation} at {at}: {got:08x}, scalar {want:08x}", backend.name());
+                process::exit(1);
+            }
+        }
+    }
+    cost::print(&clock, &mut room);
+    process::exit(0)
+}
