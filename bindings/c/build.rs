@@ -7,6 +7,8 @@ fn main() {
         "linux" | "freebsd" | "netbsd" | "openbsd" => {
             println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkinglet.so.1")
         }
+        // Android's loader goes by the name of the file.
+        "android" => println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkinglet.so"),
         "macos" => println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libkinglet.dylib"),
         _ => {}
     }
