@@ -15,7 +15,7 @@ use self_cell::self_cell;
 use crate::errors::BundleException;
 
 /// The default model: 150 intents of everyday requests and out-of-scope.
-static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../../models/intents/model.kinglet"));
+static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../model.kinglet"));
 
 self_cell!(
     /// A bundle beside the bytes that it borrows.

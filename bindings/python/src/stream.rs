@@ -117,7 +117,8 @@ impl TextStream {
 
 #[pymethods]
 impl TextStream {
-    /// Takes the next part of the text, `str` or `bytes`. The GIL is released meanwhile.
+    /// Takes the next part of the text, `str` or `bytes`. The GIL is released meanwhile. A signal's exception (Ctrl-C) may come in the
+    /// middle of a long part: what was taken of it is not known then, and `reset` is what is left.
     ///
     /// Raises:
     ///     TypeError: it is neither.
