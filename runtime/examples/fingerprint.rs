@@ -6,7 +6,8 @@
 //!     models/intents/model.kinglet firmware-examples/golden/texts.txt [KERNEL]
 //! ```
 //!
-//! For each line of the texts a line `label<TAB>fingerprint`, and last `all<TAB>SHA-256`; on stderr the kernels and the memory in use.
+//! For each line of the texts a line `label<TAB>fingerprint`, and last `all<TAB>SHA-256`; on stderr the kernels, the scratch memory
+//! and how many tokens the texts were, the ends of text included.
 #![allow(missing_docs, reason = "a program")]
 
 use std::error::Error;
@@ -36,17 +37,18 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let bundle = file.bundle(true).map_err(|e| format!("{model}: {e}"))?;
     let labels = bundle.labels();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-    eprintln!("{}, {} bytes of scratch", kernels.name(), scratch.len());
+    let bytes = scratch.len();
     let mut engine = NativeEngine::with_kernels(bundle.clone(), &mut scratch, kernels)?;
     let mut scores = vec![0.0; engine.num_labels()];
 
     let texts = std::fs::read_to_string(texts).map_err(|e| format!("cannot read {texts}: {e}"))?;
+    let mut tokens = 0;
     let mut all = Sha256::new();
     let mut out = BufWriter::new(std::io::stdout().lock());
     for text in texts.lines() {
-        let mut stream = engine.stream();
-        stream.push(text)?;
-        stream.finish(&mut scores)?;
+        let ids = bundle.tokenizer().encode(text);
+        tokens += ids.len();
+        engine.logits(&ids, &mut scores)?;
         scores.iter().for_each(|score| all.update(score.to_le_bytes()));
         let label = confidence::best(&scores).and_then(|(class, _)| labels.get(class));
         writeln!(out, "{}\t{:08x}", label.unwrap_or_default(), fingerprint(&scores))?;
@@ -54,6 +56,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let all: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(out, "all\t{all}")?;
     out.flush()?;
+    eprintln!("{}, {bytes} bytes of scratch, {tokens} tokens", kernels.name());
     Ok(())
 }
 
