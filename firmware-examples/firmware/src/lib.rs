@@ -5,6 +5,7 @@
 //! - [`arena_bytes`] and [`Arena`]: the engine's memory, whose size the compiler knows, so that a model which does not fit does
 //!   not build;
 //! - [`Session`]: bytes of text in, a label and a fingerprint a line out;
+//! - [`Line`], for text that comes over a wire;
 //! - [`clock`] and [`stack`], by which a program measures itself;
 //! - `console` (feature `semihosting`): the program of the emulated boards.
 //!
@@ -21,11 +22,13 @@ mod arena;
 pub mod clock;
 #[cfg(all(feature = "semihosting", target_os = "none"))]
 pub mod console;
+mod line;
 mod session;
 #[cfg(target_os = "none")]
 pub mod stack;
 
 pub use arena::Arena;
+pub use line::{Line, Received};
 pub use session::{All, Answer, Failure, Session, engine};
 
 /// The model, in flash; 64-byte aligned as [`Bundle`] likes it.

@@ -1,6 +1,6 @@
 //! What the boards run, on the host: lines cut anywhere, and bad input.
 
-use firmware::{Arena, CONFIG, Failure, MODEL, STACK, Session, arena_bytes, engine};
+use firmware::{Arena, CONFIG, Failure, Line, MODEL, Received, STACK, Session, arena_bytes, engine};
 use kinglet::bundle::{Buffer, BundleError};
 use kinglet::engine::native::{NativeError, scratch_bytes};
 use kinglet::kernels::Kernels;
@@ -69,4 +69,22 @@ fn an_arena_is_given_out_once() {
 #[should_panic(expected = "do not fit")]
 fn an_arena_that_leaves_no_stack_is_refused() {
     arena_bytes(CHUNK, scratch_bytes(&CONFIG, CHUNK) + STACK - 1);
+}
+
+#[test]
+fn a_line_over_a_wire_ends_with_either_end_or_both_and_has_a_bound() {
+    let mut line = Line::<4>::new();
+    let mut got = Vec::new();
+    for &byte in b"ab\r\n\n\rabcd\nabcde\nx\r" {
+        match line.push(byte) {
+            Received::More => {}
+            Received::Whole(text) => got.push(text.to_vec()),
+            Received::TooLong { max } => got.push(format!("more than {max}").into_bytes()),
+        }
+    }
+    assert_eq!(got, [b"ab".as_slice(), b"abcd", b"more than 4", b"x"]);
+    assert_eq!(line.push(b'y'), Received::More);
+    line.clear();
+    assert_eq!(line.push(b'z'), Received::More);
+    assert_eq!(line.push(b'\n'), Received::Whole(b"z"));
 }

@@ -1,4 +1,4 @@
-//! STM32F405: a Cortex-M4F with 1 MB of flash and 128 KB of RAM, as QEMU's mps3-an547.
+//! Arm's MPS3 board with a Cortex-M55 (application note AN547): 512 KB for the program, 512 KB of RAM, as QEMU's mps3-an547.
 //!
 //! See `firmware::console` for what the program reads and prints.
 #![no_std]
@@ -10,7 +10,7 @@ use firmware::{Arena, arena_bytes, console};
 
 /// Rows of a chunk: more need more memory and read the weights less often.
 const CHUNK: usize = 8;
-/// Bytes that the arena and the stack may have: half of this machine's RAM, the rest is the application's.
+/// Bytes that the arena and the stack may have: as many as on a small machine.
 const RAM: usize = 64 * 1024;
 /// Ticks of SysTick a second: the clock of the core.
 const HZ: u32 = 32_000_000;
