@@ -1,0 +1,106 @@
+// The package in node: golden texts, streams and bad input, with one module and one model a process:
+//   node tests/package.mjs PACKAGE simd|scalar TEXTS MODEL EXPECTED
+// Prints a JSON object of what it measured; exits 1 when anything is not as it should be.
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { argv } from "node:process";
+import { pathToFileURL } from "node:url";
+
+const [, , folder, build, textsFile, modelFile, expectedFile] = argv;
+const { Classifier, Stream, hasSimd, load } = await import(pathToFileURL(`${folder}/kinglet.js`));
+assert.ok(hasSimd(), "node has simd128");
+const loaded = await load({ simd: build === "simd" });
+assert.equal(loaded.kernel, build === "simd" ? "wasm-simd128" : "scalar");
+assert.equal(await load(), loaded, "the first call decides");
+
+const texts = (await readFile(textsFile, "utf8")).split("\n").slice(0, -1);
+const model = new Uint8Array(await readFile(modelFile));
+const classifier = new Classifier(model);
+assert.equal(classifier.modelBytes, model.length);
+
+// Every text at once, and in parts that are cut anywhere, gives the lines of the host.
+const all = createHash("sha256");
+const lines = texts.map((text) => {
+  const scores = classifier.scores(text);
+  all.update(new Uint8Array(scores.buffer, scores.byteOffset, scores.byteLength));
+  const label = classifier.labels[scores.indexOf(Math.max(...scores))];
+  const answer = classifier.classify(text, 3);
+  const print = classifier.fingerprint(text);
+  assert.equal(answer.fingerprint, print);
+  assert.equal(answer.top.length, 3);
+  assert.equal(answer.top[0].label, label);
+  assert.equal(answer.score, answer.top[0].score);
+  assert.ok(answer.top[0].score >= answer.top[1].score && answer.top[1].score >= answer.top[2].score);
+  assert.equal(answer.label, answer.unsure ? null : label);
+  assert.ok(!answer.calibrated || answer.set.includes(label));
+  return `${label}\t${print}`;
+});
+lines.push(`all\t${all.digest("hex")}`, "");
+assert.equal(lines.join("\n"), await readFile(expectedFile, "utf8"), `${modelFile} gives the expected lines`);
+
+const stream = classifier.stream();
+assert.ok(stream instanceof Stream);
+for (const text of texts) {
+  const bytes = new TextEncoder().encode(text);
+  for (const size of [1, 7, 64]) {
+    for (let at = 0; at < bytes.length; at += size) {
+      stream.push(bytes.subarray(at, at + size));
+      stream.snapshot();
+    }
+    const { fingerprint, tokens } = stream.finish(1);
+    const once = classifier.classify(text);
+    assert.deepEqual([fingerprint, tokens], [once.fingerprint, once.tokens], text);
+  }
+}
+stream.push("something else");
+stream.reset();
+stream.push(texts[0]);
+assert.equal(stream.finish().fingerprint, classifier.fingerprint(texts[0]));
+
+// Memory does not grow with the text, and the answer is that of the text at once.
+const whole = texts.join(" ").repeat(50);
+const part = new TextEncoder().encode(texts.join(" "));
+let before;
+for (let i = 0; i < 50; i++) {
+  stream.push(part);
+  if (i === 10) before = loaded.memoryBytes();
+}
+const long = stream.finish();
+const memory = loaded.memoryBytes();
+assert.equal(memory, before, "a stream takes no more memory for a longer text");
+stream.free();
+assert.throws(() => stream.push("x"), "a stream that was freed cannot be used");
+
+assert.equal(classifier.fingerprint(whole), long.fingerprint);
+// What is wrong is thrown, with the reason.
+const damaged = model.slice();
+damaged[damaged.length >> 1] ^= 1;
+const other = model.slice();
+other[0] = 0;
+const refused = [
+  [damaged, Error, /checksum/i],
+  [model.subarray(0, model.length - 1), Error, /bytes/],
+  [new Uint8Array(0), Error, /./],
+  [other, Error, /./],
+  ["model.kinglet", TypeError, /the model must be a Uint8Array or an ArrayBuffer, not string/],
+  [undefined, TypeError, /not undefined/],
+  [null, TypeError, /not null/],
+];
+for (const [bytes, kind, reason] of refused) {
+  assert.throws(() => new Classifier(bytes), (error) => error instanceof kind && reason.test(error.message), `${reason}`);
+}
+assert.equal(new Classifier(model.buffer).fingerprint(texts[0]), classifier.fingerprint(texts[0]));
+const wrong = (f, kind, reason) => assert.throws(f, (error) => error instanceof kind && reason.test(error.message), `${reason}`);
+for (const method of ["classify", "scores", "fingerprint"]) {
+  wrong(() => classifier[method](), TypeError, /the text must be a string or a Uint8Array, not undefined/);
+  wrong(() => classifier[method](7), TypeError, /not number/);
+  wrong(() => classifier[method]({}), TypeError, /not object/);
+}
+wrong(() => classifier.classify("x", "many"), TypeError, /top must be a number, not string/);
+for (const top of [0, -1, 1.5, NaN]) wrong(() => classifier.classify("x", top), RangeError, /whole number above 0/);
+wrong(() => classifier.stream().push(null), TypeError, /not null/);
+assert.equal(classifier.classify("x", 1e9).top.length, classifier.labels.length);
+assert.equal(classifier.classify("").tokens, 1, "an empty text has an answer");
+assert.equal(classifier.classify("\ud83c").fingerprint, classifier.classify("\ufffd").fingerprint);
+console.log(JSON.stringify({ kernel: loaded.kernel, arena: classifier.arenaBytes, memory }));
