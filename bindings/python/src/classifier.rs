@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use crate::answer::Answer;
 use crate::batch::{self, Each};
-use crate::errors::BundleException;
+use crate::errors;
 use crate::model::{Model, NoMemory};
 use crate::stream::TextStream;
 use crate::texts::{self, Text};
@@ -353,7 +353,7 @@ impl Classifier {
             Source::Bytes => "the model in memory".to_string(),
         };
         let got = self.model.checksum();
-        Err(BundleException::new_err(format!(
+        Err(errors::BundleError::new_err(format!(
             "{place} is not the model that was pickled: its checksum is {got:08x}, it should be {checksum:08x}"
         )))
     }

@@ -14,5 +14,3 @@ create_exception!(
      ...\n\
      kinglet.BundleError: the model in memory: ...\n"
 );
-
-pub use BundleError as BundleException;

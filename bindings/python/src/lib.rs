@@ -27,7 +27,7 @@ fn kernels() -> Vec<&'static str> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add("BundleError", module.py().get_type::<errors::BundleException>())?;
+    module.add("BundleError", module.py().get_type::<errors::BundleError>())?;
     module.add_class::<answer::Answer>()?;
     module.add_class::<classifier::Classifier>()?;
     module.add_class::<stream::TextStream>()?;

@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
 use self_cell::self_cell;
 
-use crate::errors::BundleException;
+use crate::errors;
 
 /// The default model: 150 intents of everyday requests and out-of-scope.
 static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../model.kinglet"));
@@ -162,5 +162,5 @@ fn words(error: &std::io::Error) -> String {
 }
 
 fn bundle_error(name: &str, error: BundleError) -> PyErr {
-    BundleException::new_err(format!("{name}: {error}"))
+    errors::BundleError::new_err(format!("{name}: {error}"))
 }

@@ -63,7 +63,7 @@ def test_a_lone_surrogate_is_named(classifier: kinglet.Classifier, method: str) 
 
 
 def test_no_texts_give_empty_results(classifier: kinglet.Classifier) -> None:
-    assert classifier.predict([]) == classifier.predict_set([]) == []
+    assert classifier.predict([]) == [] and classifier.predict_set([]) == []
     for method in ("predict_proba", "scores"):
         result = getattr(classifier, method)([])
         assert result.shape == (0, 151) and result.dtype == np.float32
@@ -137,7 +137,7 @@ def test_every_damaged_byte_is_found_and_is_harmless_where_it_is_not_looked_for(
         (lambda: kinglet.Classifier(threads=1.5), TypeError, "threads"),  # type: ignore[arg-type]
         (lambda: kinglet.Classifier(threshold=1.5), ValueError, "^threshold is 1.5, must be a probability, 0 to 1$"),
         (lambda: kinglet.Classifier(threshold=float("nan")), ValueError, "^threshold is NaN"),
-        (lambda: kinglet.Classifier(None, "scalar"), TypeError, "positional"),  # type: ignore[misc]
+        (lambda: kinglet.Classifier(None, "scalar"), TypeError, "positional"),  # type: ignore[call-arg]
     ],
 )
 def test_arguments(make: Callable[[], object], error: type[Exception], message: str) -> None:

@@ -64,6 +64,12 @@ def test_a_typed_program_passes_mypy(tmp_path: Path, cache: str) -> None:
     check("mypy", "--strict", "--cache-dir", cache, str(here / "typed_sample.py"), cwd=tmp_path)
 
 
+@pytest.mark.parametrize("what", [["-p", "kinglet"], ["."]], ids=["package", "tests"])
+def test_the_package_and_its_tests_pass_mypy(what: list[str], cache: str) -> None:
+    here = Path(__file__).parent
+    check("mypy", "--config-file", "../pyproject.toml", "--cache-dir", cache, *what, cwd=here)
+
+
 def test_wrong_uses_do_not_pass_mypy(tmp_path: Path, cache: str) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(

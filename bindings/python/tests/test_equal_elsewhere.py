@@ -47,7 +47,7 @@ def test_the_built_in_model_is_the_programs(golden_texts: list[str], classifier:
 def test_fingerprints_of_clinc150_are_the_programs(
     program: str, dev_file: Path, texts: list[str], classifier: kinglet.Classifier
 ) -> None:
-    command = [program, "fingerprint", "--model", INTENTS, "--file", dev_file]
+    command = [program, "fingerprint", "--model", str(INTENTS), "--file", str(dev_file)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(said) == len(texts) + 1 > 1000
     assert lines(classifier, texts) == said
@@ -56,7 +56,7 @@ def test_fingerprints_of_clinc150_are_the_programs(
 def test_answers_for_clinc150_are_the_programs(
     program: str, dev_file: Path, texts: list[str], classifier: kinglet.Classifier
 ) -> None:
-    command = [program, "classify", "--json", "--top", "151", "--model", INTENTS, "--file", dev_file]
+    command = [program, "classify", "--json", "--top", "151", "--model", str(INTENTS), "--file", str(dev_file)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     rows = [json.loads(line) for line in said]
     labels, column = classifier.labels, {name: i for i, name in enumerate(classifier.labels)}

@@ -87,7 +87,7 @@ class OverTables(KingletClassifier):
         return super().decision_function(rows_as_texts(X))
 
     def score(self, X, y):  # type: ignore[no-untyped-def]
-        return accuracy_score(np.asarray(y, dtype=int) % 151, self.predict(X))
+        return accuracy_score(np.asarray(y, dtype=int) % 151, self.predict(X))  # type: ignore[no-untyped-call]
 
 
 def rows_as_texts(X) -> list[str]:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import kinglet
 from conftest import INTENTS
 
 TEXTS = ["wake me at seven tomorrow and remind me to call the bank about my credit card limit"] * 3000
-ATTEMPTS = 50
+ATTEMPTS = 10
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_ctrl_c_ends_one_long_text(no_switching: None) -> None:
 def test_python_threads_share_a_classifier(texts: list[str], classifier: kinglet.Classifier) -> None:
     parts = [texts[i::4] for i in range(4)]
     wanted = [classifier.scores(part) for part in parts]
-    got: list[object] = [None] * 4
+    got = [np.empty(0, np.float32)] * 4
 
     def score(i: int) -> None:
         got[i] = classifier.scores(parts[i])
