@@ -4,6 +4,7 @@
 //! examples there are run as tests.
 
 use kinglet::kernels::Kernels;
+use numpy::PyArray1;
 use pyo3::prelude::*;
 
 mod answer;
@@ -26,6 +27,10 @@ fn kernels() -> Vec<&'static str> {
 /// Kinglet's native engine; import `kinglet` instead.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // NumPy's C API is looked up now, where it can fail with an ImportError: with the first array, a signal that comes during the
+    // look-up would be a panic.
+    module.py().import("numpy")?;
+    PyArray1::<f32>::from_vec(module.py(), Vec::new());
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BundleError", module.py().get_type::<errors::BundleError>())?;
     module.add_class::<answer::Answer>()?;
