@@ -26,6 +26,14 @@ def no_switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where these tests were started in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Meanwhile:
     """A thread that does `act` as soon as the GIL is given up, once for each `allow`."""
 
@@ -88,7 +96,7 @@ def test_another_thread_runs_while_a_stream_takes_a_long_part(no_switching: None
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_ctrl_c_ends_a_batch_before_its_end(no_switching: None, threads: int) -> None:
+def test_ctrl_c_ends_a_batch_before_its_end(no_switching: None, interruptible: None, threads: int) -> None:
     classifier = kinglet.Classifier(INTENTS, threads=threads)
     stopped = False
     # The signal comes while the GIL is given up: within the batch.
@@ -110,7 +118,7 @@ def test_ctrl_c_ends_a_batch_before_its_end(no_switching: None, threads: int) ->
     assert classifier.predict(["wake me at seven tomorrow"]) == ["alarm"]
 
 
-def test_ctrl_c_ends_one_long_text(no_switching: None) -> None:
+def test_ctrl_c_ends_one_long_text(no_switching: None, interruptible: None) -> None:
     classifier = kinglet.Classifier(INTENTS)
     text = " ".join(TEXTS)
     stopped = False
