@@ -13,7 +13,7 @@ use crate::models::Size;
 use crate::pairs::Quartiles;
 use crate::peers::Group;
 use crate::plot::{Line, Style, grouped, svg};
-use crate::results::{Comparison, Memory, MemoryRow, Performance, Row};
+use crate::results::{Comparison, Memory, MemoryRow, Performance, Profile, Row};
 
 /// What stands before and after the generated part of a page.
 pub const MARKERS: [&str; 2] =
@@ -147,7 +147,7 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
         }
         writeln!(out)?;
         if fastest {
-            bars(out, &all, size)?;
+            bars(out, &all, size, &performance.profile)?;
         }
         for c in all.iter().filter(|c| c.stopped.is_some()) {
             writeln!(out, "{} ended: {}.\n", c.peer, c.stopped.as_deref().unwrap_or_default())?;
@@ -161,7 +161,7 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
 }
 
 /// Whether the bars of the same graph are kept, in words.
-fn bars(out: &mut String, all: &[&Comparison], size: Size) -> Result<()> {
+fn bars(out: &mut String, all: &[&Comparison], size: Size, profiles: &[Profile]) -> Result<()> {
     let least = |ratios: Vec<(f64, usize)>| ratios.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
     let int8 = lengths(all).into_iter().filter_map(|t| Some((fastest_int8(all, t)?.1.ratio.median, t))).collect();
     let bar = INT8_BAR.iter().find(|(name, _)| *name == size.name);
@@ -172,6 +172,18 @@ fn bars(out: &mut String, all: &[&Comparison], size: Size) -> Result<()> {
             "Against the fastest int8 peer at each length, at least {ratio:.2} (at {} tokens); bar {bar}: {kept}.\n",
             grouped(tokens as u64)
         )?;
+        // How far the peer itself is from what the processor can do.
+        let share = |p: &Profile| Some((p.tokens, p.share_of_peak.as_ref()?.median));
+        for (tokens, ours) in profiles.iter().filter(|p| p.size == size.name).filter_map(share) {
+            if let Some((_, row)) = fastest_int8(all, tokens) {
+                let peer = ours / row.ratio.median;
+                writeln!(
+                    out,
+                    "At {tokens} tokens we run at {ours:.2} of the processor's peak (below), the peer so at {peer:.2}; {bar} times its speed would be {:.2} of the peak.\n",
+                    bar * peer
+                )?;
+            }
+        }
     }
     let tract = all.iter().filter(|c| c.peer == "tract fp32").flat_map(|c| &c.rows);
     if let Some((ratio, tokens)) = least(tract.map(|r| (r.ratio.median, r.tokens)).collect()) {
@@ -432,6 +444,26 @@ mod tests {
         assert!(text.contains("at least 1.00 (at 64 tokens); bar 5: **not kept**"), "{text}");
         assert!(text.contains("commit 0123456") && text.contains("a processor"), "{text}");
         assert_eq!(pictures(&performance).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_a_bar_asks_for_is_compared_with_the_peak() {
+        let mut performance = Performance::default();
+        performance.put_comparison(comparison("a int8", true, [1.6, 1.4]));
+        let median = 0.84;
+        performance.profile.push(Profile {
+            provenance: place(),
+            size: "d256x6".to_owned(),
+            kernels: "x86-avx512vnni".to_owned(),
+            tokens: 64,
+            shares: vec![("gate".to_owned(), 1.0)],
+            accounted: 1.0,
+            share_of_peak: Some(Quartiles { low: 0.83, median, high: 0.85 }),
+            products_share_of_peak: Some(0.96),
+        });
+        let text = tables(&performance).unwrap();
+        let line = "At 64 tokens we run at 0.84 of the processor's peak (below), the peer so at 0.60; 1.7 times its speed would be 1.02 of the peak.";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

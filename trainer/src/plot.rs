@@ -20,7 +20,19 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(255, 127, 14),
 ];
 
-/// An SVG of the curves, 800 by 480 pixels, with a dot at every point. Points that are not finite are left out.
+/// Widths of lines, in pixels.
+const THIN: u32 = 2;
+const BROAD: u32 = 9;
+
+/// Whether the two have common steps, and the same values at all of them.
+fn coincide(a: &Curve<'_>, b: &Curve<'_>) -> bool {
+    let mut common =
+        a.points.iter().flat_map(|&(x, y)| b.points.iter().filter(move |p| p.0 == x).map(move |p| p.1 == y));
+    common.next().is_some_and(|first| first && common.all(|equal| equal))
+}
+
+/// An SVG of the curves, 800 by 480 pixels, with a dot at every point. Points that are not finite are left out. A curve that a later one
+/// covers, equal in all their common steps, is drawn broad behind it.
 ///
 /// # Errors
 /// When the drawing library fails.
@@ -62,9 +74,11 @@ fn draw(
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..last, y)?;
     chart.configure_mesh().x_desc("step").y_desc(y_label).light_line_style(BLACK.mix(0.05)).draw()?;
-    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+    for (i, (curve, colour)) in curves.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        let covered = curves[i + 1..].iter().any(|later| coincide(curve, later));
         let points: Vec<(f64, f64)> = curve.points.iter().copied().filter(|p| p.1.is_finite()).collect();
-        let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+        let (width, share) = if covered { (BROAD, 0.4) } else { (THIN, 1.0) };
+        let line = LineSeries::new(points.iter().copied(), colour.mix(share).stroke_width(width));
         chart
             .draw_series(line)?
             .label(curve.name)
@@ -91,6 +105,17 @@ mod tests {
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         assert!(svg.contains("Dev accuracy") && !svg.contains("NaN"));
         assert_eq!(svg.matches("<circle").count(), 2);
+    }
+
+    #[test]
+    fn a_curve_under_another_is_drawn_broad() {
+        let curve = |name, y: [f64; 2]| Curve { name, points: vec![(1.0, y[0]), (2.0, y[1])] };
+        let broad = |curves: &[Curve<'_>]| svg("Loss", "loss", curves).unwrap().matches("stroke-width=\"9\"").count();
+        assert_eq!(broad(&[curve("whole", [1.0, 0.5]), curve("resumed", [1.0, 0.5])]), 1);
+        assert_eq!(broad(&[curve("light", [1.0, 0.5]), curve("attention", [1.0, 0.6])]), 0);
+        let part = Curve { name: "resumed", points: vec![(2.0, 0.5)] };
+        assert_eq!(broad(&[curve("whole", [1.0, 0.5]), part]), 1);
+        assert_eq!(broad(&[curve("whole", [1.0, 0.5]), Curve { name: "later", points: vec![(3.0, 0.5)] }]), 0);
     }
 
     #[test]
