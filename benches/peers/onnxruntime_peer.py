@@ -7,7 +7,8 @@
                                             model.dynamic.onnx; of an attention model model.mha.onnx,
                                             model.flash.onnx and both in int8; of others what rten can read
 
-onnxruntime has no switch that keeps its kernels from AVX-512 (its names of CPU features are asked of the processor alone).
+onnxruntime has no switch that keeps its kernels from AVX-512 (its names of CPU features are asked of the processor alone):
+avx2_only.py makes a copy that is kept from it.
 """
 import os
 import pathlib

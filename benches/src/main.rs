@@ -53,6 +53,9 @@ enum Command {
         setting: Setting,
         #[command(flatten)]
         sizes: Sizes,
+        /// Without AVX-512 alone
+        #[arg(long)]
+        avx2_only: bool,
     },
     /// Measure peak memory by length, a process each
     Memory {
@@ -179,6 +182,9 @@ struct Setting {
     /// benches/peers/onnxruntime_peer.py; onnxruntime is left out without it
     #[arg(long, value_name = "FILE", requires = "python")]
     onnxruntime: Option<PathBuf>,
+    /// The folder that benches/peers/avx2_only.py made; without it these peers are not measured without AVX-512
+    #[arg(long, value_name = "DIR")]
+    avx2: Option<PathBuf>,
 }
 
 impl Setting {
@@ -195,6 +201,7 @@ impl Setting {
             own: std::env::current_exe().context("where is this program?")?,
             rten: self.rten.clone(),
             onnxruntime: self.python.clone().zip(self.onnxruntime.clone()),
+            avx2: self.avx2.clone(),
         })
     }
 }
@@ -227,7 +234,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Worker { engine: Served::Tract, kernel: Some(_), .. } => bail!("tract has kernels of its own"),
         Command::Worker { engine: Served::Tract, model, ids, kernel: None } => worker::tract(&model, &ids),
-        Command::Speed { setting, sizes } => compare(&setting, &sizes.all()?),
+        Command::Speed { setting, sizes, avx2_only } => compare(&setting, &sizes.all()?, avx2_only),
         Command::Memory { setting, sizes } => remember(&setting, &sizes.all()?),
         Command::Profile { setting, sizes } => {
             let lengths: &[usize] = if setting.quick { &[64] } else { &[512] };
@@ -273,12 +280,12 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-fn compare(setting: &Setting, sizes: &[Size]) -> Result<()> {
+fn compare(setting: &Setting, sizes: &[Size], avx2_only: bool) -> Result<()> {
     let programs = setting.programs()?;
     let lengths: &[usize] = if setting.quick { &[32, 128] } else { &speed::LENGTHS };
     let mut failures = Vec::new();
     for &size in sizes {
-        for group in Group::ALL {
+        for group in Group::ALL.into_iter().filter(|group| !avx2_only || *group == Group::Avx2) {
             if group == Group::Avx2 && Kernels::by_name("x86-avx2").is_none() {
                 eprintln!("speed: {}, {}: this processor or this version has no x86-avx2", size.name, group.name());
                 continue;

@@ -34,6 +34,8 @@ pub struct Programs {
     pub rten: Option<PathBuf>,
     /// A Python with onnxruntime, and `onnxruntime_peer.py`.
     pub onnxruntime: Option<(PathBuf, PathBuf)>,
+    /// The folder of `avx2_only.py`: the same Python and `peer-rten`, kept from AVX-512.
+    pub avx2: Option<PathBuf>,
 }
 
 /// A set of comparisons with one meaning.
@@ -88,17 +90,21 @@ impl Programs {
     /// The peers of a group that there are programs for.
     pub fn peers(&self, group: Group) -> Vec<Spec> {
         let tract = |variant, file| self.own("tract", variant, file);
-        let onnxruntime = |variant: &'static str, file| {
-            let (python, script) = self.onnxruntime.as_ref()?;
-            let command = vec![path(python), path(script), "serve".to_owned()];
+        let avx2 = |program: &str| self.avx2.as_ref().map(|folder| folder.join(program));
+        let onnxruntime_by = |python: Option<PathBuf>, variant: &'static str, file| {
+            let (_, script) = self.onnxruntime.as_ref()?;
+            let command = vec![path(&python?), path(script), "serve".to_owned()];
             let int8 = variant.contains("int8");
             Some(Spec { engine: "onnxruntime", variant, int8, file, command, environment: Vec::new() })
         };
-        let rten = |variant: &'static str, file| {
-            let command = vec![path(self.rten.as_ref()?)];
+        let onnxruntime =
+            |variant, file| onnxruntime_by(self.onnxruntime.as_ref().map(|(python, _)| python.clone()), variant, file);
+        let rten_by = |program: Option<PathBuf>, variant: &'static str, file| {
+            let command = vec![path(&program?)];
             let environment = vec![("RTEN_NUM_THREADS", "1")];
             Some(Spec { engine: "rten", variant, int8: variant.contains("int8"), file, command, environment })
         };
+        let rten = |variant, file| rten_by(self.rten.clone(), variant, file);
         let peers = match group {
             Group::SameGraph => vec![
                 Some(tract("fp32", files::ONNX)),
@@ -123,6 +129,11 @@ impl Programs {
                 vec![
                     restricted(tract("fp32, AVX2", files::ONNX)),
                     restricted(tract("int8, AVX2", files::ONNX_INT8)),
+                    onnxruntime_by(avx2("python"), "fp32, AVX2", files::ONNX),
+                    onnxruntime_by(avx2("python"), "int8, AVX2", files::ONNX_INT8),
+                    onnxruntime_by(avx2("python"), "int8, its own, AVX2", DYNAMIC),
+                    rten_by(avx2("rten"), "int8, AVX2", UNPACKED_INT8),
+                    rten_by(avx2("rten"), "int8, onnxruntime's, AVX2", DYNAMIC),
                     Some(self.native(false)),
                 ]
             }
@@ -148,18 +159,19 @@ mod tests {
 
     #[test]
     fn peers_without_a_program_are_left_out() {
-        let mut programs = Programs { own: "own".into(), rten: None, onnxruntime: None };
+        let mut programs = Programs { own: "own".into(), rten: None, onnxruntime: None, avx2: None };
         let engines = |p: &Programs| p.peers(Group::SameGraph).iter().map(|s| s.engine).collect::<Vec<_>>();
         assert_eq!(engines(&programs), ["tract", "tract", "tract"]);
         assert!(programs.peers(Group::Transformer).is_empty());
+        assert_eq!(programs.peers(Group::Avx2).len(), 3);
         programs.rten = Some("rten".into());
         assert_eq!(engines(&programs), ["tract", "tract", "tract", "rten", "rten", "rten"]);
     }
 
     #[test]
     fn names_are_one_of_a_kind_in_a_group() {
-        let programs =
-            Programs { own: "o".into(), rten: Some("r".into()), onnxruntime: Some(("p".into(), "s".into())) };
+        let (onnxruntime, avx2) = (Some(("p".into(), "s".into())), Some("a".into()));
+        let programs = Programs { own: "o".into(), rten: Some("r".into()), onnxruntime, avx2 };
         for group in Group::ALL {
             let mut names: Vec<String> = programs.peers(group).iter().map(Spec::name).collect();
             let count = names.len();

@@ -23,6 +23,10 @@ pub const MARKERS: [&str; 2] =
 const INT8_BAR: [(&str, f64); 3] = [("d128x4", 1.7), ("d256x6", 1.7), ("d768x12", 1.4)];
 /// How many times as fast as tract in float32.
 const TRACT_FP32_BAR: f64 = 5.0;
+/// The same where neither may use AVX-512.
+const AVX2_BAR: f64 = 1.0;
+/// How the names of our engine begin.
+const OURS: &str = "native";
 /// Share of the machine's int8 peak, and the kernels, the length and the size it is asked of.
 const PEAK_BAR: (f64, &str, usize, &str) = (0.85, "x86-avx512vnni", 512, "d256x6");
 /// Memory beyond the file, in KiB.
@@ -149,6 +153,9 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
         if fastest {
             bars(out, &all, size, &performance.profile)?;
         }
+        if group == Group::Avx2 {
+            avx2_bar(out, &all)?;
+        }
         for c in all.iter().filter(|c| c.stopped.is_some()) {
             writeln!(out, "{} ended: {}.\n", c.peer, c.stopped.as_deref().unwrap_or_default())?;
         }
@@ -160,12 +167,31 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
     Ok(())
 }
 
+/// The least ratio, with its length, against the fastest int8 peer of each length.
+fn least_against_int8(all: &[&Comparison]) -> Option<(f64, usize)> {
+    let ratios = lengths(all).into_iter().filter_map(|t| Some((fastest_int8(all, t)?.1.ratio.median, t)));
+    ratios.min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// Whether the bar of AVX2 is kept, in words; said only where a peer beside tract was measured.
+fn avx2_bar(out: &mut String, all: &[&Comparison]) -> Result<()> {
+    let Some((ratio, tokens)) = least_against_int8(all) else { return Ok(()) };
+    if all.iter().any(|c| c.peer.starts_with("onnxruntime")) {
+        let kept = verdict(ratio >= AVX2_BAR);
+        writeln!(
+            out,
+            "Against the fastest int8 peer without AVX-512 at each length, at least {ratio:.2} (at {} tokens); bar {AVX2_BAR}: {kept}.\n",
+            grouped(tokens as u64)
+        )?;
+    }
+    Ok(())
+}
+
 /// Whether the bars of the same graph are kept, in words.
 fn bars(out: &mut String, all: &[&Comparison], size: Size, profiles: &[Profile]) -> Result<()> {
     let least = |ratios: Vec<(f64, usize)>| ratios.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-    let int8 = lengths(all).into_iter().filter_map(|t| Some((fastest_int8(all, t)?.1.ratio.median, t))).collect();
     let bar = INT8_BAR.iter().find(|(name, _)| *name == size.name);
-    if let (Some((ratio, tokens)), Some((_, bar))) = (least(int8), bar) {
+    if let (Some((ratio, tokens)), Some((_, bar))) = (least_against_int8(all), bar) {
         let kept = verdict(ratio >= *bar);
         writeln!(
             out,
@@ -349,7 +375,7 @@ fn pictures(performance: &Performance) -> Result<Vec<(String, String, String)>> 
 
 /// How an engine of this name is drawn.
 fn style(engine: &str) -> Style {
-    match (engine.starts_with("native"), engine.contains("int8")) {
+    match (engine.starts_with(OURS), engine.contains("int8")) {
         (true, _) => Style::Ours,
         (false, true) => Style::Solid,
         (false, false) => Style::Dashed,
@@ -365,7 +391,7 @@ fn row(c: &Comparison, tokens: usize) -> Option<&Row> {
 }
 
 fn fastest_int8<'c>(all: &[&'c Comparison], tokens: usize) -> Option<(&'c Comparison, &'c Row)> {
-    let rows = all.iter().filter(|c| c.int8).filter_map(|c| Some((*c, row(c, tokens)?)));
+    let rows = all.iter().filter(|c| c.int8 && !c.peer.starts_with(OURS)).filter_map(|c| Some((*c, row(c, tokens)?)));
     rows.min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median))
 }
 
@@ -444,6 +470,20 @@ mod tests {
         assert!(text.contains("at least 1.00 (at 64 tokens); bar 5: **not kept**"), "{text}");
         assert!(text.contains("commit 0123456") && text.contains("a processor"), "{text}");
         assert_eq!(pictures(&performance).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn without_avx512_our_own_faster_kernels_are_no_peer() {
+        let mut performance = Performance::default();
+        for (peer, ratios) in [("onnxruntime int8, AVX2", [1.2, 0.9]), ("native int8", [0.4, 0.4])] {
+            performance
+                .put_comparison(Comparison { group: Group::Avx2.name().to_owned(), ..comparison(peer, true, ratios) });
+        }
+        let text = tables(&performance).unwrap();
+        assert!(
+            text.contains("without AVX-512 at each length, at least 0.90 (at 64 tokens); bar 1: **not kept**"),
+            "{text}"
+        );
     }
 
     #[test]
