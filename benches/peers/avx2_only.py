@@ -22,6 +22,11 @@ def lines(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def missing():
+    """Tools that are not there."""
+    return [tool for tool in ("cc", "objdump", "readelf") if shutil.which(tool) is None]
+
+
 def patch(path):
     """Replaces every `cpuid` of the code by `int3; nop`, which is as long; gives their number."""
     code = lines("objdump", "-d", "--no-show-raw-insn", path)
@@ -29,6 +34,8 @@ def patch(path):
     hexes = r"0x([0-9a-f]+)\s+"
     segments = [tuple(int(x, 16) for x in m.groups())
                 for m in re.finditer(rf"LOAD\s+{hexes}{hexes}0x[0-9a-f]+\s+{hexes}", lines("readelf", "-lW", path))]
+    if not addresses:
+        sys.exit(f"avx2_only: {path} asks no processor: nothing to patch")
     data = bytearray(path.read_bytes())
     for address in addresses:
         [at] = [offset + address - start for offset, start, size in segments if start <= address < start + size]
@@ -48,6 +55,8 @@ def wrapper(path, command, **environment):
 def main():
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
+    if tools := missing():
+        sys.exit(f"avx2_only: {', '.join(tools)} missing: install gcc and binutils")
     folder = pathlib.Path(sys.argv[1]).resolve()
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -56,7 +65,8 @@ def main():
     preload = folder / "avx2_only.so"
     package = new / "packages/onnxruntime"
     shutil.copytree(pathlib.Path(onnxruntime.__file__).parent, package)
-    count = sum(patch(path) for path in package.glob("capi/onnxruntime_pybind11_state*.so"))
+    [library] = package.glob("capi/onnxruntime_pybind11_state*.so")
+    count = patch(library)
     wrapper(new / "python", sys.executable, LD_PRELOAD=preload, PYTHONPATH=folder / "packages")
     print(f"onnxruntime {onnxruntime.__version__}: {count} cpuid instructions answered without AVX-512", file=sys.stderr)
     if len(sys.argv) == 3:

@@ -23,7 +23,7 @@ pub const MARKERS: [&str; 2] =
 const INT8_BAR: [(&str, f64); 3] = [("d128x4", 1.7), ("d256x6", 1.7), ("d768x12", 1.4)];
 /// How many times as fast as tract in float32.
 const TRACT_FP32_BAR: f64 = 5.0;
-/// The same where neither may use AVX-512.
+/// How many times as fast as the fastest int8 peer where neither uses AVX-512.
 const AVX2_BAR: f64 = 1.0;
 /// How the names of our engine begin.
 const OURS: &str = "native";
