@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,46 +96,36 @@ def test_another_thread_runs_while_a_stream_takes_a_long_part(no_switching: None
         assert other.done == 1, "push kept the GIL"
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_ctrl_c_ends_a_batch_before_its_end(no_switching: None, interruptible: None, threads: int) -> None:
-    classifier = kinglet.Classifier(INTENTS, threads=threads)
-    stopped = False
-    # The signal comes while the GIL is given up: within the batch.
+def ctrl_c_ends(call: Callable[[Any], object], argument: object) -> bool:
+    """Whether Ctrl-C ends the call before it has a result, in one of some attempts."""
+    # The signal comes while the GIL is given up: within the call.
     with Meanwhile(lambda: signal.raise_signal(signal.SIGINT)) as other:
         for attempt in range(ATTEMPTS):
             results: list[object] = []
             other.allowed.release()
             with pytest.raises(KeyboardInterrupt):
                 while other.done == attempt:
-                    # Python code sees signals only after `extend`, when a whole batch would be in the list.
-                    results.extend(map(classifier.scores, [TEXTS]))
+                    # Python code sees signals only after `extend`, when the call's whole result would be in the list.
+                    results.extend(map(call, [argument]))
                     spin()
                 for _ in range(ATTEMPTS):
                     spin()
-            if stopped := not results:
-                break
-    assert stopped, "a batch went on to its end"
+            if not results:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_a_batch_before_its_end(no_switching: None, interruptible: None, threads: int) -> None:
+    classifier = kinglet.Classifier(INTENTS, threads=threads)
+    assert ctrl_c_ends(classifier.scores, TEXTS), "a batch went on to its end"
     # The classifier is as good as new.
     assert classifier.predict(["wake me at seven tomorrow"]) == ["alarm"]
 
 
 def test_ctrl_c_ends_one_long_text(no_switching: None, interruptible: None) -> None:
     classifier = kinglet.Classifier(INTENTS)
-    text = " ".join(TEXTS)
-    stopped = False
-    with Meanwhile(lambda: signal.raise_signal(signal.SIGINT)) as other:
-        for attempt in range(ATTEMPTS):
-            results: list[object] = []
-            other.allowed.release()
-            with pytest.raises(KeyboardInterrupt):
-                while other.done == attempt:
-                    results.extend(map(classifier.classify, [text]))
-                    spin()
-                for _ in range(ATTEMPTS):
-                    spin()
-            if stopped := not results:
-                break
-    assert stopped, "the text was read to its end"
+    assert ctrl_c_ends(classifier.classify, " ".join(TEXTS)), "the text was read to its end"
 
 
 def test_python_threads_share_a_classifier(texts: list[str], classifier: kinglet.Classifier) -> None:
