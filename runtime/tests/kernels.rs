@@ -148,15 +148,49 @@ fn one_row_times_one_output() {
 #[test]
 fn the_largest_sums_do_not_overflow() {
     let k = 65_536;
-    for (x, w) in [(127, 127), (-127, 127), (127, -127), (-127, -127), (-127, 0)] {
+    // One row and as many as a backend may do in another way.
+    for (rows, (x, w)) in [1, 14]
+        .into_iter()
+        .flat_map(|rows| [(127, 127), (-127, 127), (127, -127), (-127, -127), (-127, 0)].map(|values| (rows, values)))
+    {
         let matrix = Matrix::new(17, k, &[1.0; 17], |_, _| w);
-        let q = vec![x; 2 * k];
+        let q = vec![x; rows * k];
+        let scales = vec![1.0; rows];
         for backend in Kernels::all() {
-            let mut out = [0.0f32; 34];
+            let mut out = vec![0.0f32; rows * 17];
             let q = encode(&backend, &q);
-            backend.matmul(&q, k, &[1.0; 2], &matrix.panels(), Activation::Identity, &mut out, 17);
+            backend.matmul(&q, k, &scales, &matrix.panels(), Activation::Identity, &mut out, 17);
             let want = (i32::from(x) * i32::from(w) * k as i32) as f32;
             assert!(out.iter().all(|&y| y == want), "{}: {out:?}, not {want}", backend.name());
+        }
+    }
+}
+
+/// Numbers around those at which backends divide the work: tiles and blocks of rows, blocks of inputs, panels.
+#[test]
+fn every_division_of_a_product_is_like_scalar() {
+    let mut random = Random(7);
+    for inputs in [508, 512, 516, 1_021, 1_100] {
+        for outputs in [16, 41] {
+            let matrix = Matrix::new(outputs, inputs, &vec![0.5; outputs], |_, _| random.int8());
+            let q_stride = inputs.next_multiple_of(4);
+            for rows in [11, 12, 13, 47, 48, 49, 59, 62, 97] {
+                let q: Vec<i8> = (0..rows * q_stride).map(|_| random.int8()).collect();
+                let scales = vec![0.25; rows];
+                for activation in [Activation::Identity, Activation::Relu] {
+                    let run = |backend: &Kernels| {
+                        let mut out = vec![UNTOUCHED; rows * outputs];
+                        let q = encode(backend, &q);
+                        backend.matmul(&q, q_stride, &scales, &matrix.panels(), activation, &mut out, outputs);
+                        bits(&out)
+                    };
+                    let want = run(&Kernels::SCALAR);
+                    for backend in others() {
+                        let at = want.iter().zip(run(&backend)).position(|(&a, b)| a != b);
+                        assert_eq!(at, None, "{}: {rows} x {inputs} x {outputs}", backend.name());
+                    }
+                }
+            }
         }
     }
 }
@@ -180,6 +214,12 @@ fn short_slices_are_left_alone_without_panic() {
             backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
             let short = Panels { corrections: &panels.corrections[cut.min(48)..], ..panels };
             backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
+            // More rows, which a backend may do in another way.
+            let (q, scales, mut many) = ([1; 420], [1.0; 14], vec![UNTOUCHED; 560]);
+            backend.matmul(&q[4 * cut..], 30, &scales, &panels, Activation::Relu, &mut many, 40);
+            backend.matmul(&q, 30, &scales, &panels, Activation::Relu, &mut many[5 * cut..], 40);
+            let short = Panels { values: &panels.values[10 * cut..], ..panels };
+            backend.matmul(&q, 30, &scales, &short, Activation::Relu, &mut many, 40);
             let x = vec![0.5; 120 - cut];
             let window = Window { channels: 20, taps: 3, dilation: 1 };
             backend.convolve_shared(&x, window, &[1.0; 6][..6 - cut % 7], 0, 2, &mut out);

@@ -1,28 +1,21 @@
-//! Products of quantised rows with a matrix: int8 widened to i16, multiplied and added in pairs by `madd`. Its sums of two
-//! products cannot overflow, unlike those of `maddubs`.
-//!
-//! Of the four inputs of a group, the even ones (0 and 2) make one pair and the odd ones the other, because these are two
-//! shifts away from the bytes as they lie. A tile is up to four rows by one panel; its rows are widened once for all panels.
+//! Products of a few rows: weights are widened as they come. A tile is up to four rows by one panel; its rows are widened
+//! once for all panels.
 
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-use crate::kernels::x86::fitting;
+use super::{GROUP, TILE_ROWS, split, split_group};
 use crate::kernels::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Panels};
 
-/// Rows of the largest tile.
-const TILE_ROWS: usize = 4;
 /// Groups of inputs that are widened at a time.
 const BLOCK: usize = 256;
-/// Bytes of a panel for one group of inputs.
-const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
 
 /// One block of the rows of a tile: by row, even and odd pairs of i16, one pair to a group.
 type Widened = [[[MaybeUninit<i32>; BLOCK]; 2]; TILE_ROWS];
 
-/// See [`crate::kernels::Kernels::matmul`].
+/// [`super::matmul`] of rows that fit into `q` and `out`.
 #[target_feature(enable = "avx2,fma")]
-pub(in crate::kernels) fn matmul(
+pub(super) fn matmul(
     q: &[u8],
     q_stride: usize,
     scales: &[f32],
@@ -31,28 +24,16 @@ pub(in crate::kernels) fn matmul(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    // Whole rows that fit into the slices.
-    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
     let mut widened: Widened = [[[MaybeUninit::uninit(); BLOCK]; 2]; TILE_ROWS];
-    let mut row = 0;
-    while row < rows {
-        let (Some(q), Some(scales), Some(out)) =
-            (q.get(row * q_stride..), scales.get(row..), out.get_mut(row * out_stride..))
-        else {
-            return;
-        };
-        let height = (rows - row).min(TILE_ROWS);
-        match height {
+    for (t, scales) in scales.chunks(TILE_ROWS).enumerate() {
+        let row = t * TILE_ROWS;
+        let (Some(q), Some(out)) = (q.get(row * q_stride..), out.get_mut(row * out_stride..)) else { return };
+        match scales.len() {
             1 => tile::<1>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
             2 => tile::<2>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
             3 => tile::<3>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
             _ => tile::<TILE_ROWS>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
         }
-        row += height;
     }
 }
 
@@ -125,16 +106,16 @@ fn widen(row: &[u8], [even, odd]: &mut [[MaybeUninit<i32>; BLOCK]; 2]) {
     for (part, (even, odd)) in parts.iter().zip(places) {
         // SAFETY: reads 32 bytes, writes 8 pairs each of `even` and `odd`.
         unsafe {
-            let x = _mm256_loadu_si256(part.as_ptr().cast());
-            _mm256_storeu_si256(even.as_mut_ptr().cast(), _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)));
-            _mm256_storeu_si256(odd.as_mut_ptr().cast(), _mm256_srai_epi16::<8>(x));
+            let [x_even, x_odd] = split(_mm256_loadu_si256(part.as_ptr().cast()));
+            _mm256_storeu_si256(even.as_mut_ptr().cast(), x_even);
+            _mm256_storeu_si256(odd.as_mut_ptr().cast(), x_odd);
         }
     }
     let places = even.iter_mut().zip(odd).skip(8 * parts.len());
     for (x, (even, odd)) in rest.as_chunks::<PANEL_INPUTS>().0.iter().zip(places) {
-        let [a, b, c, d] = x.map(|x| i32::from(x as i8));
-        even.write(a & 0xffff | c << 16);
-        odd.write(b & 0xffff | d << 16);
+        let [x_even, x_odd] = split_group(*x);
+        even.write(x_even);
+        odd.write(x_odd);
     }
 }
 
@@ -143,11 +124,9 @@ fn widen(row: &[u8], [even, odd]: &mut [[MaybeUninit<i32>; BLOCK]; 2]) {
 fn add_products<const R: usize>(mut sums: [[__m256i; 2]; R], values: &[i8], widened: &Widened) -> [[__m256i; 2]; R] {
     for (g, group) in values.as_chunks::<GROUP>().0.iter().enumerate().take(BLOCK) {
         let mut weights = [[_mm256_setzero_si256(); 2]; 2];
-        for (half, [even, odd]) in weights.iter_mut().enumerate() {
+        for (half, pairs) in weights.iter_mut().enumerate() {
             // SAFETY: a group has 64 bytes.
-            let w = unsafe { _mm256_loadu_si256(group.as_ptr().add(32 * half).cast()) };
-            *even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
-            *odd = _mm256_srai_epi16::<8>(w);
+            *pairs = split(unsafe { _mm256_loadu_si256(group.as_ptr().add(32 * half).cast()) });
         }
         for (sums, [even, odd]) in sums.iter_mut().zip(widened) {
             // SAFETY: `g` < BLOCK, and `tile` widened as many groups as it passes values of.
