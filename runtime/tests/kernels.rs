@@ -170,11 +170,11 @@ fn the_largest_sums_do_not_overflow() {
 #[test]
 fn every_division_of_a_product_is_like_scalar() {
     let mut random = Random(7);
-    for inputs in [508, 512, 516, 1_021, 1_100] {
+    for inputs in [512, 516, 1_101] {
         for outputs in [16, 41] {
             let matrix = Matrix::new(outputs, inputs, &vec![0.5; outputs], |_, _| random.int8());
             let q_stride = inputs.next_multiple_of(4);
-            for rows in [11, 12, 13, 47, 48, 49, 59, 62, 97] {
+            for rows in [11, 14, 49, 63] {
                 let q: Vec<i8> = (0..rows * q_stride).map(|_| random.int8()).collect();
                 let scales = vec![0.25; rows];
                 for activation in [Activation::Identity, Activation::Relu] {

@@ -44,36 +44,34 @@ macro_rules! quantise {
             let rows = scales.len().min(fitting(x.len(), columns, x_stride)).min(fitting(q.len(), padded, q_stride));
             let (mut x, mut q) = (x.as_ptr(), q.as_mut_ptr());
             let mut left = rows;
-            // SAFETY: `x` holds `left` rows.
-            let mut next = unsafe { steps(x, columns, x_stride, left.min(ROWS)) };
+            let mut most = [_mm_set1_ps(MIN_MAGNITUDE); ROWS];
+            for (r, most) in most.iter_mut().enumerate().take(left) {
+                // SAFETY: `x` holds `left` rows.
+                *most = unsafe { magnitude(x.add(r * x_stride), columns) };
+            }
             for scales in scales.get_mut(..rows).unwrap_or_default().chunks_mut(ROWS) {
-                let (steps_now, inverses) = next;
+                let (steps, inverses) = steps(most);
                 left -= scales.len();
-                // SAFETY: `x` holds `left` rows behind those of `scales`, `q` as many as `x`.
-                unsafe {
-                    next = steps(x.wrapping_add(scales.len() * x_stride), columns, x_stride, left.min(ROWS));
-                    for ((scale, step), inverse) in scales.iter_mut().zip(steps_now).zip(inverses) {
-                        *scale = step;
-                        round(x, columns, step, inverse, q);
-                        x = x.wrapping_add(x_stride);
-                        q = q.wrapping_add(q_stride);
+                for (r, ((scale, step), inverse)) in scales.iter_mut().zip(steps).zip(inverses).enumerate() {
+                    *scale = step;
+                    // SAFETY: `x` holds this row and `left` behind those of `scales`, `q` as many as `x`.
+                    unsafe {
+                        if r < left {
+                            most[r] = round_and_measure(x, columns, step, inverse, q, x.add(ROWS * x_stride));
+                        } else {
+                            round(x, columns, 0, step, inverse, q);
+                        }
                     }
+                    x = x.wrapping_add(x_stride);
+                    q = q.wrapping_add(q_stride);
                 }
             }
         }
 
-        /// Of the magnitudes `m` of `rows` ≤ 4 rows `m / 127` and `127 / m`.
-        ///
-        /// # Safety
-        /// `x` can be read for `rows` rows of `columns` elements, `x_stride` from one to the next.
+        /// Of the magnitudes `m` of four rows `m / 127` and `127 / m`. `most`: [`magnitude`] of each.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn steps(x: *const f32, columns: usize, x_stride: usize, rows: usize) -> ([f32; ROWS], [f32; ROWS]) {
-            let mut most = [_mm_set1_ps(MIN_MAGNITUDE); ROWS];
-            for (r, most) in most.iter_mut().enumerate().take(rows) {
-                // SAFETY: one of the rows.
-                *most = unsafe { magnitude(x.add(r * x_stride), columns) };
-            }
+        fn steps(most: [__m128; ROWS]) -> ([f32; ROWS], [f32; ROWS]) {
             // Each becomes one lane.
             let ab = _mm_max_ps(_mm_unpacklo_ps(most[0], most[1]), _mm_unpackhi_ps(most[0], most[1]));
             let cd = _mm_max_ps(_mm_unpacklo_ps(most[2], most[3]), _mm_unpackhi_ps(most[2], most[3]));
@@ -98,12 +96,35 @@ macro_rules! quantise {
             let mut most = [splat(MIN_MAGNITUDE); 4];
             let mut c = 0;
             while c + WHOLE <= columns {
-                for (i, most) in most.iter_mut().enumerate() {
-                    // SAFETY: c + 64 ≤ columns.
-                    *most = max(abs(unsafe { load_from(x.add(c + 16 * i)) }), *most);
-                }
+                // SAFETY: c + 64 ≤ columns.
+                most = unsafe { largest(most, x.add(c)) };
                 c += WHOLE;
             }
+            // SAFETY: the caller's.
+            unsafe { rest_magnitude(most, x, columns, c) }
+        }
+
+        /// Of each lane the larger: of `most`, and of the magnitudes of 64 elements.
+        ///
+        /// # Safety
+        /// `x` can be read for 64 elements.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn largest(mut most: [V; 4], x: *const f32) -> [V; 4] {
+            for (i, most) in most.iter_mut().enumerate() {
+                // SAFETY: 16 of the 64 elements.
+                *most = max(abs(unsafe { load_from(x.add(16 * i)) }), *most);
+            }
+            most
+        }
+
+        /// The end of [`magnitude`]: columns from `c` on.
+        ///
+        /// # Safety
+        /// As [`magnitude`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn rest_magnitude(mut most: [V; 4], x: *const f32, columns: usize, mut c: usize) -> __m128 {
             while c < columns {
                 // SAFETY: c < columns.
                 let rest = unsafe { core::slice::from_raw_parts(x.add(c), (columns - c).min(16)) };
@@ -113,14 +134,45 @@ macro_rules! quantise {
             quarter_largest(max(max(most[0], most[1]), max(most[2], most[3])))
         }
 
-        /// One row.
+        /// [`round`] of one row and [`magnitude`] of another, `next`, in turns: one multiplies, the other compares, and processors
+        /// have units for each.
+        ///
+        /// # Safety
+        /// As [`round`] and [`magnitude`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn round_and_measure(
+            x: *const f32,
+            columns: usize,
+            step: f32,
+            inverse: f32,
+            q: *mut u8,
+            next: *const f32,
+        ) -> __m128 {
+            let mut most = [splat(MIN_MAGNITUDE); 4];
+            let mut c = 0;
+            while c + WHOLE <= columns {
+                // SAFETY: c + 64 ≤ columns.
+                unsafe {
+                    most = largest(most, next.add(c));
+                    round_whole(x.add(c), step, inverse, q.add(c));
+                }
+                c += WHOLE;
+            }
+            // SAFETY: the caller's.
+            unsafe {
+                round(x, columns, c, step, inverse, q);
+                rest_magnitude(most, next, columns, c)
+            }
+        }
+
+        /// One row from column `c` on, a multiple of 64.
         ///
         /// # Safety
         /// `x` can be read for `columns` elements, `q` written for as many, rounded up to a multiple of [`PANEL_INPUTS`].
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn round(x: *const f32, columns: usize, step: f32, inverse: f32, q: *mut u8) {
-            let mut c = 0;
+        unsafe fn round(x: *const f32, columns: usize, mut c: usize, step: f32, inverse: f32, q: *mut u8) {
             while c + WHOLE <= columns {
                 // SAFETY: c + 64 ≤ columns.
                 unsafe { round_whole(x.add(c), step, inverse, q.add(c)) };
