@@ -42,6 +42,17 @@ struct Task {
     out_stride: usize,
 }
 
+/// A block of a panel.
+struct Panel<'a> {
+    weights: &'a [Weights; BLOCK],
+    /// What [`widen_weights`] returned.
+    of_weights: [__m256i; 2],
+    /// The scale of each output.
+    channel: &'a [f32; PANEL_OUTPUTS],
+    /// How many of them are wanted.
+    outputs: usize,
+}
+
 /// [`super::matmul`] of at most [`ROWS`] rows that fit into `q` and `out`.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn matmul(
@@ -80,19 +91,24 @@ pub(super) fn matmul(
             let (true, Some(block), Some(channel)) = (to < w.outputs, block, channel.first_chunk()) else { break };
             let outputs = (w.outputs - to).min(PANEL_OUTPUTS);
             let of_weights = widen_weights(block, values.len(), &mut weights);
-            for (t, ((scales, rows), of_rows)) in scales.chunks(TILE_ROWS).zip(&rows).zip(&of_rows).enumerate() {
-                let out = out.get_mut(t * TILE_ROWS * out_stride + to..).unwrap_or_default();
-                let start = (of_rows, of_weights);
-                match (scales.len(), outputs) {
-                    (1, PANEL_OUTPUTS) => tile::<1, true>(task, rows, &weights, start, scales, channel, outputs, out),
-                    (2, PANEL_OUTPUTS) => tile::<2, true>(task, rows, &weights, start, scales, channel, outputs, out),
-                    (3, PANEL_OUTPUTS) => tile::<3, true>(task, rows, &weights, start, scales, channel, outputs, out),
-                    (4, PANEL_OUTPUTS) => tile::<4, true>(task, rows, &weights, start, scales, channel, outputs, out),
-                    (1, _) => tile::<1, false>(task, rows, &weights, start, scales, channel, outputs, out),
-                    (2, _) => tile::<2, false>(task, rows, &weights, start, scales, channel, outputs, out),
-                    (3, _) => tile::<3, false>(task, rows, &weights, start, scales, channel, outputs, out),
-                    _ => tile::<TILE_ROWS, false>(task, rows, &weights, start, scales, channel, outputs, out),
+            let panel = Panel { weights: &weights, of_weights, channel, outputs };
+            // Whole tiles, then a lower one.
+            let (whole, _) = scales.split_at(scales.len() - scales.len() % TILE_ROWS);
+            let mut tile = 0;
+            for scales in [whole, scales.get(whole.len()..).unwrap_or_default()] {
+                let rows = rows.get(tile..).unwrap_or_default().iter().zip(of_rows.get(tile..).unwrap_or_default());
+                let out = out.get_mut(tile * TILE_ROWS * out_stride + to..).unwrap_or_default();
+                match (scales.len() % TILE_ROWS, outputs) {
+                    (1, PANEL_OUTPUTS) => tiles::<1, true>(task, &panel, rows, scales, out),
+                    (2, PANEL_OUTPUTS) => tiles::<2, true>(task, &panel, rows, scales, out),
+                    (3, PANEL_OUTPUTS) => tiles::<3, true>(task, &panel, rows, scales, out),
+                    (_, PANEL_OUTPUTS) => tiles::<TILE_ROWS, true>(task, &panel, rows, scales, out),
+                    (1, _) => tiles::<1, false>(task, &panel, rows, scales, out),
+                    (2, _) => tiles::<2, false>(task, &panel, rows, scales, out),
+                    (3, _) => tiles::<3, false>(task, &panel, rows, scales, out),
+                    (_, _) => tiles::<TILE_ROWS, false>(task, &panel, rows, scales, out),
                 }
+                tile += scales.len() / TILE_ROWS;
             }
         }
         from += size;
@@ -168,58 +184,58 @@ fn widen_weights(values: &[i8], ahead: usize, widened: &mut [Weights; BLOCK]) ->
     products
 }
 
-/// `R` rows times one panel, of which `outputs` ≤ 16 are wanted, all of them where it is `WHOLE`. `start`: what
-/// [`widen_rows`] and [`widen_weights`] returned; `out`: from the first output of the first row on.
+/// Tiles of `R` rows times one panel, all of whose outputs are wanted if it is `WHOLE`. `rows`: of each tile its rows and what
+/// [`widen_rows`] returned; `scales`: `R` for each tile; `out`: from the panel's first output of the first row on.
 #[target_feature(enable = "avx2,fma")]
-fn tile<const R: usize, const WHOLE: bool>(
+#[inline(never)]
+fn tiles<'a, const R: usize, const WHOLE: bool>(
     task: Task,
-    rows: &[Inputs; BLOCK],
-    weights: &[Weights; BLOCK],
-    (of_rows, of_weights): (&[i32; TILE_ROWS], [__m256i; 2]),
+    panel: &Panel<'_>,
+    rows: impl Iterator<Item = (&'a [Inputs; BLOCK], &'a [i32; TILE_ROWS])>,
     scales: &[f32],
-    channel: &[f32; PANEL_OUTPUTS],
-    outputs: usize,
     out: &mut [f32],
 ) {
     let Task { groups, first, last, activation, out_stride } = task;
-    let outputs = if WHOLE { PANEL_OUTPUTS } else { outputs };
-    // What the loads and stores below rest on. `matmul` passes nothing else.
-    if R == 0
-        || R > TILE_ROWS
-        || outputs > PANEL_OUTPUTS
-        || out.len() < (R - 1).saturating_mul(out_stride).saturating_add(outputs)
-        || scales.len() < R
-    {
+    let outputs = if WHOLE { PANEL_OUTPUTS } else { panel.outputs };
+    if R == 0 || R > TILE_ROWS || outputs > PANEL_OUTPUTS {
         return;
     }
-    let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    for r in 0..R {
-        if !first {
-            // SAFETY: row `r` of `out` has `outputs` elements.
-            sums[r] = unsafe { load(out, r * out_stride, outputs) };
+    let needed = ((R - 1).saturating_mul(out_stride)).saturating_add(outputs);
+    let tiles = rows.zip(scales.as_chunks::<R>().0).zip(out.chunks_mut(R.saturating_mul(out_stride).max(1)));
+    for (((rows, of_rows), scales), out) in tiles {
+        // What the loads and stores below rest on. `matmul` passes nothing less.
+        if out.len() < needed {
+            return;
         }
-        for half in 0..2 {
-            let start = _mm256_add_epi32(_mm256_set1_epi32(of_rows[r]), of_weights[half]);
-            sums[r][half] = _mm256_sub_epi32(sums[r][half], start);
-        }
-    }
-    // SAFETY: `matmul` widened as many groups of rows and weights.
-    let mut sums = unsafe { add_products(sums, rows, weights, groups) };
-    for r in 0..R {
-        for half in 0..2 {
-            if last {
-                let y = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][half]), _mm256_set1_ps(scales[r]));
-                // SAFETY: `channel` has 16 elements.
-                let mut y = _mm256_mul_ps(y, unsafe { _mm256_loadu_ps(channel.as_ptr().add(8 * half)) });
-                if activation == Activation::Relu {
-                    // y > 0 ? y : 0, also for −0 and NaN.
-                    y = _mm256_max_ps(y, _mm256_setzero_ps());
-                }
-                sums[r][half] = _mm256_castps_si256(y);
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        for r in 0..R {
+            if !first {
+                // SAFETY: row `r` of `out` has `outputs` elements.
+                sums[r] = unsafe { load(out, r * out_stride, outputs) };
+            }
+            for half in 0..2 {
+                let start = _mm256_add_epi32(_mm256_set1_epi32(of_rows[r]), panel.of_weights[half]);
+                sums[r][half] = _mm256_sub_epi32(sums[r][half], start);
             }
         }
-        // SAFETY: row `r` of `out` has `outputs` elements.
-        unsafe { store(out, r * out_stride, outputs, sums[r]) };
+        // SAFETY: `matmul` widened as many groups of rows and weights.
+        let mut sums = unsafe { add_products(sums, rows, panel.weights, groups) };
+        for r in 0..R {
+            for half in 0..2 {
+                if last {
+                    let y = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][half]), _mm256_set1_ps(scales[r]));
+                    // SAFETY: `channel` has 16 elements.
+                    let mut y = _mm256_mul_ps(y, unsafe { _mm256_loadu_ps(panel.channel.as_ptr().add(8 * half)) });
+                    if activation == Activation::Relu {
+                        // y > 0 ? y : 0, also for −0 and NaN.
+                        y = _mm256_max_ps(y, _mm256_setzero_ps());
+                    }
+                    sums[r][half] = _mm256_castps_si256(y);
+                }
+            }
+            // SAFETY: row `r` of `out` has `outputs` elements.
+            unsafe { store(out, r * out_stride, outputs, sums[r]) };
+        }
     }
 }
 
