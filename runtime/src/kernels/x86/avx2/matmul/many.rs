@@ -84,7 +84,7 @@ pub(super) fn matmul(
             }
             *of_rows = widen_rows(x, rows);
         }
-        let panels = w.values.chunks_exact(inputs * PANEL_OUTPUTS).zip(w.scales.chunks_exact(PANEL_OUTPUTS));
+        let panels = w.values.chunks_exact((inputs * PANEL_OUTPUTS).max(1)).zip(w.scales.chunks_exact(PANEL_OUTPUTS));
         for (panel, (values, channel)) in panels.enumerate() {
             let to = panel * PANEL_OUTPUTS;
             let block = values.get(from * PANEL_OUTPUTS..(from + size) * PANEL_OUTPUTS);
@@ -93,9 +93,9 @@ pub(super) fn matmul(
             let of_weights = widen_weights(block, values.len(), &mut weights);
             let panel = Panel { weights: &weights, of_weights, channel, outputs };
             // Whole tiles, then a lower one.
-            let (whole, _) = scales.split_at(scales.len() - scales.len() % TILE_ROWS);
+            let (whole, rest) = scales.as_chunks::<TILE_ROWS>();
             let mut tile = 0;
-            for scales in [whole, scales.get(whole.len()..).unwrap_or_default()] {
+            for scales in [whole.as_flattened(), rest] {
                 let rows = rows.get(tile..).unwrap_or_default().iter().zip(of_rows.get(tile..).unwrap_or_default());
                 let out = out.get_mut(tile * TILE_ROWS * out_stride + to..).unwrap_or_default();
                 match (scales.len() % TILE_ROWS, outputs) {
