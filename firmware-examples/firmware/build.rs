@@ -6,7 +6,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=KINGLET_MODEL");
     let model = env::var_os("KINGLET_MODEL").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/intents-nano/model.kinglet"),
+        || {
+            PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default())
+                .join("../../models/intents-nano/model.kinglet")
+        },
         PathBuf::from,
     );
     println!("cargo::rerun-if-changed={}", model.display());

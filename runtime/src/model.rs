@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use crate::bundle::{Aligned, Bundle, BundleError, BundleFile, MAGIC};
+#[cfg(feature = "builtin-model")]
+use crate::bundle::Aligned;
+use crate::bundle::{Bundle, BundleError, BundleFile, MAGIC};
 use crate::classifier::ClassifierError;
 use crate::confidence::Calibration;
 #[cfg(feature = "tract")]
@@ -15,6 +17,7 @@ use crate::engine::tract::TractModel;
 use crate::spec::{Config, files};
 
 /// The default model, as exported: 150 intents of everyday requests and out-of-scope.
+#[cfg(feature = "builtin-model")]
 static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/intents/model.kinglet"));
 
 /// In which numbers an exported model computes its matrix products.
@@ -202,12 +205,13 @@ fn is_bundle(path: &Path) -> bool {
 ///
 /// # Errors
 /// Never with an unchanged library.
+#[cfg(feature = "builtin-model")]
 pub fn builtin() -> Result<Model, ClassifierError> {
     let model = BundleModel::new(BundleFile::from_static(&BUILTIN.0), false);
     model.map(Model::from).map_err(|source| ClassifierError::Bundle { path: None, source })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "builtin-model"))]
 mod tests {
     use super::*;
 
