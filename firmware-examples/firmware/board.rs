@@ -1,13 +1,19 @@
 //! The build script of every board: its memory.x, the linker script of its runtime crate and the room for the stack.
 
-use std::env;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 fn main() {
-    let board = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    println!("cargo::rerun-if-changed=memory.x");
-    println!("cargo::rerun-if-changed=../firmware/stack.x");
-    println!("cargo::rustc-link-search={board}");
-    println!("cargo::rustc-link-search={board}/../firmware");
+    // Copies, so that what cargo keeps of this script's output holds for another checkout with the same build folder too.
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    for script in ["memory.x", "../firmware/stack.x"] {
+        println!("cargo::rerun-if-changed={script}");
+        let name = Path::new(script).file_name().unwrap_or_default();
+        if let Err(error) = fs::copy(script, out.join(name)) {
+            println!("cargo::error=the linker script {script} cannot be copied: {error}");
+        }
+    }
+    println!("cargo::rustc-link-search={}", out.display());
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     println!("cargo::rustc-link-arg-bins=-Tstack.x");
 }
