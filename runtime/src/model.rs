@@ -201,7 +201,7 @@ fn is_bundle(path: &Path) -> bool {
     path.is_file() && std::fs::File::open(path).is_ok_and(|mut f| f.read_exact(&mut head).is_ok()) && head == MAGIC
 }
 
-/// The default model, which is part of the library. Its checksums are not compared: they are those of the program itself.
+/// The default model, which is part of the library with the feature `builtin-model`. Its checksums are not compared: they are those of the program itself.
 ///
 /// # Errors
 /// Never with an unchanged library.
