@@ -18,7 +18,7 @@ def linked(name, target, features):
     command = ["cargo", "tree", "--locked", "-p", name, "--no-default-features", "--features", features, "--target", target]
     tree = subprocess.run([*command, "-e", "no-proc-macro,normal", "--prefix", "none"], check=True, capture_output=True, text=True).stdout
     found = {tuple(line.split()[:2]) for line in tree.splitlines()}
-    return {(library, version.removeprefix("v")) for library, version in found if library != name}
+    return {(library, version.removeprefix("v")) for library, version in found if library not in (name, "kinglet")}
 
 
 def main():

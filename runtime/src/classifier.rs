@@ -47,8 +47,7 @@ pub enum ClassifierError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is no bundle, and ONNX needs the feature `tract`.
-    #[cfg(not(feature = "tract"))]
+    /// The file is not a bundle, and ONNX files need the feature `tract`, which this library was built without.
     NoTract {
         /// The file.
         path: PathBuf,
@@ -97,13 +96,14 @@ impl fmt::Display for ClassifierError {
                 files::ONNX
             ),
             ClassifierError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
-            #[cfg(not(feature = "tract"))]
-            ClassifierError::NoTract { path } => write!(
-                f,
-                "{} is no .kinglet file, and this program was built without tract, which runs ONNX; give the {} beside it",
-                path.display(),
-                files::BUNDLE
-            ),
+            ClassifierError::NoTract { path } => {
+                write!(
+                    f,
+                    "{} is not a {} file, and ONNX files need kinglet with its feature `tract`",
+                    path.display(),
+                    files::BUNDLE
+                )
+            }
             // Names the file itself.
             #[cfg(feature = "tract")]
             ClassifierError::Model { source: source @ ModelError::Read { .. }, .. } => source.fmt(f),
@@ -244,6 +244,8 @@ impl<'m> Classifier<'m> {
                 let table = Table::new(model.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
                 (table, Runner::Tract { engine: model.engine(), ids: Vec::new() })
             }
+            #[cfg(not(feature = "tract"))]
+            Model::Onnx(absent) => match *absent {},
         };
         let calibration = model.calibration().map_err(|source| ClassifierError::Bundle { path: None, source })?;
         let classes = model.config().num_labels;

@@ -4,6 +4,7 @@
 //! columns), `.txt` and anything else (one text a line, no labels), each with `.gz` or `.zst` behind it or not.
 
 use crate::spec::files::MANIFEST;
+use crate::zstd_reader::ZstdReader;
 use serde_json::{Map, Value};
 use std::{
     boxed::Box,
@@ -337,7 +338,7 @@ fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
     let (packed, kind) = kind(path);
     let reader: Box<dyn Read> = match packed {
         Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        Packed::Zstd => Box::new(zstd::Decoder::new(file).map_err(io)?),
+        Packed::Zstd => Box::new(ZstdReader::new(BufReader::with_capacity(1 << 16, file))),
         Packed::Not => Box::new(file),
     };
     Ok((kind, Box::new(BufReader::new(reader))))

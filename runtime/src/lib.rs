@@ -13,10 +13,11 @@
 //! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
 //! | `std` | `files` (atomic writes), `mmap` and bundles in mapped files, `model` (files, and the built-in model), `classifier` (text to labels), `metrics`, T5's position buckets, several threads on one text |
 //! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
-//! | `tract` (default) | `tract`: exported ONNX models, and our operator for programs that use tract |
+//! | `tract` | `tract`: exported ONNX models, and our operator for programs that use tract |
 //!
-//! `cli` (default) contains `serde` and adds the program `kinglet`; without `tract` it is for bundles alone and a small fraction of the size. `cortex-m-dsp` adds
-//! the kernels of 32-bit Arm processors with the DSP extension (Cortex-M4, M7, M33, M55); without an effect on others.
+//! `std` is the default. `builtin-model` adds the default model (1.1 MB) to the library; `cortex-m-dsp` the kernels of 32-bit Arm
+//! processors with the DSP extension (Cortex-M4, M7, M33, M55), without an effect on others. The program `kinglet` is the package
+//! `kinglet-cli`.
 //!
 //! # Example
 //!
@@ -62,3 +63,5 @@ pub mod reliability;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;
+#[cfg(feature = "serde")]
+mod zstd_reader;

@@ -12,13 +12,20 @@ use crate::bundle::Aligned;
 use crate::bundle::{Bundle, BundleError, BundleFile, MAGIC};
 use crate::classifier::ClassifierError;
 use crate::confidence::Calibration;
-#[cfg(feature = "tract")]
-use crate::engine::tract::TractModel;
 use crate::spec::{Config, files};
+
+#[cfg(not(feature = "tract"))]
+pub use crate::engine::absent::OnnxModel;
+/// An ONNX model; without the feature `tract` a type without a value.
+#[cfg(feature = "tract")]
+pub use crate::engine::tract::TractModel as OnnxModel;
 
 /// The default model, as exported: 150 intents of everyday requests and out-of-scope.
 #[cfg(feature = "builtin-model")]
 static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/intents/model.kinglet"));
+
+/// Whether this library runs ONNX files: it was built with the feature `tract`.
+pub const RUNS_ONNX: bool = cfg!(feature = "tract");
 
 /// In which numbers an exported model computes its matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,9 +57,8 @@ impl fmt::Display for Precision {
 pub enum Model {
     /// A bundle: the native engine runs it.
     Bundle(Box<BundleModel>),
-    /// An ONNX file: tract runs it.
-    #[cfg(feature = "tract")]
-    Onnx(TractModel),
+    /// An ONNX file: tract runs it. Without the feature `tract` no model is of this kind.
+    Onnx(OnnxModel),
 }
 
 /// A bundle that was checked.
@@ -99,7 +105,6 @@ impl Model {
     pub fn config(&self) -> &Config {
         match self {
             Model::Bundle(model) => &model.config,
-            #[cfg(feature = "tract")]
             Model::Onnx(model) => model.config(),
         }
     }
@@ -108,7 +113,6 @@ impl Model {
     pub fn as_bundle(&self) -> Option<&BundleModel> {
         match self {
             Model::Bundle(model) => Some(model),
-            #[cfg(feature = "tract")]
             Model::Onnx(_) => None,
         }
     }
@@ -117,7 +121,6 @@ impl Model {
     pub fn precision(&self) -> Precision {
         match self {
             Model::Bundle(_) => Precision::Int8,
-            #[cfg(feature = "tract")]
             Model::Onnx(model) => model.precision(),
         }
     }
@@ -129,7 +132,6 @@ impl Model {
     pub fn calibration(&self) -> Result<Option<Calibration>, BundleError> {
         match self {
             Model::Bundle(model) => Ok(model.bundle()?.calibration()),
-            #[cfg(feature = "tract")]
             Model::Onnx(model) => Ok(model.calibration()),
         }
     }
@@ -138,7 +140,6 @@ impl Model {
     pub fn labels(&self) -> &[String] {
         match self {
             Model::Bundle(model) => &model.labels,
-            #[cfg(feature = "tract")]
             Model::Onnx(model) => model.labels(),
         }
     }
@@ -184,7 +185,7 @@ pub fn open(path: &Path, verify: bool) -> Result<Model, ClassifierError> {
 
 #[cfg(feature = "tract")]
 fn open_onnx(path: PathBuf) -> Result<Model, ClassifierError> {
-    TractModel::open(&path).map(Model::Onnx).map_err(|source| ClassifierError::Model { path: Some(path), source })
+    OnnxModel::open(&path).map(Model::Onnx).map_err(|source| ClassifierError::Model { path: Some(path), source })
 }
 
 #[cfg(not(feature = "tract"))]

@@ -5,6 +5,8 @@
 
 use core::fmt;
 
+#[cfg(all(feature = "std", not(feature = "tract")))]
+pub(crate) mod absent;
 #[cfg(feature = "tract")]
 mod container;
 mod fingerprint;

@@ -126,15 +126,24 @@ impl TractModel {
         matches!(self.tensors(), [(name, _)] if name == operator::BUNDLE)
     }
 
+    /// Returns the most tokens that an engine of this model takes.
+    pub fn max_tokens(&self) -> usize {
+        if self.contents.config.mixer.is_conv() { MAX_TOKENS_CONV } else { MAX_TOKENS_ATTENTION }
+    }
+
+    /// Returns name and version of the engine that runs the model.
+    pub fn engine_name(&self) -> String {
+        format!("tract {TRACT_VERSION}")
+    }
+
     /// An engine with no plan yet: the first text of a length makes one. Engines of one model share its weights until
     /// their plans repack them.
     pub fn engine(&self) -> TractEngine {
-        let conv = self.contents.config.mixer.is_conv();
         TractEngine {
             contents: Arc::clone(&self.contents),
             graph: Arc::clone(&self.graph),
             plans: Vec::new(),
-            max_tokens: if conv { MAX_TOKENS_CONV } else { MAX_TOKENS_ATTENTION },
+            max_tokens: self.max_tokens(),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The program's commands, its exit codes and how it says that something went wrong.
+//! `kinglet`: text in, label out.
 //!
+//! This file has the program's commands, its exit codes and how it reports errors.
 //! Exit codes: 0 done, 1 some input lines could not be classified, 2 could not run. A closed pipe (`| head`) is no error.
 
 mod classify;
@@ -15,12 +16,12 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
-#[cfg(feature = "tract")]
-use kinglet::engine::tract::TRACT_VERSION;
+use kinglet::classifier::ClassifierError;
 use kinglet::kernels::Kernels;
 use kinglet::model::{self, Model};
+use kinglet::spec::files;
 use serde_json::Value;
 
 /// Classifies text with small convolutional models, without network or Python.
@@ -56,8 +57,7 @@ enum Outcome {
     Partly,
 }
 
-/// Runs the command that was typed and gives the program's exit code.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     // The engine turns panics of its backend into errors; without this the hook would print them first.
     if std::env::var_os("RUST_BACKTRACE").is_none() {
@@ -128,10 +128,25 @@ impl ModelArg {
 
 /// Opens the model at `path`, or the built-in one.
 fn open_model(path: Option<&Path>, verify: bool) -> Result<Model> {
-    Ok(match path {
-        Some(path) => model::open(path, verify)?,
-        None => model::builtin()?,
+    let Some(path) = path else { return Ok(model::builtin()?) };
+    model::open(path, verify).map_err(|error| match error {
+        ClassifierError::NoTract { path } => anyhow!(without_tract(&path)),
+        error => error.into(),
     })
+}
+
+/// Says how to run the model at `path`, which is not a bundle, in one line.
+fn without_tract(path: &Path) -> String {
+    let bundle = path.with_file_name(files::BUNDLE);
+    let instead = match bundle.is_file() {
+        true => format!("{} beside it runs at once", bundle.display()),
+        false => format!("the {} that kinglet-export writes beside it runs at once", files::BUNDLE),
+    };
+    format!(
+        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}; \
+         `cargo build --release -p kinglet-cli --features tract` (or the package kinglet instead of kinglet-small) brings tract",
+        path.display(),
+    )
 }
 
 /// The environment variable that names the kernels to use.
@@ -153,8 +168,7 @@ fn kernels() -> Result<Kernels> {
 fn engine_name(model: &Model) -> Result<String> {
     Ok(match model {
         Model::Bundle(_) => format!("native, {}", kernels()?.name()),
-        #[cfg(feature = "tract")]
-        Model::Onnx(_) => format!("tract {TRACT_VERSION}"),
+        Model::Onnx(model) => model.engine_name(),
     })
 }
 

@@ -1,5 +1,4 @@
 //! Bundles through the program: preferred over ONNX, refused when damaged, streamed.
-#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

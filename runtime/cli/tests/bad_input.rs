@@ -1,5 +1,4 @@
 //! What goes wrong gets a clear error or a right answer, never a panic: each case runs the program.
-#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

@@ -1,5 +1,4 @@
 //! `kinglet classify`, as people and scripts use it.
-#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

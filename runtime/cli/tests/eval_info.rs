@@ -1,5 +1,4 @@
 //! `kinglet eval` and `kinglet info`, as scripts read them.
-#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 

@@ -3,9 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-#[cfg(feature = "tract")]
-use anyhow::Context;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use kinglet::confidence::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model::{self, Model};
@@ -16,7 +14,6 @@ use sha2::{Digest, Sha256};
 use super::{Outcome, engine_name, open_model};
 
 mod bundle;
-#[cfg(feature = "tract")]
 mod onnx;
 
 /// Say what a model is and what it costs
@@ -139,12 +136,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     let model = open_model(args.model.as_deref(), !args.no_verify)?;
     let path = args.model.as_deref().map(model::find).transpose()?;
     let contents = match (&model, &path) {
-        #[cfg(feature = "tract")]
         (Model::Onnx(_), Some(path)) => {
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
         }
         (Model::Bundle(model), _) => model.as_slice().to_vec(),
-        #[cfg(feature = "tract")]
         (Model::Onnx(_), None) => Vec::new(),
     };
     let heading = Heading {
@@ -161,9 +156,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     match (&model, args.json) {
         (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading, chunk))?,
         (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading, chunk)?,
-        #[cfg(feature = "tract")]
         (Model::Onnx(model), true) => writeln!(out, "{}", onnx::object(model, &heading))?,
-        #[cfg(feature = "tract")]
         (Model::Onnx(model), false) => onnx::table(&mut out, model, &heading)?,
     }
     out.flush()?;

@@ -1,22 +1,21 @@
 //! `kinglet fingerprint`: the committed lines, by which devices are compared, on every kernel of this processor.
-#![cfg(all(feature = "cli", feature = "tract"))]
 
 mod fixture;
 
 use fixture::{Folder, program, run};
 use kinglet::kernels::Kernels;
 
-const TEXTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware-examples/golden/texts.txt");
+const TEXTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../firmware-examples/golden/texts.txt");
 
 #[test]
 fn every_kernel_gives_the_committed_lines() {
     let golden = [
-        ("intents", include_str!("../../firmware-examples/golden/intents.txt")),
-        ("intents-nano", include_str!("../../firmware-examples/golden/intents-nano.txt")),
+        ("intents", include_str!("../../../firmware-examples/golden/intents.txt")),
+        ("intents-nano", include_str!("../../../firmware-examples/golden/intents-nano.txt")),
     ];
     for (name, want) in golden {
         assert_eq!(want.lines().count(), 33);
-        let model = format!("{}/../models/{name}", env!("CARGO_MANIFEST_DIR"));
+        let model = format!("{}/../../models/{name}", env!("CARGO_MANIFEST_DIR"));
         for kernels in Kernels::all() {
             let arguments = ["fingerprint", "--model", &model, "--file", TEXTS];
             let out = program(&arguments).env("KINGLET_KERNEL", kernels.name()).output().unwrap();

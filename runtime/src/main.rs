@@ -1,7 +1,0 @@
-//! `kinglet`: text in, label out.
-
-mod cli;
-
-fn main() -> std::process::ExitCode {
-    cli::main()
-}
