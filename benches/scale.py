@@ -32,7 +32,7 @@ FEW = 2_000
 
 def dataset(folder: Path, rows: int) -> None:
     """`rows` rows in several files: CLINC150's training texts again and again; the golden texts, an empty and a missing one first."""
-    with (ROOT.parent / "shared/data/clinc150/train.jsonl.zst").open("rb") as file:
+    with (ROOT / "testing/data/clinc150/train.jsonl.zst").open("rb") as file:
         lines = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
         corpus = [json.loads(line)["text"] for line in lines]
     golden = (ROOT / "firmware-examples/golden/texts.txt").read_text(encoding="utf-8").splitlines()

@@ -36,7 +36,7 @@ def classifier() -> kinglet.Classifier:
 
 @pytest.fixture(scope="session")
 def dev_file() -> Path:
-    return ROOT.parent / "shared" / "data" / "clinc150" / "dev.jsonl.zst"
+    return ROOT / "testing" / "data" / "clinc150" / "dev.jsonl.zst"
 
 
 @pytest.fixture(scope="session")
