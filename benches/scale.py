@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import zstandard
 
-import kinglet
+import kinglet_text
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "bindings" / "python" / "examples" / "score_parquet.py"
@@ -32,7 +32,7 @@ FEW = 2_000
 
 def dataset(folder: Path, rows: int) -> None:
     """`rows` rows in several files: CLINC150's training texts again and again; the golden texts, an empty and a missing one first."""
-    with (ROOT.parent / "shared/data/clinc150/train.jsonl.zst").open("rb") as file:
+    with (ROOT / "testing/data/clinc150/train.jsonl.zst").open("rb") as file:
         lines = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
         corpus = [json.loads(line)["text"] for line in lines]
     golden = (ROOT / "firmware-examples/golden/texts.txt").read_text(encoding="utf-8").splitlines()
@@ -72,7 +72,7 @@ def compare(plain: Path, spark: Path, rows: int) -> None:
             different = pc.sum(pc.not_equal(one[name], other[name])).as_py()
             sys.exit(f"bench-scale: FAILED: column {name} differs between one process and Spark (in {different} rows)")
     some = one.slice(0, 2000).to_pylist()
-    wanted = iter(kinglet.Classifier().predict(row["text"] for row in some if row["text"] is not None))
+    wanted = iter(kinglet_text.Classifier().predict(row["text"] for row in some if row["text"] is not None))
     for row in some:
         label = None if row["text"] is None else next(wanted)
         if row["label"] != label or (row["likeliest"] is None) != (row["text"] is None):

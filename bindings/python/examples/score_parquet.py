@@ -29,12 +29,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import kinglet
+import kinglet_text
 
 ANSWER = [("label", "string"), ("likeliest", "string"), ("probability", "float")]
 
 
-def answers(classifier: kinglet.Classifier, texts: pd.Series) -> pd.DataFrame:
+def answers(classifier: kinglet_text.Classifier, texts: pd.Series) -> pd.DataFrame:
     """The new columns for a column of texts."""
     known = texts.notna().to_numpy()
     probabilities = classifier.predict_proba(texts[known])
@@ -50,7 +50,7 @@ def answers(classifier: kinglet.Classifier, texts: pd.Series) -> pd.DataFrame:
 
 
 def scorer(
-    classifier: kinglet.Classifier, column: str, spent: Callable[[float], None]
+    classifier: kinglet_text.Classifier, column: str, spent: Callable[[float], None]
 ) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
     """What runs on the workers. The classifier travels as its path; each task opens it once, by mapping the file."""
 
@@ -87,7 +87,7 @@ def on_spark(arguments: argparse.Namespace) -> dict[str, float]:
         schema = StructType(list(texts.schema.fields))
         for name, kind in ANSWER:
             schema = schema.add(name, kind)
-        classifier = kinglet.Classifier(arguments.model)
+        classifier = kinglet_text.Classifier(arguments.model)
         score = scorer(classifier, arguments.column, cpu.add)
         # Each worker starts its Python and opens the model before the job is timed.
         few = spark.range(0, 64, numPartitions=16).selectExpr(f"'a text' AS `{arguments.column}`")
@@ -113,7 +113,7 @@ def in_this_process(arguments: argparse.Namespace) -> dict[str, float]:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     spent: list[float] = []
-    score = scorer(kinglet.Classifier(arguments.model), arguments.column, spent.append)
+    score = scorer(kinglet_text.Classifier(arguments.model), arguments.column, spent.append)
     begin = time.monotonic()
     texts = ds.dataset(arguments.input, format="parquet")
     schema = texts.schema

@@ -1,4 +1,4 @@
-//! `kinglet.Answer`.
+//! `kinglet_text.Answer`.
 
 use kinglet::confidence;
 use numpy::PyArray1;
@@ -11,12 +11,12 @@ use crate::model::Model;
 
 /// What the model says about a text.
 ///
-/// >>> answer = kinglet.Classifier().classify("how do i say good night in french")
+/// >>> answer = kinglet_text.Classifier().classify("how do i say good night in french")
 /// >>> answer
-/// kinglet.Answer('translate', probability=0.98)
+/// kinglet_text.Answer('translate', probability=0.98)
 /// >>> [label for label, probability in answer.top(2)]
 /// ['translate', 'change_language']
-#[pyclass(frozen, module = "kinglet")]
+#[pyclass(frozen, module = "kinglet_text")]
 pub struct Answer {
     /// The label; None when the model is not sure.
     #[pyo3(get)]
@@ -91,6 +91,6 @@ impl Answer {
             Some(label) => label.bind(py).repr()?.to_string(),
             None => format!("None, likeliest={}", self.likeliest.bind(py).repr()?),
         };
-        Ok(format!("kinglet.Answer({label}, probability={:.2})", self.probability))
+        Ok(format!("kinglet_text.Answer({label}, probability={:.2})", self.probability))
     }
 }

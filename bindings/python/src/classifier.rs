@@ -1,4 +1,4 @@
-//! `kinglet.Classifier`.
+//! `kinglet_text.Classifier`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ enum Source {
 /// Args:
 ///     path: a `.kinglet` file, or a directory with a `model.kinglet`; `bytes` are the content of such a file. None is the model
 ///         that is built in: 150 intents of everyday requests, and `oos` for what is none of them.
-///     kernel: the inner loops to run on, one of `kinglet.kernels()`; None is the fastest. All give the same bits.
+///     kernel: the inner loops to run on, one of `kinglet_text.kernels()`; None is the fastest. All give the same bits.
 ///     threads: most threads that a batch is shared out to. The GIL is released meanwhile.
 ///     threshold: a probability must be greater for its label to be given, 0 (always sure) to 1 (never). None is the model's own;
 ///         0 for a model that is not calibrated.
@@ -50,12 +50,12 @@ enum Source {
 /// Any number of Python threads may use a classifier at a time. Pickling keeps the path (or the bytes, if it was made of bytes)
 /// and a checksum: unpickling elsewhere opens the file there, and refuses another model.
 ///
-/// >>> classifier = kinglet.Classifier()
+/// >>> classifier = kinglet_text.Classifier()
 /// >>> classifier.predict(["wake me at seven tomorrow", "how do i say good night in french"])
 /// ['alarm', 'translate']
 /// >>> classifier.predict_proba(["wake me at seven tomorrow"]).shape
 /// (1, 151)
-#[pyclass(frozen, module = "kinglet")]
+#[pyclass(frozen, module = "kinglet_text")]
 pub struct Classifier {
     model: Arc<Model>,
     source: Source,
@@ -169,9 +169,9 @@ impl Classifier {
     ///     TypeError: texts is a single text, or holds what is no text; its index is named.
     ///     ValueError: a text holds a lone surrogate, or the model gives no numbers for it.
     ///
-    /// >>> kinglet.Classifier().predict(["what is the tax rate", "colourless green ideas"])
+    /// >>> kinglet_text.Classifier().predict(["what is the tax rate", "colourless green ideas"])
     /// ['taxes', None]
-    /// >>> kinglet.Classifier(threshold=0).predict(["colourless green ideas"])
+    /// >>> kinglet_text.Classifier(threshold=0).predict(["colourless green ideas"])
     /// ['oos']
     fn predict(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Py<PyString>>>> {
         let py = texts.py();
@@ -194,7 +194,7 @@ impl Classifier {
     ///
     /// Takes and raises what `predict` does.
     ///
-    /// >>> classifier = kinglet.Classifier()
+    /// >>> classifier = kinglet_text.Classifier()
     /// >>> p = classifier.predict_proba(["wake me at seven tomorrow"])
     /// >>> classifier.labels[p[0].argmax()], round(float(p[0].max()), 2)
     /// ('alarm', 0.91)
@@ -207,7 +207,7 @@ impl Classifier {
     ///
     /// Takes and raises what `predict` does.
     ///
-    /// >>> kinglet.Classifier().scores([]).shape
+    /// >>> kinglet_text.Classifier().scores([]).shape
     /// (0, 151)
     fn scores<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         self.rows(texts, &|logits, out| {
@@ -222,7 +222,7 @@ impl Classifier {
     /// Takes what `predict` does, and raises also:
     ///     ValueError: the model is not calibrated.
     ///
-    /// >>> kinglet.Classifier().predict_set(["what do you call yourself"])
+    /// >>> kinglet_text.Classifier().predict_set(["what do you call yourself"])
     /// [['what_is_your_name']]
     fn predict_set(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<Py<PyString>>>> {
         let py = texts.py();
@@ -241,7 +241,7 @@ impl Classifier {
     ///
     /// Raises what `predict` does.
     ///
-    /// >>> answer = kinglet.Classifier().classify("wake me at seven tomorrow")
+    /// >>> answer = kinglet_text.Classifier().classify("wake me at seven tomorrow")
     /// >>> answer.label, round(answer.probability, 2)
     /// ('alarm', 0.91)
     fn classify(&self, text: &Bound<'_, PyAny>) -> PyResult<Answer> {
@@ -252,7 +252,7 @@ impl Classifier {
     /// The exact scores of a text as 8 hexadecimal digits, the CRC-32C of their bytes: what `kinglet fingerprint` prints, the same
     /// on every processor.
     ///
-    /// >>> kinglet.Classifier().fingerprint("wake me at seven tomorrow")
+    /// >>> kinglet_text.Classifier().fingerprint("wake me at seven tomorrow")
     /// '2233c537'
     fn fingerprint(&self, text: &Bound<'_, PyAny>) -> PyResult<String> {
         Ok(format!("{:08x}", fingerprint(&self.one(text.py(), text)?)))
@@ -260,7 +260,7 @@ impl Classifier {
 
     /// A text that comes in parts; see `Stream`.
     ///
-    /// >>> with kinglet.Classifier().stream() as stream:
+    /// >>> with kinglet_text.Classifier().stream() as stream:
     /// ...     for part in ["wake me ", "at sev", "en tomorrow"]:
     /// ...         stream.push(part)
     /// ...     print(stream.finish().label)
@@ -277,7 +277,7 @@ impl Classifier {
 
     /// The shape of the model: the fields of a checkpoint's `config.json`.
     ///
-    /// >>> kinglet.Classifier().config["mixer"]
+    /// >>> kinglet_text.Classifier().config["mixer"]
     /// 'dilated'
     #[getter]
     fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -321,7 +321,7 @@ impl Classifier {
             Source::Path(path) => format!("{}, ", path.as_os_str().into_pyobject(py)?.repr()?),
             Source::Bytes => format!("<{} bytes>, ", self.model.as_bytes().len()),
         };
-        Ok(format!("kinglet.Classifier({path}kernel='{}', threads={})", self.kernel(), self.threads))
+        Ok(format!("kinglet_text.Classifier({path}kernel='{}', threads={})", self.kernel(), self.threads))
     }
 
     /// The arguments that make the same classifier, in another process too.

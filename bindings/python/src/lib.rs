@@ -1,7 +1,7 @@
-//! The extension module `kinglet._native`: Kinglet's native engine for Python.
+//! The extension module `kinglet_text._native`: Kinglet's native engine for Python.
 //!
-//! `python/kinglet/` is the package around it, `_native.pyi` its types. What Python sees is documented where it is defined; the
-//! examples there are run as tests.
+//! `python/kinglet_text/` is the package around it, `_native.pyi` its types. What Python sees is documented where it is
+//! defined; the examples there are run as tests.
 
 use kinglet::kernels::Kernels;
 use numpy::PyArray1;
@@ -17,14 +17,14 @@ mod texts;
 
 /// The names of the inner loops that this processor can run, the fastest last. All give the same bits.
 ///
-/// >>> kinglet.kernels()[0]
+/// >>> kinglet_text.kernels()[0]
 /// 'scalar'
 #[pyfunction]
 fn kernels() -> Vec<&'static str> {
     Kernels::all().map(|kernels| kernels.name()).collect()
 }
 
-/// Kinglet's native engine; import `kinglet` instead.
+/// Kinglet's native engine; import `kinglet_text` instead.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // NumPy's C API is looked up now, where it can fail with an ImportError: with the first array, a signal that comes during the

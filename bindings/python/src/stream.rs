@@ -1,4 +1,4 @@
-//! `kinglet.Stream`.
+//! `kinglet_text.Stream`.
 
 use std::sync::{Arc, Mutex, TryLockError};
 
@@ -60,13 +60,13 @@ impl Drop for TextStream {
 ///
 /// `Classifier.stream()` makes one. As a context manager it gives its memory back at the end. One thread at a time may use it.
 ///
-/// >>> with kinglet.Classifier().stream() as stream:
+/// >>> with kinglet_text.Classifier().stream() as stream:
 /// ...     stream.push("wake me at se")
 /// ...     stream.push(b"ven")
 /// ...     stream.push(" tomorrow")
 /// ...     stream.finish()
-/// kinglet.Answer('alarm', probability=0.91)
-#[pyclass(frozen, name = "Stream", module = "kinglet")]
+/// kinglet_text.Answer('alarm', probability=0.91)
+#[pyclass(frozen, name = "Stream", module = "kinglet_text")]
 pub struct TextStream {
     /// `None` when closed.
     live: Mutex<Option<Live>>,
@@ -142,7 +142,7 @@ impl TextStream {
     /// The answer for the text so far, but for the last words, whose neighbours to the right are not known yet; None before there
     /// is one. What is pushed later is scored as if there had been no snapshot.
     ///
-    /// >>> with kinglet.Classifier().stream() as stream:
+    /// >>> with kinglet_text.Classifier().stream() as stream:
     /// ...     stream.push("set an alarm ")
     /// ...     print(stream.snapshot())
     /// ...     stream.push("for seven " * 10)

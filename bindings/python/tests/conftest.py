@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from hypothesis import settings
 
-import kinglet
+import kinglet_text
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "firmware-examples" / "golden"
@@ -30,13 +30,13 @@ def program() -> str:
 
 
 @pytest.fixture(scope="session")
-def classifier() -> kinglet.Classifier:
-    return kinglet.Classifier(INTENTS)
+def classifier() -> kinglet_text.Classifier:
+    return kinglet_text.Classifier(INTENTS)
 
 
 @pytest.fixture(scope="session")
 def dev_file() -> Path:
-    return ROOT.parent / "shared" / "data" / "clinc150" / "dev.jsonl.zst"
+    return ROOT / "testing" / "data" / "clinc150" / "dev.jsonl.zst"
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def dev(dev_file: Path) -> list[dict[str, str]]:
         lines = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
         rows = [json.loads(line) for line in lines]
     # The file has the numbers of the classes.
-    names = kinglet.Classifier(INTENTS).labels
+    names = kinglet_text.Classifier(INTENTS).labels
     return [{"text": row["text"], "label": names[row["label"]]} for row in rows]
 
 

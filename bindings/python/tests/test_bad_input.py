@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import kinglet
+import kinglet_text
 from conftest import INTENTS
 
 WHOLE = INTENTS.read_bytes()
@@ -36,12 +36,12 @@ METHODS = ["predict", "predict_proba", "scores", "predict_set"]
         (np.arange(3), r"texts\[0\] is numpy.int64, not str or bytes"),
     ],
 )
-def test_texts_of_wrong_types(classifier: kinglet.Classifier, method: str, texts: Any, message: str) -> None:
+def test_texts_of_wrong_types(classifier: kinglet_text.Classifier, method: str, texts: Any, message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}"):
         getattr(classifier, method)(texts)
 
 
-def test_an_exception_of_the_iterable_passes(classifier: kinglet.Classifier) -> None:
+def test_an_exception_of_the_iterable_passes(classifier: kinglet_text.Classifier) -> None:
     def texts() -> Any:
         yield "wake me"
         raise LookupError("no more")
@@ -51,7 +51,7 @@ def test_an_exception_of_the_iterable_passes(classifier: kinglet.Classifier) -> 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_lone_surrogate_is_named(classifier: kinglet.Classifier, method: str) -> None:
+def test_a_lone_surrogate_is_named(classifier: kinglet_text.Classifier, method: str) -> None:
     broken = "wake \ud83d me"
     with pytest.raises(ValueError, match=r"^texts\[1\] holds a lone surrogate at position 5, ") as caught:
         getattr(classifier, method)(["fine", broken])
@@ -62,19 +62,19 @@ def test_a_lone_surrogate_is_named(classifier: kinglet.Classifier, method: str) 
     assert getattr(classifier, method)([mended]) is not None
 
 
-def test_no_texts_give_empty_results(classifier: kinglet.Classifier) -> None:
+def test_no_texts_give_empty_results(classifier: kinglet_text.Classifier) -> None:
     assert classifier.predict([]) == [] and classifier.predict_set([]) == []
     for method in ("predict_proba", "scores"):
         result = getattr(classifier, method)([])
         assert result.shape == (0, 151) and result.dtype == np.float32
 
 
-def test_empty_texts_and_nul_are_texts(classifier: kinglet.Classifier) -> None:
+def test_empty_texts_and_nul_are_texts(classifier: kinglet_text.Classifier) -> None:
     assert np.isclose(classifier.predict_proba(["", " \n", "\0", "wake\0me"]).sum(axis=1), 1).all()
     assert classifier.fingerprint("wake\0me") != classifier.fingerprint("wake")
 
 
-def test_a_single_text_of_a_wrong_type_is_named(classifier: kinglet.Classifier) -> None:
+def test_a_single_text_of_a_wrong_type_is_named(classifier: kinglet_text.Classifier) -> None:
     for call in (classifier.classify, classifier.fingerprint):
         with pytest.raises(TypeError, match="^text is list, not str or bytes$"):
             call(["wake me"])  # type: ignore[arg-type]
@@ -83,45 +83,45 @@ def test_a_single_text_of_a_wrong_type_is_named(classifier: kinglet.Classifier) 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     missing = tmp_path / "absent.kinglet"
     with pytest.raises(FileNotFoundError) as caught:
-        kinglet.Classifier(missing)
+        kinglet_text.Classifier(missing)
     assert os.fspath(caught.value.filename) == os.fspath(missing)
     assert "No such file" in str(caught.value) and "os error" not in str(caught.value)
     # A directory without a model: the file that is missing is named.
     with pytest.raises(FileNotFoundError, match="model.kinglet"):
-        kinglet.Classifier(tmp_path)
+        kinglet_text.Classifier(tmp_path)
     with pytest.raises(ValueError, match="^path holds a NUL"):
-        kinglet.Classifier("a\0b")
+        kinglet_text.Classifier("a\0b")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89KING", b"something else entirely", b"\0" * 4096])
 def test_files_that_are_no_bundle(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.kinglet"
     path.write_bytes(content)
-    with pytest.raises(kinglet.BundleError, match="model.kinglet: "):
-        kinglet.Classifier(path)
-    with pytest.raises(kinglet.BundleError, match="^the model in memory: "):
-        kinglet.Classifier(content)
+    with pytest.raises(kinglet_text.BundleError, match="model.kinglet: "):
+        kinglet_text.Classifier(path)
+    with pytest.raises(kinglet_text.BundleError, match="^the model in memory: "):
+        kinglet_text.Classifier(content)
 
 
 def test_the_message_says_what_is_wrong_with_a_bundle() -> None:
     damaged = bytearray(WHOLE)
     damaged[-100] ^= 1
-    with pytest.raises(kinglet.BundleError, match="section WGHT is damaged: its checksum is"):
-        kinglet.Classifier(bytes(damaged))
-    with pytest.raises(kinglet.BundleError, match="cut off|bytes"):
-        kinglet.Classifier(WHOLE[:-1])
-    assert issubclass(kinglet.BundleError, ValueError)
+    with pytest.raises(kinglet_text.BundleError, match="section WGHT is damaged: its checksum is"):
+        kinglet_text.Classifier(bytes(damaged))
+    with pytest.raises(kinglet_text.BundleError, match="cut off|bytes"):
+        kinglet_text.Classifier(WHOLE[:-1])
+    assert issubclass(kinglet_text.BundleError, ValueError)
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
 def test_every_damaged_byte_is_found_and_is_harmless_where_it_is_not_looked_for(place: int, change: int) -> None:
     damaged = bytearray(WHOLE)
     damaged[place] ^= change
-    with pytest.raises(kinglet.BundleError):
-        kinglet.Classifier(bytes(damaged))
+    with pytest.raises(kinglet_text.BundleError):
+        kinglet_text.Classifier(bytes(damaged))
     # Without checksums: an answer or an error, and this process goes on.
     try:
-        kinglet.Classifier(bytes(damaged), verify=False).predict(["wake me at seven"])
+        kinglet_text.Classifier(bytes(damaged), verify=False).predict(["wake me at seven"])
     except ValueError:
         pass
 
@@ -129,15 +129,15 @@ def test_every_damaged_byte_is_found_and_is_harmless_where_it_is_not_looked_for(
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: kinglet.Classifier(7), TypeError, "^path is int, not None, str, os.PathLike or bytes$"),  # type: ignore[arg-type]
-        (lambda: kinglet.Classifier(kernel="sse9"), ValueError, '^kernel is "sse9"; this machine has scalar'),
-        (lambda: kinglet.Classifier(kernel=3), TypeError, "kernel"),  # type: ignore[arg-type]
-        (lambda: kinglet.Classifier(threads=0), ValueError, "^threads is 0, must be 1 to 1024$"),
-        (lambda: kinglet.Classifier(threads=-1), ValueError, "^threads is -1, must be"),
-        (lambda: kinglet.Classifier(threads=1.5), TypeError, "threads"),  # type: ignore[arg-type]
-        (lambda: kinglet.Classifier(threshold=1.5), ValueError, "^threshold is 1.5, must be a probability, 0 to 1$"),
-        (lambda: kinglet.Classifier(threshold=float("nan")), ValueError, "^threshold is NaN"),
-        (lambda: kinglet.Classifier(None, "scalar"), TypeError, "positional"),  # type: ignore[call-arg]
+        (lambda: kinglet_text.Classifier(7), TypeError, "^path is int, not None, str, os.PathLike or bytes$"),  # type: ignore[arg-type]
+        (lambda: kinglet_text.Classifier(kernel="sse9"), ValueError, '^kernel is "sse9"; this machine has scalar'),
+        (lambda: kinglet_text.Classifier(kernel=3), TypeError, "kernel"),  # type: ignore[arg-type]
+        (lambda: kinglet_text.Classifier(threads=0), ValueError, "^threads is 0, must be 1 to 1024$"),
+        (lambda: kinglet_text.Classifier(threads=-1), ValueError, "^threads is -1, must be"),
+        (lambda: kinglet_text.Classifier(threads=1.5), TypeError, "threads"),  # type: ignore[arg-type]
+        (lambda: kinglet_text.Classifier(threshold=1.5), ValueError, "^threshold is 1.5, must be a probability, 0 to 1$"),
+        (lambda: kinglet_text.Classifier(threshold=float("nan")), ValueError, "^threshold is NaN"),
+        (lambda: kinglet_text.Classifier(None, "scalar"), TypeError, "positional"),  # type: ignore[call-arg]
     ],
 )
 def test_arguments(make: Callable[[], object], error: type[Exception], message: str) -> None:
@@ -147,17 +147,18 @@ def test_arguments(make: Callable[[], object], error: type[Exception], message: 
 
 def test_the_threshold_decides_who_is_sure(texts: list[str]) -> None:
     some = texts[:100]
-    assert None not in kinglet.Classifier(threshold=0).predict(some)
-    assert set(kinglet.Classifier(threshold=1).predict(some)) == {None}
-    assert kinglet.Classifier().threshold == np.float32(kinglet.Classifier().calibration["threshold"])  # type: ignore[index]
+    assert None not in kinglet_text.Classifier(threshold=0).predict(some)
+    assert set(kinglet_text.Classifier(threshold=1).predict(some)) == {None}
+    classifier = kinglet_text.Classifier()
+    assert classifier.threshold == np.float32(classifier.calibration["threshold"])  # type: ignore[index]
 
 
 def test_classes_are_what_they_say() -> None:
-    classifier = kinglet.Classifier(threads=3)
-    assert repr(classifier) == f"kinglet.Classifier(kernel='{classifier.kernel}', threads=3)"
-    assert repr(kinglet.Classifier(INTENTS)).startswith(f"kinglet.Classifier('{INTENTS}', kernel=")
-    assert repr(kinglet.Classifier(WHOLE)).startswith(f"kinglet.Classifier(<{len(WHOLE)} bytes>, ")
+    classifier = kinglet_text.Classifier(threads=3)
+    assert repr(classifier) == f"kinglet_text.Classifier(kernel='{classifier.kernel}', threads=3)"
+    assert repr(kinglet_text.Classifier(INTENTS)).startswith(f"kinglet_text.Classifier('{INTENTS}', kernel=")
+    assert repr(kinglet_text.Classifier(WHOLE)).startswith(f"kinglet_text.Classifier(<{len(WHOLE)} bytes>, ")
     assert classifier.config["num_labels"] == len(classifier.labels) == 151
-    assert classifier.kernel == kinglet.kernels()[-1]
+    assert classifier.kernel == kinglet_text.kernels()[-1]
     with pytest.raises(AttributeError):
         classifier.threads = 4  # type: ignore[misc]

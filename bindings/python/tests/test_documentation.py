@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-import kinglet
-import kinglet.sklearn
+import kinglet_text
+import kinglet_text.sklearn
 from conftest import ROOT
 
 
@@ -29,18 +29,18 @@ def documented(module: ModuleType) -> dict[str, object]:
     return found
 
 
-PUBLIC = documented(kinglet) | documented(kinglet.sklearn)
+PUBLIC = documented(kinglet_text) | documented(kinglet_text.sklearn)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_examples(name: str) -> None:
     text = inspect.getdoc(PUBLIC[name])
     assert text, f"{name} has no docstring"
-    test = doctest.DocTestParser().get_doctest(text, {"kinglet": kinglet}, name, None, None)
+    test = doctest.DocTestParser().get_doctest(text, {"kinglet_text": kinglet_text}, name, None, None)
     flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
     result = doctest.DocTestRunner(optionflags=flags).run(test)
     assert result.failed == 0
-    if name in ("kinglet", "kinglet.Classifier", "kinglet.Stream", "kinglet.Answer", "kinglet.sklearn.KingletClassifier"):
+    if name.removeprefix("kinglet_text.") in ("kinglet_text", "Classifier", "Stream", "Answer", "sklearn.KingletClassifier"):
         assert result.attempted > 0, f"{name} has no example"
 
 
@@ -50,7 +50,7 @@ def check(*command: str, cwd: Path) -> None:
 
 
 def test_the_types_are_those_of_the_module(tmp_path: Path) -> None:
-    check("mypy.stubtest", "kinglet._native", cwd=tmp_path)
+    check("mypy.stubtest", "kinglet_text._native", cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_typed_program_passes_mypy(tmp_path: Path, cache: str) -> None:
     check("mypy", "--strict", "--cache-dir", cache, str(here / "typed_sample.py"), cwd=tmp_path)
 
 
-@pytest.mark.parametrize("what", [["-p", "kinglet"], ["."]], ids=["package", "tests"])
+@pytest.mark.parametrize("what", [["-p", "kinglet_text"], ["."]], ids=["package", "tests"])
 def test_the_package_and_its_tests_pass_mypy(what: list[str], cache: str) -> None:
     here = Path(__file__).parent
     check("mypy", "--config-file", "../pyproject.toml", "--cache-dir", cache, *what, cwd=here)
@@ -73,11 +73,11 @@ def test_the_package_and_its_tests_pass_mypy(what: list[str], cache: str) -> Non
 def test_wrong_uses_do_not_pass_mypy(tmp_path: Path, cache: str) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(
-        "import kinglet\n"
-        "kinglet.Classifier(7)\n"
-        "kinglet.Classifier().predict([3])\n"
-        "label: str = kinglet.Classifier().predict(['a'])[0]\n"
-        "kinglet.Classifier().threads = 2\n"
+        "import kinglet_text\n"
+        "kinglet_text.Classifier(7)\n"
+        "kinglet_text.Classifier().predict([3])\n"
+        "label: str = kinglet_text.Classifier().predict(['a'])[0]\n"
+        "kinglet_text.Classifier().threads = 2\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, str(wrong)]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
@@ -86,4 +86,4 @@ def test_wrong_uses_do_not_pass_mypy(tmp_path: Path, cache: str) -> None:
 
 def test_the_version_is_the_projects() -> None:
     cargo = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
-    assert f'\nversion = "{kinglet.__version__}"\n' in cargo
+    assert f'\nversion = "{kinglet_text.__version__}"\n' in cargo

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import kinglet
+import kinglet_text
 from conftest import GOLDEN, INTENTS, ROOT
 
 MODELS = sorted(path.stem for path in GOLDEN.glob("*.txt") if path.stem != "texts")
 
 
-def lines(classifier: kinglet.Classifier, texts: list[str]) -> list[str]:
+def lines(classifier: kinglet_text.Classifier, texts: list[str]) -> list[str]:
     """What `kinglet fingerprint` prints."""
     scores = classifier.scores(texts)
     labels = [classifier.labels[best] for best in scores.argmax(axis=1)]
@@ -28,24 +28,24 @@ def test_the_golden_lines_are_of_a_model_that_is_here() -> None:
     assert "intents" in MODELS
 
 
-@pytest.mark.parametrize("kernel", kinglet.kernels())
+@pytest.mark.parametrize("kernel", kinglet_text.kernels())
 @pytest.mark.parametrize("model", MODELS)
 def test_golden_lines(model: str, kernel: str, golden_texts: list[str]) -> None:
-    classifier = kinglet.Classifier(ROOT / "models" / model, kernel=kernel)
+    classifier = kinglet_text.Classifier(ROOT / "models" / model, kernel=kernel)
     assert classifier.kernel == kernel
     expected = (GOLDEN / f"{model}.txt").read_text(encoding="utf-8").splitlines()
     assert lines(classifier, golden_texts) == expected
     print(f"golden {model} {kernel}")
 
 
-def test_the_built_in_model_is_the_programs(golden_texts: list[str], classifier: kinglet.Classifier) -> None:
-    builtin = kinglet.Classifier()
+def test_the_built_in_model_is_the_programs(golden_texts: list[str], classifier: kinglet_text.Classifier) -> None:
+    builtin = kinglet_text.Classifier()
     assert builtin.labels == classifier.labels
     assert np.array_equal(builtin.scores(golden_texts), classifier.scores(golden_texts))
 
 
 def test_fingerprints_of_clinc150_are_the_programs(
-    program: str, dev_file: Path, texts: list[str], classifier: kinglet.Classifier
+    program: str, dev_file: Path, texts: list[str], classifier: kinglet_text.Classifier
 ) -> None:
     command = [program, "fingerprint", "--model", str(INTENTS), "--file", str(dev_file)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -54,7 +54,7 @@ def test_fingerprints_of_clinc150_are_the_programs(
 
 
 def test_answers_for_clinc150_are_the_programs(
-    program: str, dev_file: Path, texts: list[str], classifier: kinglet.Classifier
+    program: str, dev_file: Path, texts: list[str], classifier: kinglet_text.Classifier
 ) -> None:
     command = [program, "classify", "--json", "--top", "151", "--model", str(INTENTS), "--file", str(dev_file)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -77,17 +77,17 @@ def test_answers_for_clinc150_are_the_programs(
         assert answer.probability == answer.top(1)[0][1] == float(answer.probabilities.max())
 
 
-def test_threads_and_shares_of_a_batch_change_nothing(texts: list[str], classifier: kinglet.Classifier) -> None:
+def test_threads_and_shares_of_a_batch_change_nothing(texts: list[str], classifier: kinglet_text.Classifier) -> None:
     some = [*texts[:333], "long " * 20_000, ""]
     scores = classifier.scores(some)
     for threads in (2, 3, 64):
-        shared = kinglet.Classifier(INTENTS, threads=threads)
+        shared = kinglet_text.Classifier(INTENTS, threads=threads)
         assert np.array_equal(shared.scores(some), scores)
     alone = np.concatenate([classifier.scores([text]) for text in some])
     assert np.array_equal(alone, scores)
 
 
-def test_texts_may_be_bytes_and_come_in_any_iterable(texts: list[str], classifier: kinglet.Classifier) -> None:
+def test_texts_may_be_bytes_and_come_in_any_iterable(texts: list[str], classifier: kinglet_text.Classifier) -> None:
     some = [*texts[:40], "Straße 字 🎈", "a\0b"]
     scores = classifier.scores(some)
     for same in (

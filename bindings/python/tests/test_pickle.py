@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-import kinglet
+import kinglet_text
 from conftest import INTENTS
 
 TEXTS = ["wake me at seven tomorrow", "what is the tax rate", "colourless green ideas"]
 
 
-def answers(classifier: kinglet.Classifier) -> list[str | None]:
+def answers(classifier: kinglet_text.Classifier) -> list[str | None]:
     return classifier.predict(TEXTS)
 
 
 @pytest.mark.parametrize("source", [None, INTENTS, INTENTS.parent, INTENTS.read_bytes()], ids=["builtin", "file", "directory", "bytes"])
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickled_classifier_is_the_same(source: Path | bytes | None, protocol: int) -> None:
-    classifier = kinglet.Classifier(source, kernel="scalar", threads=2, threshold=0.25, verify=False)
+    classifier = kinglet_text.Classifier(source, kernel="scalar", threads=2, threshold=0.25, verify=False)
     back = pickle.loads(pickle.dumps(classifier, protocol))
     assert repr(back) == repr(classifier)
     assert (back.kernel, back.threads, back.threshold) == ("scalar", 2, 0.25)
@@ -33,13 +33,13 @@ def test_a_pickled_classifier_is_the_same(source: Path | bytes | None, protocol:
 
 
 def test_a_path_is_pickled_as_a_path_and_bytes_as_bytes() -> None:
-    assert len(pickle.dumps(kinglet.Classifier(INTENTS))) < 1000
-    assert len(pickle.dumps(kinglet.Classifier())) < 1000
-    assert len(pickle.dumps(kinglet.Classifier(INTENTS.read_bytes()))) > INTENTS.stat().st_size
+    assert len(pickle.dumps(kinglet_text.Classifier(INTENTS))) < 1000
+    assert len(pickle.dumps(kinglet_text.Classifier())) < 1000
+    assert len(pickle.dumps(kinglet_text.Classifier(INTENTS.read_bytes()))) > INTENTS.stat().st_size
 
 
 def test_what_was_not_asked_for_is_decided_anew_where_it_is_unpickled() -> None:
-    (path,), named = kinglet.Classifier(INTENTS).__getnewargs_ex__()
+    (path,), named = kinglet_text.Classifier(INTENTS).__getnewargs_ex__()
     assert path == str(INTENTS)
     assert named == {"kernel": None, "threads": 1, "threshold": None, "verify": True}
 
@@ -47,19 +47,19 @@ def test_what_was_not_asked_for_is_decided_anew_where_it_is_unpickled() -> None:
 def test_a_relative_path_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(INTENTS, tmp_path / "model.kinglet")
     monkeypatch.chdir(tmp_path)
-    data = pickle.dumps(kinglet.Classifier("model.kinglet"))
+    data = pickle.dumps(kinglet_text.Classifier("model.kinglet"))
     monkeypatch.chdir("/")
-    assert answers(pickle.loads(data)) == answers(kinglet.Classifier())
+    assert answers(pickle.loads(data)) == answers(kinglet_text.Classifier())
 
 
 def test_another_model_at_the_same_path_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.kinglet"
     shutil.copy(INTENTS, path)
-    data = pickle.dumps(kinglet.Classifier(path))
+    data = pickle.dumps(kinglet_text.Classifier(path))
     # A whole bundle with another checksum: the calibration's number of rows, written with its checksums.
     path.write_bytes(other_model(INTENTS.read_bytes()))
-    assert kinglet.Classifier(path).calibration["rows"] == 3101  # type: ignore[index]
-    with pytest.raises(kinglet.BundleError, match="is not the model that was pickled: its checksum is"):
+    assert kinglet_text.Classifier(path).calibration["rows"] == 3101  # type: ignore[index]
+    with pytest.raises(kinglet_text.BundleError, match="is not the model that was pickled: its checksum is"):
         pickle.loads(data)
     os.unlink(path)
     with pytest.raises(FileNotFoundError):
@@ -90,20 +90,20 @@ def crc32c(data: bytes | bytearray) -> int:
 
 
 def test_copies_work() -> None:
-    classifier = kinglet.Classifier(INTENTS)
+    classifier = kinglet_text.Classifier(INTENTS)
     for same in (copy.copy(classifier), copy.deepcopy(classifier)):
         assert answers(same) == answers(classifier)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_of_a_pool_give_the_same_answers(method: str) -> None:
-    classifier = kinglet.Classifier(threads=2)
+    classifier = kinglet_text.Classifier(threads=2)
     wanted = answers(classifier)
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(answers, [classifier] * 3) == [wanted] * 3
 
 
 def test_streams_and_answers_say_that_they_cannot_travel() -> None:
-    for thing in (kinglet.Classifier().stream(), kinglet.Classifier().classify("a")):
+    for thing in (kinglet_text.Classifier().stream(), kinglet_text.Classifier().classify("a")):
         with pytest.raises(TypeError, match="cannot pickle"):
             pickle.dumps(thing)

@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
-import kinglet
+import kinglet_text
 from conftest import INTENTS
-from kinglet.sklearn import KingletClassifier
+from kinglet_text.sklearn import KingletClassifier
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +74,11 @@ class OverTables(KingletClassifier):
             y = np.asarray(y)
             if y.dtype.kind == "f" and not np.isfinite(y).all():
                 raise ValueError("Input y contains NaN or infinity")
-            y = [kinglet.Classifier().labels[int(label) % 151] for label in y.ravel()]
+            y = [kinglet_text.Classifier().labels[int(label) % 151] for label in y.ravel()]
         return super().fit(rows_as_texts(X), y)
 
     def predict(self, X):  # type: ignore[no-untyped-def]
-        return np.array([kinglet.Classifier().labels.index(label) for label in super().predict(rows_as_texts(X))])
+        return np.array([kinglet_text.Classifier().labels.index(label) for label in super().predict(rows_as_texts(X))])
 
     def predict_proba(self, X):  # type: ignore[no-untyped-def]
         return super().predict_proba(rows_as_texts(X))
@@ -106,7 +106,7 @@ def test_scikit_learns_checks_over_texts_made_of_numbers(name: str) -> None:
 
 def test_answers_are_the_models(rows: tuple[list[str], list[str]]) -> None:
     texts, labels = rows
-    estimator, classifier = KingletClassifier(INTENTS), kinglet.Classifier(threshold=0)
+    estimator, classifier = KingletClassifier(INTENTS), kinglet_text.Classifier(threshold=0)
     assert estimator.fit(texts, labels) is estimator
     assert is_classifier(estimator)
     assert estimator.predict(texts).tolist() == classifier.predict(texts)
@@ -122,13 +122,14 @@ def test_answers_are_the_models(rows: tuple[list[str], list[str]]) -> None:
 
 def test_unsure_is_said_only_where_it_was_asked_for(rows: tuple[list[str], list[str]]) -> None:
     texts, labels = rows
-    plain = kinglet.Classifier().predict(texts)
+    plain = kinglet_text.Classifier().predict(texts)
     assert None in plain
     estimator = KingletClassifier(unsure="a person decides").fit(texts, labels)
     assert estimator.predict(texts).tolist() == [label or "a person decides" for label in plain]
     always = KingletClassifier(unsure="?", threshold=1).fit(texts, labels)
     assert set(always.predict(texts)) == {"?"}
-    assert KingletClassifier(threshold=1).fit(texts, labels).predict(texts).tolist() == kinglet.Classifier(threshold=0).predict(texts)
+    sure = KingletClassifier(threshold=1).fit(texts, labels).predict(texts).tolist()
+    assert sure == kinglet_text.Classifier(threshold=0).predict(texts)
     # `unsure` may stand in y.
     KingletClassifier(unsure="?").fit(["what"], ["?"])
 
@@ -140,9 +141,9 @@ def test_it_works_where_classifiers_work(rows: tuple[list[str], list[str]]) -> N
     assert scores.tolist() == [KingletClassifier().fit(texts, labels).score(texts[100:], labels[100:])]
     halves = [(np.arange(50), np.arange(50, 100)), (np.arange(50, 100), np.arange(50))]
     predicted = cross_val_predict(KingletClassifier(), texts[:100], labels[:100], cv=halves)
-    assert predicted.tolist() == kinglet.Classifier(threshold=0).predict(texts[:100])
+    assert predicted.tolist() == kinglet_text.Classifier(threshold=0).predict(texts[:100])
     # A fold need not have every label of the model, so the scorer is told them.
-    loss = make_scorer(log_loss, response_method="predict_proba", labels=sorted(kinglet.Classifier().labels))
+    loss = make_scorer(log_loss, response_method="predict_proba", labels=sorted(kinglet_text.Classifier().labels))
     losses = cross_val_score(KingletClassifier(), texts, labels, cv=halves, scoring=loss)
     assert (losses > 0).all() and (losses < 1).all()
     upper = FunctionTransformer(lambda texts: [text.lower() for text in texts])
@@ -188,12 +189,12 @@ def test_without_scikit_learn_only_the_estimator_is_missing() -> None:
     code = """
 import sys
 sys.modules["sklearn"] = None
-import kinglet
-assert kinglet.Classifier().predict(["wake me at seven tomorrow"]) == ["alarm"]
+import kinglet_text
+assert kinglet_text.Classifier().predict(["wake me at seven tomorrow"]) == ["alarm"]
 try:
-    import kinglet.sklearn
+    import kinglet_text.sklearn
 except ImportError as error:
     print(error)
 """
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert said == "kinglet.sklearn needs scikit-learn 1.6 or newer: pip install 'kinglet[sklearn]'\n"
+    assert said == "kinglet_text.sklearn needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'\n"

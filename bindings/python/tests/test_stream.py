@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import kinglet
+import kinglet_text
 from conftest import INTENTS
 
-CLASSIFIER = kinglet.Classifier(INTENTS)
+CLASSIFIER = kinglet_text.Classifier(INTENTS)
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=120)
 words = st.lists(st.sampled_from(["wake", "me", "at", "seven", "tax", "字", "🎈", "\n", "  "]), max_size=80).map(" ".join)
@@ -95,7 +95,7 @@ def test_an_exception_in_the_block_passes_and_the_stream_is_closed() -> None:
 
 
 def test_a_stream_outlives_its_classifier() -> None:
-    classifier = kinglet.Classifier(INTENTS.read_bytes())
+    classifier = kinglet_text.Classifier(INTENTS.read_bytes())
     stream = classifier.stream()
     stream.push("wake me at ")
     del classifier

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import kinglet
+import kinglet_text
 from conftest import INTENTS
 
 TEXTS = ["wake me at seven tomorrow and remind me to call the bank about my credit card limit"] * 3000
@@ -68,7 +68,7 @@ def spin() -> int:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_another_thread_runs_during_a_batch(no_switching: None, threads: int) -> None:
-    classifier = kinglet.Classifier(INTENTS, threads=threads)
+    classifier = kinglet_text.Classifier(INTENTS, threads=threads)
     with Meanwhile(lambda: None) as other:
         for method in (classifier.predict, classifier.predict_proba, classifier.scores, classifier.predict_set):
             before = other.done
@@ -85,7 +85,7 @@ def test_another_thread_runs_during_a_batch(no_switching: None, threads: int) ->
 
 def test_another_thread_runs_while_a_stream_takes_a_long_part(no_switching: None) -> None:
     part = " ".join(TEXTS)
-    with Meanwhile(lambda: None) as other, kinglet.Classifier(INTENTS).stream() as stream:
+    with Meanwhile(lambda: None) as other, kinglet_text.Classifier(INTENTS).stream() as stream:
         other.allowed.release()
         spin()
         assert other.done == 0
@@ -117,18 +117,18 @@ def ctrl_c_ends(call: Callable[[Any], object], argument: object) -> bool:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_ends_a_batch_before_its_end(no_switching: None, interruptible: None, threads: int) -> None:
-    classifier = kinglet.Classifier(INTENTS, threads=threads)
+    classifier = kinglet_text.Classifier(INTENTS, threads=threads)
     assert ctrl_c_ends(classifier.scores, TEXTS), "a batch went on to its end"
     # The classifier is as good as new.
     assert classifier.predict(["wake me at seven tomorrow"]) == ["alarm"]
 
 
 def test_ctrl_c_ends_one_long_text(no_switching: None, interruptible: None) -> None:
-    classifier = kinglet.Classifier(INTENTS)
+    classifier = kinglet_text.Classifier(INTENTS)
     assert ctrl_c_ends(classifier.classify, " ".join(TEXTS)), "the text was read to its end"
 
 
-def test_python_threads_share_a_classifier(texts: list[str], classifier: kinglet.Classifier) -> None:
+def test_python_threads_share_a_classifier(texts: list[str], classifier: kinglet_text.Classifier) -> None:
     parts = [texts[i::4] for i in range(4)]
     wanted = [classifier.scores(part) for part in parts]
     got = [np.empty(0, np.float32)] * 4
@@ -146,7 +146,7 @@ def test_python_threads_share_a_classifier(texts: list[str], classifier: kinglet
 
 def test_a_stream_is_for_one_thread_at_a_time(no_switching: None) -> None:
     refused: list[str] = []
-    with kinglet.Classifier(INTENTS).stream() as stream:
+    with kinglet_text.Classifier(INTENTS).stream() as stream:
 
         def intrude() -> None:
             try:

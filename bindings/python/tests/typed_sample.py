@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import kinglet
-from kinglet.sklearn import KingletClassifier
+import kinglet_text
+from kinglet_text.sklearn import KingletClassifier
 
 
 def lines(path: Path) -> Iterator[bytes]:
@@ -18,7 +18,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def main() -> None:
-    classifier = kinglet.Classifier(Path("model.kinglet"), threads=4, threshold=0.5)
+    classifier = kinglet_text.Classifier(Path("model.kinglet"), threads=4, threshold=0.5)
     labels: list[str | None] = classifier.predict(["a", b"b"])
     sets: list[list[str]] = classifier.predict_set(("a", "b"))
     proba: NDArray[np.float32] = classifier.predict_proba(lines(Path("texts.txt")))
@@ -30,9 +30,9 @@ def main() -> None:
             print(answer.label, answer.likeliest, answer.set, answer.probabilities.max())
         print(stream.finish().probability, stream.tokens)
     try:
-        kinglet.Classifier(b"")
-    except kinglet.BundleError as error:
+        kinglet_text.Classifier(b"")
+    except kinglet_text.BundleError as error:
         print(error)
     estimator = KingletClassifier(unsure="?", threads=2).fit(["a"], ["alarm"])
     answers: NDArray[np.str_] = estimator.predict(["a"])
-    print(labels, sets, proba, scores, best, answers, kinglet.kernels(), classifier.config["mixer"])
+    print(labels, sets, proba, scores, best, answers, kinglet_text.kernels(), classifier.config["mixer"])

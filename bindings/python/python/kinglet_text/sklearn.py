@@ -1,6 +1,6 @@
-"""A scikit-learn estimator around `kinglet.Classifier`. Needs scikit-learn 1.6 or newer: `pip install kinglet[sklearn]`.
+"""A scikit-learn estimator around `kinglet_text.Classifier`. Needs scikit-learn 1.6 or newer: `pip install 'scikit-learn>=1.6'`.
 
->>> from kinglet.sklearn import KingletClassifier
+>>> from kinglet_text.sklearn import KingletClassifier
 >>> from sklearn.model_selection import cross_val_score
 >>> texts = ["wake me at seven", "set an alarm for six", "what is the tax rate", "how much tax do i pay"]
 >>> labels = ["alarm", "alarm", "taxes", "taxes"]
@@ -20,9 +20,9 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.exceptions import NotFittedError
 except ImportError as error:
-    raise ImportError("kinglet.sklearn needs scikit-learn 1.6 or newer: pip install 'kinglet[sklearn]'") from error
+    raise ImportError("kinglet_text.sklearn needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'") from error
 
-import kinglet
+import kinglet_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,16 +38,16 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     them before they fit (`VotingClassifier`, `StackingClassifier`).
 
     `predict` gives a label for every text, as scikit-learn's metrics want, unless `unsure` names what to say of a text that the
-    model is not sure about (`kinglet.Classifier.predict` says None there).
+    model is not sure about (`kinglet_text.Classifier.predict` says None there).
 
     Parameters
     ----------
     path : str, path or bytes, default=None
-        As `kinglet.Classifier`; None is the built-in model.
+        As `kinglet_text.Classifier`; None is the built-in model.
     kernel : str, default=None
     threads : int, default=1
     threshold : float, default=None
-        As `kinglet.Classifier`; counts only where `unsure` is given.
+        As `kinglet_text.Classifier`; counts only where `unsure` is given.
     unsure : str, default=None
         The answer where no label is more probable than the threshold. It need not be one of the model's labels.
 
@@ -58,7 +58,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     Examples
     --------
-    >>> from kinglet.sklearn import KingletClassifier
+    >>> from kinglet_text.sklearn import KingletClassifier
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import FunctionTransformer
     >>> strip = FunctionTransformer(lambda texts: [text.split(">")[-1] for text in texts])
@@ -85,7 +85,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def fit(self, X: Iterable[str | bytes], y: Sequence[str] | NDArray[Any]) -> KingletClassifier:
         """Opens the model and checks that it knows every label of `y`, and that `X` has as many texts.
 
-        Raises ValueError for labels the model does not know, naming some, and what `kinglet.Classifier` raises.
+        Raises ValueError for labels the model does not know, naming some, and what `kinglet_text.Classifier` raises.
         """
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
@@ -100,7 +100,8 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         unknown = sorted(map(repr, set(labels.tolist()) - set(classifier.labels) - {self.unsure}))
         if unknown:
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-            raise ValueError(f"the model does not know the labels {', '.join(unknown[:3])}{more}; see kinglet.Classifier.labels")
+            named = ", ".join(unknown[:3])
+            raise ValueError(f"the model does not know the labels {named}{more}; see kinglet_text.Classifier.labels")
         names = np.asarray(classifier.labels)
         # Columns in the order that scikit-learn expects of classes_.
         self._columns = np.argsort(names, kind="stable")
@@ -126,12 +127,12 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         scores = self._fitted().scores(_texts(X))[:, self._columns]
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
-    def _open(self) -> kinglet.Classifier:
+    def _open(self) -> kinglet_text.Classifier:
         threshold = 0.0 if self.unsure is None else self.threshold
-        return kinglet.Classifier(self.path, kernel=self.kernel, threads=self.threads, threshold=threshold)
+        return kinglet_text.Classifier(self.path, kernel=self.kernel, threads=self.threads, threshold=threshold)
 
-    def _fitted(self) -> kinglet.Classifier:
-        classifier: kinglet.Classifier | None = getattr(self, "_classifier", None)
+    def _fitted(self) -> kinglet_text.Classifier:
+        classifier: kinglet_text.Classifier | None = getattr(self, "_classifier", None)
         if classifier is None:
             raise NotFittedError(
                 f"This {type(self).__name__} instance is not fitted yet: fit opens the model and checks the labels."

@@ -1,0 +1,14 @@
+"""Kinglet: pre-trained convolutional text classifiers that run anywhere.
+
+>>> import kinglet_text
+>>> classifier = kinglet_text.Classifier()            # the built-in model: 150 intents of everyday requests
+>>> classifier.predict(["wake me at seven tomorrow"])
+['alarm']
+
+`Classifier("model.kinglet")` opens a model that `kinglet-export` wrote. `kinglet_text.sklearn` has the same as a scikit-learn
+estimator. Scores are, bit for bit, those of the program `kinglet` and of every other device.
+"""
+
+from kinglet_text._native import Answer, BundleError, Classifier, Stream, __version__, kernels
+
+__all__ = ["Answer", "BundleError", "Classifier", "Stream", "__version__", "kernels"]
