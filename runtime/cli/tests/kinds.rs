@@ -1,4 +1,5 @@
 //! A model file of each kind, by a program with tract and by one without: `scripts/test` builds both.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
