@@ -7,7 +7,28 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DATA = "../shared/data"
+# A folder with one folder per data set, where there is one; testing/data/README.md says where each set comes from.
+DATA = os.environ.get("KINGLET_DATA", "").rstrip("/")
+# The sets that are whole in the repository.
+HERE = pathlib.Path("testing/data")
+WHOLE_HERE = ("banking77", "clinc150", "sms_spam", "snips")
+
+
+def data(name):
+    """The folder of a data set, relative to the project where it lies there; `None` without one."""
+    if DATA and (ROOT / DATA / name / "MANIFEST.json").exists():
+        return f"{DATA}/{name}"
+    return str(HERE / name) if name in WHOLE_HERE else None
+
+
+def want(*names):
+    """Ends the script, before it works for hours, unless every data set that it is going to need is there."""
+    missing = [name for name in dict.fromkeys(names) if data(name) is None]
+    if missing:
+        where = f"KINGLET_DATA is {DATA}, which lacks" if DATA else "KINGLET_DATA names no folder, and the repository lacks"
+        print(f"{pathlib.Path(sys.argv[0]).name}: {where} {', '.join(missing)} (wanted: {', '.join(dict.fromkeys(names))}); "
+              "testing/data/README.md says where each comes from", file=sys.stderr)
+        sys.exit(2)
 
 
 def folder():
@@ -53,8 +74,14 @@ def lines(path):
     return out.decode().splitlines()
 
 
+def portable(text):
+    """A text that may be published: data files are named after the variable, not after a folder of this machine."""
+    return text.replace(f"{DATA}/", "$KINGLET_DATA/") if DATA else text
+
+
 def write(path, text):
-    """Writes a file beside its place and renames it."""
+    """Writes a file beside its place and renames it; the folder of the data is left out of it."""
+    text = portable(text)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -34,10 +34,12 @@ def rows(path, field):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--data", default=os.environ.get("KINGLET_DATA"), help="folder of the data sets (default $KINGLET_DATA)")
     parser.add_argument("--out", default="docs/results/fasttext.json")
     parser.add_argument("--task", action="append", choices=TASKS)
     args = parser.parse_args()
+    if not args.data or (missing := [task for task in args.task or TASKS if not os.path.isdir(f"{args.data}/{task}")]):
+        parser.error(f"--data or KINGLET_DATA must name a folder with the sets {', '.join(missing if args.data else TASKS)}")
     out = {"fasttext": "fasttext-wheel 0.9.2", "fixed": FIXED, "grid": GRID, "grids": GRIDS, "tasks": {}}
     if os.path.exists(args.out):
         with open(args.out, encoding="utf-8") as f:
