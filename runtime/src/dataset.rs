@@ -331,10 +331,11 @@ fn kind(path: &Path) -> (Packed, Kind) {
 
 fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
     let io = |source| DataError::Io { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
+    // Asked first: Windows does not open a directory, and says no more than that access is denied.
+    if path.is_dir() {
         return Err(io(io::Error::other("it is a directory, not a data file")));
     }
+    let file = File::open(path).map_err(io)?;
     let (packed, kind) = kind(path);
     let reader: Box<dyn Read> = match packed {
         Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),

@@ -18,7 +18,8 @@ pub fn sibling(path: &Path) -> PathBuf {
 /// Writes `bytes` to a temporary sibling of `path`, syncs it and renames it to `path`.
 ///
 /// # Errors
-/// Whatever the file system says; `path` is then as it was and the sibling is removed.
+/// Whatever the file system says, on Windows also that `path` is in use (mapped, say); `path` is then as it was and the sibling is
+/// removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = sibling(path);
     let written = File::create(&temporary)

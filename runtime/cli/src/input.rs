@@ -95,11 +95,11 @@ fn is_data(path: &Path) -> bool {
 }
 
 fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if file.metadata().is_ok_and(|m| m.is_dir()) {
+    // Asked first: Windows does not open a directory, and says no more than that access is denied.
+    if path.is_dir() {
         bail!("cannot read {}: it is a directory, give a file", path.display());
     }
-    Ok(file)
+    File::open(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn whole(reader: &mut dyn Read, name: &str) -> Result<Text> {

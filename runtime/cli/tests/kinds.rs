@@ -16,19 +16,20 @@ fn models() -> PathBuf {
 fn kinglet(arguments: &[&str]) -> Output {
     let runner = std::env::var("KINGLET_RUNNER").unwrap_or_default();
     let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_kinglet")]);
-    Command::new(words.next().unwrap()).args(words).args(arguments).output().unwrap()
+    let program = words.next().expect("the program itself is a word");
+    Command::new(program).args(words).args(arguments).output().expect("the program starts")
 }
 
 /// Runs `classify`, `info` and `eval` on a model and expects exit code 2, nothing on stdout and one line that holds `words`.
 fn refused(model: &Path, words: &[&str]) {
-    let model = model.to_str().unwrap();
+    let model = model.to_str().expect("paths here are UTF-8");
     for arguments in [
         vec!["classify", "--model", model, TEXT],
         vec!["info", model],
         vec!["eval", "--model", model, "--data", "unread.jsonl"],
     ] {
         let output = kinglet(&arguments);
-        let said = String::from_utf8(output.stderr).unwrap();
+        let said = String::from_utf8(output.stderr).expect("stderr is UTF-8");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{words:?} in {said}");
