@@ -5,7 +5,7 @@ mod fixture;
 
 use std::fs;
 
-use fixture::{Task, rows, stderr, stdout};
+use fixture::{Task, at_least, at_most, rows, stderr, stdout};
 use serde_json::Value;
 
 /// Runs `finetune` with more arguments and gives the message of its exit code 2.
@@ -45,7 +45,7 @@ fn a_run_learns_and_leaves_all_its_files() {
     assert_eq!(training["train"]["file"], "train.jsonl");
     assert_eq!(training["train"]["sha256"].as_str().unwrap().len(), 64);
     let accuracy = training["best"]["accuracy"].as_f64().unwrap();
-    assert!(accuracy > 0.9, "accuracy {accuracy}");
+    at_least(0.9, accuracy, "accuracy");
     let card = String::from_utf8(task.bytes("run", "README.md")).unwrap();
     assert!(card.contains(&format!("| accuracy | {accuracy:.4} |")), "{card}");
 
@@ -107,7 +107,9 @@ fn every_mixer_optimiser_and_schedule_trains() {
         task.train(mixer, &more);
         let rows = task.metrics(mixer);
         let losses: Vec<f64> = rows.iter().filter(|r| r["kind"] == "dev").filter_map(|r| r["loss"].as_f64()).collect();
-        assert!(losses.len() >= 4 && losses.last() < losses.first(), "{mixer}: {losses:?}");
+        assert!(losses.len() >= 4, "{mixer}: {losses:?}");
+        let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        at_most(0.9, best / losses[0], &format!("loss of {mixer} against the first"));
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, stderr};
+use fixture::{Task, at_most, other_seed, seeded, stderr};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -47,7 +47,7 @@ struct Pretraining(Task);
 impl Pretraining {
     fn new() -> Self {
         let task = Task::new();
-        fs::write(task.path("pretrain.toml"), CONFIG).unwrap();
+        fs::write(task.path("pretrain.toml"), seeded(CONFIG)).unwrap();
         fs::write(task.path("corpus.txt"), documents(60, 1)).unwrap();
         fs::write(task.path("valid.txt"), documents(12, 400)).unwrap();
         let pretraining = Pretraining(task);
@@ -138,7 +138,7 @@ fn state(task: &Task, out: &str) -> (Vec<u8>, Vec<u8>) {
 #[test]
 fn a_run_learns_and_leaves_all_its_files() {
     let p = Pretraining::new();
-    let said = p.run("run", &["--set", "train.steps=90"]);
+    let said = p.run("run", &["--set", "train.steps=90", "--set", "train.lr=0.07", "--set", "train.eval_every=5"]);
     assert!(said.contains("hidden_size = 16") && said.contains("90 steps") && said.contains("bits a byte"), "{said}");
     for file in [
         "config.resolved.toml",
@@ -153,15 +153,18 @@ fn a_run_learns_and_leaves_all_its_files() {
     assert!(!p.0.path("run/encoder/labels.json").exists());
 
     let losses = p.losses("run");
-    assert!(losses.len() == 15 && losses[14] < losses[0] * 0.8, "{losses:?}");
+    assert_eq!(losses.len(), 15);
+    let best = |losses: &[f64]| losses.iter().copied().fold(f64::INFINITY, f64::min);
+    at_most(0.5, best(&losses) / losses[0], "loss against the first");
     let rows = p.0.metrics("run");
     let valid: Vec<&Value> = rows.iter().filter(|r| r["kind"] == "valid").collect();
-    assert_eq!(valid.len(), 6);
+    assert_eq!(valid.len(), 18);
     let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
-    assert!(number(valid[5], "loss") < number(valid[0], "loss") * 0.8, "{valid:?}");
+    let held_out: Vec<f64> = valid.iter().map(|row| number(row, "loss")).collect();
+    at_most(0.6, best(&held_out) / held_out[0], "held-out loss against the first");
     // Bits a byte and nats a token differ by a constant of the held-out text.
     let ratio = |row: &Value| number(row, "bits_per_byte") / number(row, "loss");
-    assert!((ratio(valid[0]) / ratio(valid[5]) - 1.0).abs() < 1e-9);
+    assert!((ratio(valid[0]) / ratio(valid[17]) - 1.0).abs() < 1e-9);
     // 90 steps of 8 examples of 24 ids or fewer.
     let tokens = number(rows.iter().rfind(|r| r["kind"] == "train").unwrap(), "tokens");
     assert!((90.0 * 8.0 * 20.0..=90.0 * 8.0 * 24.0).contains(&tokens), "{tokens}");
@@ -193,7 +196,7 @@ fn a_run_learns_and_leaves_all_its_files() {
     }
     let training: Value = serde_json::from_slice(&p.0.bytes("run", "encoder/training.json")).unwrap();
     assert_eq!((&training["steps"], &training["finished"]), (&90.into(), &true.into()));
-    assert_eq!(training["held_out"]["loss"], valid[5]["loss"]);
+    assert_eq!(training["held_out"]["loss"], valid[17]["loss"]);
     assert!(training["corpus"]["sources"][0]["sha256"].is_string(), "{training}");
 }
 
@@ -202,7 +205,7 @@ fn the_same_seed_gives_the_same_weights_and_metrics() {
     let p = Pretraining::new();
     p.run("a", &[]);
     p.run("b", &[]);
-    p.run("c", &["--seed", "2"]);
+    p.run("c", &["--seed", &other_seed()]);
     assert_eq!(p.0.bytes("a", "model.safetensors"), p.0.bytes("b", "model.safetensors"));
     assert_eq!(p.0.metrics("a"), p.0.metrics("b"));
     assert_ne!(p.losses("a"), p.losses("c"));
@@ -283,8 +286,10 @@ fn the_time_limit_ends_training_with_an_evaluated_checkpoint() {
 }
 
 /// Asserts that two runs without dropout have the same losses up to the order of sums.
-fn close(a: &[f64], b: &[f64]) {
-    assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a / b - 1.0).abs() < 1e-4), "{a:?} {b:?}");
+fn close(a: &[f64], b: &[f64], what: &str) {
+    assert_eq!(a.len(), b.len());
+    let apart = a.iter().zip(b).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
+    at_most(1e-4, apart, what);
 }
 
 /// Without dropout, whose stream depends on the process, and in small steps, so that differences in rounding stay small.
@@ -295,7 +300,7 @@ fn a_step_in_parts_equals_a_whole_one() {
     let p = Pretraining::new();
     p.run("whole", &STILL);
     p.run("parts", &[&STILL[..], &["--set", "train.accumulate=4"]].concat());
-    close(&p.losses("whole"), &p.losses("parts"));
+    close(&p.losses("whole"), &p.losses("parts"), "losses of steps in parts");
 }
 
 /// Starts the processes of one run.
@@ -320,7 +325,7 @@ fn two_processes_equal_one_and_one_resumes_what_two_began() {
     for child in children {
         good(&child.wait_with_output().unwrap());
     }
-    close(&p.losses("one"), &p.losses("two"));
+    close(&p.losses("one"), &p.losses("two"), "losses of two processes");
 
     // The first process's end is everyone's.
     let long = [&STILL[..], &LONG].concat();
@@ -333,7 +338,7 @@ fn two_processes_equal_one_and_one_resumes_what_two_began() {
         good(&child.wait_with_output().unwrap());
     }
     p.run("begun", &[&long[..], &["--resume"]].concat());
-    close(&p.losses("long"), &p.losses("begun"));
+    close(&p.losses("long"), &p.losses("begun"), "losses of one process after two");
 }
 
 #[test]

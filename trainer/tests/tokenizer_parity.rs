@@ -1,6 +1,6 @@
 //! The device's tokenizer against Hugging Face `tokenizers` on the `tokenizer.json` written with it.
 //!
-//! `KINGLET_LONG=1` runs 100,000 random texts instead of 2,000.
+//! `KINGLET_LONG=1` runs 100,000 random texts instead of 2,000; `KINGLET_DATA` names a folder with more data sets to compare on.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -106,29 +106,55 @@ fn check_all(text: impl AsRef<[u8]>) -> Vec<u32> {
 }
 
 fn data(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    assert!(path.exists(), "{} is missing: the shared data must lie beside the checkout", path.display());
-    path
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testing/data").join(name)
+}
+
+/// A vocabulary of lower-cased queries, and a larger one with case of a book, of text messages and of queries.
+fn real_pairs() -> &'static [Pair; 2] {
+    static PAIRS: OnceLock<[Pair; 2]> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        let [queries, messages, book] =
+            ["clinc150/train.jsonl.zst", "sms_spam/train.jsonl.zst", "book/wealth_of_nations.txt.zst"].map(data);
+        let lowercase = Pair::learn(std::slice::from_ref(&queries), 2048, true, 0.9995);
+        [lowercase, Pair::learn(&[book, messages, queries], 4096, false, 1.0)]
+    })
+}
+
+/// Asserts that the texts of `set` have the ids of Hugging Face in both vocabularies.
+fn parity(set: &str, texts: impl Iterator<Item = String>) {
+    let (mut count, mut tokens) = (0, 0);
+    for text in texts {
+        for pair in real_pairs() {
+            tokens += pair.check(text.as_bytes(), text.len() / 2).len();
+        }
+        count += 1;
+    }
+    eprintln!("{set}: {count} texts, {tokens} tokens");
+    assert!(count > 380, "{set} has {count} texts");
+}
+
+fn texts(path: &Path) -> impl Iterator<Item = String> {
+    dataset::texts(path).unwrap_or_else(|error| panic!("{error}")).map(Result::unwrap)
 }
 
 #[test]
 fn all_dev_sets_have_the_ids_of_hugging_face() {
-    let train = |set: &str| data(set).join("train.jsonl.zst");
-    let pairs = [
-        Pair::learn(&[train("clinc150")], 2048, true, 0.9995),
-        Pair::learn(&[train("trec"), train("clinc150")], 4096, false, 1.0),
-    ];
-    for set in ["clinc150", "trec", "sst2", "ag_news"] {
-        let (mut texts, mut tokens) = (0, 0);
-        for text in dataset::texts(&data(set).join("dev.jsonl.zst")).unwrap() {
-            let text = text.unwrap();
-            for pair in &pairs {
-                tokens += pair.check(text.as_bytes(), text.len() / 2).len();
-            }
-            texts += 1;
-        }
-        eprintln!("{set}: {texts} texts, {tokens} tokens");
-        assert!(texts > 400, "{set} has {texts} texts");
+    for set in ["clinc150", "banking77", "snips", "sms_spam"] {
+        parity(set, texts(&data(set).join("dev.jsonl.zst")));
+    }
+    parity("book", texts(&data("book/wealth_of_nations.txt.zst")));
+    let pairs = dataset::pairs(&data("cogs/dev.jsonl.zst"), "source", "target").unwrap();
+    parity("cogs", pairs.into_iter().flat_map(|(sentence, meaning)| [sentence, meaning]));
+}
+
+#[test]
+fn parity_on_more_data() {
+    let Some(folder) = std::env::var_os("KINGLET_DATA").filter(|folder| !folder.is_empty()) else {
+        eprintln!("skipped: KINGLET_DATA is not set: tokenizer parity on trec, sst2, ag_news");
+        return;
+    };
+    for set in ["trec", "sst2", "ag_news"] {
+        parity(set, texts(&Path::new(&folder).join(set).join("dev.jsonl.zst")));
     }
 }
 
