@@ -102,6 +102,8 @@ fn every_mixer_optimiser_and_schedule_trains() {
             format!("train.optimiser={optimiser}"),
             format!("train.schedule={schedule}"),
             format!("train.bf16={}", mixer == "dilated"),
+            "train.epochs=12".to_owned(),
+            "train.lr=0.05".to_owned(),
         ];
         let more: Vec<&str> = sets.iter().flat_map(|s| ["--set", s.as_str()]).collect();
         task.train(mixer, &more);
@@ -109,7 +111,7 @@ fn every_mixer_optimiser_and_schedule_trains() {
         let losses: Vec<f64> = rows.iter().filter(|r| r["kind"] == "dev").filter_map(|r| r["loss"].as_f64()).collect();
         assert!(losses.len() >= 4, "{mixer}: {losses:?}");
         let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
-        at_most(0.9, best / losses[0], &format!("loss of {mixer} against the first"));
+        at_most(0.6, best / losses[0], &format!("loss of {mixer} against the first"));
     }
 }
 
