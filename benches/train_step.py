@@ -283,13 +283,13 @@ class Trainee:
     def __init__(self, model, arguments):
         self.model, self.arguments = model, arguments
         self.device = next(model.parameters()).device
-        if arguments.optimiser == "transformers":
+        if arguments.optimizer == "transformers":
             import transformers
 
             options = {"scale_parameter": True, "relative_step": False, "warmup_init": False}
-            self.optimiser = transformers.Adafactor(model.parameters(), lr=arguments.lr, **options)
+            self.optimizer = transformers.Adafactor(model.parameters(), lr=arguments.lr, **options)
         else:
-            self.optimiser = Adafactor(model.parameters(), lr=arguments.lr)
+            self.optimizer = Adafactor(model.parameters(), lr=arguments.lr)
         self.shape, self.held = None, None
 
     def hold(self, inputs, targets, batch):
@@ -307,10 +307,10 @@ class Trainee:
             return self.model.loss(*self.held, self.arguments.z_loss)
 
     def step(self):
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return loss.detach()
 
     @torch.no_grad()
@@ -364,7 +364,7 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--z-loss", type=float, default=1e-4)
     parser.add_argument("--lr", type=float, default=1e-2)
-    parser.add_argument("--optimiser", choices=["plain", "transformers"], default="plain")
+    parser.add_argument("--optimizer", choices=["plain", "transformers"], default="plain")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

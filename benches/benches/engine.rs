@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::kernels::Kernels;
 use kinglet::spec::Mixer;
 use kinglet_benches::models::{self, Random, Size};
 use kinglet_export::checkpoint::Checkpoint;
@@ -19,12 +19,12 @@ fn engine(c: &mut Criterion) {
         let bytes = kinglet_export::bundle::file(&checkpoint, None).expect("a bundle is written");
         let buffer = Buffer::new(&bytes.expect("light models have a bundle"));
         let bundle = Bundle::new(buffer.as_slice()).expect("a bundle is read");
-        for kernels in Kernels::all() {
-            let mut group = c.benchmark_group(format!("engine/{}/{}", kernels.name(), size.name));
+        for backend in Backend::all() {
+            let mut group = c.benchmark_group(format!("engine/{}/{}", backend.name(), size.name));
             group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
             let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
             let mut engine =
-                NativeEngine::with_kernels(bundle.clone(), &mut scratch, kernels).expect("the scratch is enough");
+                NativeEngine::with_backend(bundle.clone(), &mut scratch, backend).expect("the scratch is enough");
             let mut scores = vec![0.0; engine.num_labels()];
             for tokens in [32, 512] {
                 let ids = Random(1).ids(tokens);

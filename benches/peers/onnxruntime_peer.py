@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """onnxruntime behind the line protocol of kinglet-benches (benches/src/worker.rs says the lines).
 
-    onnxruntime_peer.py serve MODEL IDS     serves a model, one thread, graph optimisation on
+    onnxruntime_peer.py serve MODEL IDS     serves a model, one thread, graph optimization on
     onnxruntime_peer.py prepare FOLDER [--attention]
                                             writes beside FOLDER/model.onnx the files that the peers do best with:
                                             model.dynamic.onnx; of an attention model model.mha.onnx,
@@ -66,7 +66,7 @@ def serve(model, ids_file):
 
 
 def dynamic(source, target):
-    """onnxruntime's dynamic quantisation as its documentation advises for Transformers on x86: matrix products, int8
+    """onnxruntime's dynamic quantization as its documentation advises for Transformers on x86: matrix products, int8
     weights with a scale for each channel. Convolutions stay: in int8 they have no fast depthwise kernel."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

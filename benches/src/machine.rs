@@ -13,7 +13,7 @@ pub struct Provenance {
     /// Processors that the system sees.
     pub cores: usize,
     /// The kernels of the native engine that this processor can run.
-    pub kernels: Vec<String>,
+    pub backend: Vec<String>,
     /// The commit measured; `-dirty` is appended when files differed from it.
     pub commit: String,
     /// The command, without paths.
@@ -25,11 +25,11 @@ pub struct Provenance {
 impl Provenance {
     /// Of this machine and the working directory's repository, now. What cannot be found out is `unknown`.
     pub fn now(command: &str) -> Self {
-        let kernels = kinglet::kernels::Kernels::all().map(|k| k.name().to_owned()).collect();
+        let backend = kinglet::backend::Backend::all().map(|k| k.name().to_owned()).collect();
         Provenance {
             cpu: cpu_name(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            kernels,
+            backend,
             commit: commit(),
             command: command.to_owned(),
             load: proc("loadavg").split(' ').next().unwrap_or_default().to_owned(),

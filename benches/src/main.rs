@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kinglet::kernels::Kernels;
+use kinglet::backend::Backend;
 use kinglet::spec::Mixer;
 use kinglet_benches::machine::Provenance;
 use kinglet_benches::models::{self, Size};
@@ -241,10 +241,10 @@ fn run(command: Command) -> Result<()> {
             let (effort, provenance) = (setting.effort(), setting.provenance());
             for size in sizes.all()? {
                 // The specification is not made to be fast.
-                for kernels in Kernels::all().filter(|k| k.name() != Kernels::SCALAR.name()) {
+                for backend in Backend::all().filter(|k| k.name() != Backend::SCALAR.name()) {
                     for &tokens in lengths {
-                        eprintln!("profile: {}, {}, {tokens} tokens", size.name, kernels.name());
-                        let new = profile::measure(&setting.models, size, tokens, kernels, effort, &provenance)?;
+                        eprintln!("profile: {}, {}, {tokens} tokens", size.name, backend.name());
+                        let new = profile::measure(&setting.models, size, tokens, backend, effort, &provenance)?;
                         Performance::change(&setting.results, |all| all.put_profile(new))?;
                     }
                 }
@@ -286,7 +286,7 @@ fn compare(setting: &Setting, sizes: &[Size], avx2_only: bool) -> Result<()> {
     let mut failures = Vec::new();
     for &size in sizes {
         for group in Group::ALL.into_iter().filter(|group| !avx2_only || *group == Group::Avx2) {
-            if group == Group::Avx2 && Kernels::by_name("x86-avx2").is_none() {
+            if group == Group::Avx2 && Backend::by_name("x86-avx2").is_none() {
                 eprintln!("speed: {}, {}: this processor or this version has no x86-avx2", size.name, group.name());
                 continue;
             }

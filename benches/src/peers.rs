@@ -6,7 +6,7 @@ use kinglet::spec::{Mixer, files};
 
 use crate::peer::Spec;
 
-/// What onnxruntime's own dynamic quantisation makes of `model.onnx`; `benches/peers/onnxruntime_peer.py prepare` writes it.
+/// What onnxruntime's own dynamic quantization makes of `model.onnx`; `benches/peers/onnxruntime_peer.py prepare` writes it.
 pub const DYNAMIC: &str = "model.dynamic.onnx";
 /// `model.onnx` in the other of protobuf's two encodings of integer lists, the one that rten reads.
 pub const UNPACKED: &str = "model.unpacked.onnx";
@@ -14,11 +14,11 @@ pub const UNPACKED: &str = "model.unpacked.onnx";
 pub const UNPACKED_INT8: &str = "model.int8.unpacked.onnx";
 /// The attention model with one `MultiHeadAttention` a layer, T5's bias added to its scores.
 pub const FUSED: &str = "model.mha.onnx";
-/// [`FUSED`] quantised as [`DYNAMIC`] is.
+/// [`FUSED`] quantized as [`DYNAMIC`] is.
 pub const FUSED_DYNAMIC: &str = "model.mha.dynamic.onnx";
 /// [`FUSED`] without the bias, so that onnxruntime takes its flash attention, whose memory does not grow with the square.
 pub const FLASH: &str = "model.flash.onnx";
-/// [`FLASH`] quantised as [`DYNAMIC`] is.
+/// [`FLASH`] quantized as [`DYNAMIC`] is.
 pub const FLASH_DYNAMIC: &str = "model.flash.dynamic.onnx";
 
 /// Variables that take from tract what AVX2 does not have.

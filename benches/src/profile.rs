@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use kinglet::backend::{Activation, Backend, PackedMatrix, Window};
 use kinglet::bundle::{Bundle, BundleFile, Taps};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, FETCHED_AHEAD, NativeEngine, inner_stride, scratch_bytes, stride};
-use kinglet::kernels::{Activation, Kernels, Panels, Window};
 use kinglet::spec::{Mixer, Norm, files};
 
 use crate::machine::Provenance;
@@ -20,24 +20,24 @@ use crate::worker::{first_ids, timed};
 /// Operations, in the order of the forward pass.
 const OPERATIONS: [&str; 10] = [
     "embedding",
-    "quantise, mixer",
+    "quantize, mixer",
     "products, in and gate",
     "gate",
     "convolution",
     "product, out",
     "norm and residual",
-    "quantise, feed-forward",
+    "quantize, feed-forward",
     "products, feed-forward",
     "pooling",
 ];
 const EMBEDDING: usize = 0;
-const QUANTISE_MIXER: usize = 1;
+const QUANTIZE_MIXER: usize = 1;
 const PRODUCTS_IN: usize = 2;
 const GATE: usize = 3;
 const CONVOLUTION: usize = 4;
 const PRODUCT_OUT: usize = 5;
 const NORM: usize = 6;
-const QUANTISE_FFN: usize = 7;
+const QUANTIZE_FFN: usize = 7;
 const PRODUCTS_FFN: usize = 8;
 const POOLING: usize = 9;
 
@@ -49,7 +49,7 @@ pub fn measure(
     models: &Path,
     size: Size,
     tokens: usize,
-    kernels: Kernels,
+    backend: Backend,
     effort: Effort,
     provenance: &Provenance,
 ) -> Result<Profile> {
@@ -60,9 +60,9 @@ pub fn measure(
     ensure!(config.norm == Norm::PostLayer, "the profile is that of post_layer models");
     let ids = first_ids(&models.join(IDS), tokens)?;
     let mut scratch = vec![0; scratch_bytes(config, DEFAULT_CHUNK)];
-    let mut engine = NativeEngine::with_kernels(bundle.clone(), &mut scratch, kernels)?;
+    let mut engine = NativeEngine::with_backend(bundle.clone(), &mut scratch, backend)?;
     let mut scores = vec![0.0; config.num_labels];
-    let mut pass = Pass::new(bundle, kernels);
+    let mut pass = Pass::new(bundle, backend);
 
     let (done, _, wall) = timed(|| engine.logits(&ids, &mut scores));
     done?;
@@ -74,7 +74,7 @@ pub fn measure(
     let (mut seconds, mut shares) = (Vec::new(), Vec::new());
     let mut passes = Vec::new();
     for _ in 0..pairs {
-        let peak = peak(&kernels);
+        let peak = peak(&backend);
         let (done, cpu, _) = timed(|| (0..runs).try_for_each(|_| engine.logits(&ids, &mut scores)));
         done?;
         seconds.push(cpu as f64 / 1e9 / runs as f64);
@@ -96,7 +96,7 @@ pub fn measure(
     Ok(Profile {
         provenance: provenance.clone(),
         size: size.name.to_owned(),
-        kernels: kernels.name().to_owned(),
+        backend: backend.name().to_owned(),
         tokens,
         shares: names.zip(spent.map(|s| s / all)).collect(),
         accounted: all / seconds,
@@ -120,7 +120,7 @@ fn by_operation(passes: &[Vec<(usize, f64)>]) -> [f64; OPERATIONS.len()] {
 /// (rows that wait for their neighbours, rows kept for the next chunk) is left out, so the numbers it makes mean nothing.
 struct Pass<'a> {
     bundle: Bundle<'a>,
-    kernels: Kernels,
+    backend: Backend,
     residual: Vec<f32>,
     gated: Vec<f32>,
     inner: Vec<f32>,
@@ -140,13 +140,13 @@ fn clock(log: &mut Vec<(usize, f64)>, operation: usize, step: impl FnOnce()) {
 }
 
 impl<'a> Pass<'a> {
-    fn new(bundle: Bundle<'a>, kernels: Kernels) -> Self {
+    fn new(bundle: Bundle<'a>, backend: Backend) -> Self {
         let config = bundle.config();
         let (c, ff, rows) = (config.hidden_size, config.intermediate_size, DEFAULT_CHUNK);
         let span = (0..config.num_hidden_layers).map(|i| config.kernel_sizes.get(i)).max().unwrap_or(1);
         Pass {
             bundle,
-            kernels,
+            backend,
             residual: vec![0.0; rows * c],
             gated: vec![0.0; (rows + span) * c],
             inner: vec![0.0; rows * inner_stride(ff).max(c)],
@@ -165,75 +165,75 @@ impl<'a> Pass<'a> {
     }
 
     fn chunk(&mut self, ids: &[u32]) {
-        let Pass { bundle, kernels, residual, gated, inner, branch, sums, q, scales, log } = self;
+        let Pass { bundle, backend, residual, gated, inner, branch, sums, q, scales, log } = self;
         let (config, weights) = (bundle.config(), bundle.weights());
         let (c, ff, n) = (config.hidden_size, config.intermediate_size, ids.len());
         let x = &mut residual[..n * c];
         let scales = &mut scales[..n];
-        let product = |q: &[u8], inputs: usize, scales: &[f32], w: &Panels<'_>, activation, out: &mut [f32]| {
-            kernels.matmul(q, stride(inputs), scales, w, activation, &mut out[..n * w.outputs], w.outputs);
+        let product = |q: &[u8], inputs: usize, scales: &[f32], w: &PackedMatrix<'_>, activation, out: &mut [f32]| {
+            backend.matmul(q, stride(inputs), scales, w, activation, &mut out[..n * w.outputs], w.outputs);
         };
         clock(log, EMBEDDING, || {
             for (i, (&id, x)) in ids.iter().zip(x.chunks_exact_mut(c)).enumerate() {
                 if let Some((row, _)) = ids.get(i + FETCHED_AHEAD).and_then(|&id| weights.embedding(id)) {
-                    kernels.fetch(row);
+                    backend.prefetch(row);
                 }
                 if let Some((row, scale)) = weights.embedding(id) {
-                    kernels.dequantise(row, scale, x);
+                    backend.dequantize(row, scale, x);
                 }
             }
         });
         for i in 0..config.num_hidden_layers {
             let layer = weights.layer(i);
             let k = config.kernel_sizes.get(i);
-            clock(log, QUANTISE_MIXER, || kernels.quantise(x, c, c, &mut q[..n * stride(c)], stride(c), scales));
+            clock(log, QUANTIZE_MIXER, || backend.quantize(x, c, c, &mut q[..n * stride(c)], stride(c), scales));
             clock(log, PRODUCTS_IN, || {
                 product(q, c, scales, &layer.input, Activation::Identity, &mut gated[(k - 1) * c..]);
                 product(q, c, scales, &layer.gate, Activation::Identity, inner);
             });
-            clock(log, GATE, || kernels.gate(&mut gated[(k - 1) * c..][..n * c], &inner[..n * c]));
+            clock(log, GATE, || backend.gate(&mut gated[(k - 1) * c..][..n * c], &inner[..n * c]));
             let window = Window { channels: c, taps: k, dilation: config.dilations.get(i) };
             let rows = &gated[..(n + k - 1) * c];
             clock(log, CONVOLUTION, || {
                 let out = &mut inner[..n * c];
                 match &layer.taps {
-                    Taps::Shared(taps) => kernels.convolve_shared(rows, window, taps, 0, config.kernel_heads, out),
-                    Taps::Channels(taps) => kernels.convolve_channels(rows, window, taps, out),
+                    Taps::Shared(taps) => backend.convolve_shared(rows, window, taps, 0, config.kernel_heads, out),
+                    Taps::Channels(taps) => backend.convolve_channels(rows, window, taps, out),
                     // Only light models are profiled.
                     Taps::Computed(_) => {}
                 }
             });
             let mixed = &inner[..n * c];
-            clock(log, QUANTISE_MIXER, || kernels.quantise(mixed, c, c, &mut q[..n * stride(c)], stride(c), scales));
+            clock(log, QUANTIZE_MIXER, || backend.quantize(mixed, c, c, &mut q[..n * stride(c)], stride(c), scales));
             clock(log, PRODUCT_OUT, || product(q, c, scales, &layer.output, Activation::Identity, branch));
             let norm = &layer.mixer_norm;
-            clock(log, NORM, || kernels.layer_norm(&branch[..n * c], norm.gain, norm.shift, x));
-            clock(log, QUANTISE_FFN, || kernels.quantise(x, c, c, &mut q[..n * stride(c)], stride(c), scales));
+            clock(log, NORM, || backend.layer_norm(&branch[..n * c], norm.gain, norm.shift, x));
+            clock(log, QUANTIZE_FFN, || backend.quantize(x, c, c, &mut q[..n * stride(c)], stride(c), scales));
             let inner_stride = inner_stride(ff);
             clock(log, PRODUCTS_FFN, || {
                 let out = &mut inner[..n * inner_stride];
-                kernels.matmul(q, stride(c), scales, &layer.up, Activation::Relu, out, inner_stride);
+                backend.matmul(q, stride(c), scales, &layer.up, Activation::Relu, out, inner_stride);
             });
             let wide = &inner[..n * inner_stride];
-            clock(log, QUANTISE_FFN, || {
-                kernels.quantise(wide, ff, inner_stride, &mut q[..n * stride(ff)], stride(ff), scales)
+            clock(log, QUANTIZE_FFN, || {
+                backend.quantize(wide, ff, inner_stride, &mut q[..n * stride(ff)], stride(ff), scales)
             });
             clock(log, PRODUCTS_FFN, || product(q, ff, scales, &layer.down, Activation::Identity, branch));
             let norm = &layer.ffn_norm;
-            clock(log, NORM, || kernels.layer_norm(&branch[..n * c], norm.gain, norm.shift, x));
+            clock(log, NORM, || backend.layer_norm(&branch[..n * c], norm.gain, norm.shift, x));
         }
-        clock(log, POOLING, || kernels.pool_mean(x, sums));
+        clock(log, POOLING, || backend.pool_mean(x, sums));
     }
 }
 
-/// Products per second of the instruction that `kernels` multiply with, on registers alone; none where no such bench is known.
-fn peak(kernels: &Kernels) -> Option<f64> {
+/// Products per second of the instruction that `backend` multiply with, on registers alone; none where no such bench is known.
+fn peak(backend: &Backend) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
-    if kernels.name() == "x86-avx512vnni" {
-        let (products, cpu, _) = timed(|| kinglet::kernels::x86::peak(1 << 20));
+    if backend.name() == "x86-avx512vnni" {
+        let (products, cpu, _) = timed(|| kinglet::backend::x86::peak(1 << 20));
         return products.map(|products| products as f64 * 1e9 / cpu as f64);
     }
-    let _ = kernels;
+    let _ = backend;
     None
 }
 

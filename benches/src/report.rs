@@ -241,7 +241,7 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
         names
     });
     let column =
-        |p: &crate::results::Profile| format!(" {}, {}, {} tokens |", p.size, p.kernels, grouped(p.tokens as u64));
+        |p: &crate::results::Profile| format!(" {}, {}, {} tokens |", p.size, p.backend, grouped(p.tokens as u64));
     writeln!(out, "| |{}", performance.profile.iter().map(column).collect::<String>())?;
     writeln!(out, "|---|{}", "---:|".repeat(performance.profile.len()))?;
     for name in names {
@@ -263,13 +263,13 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
         Some(format!("{:.0} % ({:.0}–{:.0})", q.median * 100.0, q.low * 100.0, q.high * 100.0))
     })?;
     writeln!(out)?;
-    let (bar, kernels, tokens, size) = PEAK_BAR;
-    let asked = performance.profile.iter().find(|p| p.kernels == kernels && p.tokens == tokens && p.size == size);
+    let (bar, backend, tokens, size) = PEAK_BAR;
+    let asked = performance.profile.iter().find(|p| p.backend == backend && p.tokens == tokens && p.size == size);
     if let Some(share) = asked.and_then(|p| p.share_of_peak) {
         writeln!(
             out,
             "The peak is that of the kernel's own instruction on registers, measured in turns with the engine. Bar, {:.0} % at \
-             {tokens} tokens ({size}, {kernels}): {}.\n",
+             {tokens} tokens ({size}, {backend}): {}.\n",
             bar * 100.0,
             verdict(share.median >= bar)
         )?;
@@ -429,7 +429,7 @@ mod tests {
         Provenance {
             cpu: "a processor".to_owned(),
             cores: 2,
-            kernels: vec!["scalar".to_owned()],
+            backend: vec!["scalar".to_owned()],
             commit: "0123456".to_owned(),
             command: "scripts/bench-peers".to_owned(),
             load: "0.01".to_owned(),
@@ -494,7 +494,7 @@ mod tests {
         performance.profile.push(Profile {
             provenance: place(),
             size: "d256x6".to_owned(),
-            kernels: "x86-avx512vnni".to_owned(),
+            backend: "x86-avx512vnni".to_owned(),
             tokens: 64,
             shares: vec![("gate".to_owned(), 1.0)],
             accounted: 1.0,

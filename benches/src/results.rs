@@ -115,8 +115,8 @@ pub struct Profile {
     pub provenance: Provenance,
     /// The model's size.
     pub size: String,
-    /// The kernels that ran.
-    pub kernels: String,
+    /// The backend that ran.
+    pub backend: String,
     /// Length of the text, `T`.
     pub tokens: usize,
     /// Operation and its share of the sum, in the order of the forward pass.
@@ -194,7 +194,7 @@ impl Performance {
 
     /// Puts a profile in the place of an older one.
     pub fn put_profile(&mut self, new: Profile) {
-        put(&mut self.profile, new, |p| (p.size.clone(), p.kernels.clone(), p.tokens));
+        put(&mut self.profile, new, |p| (p.size.clone(), p.backend.clone(), p.tokens));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ours is `kinglet-train step-time`, the peer `benches/train_step.py`; each runs in a process of its own and speaks the lines
 //! that stand in `trainer/src/step_time.rs`. Before anything is timed both must have the same losses, of the first batch and of
-//! those after steps of the optimiser. A round has three turns: ours, the peer's, and that of our Transformer at the shortest
+//! those after steps of the optimizer. A round has three turns: ours, the peer's, and that of our Transformer at the shortest
 //! length, which the paper's Figure 1 is drawn against.
 
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub struct Comparison {
     pub version: String,
     /// Relative difference of the two's losses of the first batch.
     pub first_loss: f64,
-    /// The largest after steps of the optimiser.
+    /// The largest after steps of the optimizer.
     pub later_loss: f64,
     /// By pass and length, ascending.
     pub rows: Vec<Row>,

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use kinglet::backend::Backend;
 use kinglet::bundle::BundleFile;
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::tract::{TRACT_VERSION, TractEngine, TractModel};
-use kinglet::kernels::Kernels;
 use kinglet::tokenizer::{METASPACE, Token};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -81,21 +81,21 @@ impl Served for NativeEngine<'_> {
 
 /// Serves a bundle with the native engine until stdin ends.
 ///
-/// `kernels`: the name of the backend; the fastest of this processor when there is none.
+/// `backend`: the name of the backend; the fastest of this processor when there is none.
 ///
 /// # Errors
 /// When the bundle cannot be opened, this processor cannot run the backend, or stdin or stdout break.
-pub fn native(model: &Path, ids: &Path, kernels: Option<&str>) -> Result<()> {
+pub fn native(model: &Path, ids: &Path, backend: Option<&str>) -> Result<()> {
     let before = Resident::now();
-    let kernels = match kernels {
-        Some(name) => Kernels::by_name(name).with_context(|| format!("this processor cannot run {name}"))?,
-        None => Kernels::detect(),
+    let backend = match backend {
+        Some(name) => Backend::by_name(name).with_context(|| format!("this processor cannot run {name}"))?,
+        None => Backend::detect(),
     };
     let file = BundleFile::open(model).with_context(|| format!("cannot read {}", model.display()))?;
     let bundle = file.bundle(true).with_context(|| model.display().to_string())?;
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-    let mut engine = NativeEngine::with_kernels(bundle, &mut scratch, kernels)?;
-    serve(&mut engine, kernels.name(), ids, before)
+    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, backend)?;
+    serve(&mut engine, backend.name(), ids, before)
 }
 
 /// Serves a model with tract until stdin ends.

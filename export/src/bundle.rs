@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use kinglet::bundle::{self, Buffer, Bundle, Kind, Parts};
-use kinglet::confidence::Calibration;
+use kinglet::calibration::Calibration;
 use kinglet::spec::{LayerWeight, Mixer, Weight};
 use serde::Serialize;
 

@@ -15,8 +15,8 @@
 //! rows, which the exact statements above leave out. [`measure`] therefore fits on four of [`FOLDS`] folds and measures on the fifth.
 
 use anyhow::{Context, Result, ensure};
-use kinglet::confidence::{self, Calibration};
-use kinglet::reliability::{BINS, Bin, Reliability, Selective};
+use kinglet::calibration::{self, Calibration};
+use kinglet::calibration_metrics::{BINS, Bin, Reliability, Selective};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -166,7 +166,7 @@ pub fn fit(rows: &[&Row], stated: &Stated) -> Result<(Calibration, Chosen)> {
     let (mut confidences, mut golds) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
         let probabilities = probabilities(row, temperature)?;
-        let (class, most) = confidence::best(&probabilities).context("a row has no scores")?;
+        let (class, most) = calibration::best(&probabilities).context("a row has no scores")?;
         confidences.push((most, class == row.gold));
         golds.push(*probabilities.get(row.gold).context("a row's class is unknown")?);
     }
@@ -184,7 +184,7 @@ pub fn fit(rows: &[&Row], stated: &Stated) -> Result<(Calibration, Chosen)> {
 
 fn probabilities(row: &Row, temperature: f32) -> Result<Vec<f32>> {
     let mut out = vec![0.0; row.logits.len()];
-    confidence::softmax(&row.logits, temperature, &mut out)?;
+    calibration::softmax(&row.logits, temperature, &mut out)?;
     Ok(out)
 }
 
@@ -285,7 +285,7 @@ pub fn measure(rows: &[Row], stated: &Stated, out_of_scope: Option<usize>) -> Re
             before.add(&plain, row.gold);
             after.add(&scaled, row.gold);
             let decision = calibration.decide(&scaled);
-            if let confidence::Decision::Label { class, .. } = decision {
+            if let calibration::Decision::Label { class, .. } = decision {
                 answered += 1;
                 right += usize::from(class == row.gold);
             }

@@ -1,6 +1,7 @@
 //! The model as one ONNX operator of Kinglet's own, for pipelines that run on tract: the bundle's bytes in an attribute.
 
 use anyhow::{Context, Result};
+use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::shared::SharedEngine;
@@ -8,7 +9,6 @@ use kinglet::engine::tract::onnx::attribute_proto::AttributeType;
 use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::engine::tract::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use kinglet::engine::tract::{Precision, TractModel};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{graph, operator};
 
 use crate::checkpoint::{Checkpoint, Golden};
@@ -57,7 +57,7 @@ fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
 pub fn failure(file: &[u8], bundle: &[u8], golden: &Golden) -> Result<Option<String>> {
     let model = TractModel::from_bytes(file).context("the fused model cannot be run")?;
     let fused = verify::scores(&model, golden)?;
-    let engine = SharedEngine::with_kernels(OwnedBundle::new(bundle)?, Kernels::SCALAR)?;
+    let engine = SharedEngine::with_backend(OwnedBundle::new(bundle)?, Backend::SCALAR)?;
     let classes = model.config().num_labels;
     let mut native = vec![0.0; golden.rows * classes];
     engine.with(|engine| {

@@ -1,7 +1,7 @@
-//! From a checkpoint to files for devices: quantises, writes ONNX and the bundle, and verifies them.
+//! From a checkpoint to files for devices: quantizes, writes ONNX and the bundle, and verifies them.
 //!
 //! [`export`] is the whole walk: [`checkpoint`] reads and checks the directory, [`graph`] writes the encoder layer by layer
-//! ([`quantise`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native
+//! ([`quantize`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native
 //! engine, [`fused`] puts them into one operator for tract, [`verify`] runs both ONNX files with tract and compares them with PyTorch's golden logits and on dev data, [`calibrate`]
 //! makes the confidences of the int8 model honest ([`out_of_scope`], [`diagram`]), [`report`] says what was found.
 
@@ -31,7 +31,7 @@ pub mod graph;
 pub mod native;
 pub mod onnx;
 pub mod out_of_scope;
-pub mod quantise;
+pub mod quantize;
 pub mod report;
 pub mod verify;
 
@@ -165,7 +165,7 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         native,
         dev,
         calibration,
-        weights: quantise::errors(&checkpoint),
+        weights: quantize::errors(&checkpoint),
         notes,
     };
 

@@ -1,7 +1,7 @@
 //! Compares the bundle, as the native engine runs it, with the int8 ONNX file, as tract does.
 //!
 //! Both have the same integers and the same formulas. What differs is f32 rounding: the order of sums in norms, `exp`, and that tract
-//! computes `x / s` as `x · (1 / s)` where it quantises. An activation that stands within an ulp of the middle between two integers then
+//! computes `x / s` as `x · (1 / s)` where it quantizes. An activation that stands within an ulp of the middle between two integers then
 //! gets the other one, which moves scores by what one step of int8 is worth: far more than an ulp, and rare.
 
 use anyhow::{Context, Result};
@@ -21,8 +21,8 @@ pub const BOUND: f64 = 0.05;
 /// How far the native engine is from tract. Differences are maxima of absolute values.
 #[derive(Clone, Debug, Serialize)]
 pub struct Native {
-    /// The kernels that ran; all give the same bits.
-    pub kernels: &'static str,
+    /// The backend that ran; all give the same bits.
+    pub backend: &'static str,
     /// On the golden texts.
     pub golden: NativeDifference,
     /// The golden texts' largest difference to PyTorch.
@@ -100,7 +100,7 @@ pub fn compare(
             anyhow::Ok(NativeDev { accuracy: confusion.accuracy(), difference: difference.measured() })
         })
         .transpose()?;
-    Ok(Native { kernels: engine.kernels().name(), golden, golden_to_pytorch, dev })
+    Ok(Native { backend: engine.backend().name(), golden, golden_to_pytorch, dev })
 }
 
 /// Every bound that was not kept, in words.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn failures_of(golden: NativeDifference) -> Vec<String> {
-        failures(&Native { kernels: "scalar", golden, golden_to_pytorch: 0.0, dev: None })
+        failures(&Native { backend: "scalar", golden, golden_to_pytorch: 0.0, dev: None })
     }
 
     #[test]

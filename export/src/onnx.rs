@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kinglet::confidence::Calibration;
+use kinglet::calibration::Calibration;
 use kinglet::engine::tract::Precision;
 use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::engine::tract::onnx::tensor_shape_proto::{Dimension, dimension};

@@ -11,7 +11,7 @@
 //! | `not_out` | `1 − p` of the class for what is out of scope |
 
 use anyhow::{Result, ensure};
-use kinglet::confidence::Decision;
+use kinglet::calibration::Decision;
 use serde::Serialize;
 
 use crate::calibrate::Row;

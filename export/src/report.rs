@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use kinglet::confidence::Calibration;
+use kinglet::calibration::Calibration;
 use kinglet::spec::Config;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::bundle::Part;
 use crate::calibrate::{Calibrated, Stated};
 use crate::native::Native;
-use crate::quantise::WeightError;
+use crate::quantize::WeightError;
 
 /// Everything export found out about a model.
 #[derive(Clone, Debug, Serialize)]

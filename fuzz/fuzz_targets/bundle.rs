@@ -1,9 +1,9 @@
 //! Whatever the bytes: an error, or a bundle that can be read and run to its end, without a panic or a read outside of it.
 #![no_main]
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
-use kinglet::kernels::Kernels;
 use libfuzzer_sys::fuzz_target;
 
 /// Rows of a chunk: few, so that a short text has several chunks.
@@ -32,8 +32,8 @@ fn run(bundle: Bundle<'_>) {
         return;
     }
     let mut scratch = vec![0; need];
-    for kernels in Kernels::all() {
-        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), &mut scratch, kernels, CHUNK) else {
+    for backend in Backend::all() {
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), &mut scratch, backend, CHUNK) else {
             panic!("an arena of the size asked for is refused");
         };
         let mut stream = engine.stream();

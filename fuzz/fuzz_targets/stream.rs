@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
-use kinglet::kernels::Kernels;
 use libfuzzer_sys::fuzz_target;
 
 static MODELS: LazyLock<Vec<Buffer>> =
@@ -20,9 +20,9 @@ fuzz_target!(|input: (u8, u8, u8, [u8; 3], &[u8])| {
     bundle.tokenizer().encode_with(text, &mut |id| ids.push(id));
     let mut scratch = vec![0; scratch_bytes(bundle.config(), chunk).max(scratch_bytes(bundle.config(), 48))];
     let mut want = [0.0; 2];
-    NativeEngine::with_kernels(bundle.clone(), &mut scratch, Kernels::SCALAR).unwrap().logits(&ids, &mut want).unwrap();
-    for kernels in Kernels::all() {
-        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, kernels, chunk).unwrap();
+    NativeEngine::with_backend(bundle.clone(), &mut scratch, Backend::SCALAR).unwrap().logits(&ids, &mut want).unwrap();
+    for backend in Backend::all() {
+        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, backend, chunk).unwrap();
         let mut stream = engine.stream();
         let mut got = [0.0; 2];
         for (i, part) in kinglet_fuzz::cut(text, &lengths).into_iter().enumerate() {
@@ -32,6 +32,6 @@ fuzz_target!(|input: (u8, u8, u8, [u8; 3], &[u8])| {
             }
         }
         stream.finish(&mut got).unwrap();
-        assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits), "{}, chunks of {chunk}", kernels.name());
+        assert_eq!(got.map(f32::to_bits), want.map(f32::to_bits), "{}, chunks of {chunk}", backend.name());
     }
 });

@@ -15,30 +15,30 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::BundleFile;
-use kinglet::confidence;
+use kinglet::calibration;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::{Engine, fingerprint};
-use kinglet::kernels::Kernels;
 use sha2::{Digest, Sha256};
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let [model, texts, kernel @ ..] = arguments else {
         return Err("usage: fingerprint MODEL.kinglet TEXTS [KERNEL]".into());
     };
-    let kernels = match kernel.first() {
-        Some(name) => Kernels::by_name(name).ok_or_else(|| {
-            let has: Vec<_> = Kernels::all().map(|kernels| kernels.name()).collect();
+    let backend = match kernel.first() {
+        Some(name) => Backend::by_name(name).ok_or_else(|| {
+            let has: Vec<_> = Backend::all().map(|backend| backend.name()).collect();
             format!("this machine does not have the kernels {name}; it has {}", has.join(", "))
         })?,
-        None => Kernels::detect(),
+        None => Backend::detect(),
     };
     let file = BundleFile::open(Path::new(model)).map_err(|e| format!("cannot read {model}: {e}"))?;
     let bundle = file.bundle(true).map_err(|e| format!("{model}: {e}"))?;
     let labels = bundle.labels();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let bytes = scratch.len();
-    let mut engine = NativeEngine::with_kernels(bundle.clone(), &mut scratch, kernels)?;
+    let mut engine = NativeEngine::with_backend(bundle.clone(), &mut scratch, backend)?;
     let mut scores = vec![0.0; engine.num_labels()];
 
     let texts = std::fs::read_to_string(texts).map_err(|e| format!("cannot read {texts}: {e}"))?;
@@ -50,13 +50,13 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         tokens += ids.len();
         engine.logits(&ids, &mut scores)?;
         scores.iter().for_each(|score| all.update(score.to_le_bytes()));
-        let label = confidence::best(&scores).and_then(|(class, _)| labels.get(class));
+        let label = calibration::best(&scores).and_then(|(class, _)| labels.get(class));
         writeln!(out, "{}\t{:08x}", label.unwrap_or_default(), fingerprint(&scores))?;
     }
     let all: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(out, "all\t{all}")?;
     out.flush()?;
-    eprintln!("{}, {bytes} bytes of scratch, {tokens} tokens", kernels.name());
+    eprintln!("{}, {bytes} bytes of scratch, {tokens} tokens", backend.name());
     Ok(())
 }
 

@@ -17,8 +17,9 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
+use crate::backend::Backend;
 use crate::bundle::{Bundle, BundleError};
-use crate::confidence::{self, Calibration, ConfidenceError};
+use crate::calibration::{self, Calibration, ConfidenceError};
 use crate::engine::EngineError;
 use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
 #[cfg(feature = "tract")]
@@ -26,7 +27,6 @@ use crate::engine::{
     Engine,
     tract::{ModelError, TractEngine},
 };
-use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::spec::files;
 use crate::tokenizer::{END, Table, TableError};
@@ -173,7 +173,7 @@ pub struct Answer<'m> {
 
 impl<'m> Answer<'m> {
     /// The answer that the probabilities of all classes give, `[num_labels]`, with the `top` likeliest labels. `threshold`: as
-    /// [`confidence::decide`] takes it.
+    /// [`calibration::decide`] takes it.
     pub fn new(
         labels: &'m [String],
         probabilities: &[f32],
@@ -186,7 +186,7 @@ impl<'m> Answer<'m> {
             let inside: Vec<usize> = calibration.set(probabilities).collect();
             all.iter().filter(|p| inside.binary_search(&p.class).is_ok()).map(|p| p.label).collect()
         });
-        let unsure = confidence::decide(probabilities, threshold) == confidence::Decision::Unsure;
+        let unsure = calibration::decide(probabilities, threshold) == calibration::Decision::Unsure;
         all.truncate(top);
         Answer { top: all, unsure, set }
     }
@@ -212,31 +212,31 @@ pub struct Classifier<'m> {
 /// The engine behind.
 enum Runner<'m> {
     /// Made anew for each text, which costs as much as making it forget the text before.
-    Native { bundle: Box<Bundle<'m>>, scratch: Vec<u8>, kernels: Kernels },
+    Native { bundle: Box<Bundle<'m>>, scratch: Vec<u8>, backend: Backend },
     /// With the ids of a text.
     #[cfg(feature = "tract")]
     Tract { engine: TractEngine, ids: Vec<u32> },
 }
 
 impl<'m> Classifier<'m> {
-    /// A classifier for `model`; of a bundle with the fastest kernels of this processor.
+    /// A classifier for `model`; of a bundle with the fastest backend of this processor.
     ///
     /// # Errors
     /// When the model's tokenizer table is broken, or its file was changed after it was opened.
     pub fn new(model: &'m Model) -> Result<Self, ClassifierError> {
-        Self::with_kernels(model, Kernels::detect())
+        Self::with_backend(model, Backend::detect())
     }
 
     /// As [`Self::new`], with these kernels. tract, which runs ONNX files, has its own.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_kernels(model: &'m Model, kernels: Kernels) -> Result<Self, ClassifierError> {
+    pub fn with_backend(model: &'m Model, backend: Backend) -> Result<Self, ClassifierError> {
         let (table, runner) = match model {
             Model::Bundle(model) => {
                 let bundle = model.bundle().map_err(|source| ClassifierError::Bundle { path: None, source })?;
                 let scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-                (bundle.tokenizer(), Runner::Native { bundle: Box::new(bundle), scratch, kernels })
+                (bundle.tokenizer(), Runner::Native { bundle: Box::new(bundle), scratch, backend })
             }
             #[cfg(feature = "tract")]
             // Prepares nothing for a length of text until a text of such a length comes.
@@ -282,7 +282,7 @@ impl<'m> Classifier<'m> {
         self.truncate.is_some_and(|most| self.tokens > most.max(1))
     }
 
-    /// The probability of each class, `[num_labels]`: [`confidence::softmax`] of the logits with the model's temperature, 1 when
+    /// The probability of each class, `[num_labels]`: [`calibration::softmax`] of the logits with the model's temperature, 1 when
     /// it is not calibrated.
     ///
     /// Memory is bounded, however long the text is: the native engine needs the same for every text, tract at most the ids of the
@@ -292,8 +292,8 @@ impl<'m> Classifier<'m> {
     /// When the text has too many tokens for the engine and [`Self::truncate`] does not cut it, and when the engine fails.
     pub fn scores(&mut self, text: &str) -> Result<&[f32], ClassifierError> {
         match &mut self.runner {
-            Runner::Native { bundle, scratch, kernels } => {
-                let mut engine = NativeEngine::with_kernels(Bundle::clone(bundle), scratch, *kernels)?;
+            Runner::Native { bundle, scratch, backend } => {
+                let mut engine = NativeEngine::with_backend(Bundle::clone(bundle), scratch, *backend)?;
                 let keep = self.truncate.map_or(usize::MAX, |most| most.max(1));
                 let mut result = Ok(());
                 self.tokens = encode(&self.table, text, keep, |id| {
@@ -317,7 +317,7 @@ impl<'m> Classifier<'m> {
             }
         }
         let temperature = self.calibration.map_or(1.0, |calibration| calibration.temperature);
-        confidence::softmax(&self.logits, temperature, &mut self.scores)?;
+        calibration::softmax(&self.logits, temperature, &mut self.scores)?;
         Ok(&self.scores)
     }
 

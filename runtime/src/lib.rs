@@ -25,7 +25,7 @@
 //!
 //! ```
 //! let mut q = [0; 3];
-//! let scale = kinglet::quant::quantise(&[0.5, -1.0, 0.25], &mut q);
+//! let scale = kinglet::quant::quantize(&[0.5, -1.0, 0.25], &mut q);
 //! assert_eq!(q, [64, -127, 32]);
 //! assert_eq!(scale, 1.0 / 127.0);
 //! ```
@@ -39,17 +39,19 @@ extern crate alloc;
 extern crate std;
 
 pub mod bundle;
+pub mod calibration;
 #[cfg(feature = "std")]
 pub mod classifier;
-pub mod confidence;
 #[cfg(feature = "serde")]
 pub mod dataset;
 pub mod engine;
 #[cfg(feature = "tract")]
 pub use engine::tract;
+pub mod backend;
+#[cfg(feature = "std")]
+pub mod calibration_metrics;
 #[cfg(feature = "std")]
 pub mod files;
-pub mod kernels;
 #[cfg(feature = "std")]
 pub mod metrics;
 #[cfg(feature = "std")]
@@ -58,8 +60,6 @@ pub mod mmap;
 pub mod model;
 mod ops;
 pub mod quant;
-#[cfg(feature = "std")]
-pub mod reliability;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;

@@ -10,8 +10,8 @@ use std::vec::Vec;
 #[cfg(feature = "builtin-model")]
 use crate::bundle::Aligned;
 use crate::bundle::{Bundle, BundleError, BundleFile, MAGIC};
+use crate::calibration::Calibration;
 use crate::classifier::ClassifierError;
-use crate::confidence::Calibration;
 use crate::spec::{Config, files};
 
 #[cfg(not(feature = "tract"))]

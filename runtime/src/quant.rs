@@ -1,4 +1,4 @@
-//! int8 quantisation: the one rounding rule of the project.
+//! int8 quantization: the one rounding rule of the project.
 //!
 //! Symmetric, no zero point. A row is an activation vector of one token, a row of the embedding or an output channel of a
 //! matrix; each has its own scale:
@@ -9,14 +9,14 @@
 //! x ≈ q · s
 //! ```
 //!
-//! A product of a quantised activation (scale `s`) and a quantised channel (scale `w`) is `(f32(Σ q·r) · s) · w`, the sum
+//! A product of a quantized activation (scale `s`) and a quantized channel (scale `w`) is `(f32(Σ q·r) · s) · w`, the sum
 //! exact in i32. These are the operations that `model.int8.onnx` spells out, so every engine computes the same numbers.
 
-/// The least magnitude a scale is made from, so that a row of zeros has a scale and quantises to zeros.
+/// The least magnitude a scale is made from, so that a row of zeros has a scale and quantizes to zeros.
 pub const MIN_MAGNITUDE: f32 = 1e-30;
 
-/// Largest quantised magnitude. −128 is never produced, so that negation is exact.
-pub const MAX_QUANTISED: f32 = 127.0;
+/// Largest quantized magnitude. −128 is never produced, so that negation is exact.
+pub const MAX_QUANTIZED: f32 = 127.0;
 
 /// Rounds to the nearest integer, halves to the even one (IEEE 754 roundTiesToEven, ONNX `Round`).
 ///
@@ -34,13 +34,13 @@ pub fn round_half_even(x: f32) -> f32 {
 
 /// The scale of a row: `max(max|x|, 1e-30) / 127`. NaN elements are skipped, as `f32::max` does.
 pub fn scale(row: &[f32]) -> f32 {
-    row.iter().fold(MIN_MAGNITUDE, |m, x| m.max(x.abs())) / MAX_QUANTISED
+    row.iter().fold(MIN_MAGNITUDE, |m, x| m.max(x.abs())) / MAX_QUANTIZED
 }
 
-/// Quantises a row and returns its scale. `x` and `out`: `[n]`; what is longer in one of them is left alone.
+/// Quantizes a row and returns its scale. `x` and `out`: `[n]`; what is longer in one of them is left alone.
 ///
 /// Does not allocate. A NaN becomes 0 and infinities, whose scale is infinite, give 0 as well (`inf / inf` is NaN).
-pub fn quantise(x: &[f32], out: &mut [i8]) -> f32 {
+pub fn quantize(x: &[f32], out: &mut [i8]) -> f32 {
     let s = scale(x);
     for (q, &v) in out.iter_mut().zip(x) {
         // The cast saturates and maps NaN to 0; the quotient's magnitude is at most 127.00001, which rounds to 127.
@@ -64,16 +64,16 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_zeros_quantises_to_zeros() {
+    fn a_row_of_zeros_quantizes_to_zeros() {
         let mut q = [1i8; 3];
-        assert!(quantise(&[0.0, -0.0, 0.0], &mut q) > 0.0);
+        assert!(quantize(&[0.0, -0.0, 0.0], &mut q) > 0.0);
         assert_eq!(q, [0; 3]);
     }
 
     #[test]
     fn values_that_are_not_finite_never_panic() {
         let mut q = [1i8; 3];
-        assert_eq!(quantise(&[f32::INFINITY, f32::NAN, 1.0], &mut q), f32::INFINITY);
+        assert_eq!(quantize(&[f32::INFINITY, f32::NAN, 1.0], &mut q), f32::INFINITY);
         assert_eq!(q, [0, 0, 0]);
     }
 
@@ -86,7 +86,7 @@ mod tests {
         #[test]
         fn an_element_is_off_by_half_a_step_at_most(x in prop::collection::vec(-1e3f32..1e3, 1..50)) {
             let mut q = vec![0i8; x.len()];
-            let s = quantise(&x, &mut q);
+            let s = quantize(&x, &mut q);
             prop_assert!(q.iter().any(|v| v.abs() == 127) || x.iter().all(|v| v.abs() < 1e-28));
             for (v, r) in x.iter().zip(&q) {
                 prop_assert!((v - f32::from(*r) * s).abs() <= s * 0.5001);

@@ -65,8 +65,8 @@ pub mod files {
     pub const TRAINING: &str = "training.json";
     /// Model card.
     pub const CARD: &str = "README.md";
-    /// Optimiser state, apart from the model: only `--resume` needs it.
-    pub const OPTIMISER: &str = "optimiser.safetensors";
+    /// Optimizer state, apart from the model: only `--resume` needs it.
+    pub const OPTIMIZER: &str = "optimizer.safetensors";
     /// Exported model, float32.
     pub const ONNX: &str = "model.onnx";
     /// Exported model, int8.
@@ -95,7 +95,7 @@ pub mod metadata {
     pub const TOKENIZER: &str = "kinglet.tokenizer";
     /// `fp32` or `int8`.
     pub const PRECISION: &str = "kinglet.precision";
-    /// [`crate::confidence::Calibration`] as JSON; absent when the model was not calibrated.
+    /// [`crate::calibration::Calibration`] as JSON; absent when the model was not calibrated.
     pub const CALIBRATION: &str = "kinglet.calibration";
 }
 
@@ -373,7 +373,7 @@ pub struct Config {
     pub num_hidden_layers: usize,
     /// Channels inside the feed-forward network.
     pub intermediate_size: usize,
-    /// Kernels a layer, `H`: channel `c` uses kernel `⌊c·H/C⌋` (light, dynamic). The paper has 2; `compat = "mesh"` has `C`, whatever is
+    /// Backend a layer, `H`: channel `c` uses kernel `⌊c·H/C⌋` (light, dynamic). The paper has 2; `compat = "mesh"` has `C`, whatever is
     /// given.
     #[cfg_attr(feature = "serde", serde(default = "defaults::kernel_heads"))]
     pub kernel_heads: usize,
@@ -756,7 +756,7 @@ impl Convolution {
     }
 }
 
-/// What a weight is for, which decides how it is quantised.
+/// What a weight is for, which decides how it is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Rows looked up by token id: int8, one scale a row.

@@ -7,10 +7,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::NativeEngine;
-use kinglet::kernels::Kernels;
 
 #[allow(dead_code)]
 #[path = "native/fixture.rs"]
@@ -63,10 +63,10 @@ fn nothing_is_allocated_from_push_to_finish() {
         let ids = fixture::ids(&mut Random(1), 300);
         let mut scratch = fixture::scratch(&model.config, 48);
         let mut out = [0.0; 5];
-        for kernels in Kernels::all() {
+        for backend in Backend::all() {
             let counted = calls(|| {
                 let bundle = Bundle::new(bytes.as_slice()).unwrap();
-                let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, kernels, 48).unwrap();
+                let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, backend, 48).unwrap();
                 engine.logits(&ids, &mut out).unwrap();
                 let mut stream = engine.stream();
                 for part in text.as_bytes().chunks(7) {
@@ -75,7 +75,7 @@ fn nothing_is_allocated_from_push_to_finish() {
                 }
                 stream.finish(&mut out).unwrap();
             });
-            assert_eq!(counted, 0, "{mixer:?} {norm:?} {pooling:?} on {}", kernels.name());
+            assert_eq!(counted, 0, "{mixer:?} {norm:?} {pooling:?} on {}", backend.name());
         }
     }
 }

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimiserConfig, Schedule};
+use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimizerConfig, Schedule};
 
 /// A training configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Train {
     /// Peak learning rate. Default 1e-3.
     pub lr: f64,
     /// What updates the weights. Default adafactor.
-    pub optimiser: OptimiserName,
+    pub optimizer: OptimizerName,
     /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,
     /// How the learning rate goes on after the warm-up. Default constant, as the paper fine-tunes.
@@ -100,7 +100,7 @@ impl Default for Train {
             bucket_batches: 50,
             max_length: 512,
             lr: 1e-3,
-            optimiser: OptimiserName::Adafactor,
+            optimizer: OptimizerName::Adafactor,
             weight_decay: 0.0,
             schedule: Decay::Constant,
             warmup_steps: 0,
@@ -126,7 +126,7 @@ impl Default for Train {
 /// What updates the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum OptimiserName {
+pub enum OptimizerName {
     /// Adafactor (Shazeer and Stern 2018) as T5 uses it.
     Adafactor,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
@@ -258,12 +258,12 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     Ok(())
 }
 
-impl OptimiserName {
-    /// The optimiser with its hyper-parameters.
-    pub fn config(self, weight_decay: f64) -> OptimiserConfig {
+impl OptimizerName {
+    /// The optimizer with its hyper-parameters.
+    pub fn config(self, weight_decay: f64) -> OptimizerConfig {
         match self {
-            OptimiserName::Adafactor => OptimiserConfig::Adafactor(AdafactorConfig { weight_decay }),
-            OptimiserName::AdamW => OptimiserConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
+            OptimizerName::Adafactor => OptimizerConfig::Adafactor(AdafactorConfig { weight_decay }),
+            OptimizerName::AdamW => OptimizerConfig::AdamW(AdamWConfig { weight_decay, ..AdamWConfig::default() }),
         }
     }
 }
@@ -298,9 +298,9 @@ impl Train {
         }
     }
 
-    /// The optimiser's hyper-parameters.
-    pub fn optimiser_config(&self) -> OptimiserConfig {
-        self.optimiser.config(self.weight_decay)
+    /// The optimizer's hyper-parameters.
+    pub fn optimizer_config(&self) -> OptimizerConfig {
+        self.optimizer.config(self.weight_decay)
     }
 
     /// Checks every field that needs no data to be checked.
@@ -357,10 +357,10 @@ mod tests {
     fn an_override_takes_numbers_words_and_lists() {
         let mut t = table();
         set(&mut t, "train.lr=1e-4").unwrap();
-        set(&mut t, "train.optimiser=adamw").unwrap();
+        set(&mut t, "train.optimizer=adamw").unwrap();
         set(&mut t, "train.class_weights=[1.0, 2.0]").unwrap();
         let c: Config = toml::Value::Table(t).try_into().unwrap();
-        assert_eq!((c.train.lr, c.train.optimiser), (1e-4, OptimiserName::AdamW));
+        assert_eq!((c.train.lr, c.train.optimizer), (1e-4, OptimizerName::AdamW));
         assert_eq!(c.train.class_weights, ClassWeights::List(vec![1.0, 2.0]));
     }
 

@@ -36,12 +36,12 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     let (out, device) = (&plan.out, plan.device);
     let started = Instant::now();
 
-    // The model, the optimiser and where training stands.
+    // The model, the optimizer and where training stands.
     let model = first_weights(plan)?;
-    let mut optimiser = t.optimiser_config().build(model.parameters());
+    let mut optimizer = t.optimizer_config().build(model.parameters());
     let mut at = plan.resume.clone().unwrap_or_else(|| State::start(plan.fingerprint.clone()));
     if plan.resume.is_some() {
-        at.restore(out, model.parameters(), optimiser.as_mut())?;
+        at.restore(out, model.parameters(), optimizer.as_mut())?;
     }
     let seconds_before = at.seconds;
 
@@ -112,7 +112,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
                 );
             }
             let lr = schedule.at(at.step, total);
-            optimiser.step(lr);
+            optimizer.step(lr);
             clear_gradients(model.parameters());
 
             // Where training stands now.
@@ -179,7 +179,7 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             if stop.is_some() || save_due {
                 at.rows = folder.rows().len();
                 at.finished = matches!(stop, Some(Ending::Complete | Ending::Patience));
-                at.save(out, model.parameters(), optimiser.as_ref())?;
+                at.save(out, model.parameters(), optimizer.as_ref())?;
                 (saved, saved_step) = (Instant::now(), at.step);
             }
             if let Some(stop) = stop {

@@ -19,7 +19,7 @@ use crate::batch::{Batch, targets};
 use crate::device::wait;
 use crate::machine::{self, Environment};
 use crate::model::{Classifier, Mode};
-use crate::optim::{AdafactorConfig, OptimiserConfig, clear_gradients};
+use crate::optim::{AdafactorConfig, OptimizerConfig, clear_gradients};
 use crate::random::SplitMix64;
 
 /// Largest difference of scores and gradients, relative to the largest value of the tensor. cuDNN may use TF32, whose
@@ -207,7 +207,7 @@ struct Trace {
 
 fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
     let model = Classifier::new(&config(mixer, 64, 2), 1, Device::Cpu)?.to_device(device)?;
-    let mut optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
+    let mut optimizer = OptimizerConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
     let mode = Mode { train: true, ..Mode::eval() };
     let mut trace = Trace { logits: Tensor::new(), gradients: Vec::new(), losses: Vec::new() };
     for step in 0..STEPS {
@@ -223,7 +223,7 @@ fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
             let gradients = model.parameters().iter().map(|(_, p)| p.grad()).filter(Tensor::defined);
             trace.gradients = gradients.map(|g| g.to_device(Device::Cpu).copy()).collect();
         }
-        optimiser.step(1e-2);
+        optimizer.step(1e-2);
         clear_gradients(model.parameters());
     }
     Ok(trace)
@@ -241,7 +241,7 @@ fn step_time(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Option<
 
 fn timed_steps(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Result<f64> {
     let model = Classifier::new(&config(mixer, 512, 6), 1, device)?;
-    let mut optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
+    let mut optimizer = OptimizerConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
     let mode = Mode { train: true, dropout: 0.1, bf16, ..Mode::eval() };
     let (texts, labels) = synthetic(TOKENS / length, length, length, 1);
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
@@ -256,7 +256,7 @@ fn timed_steps(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Resul
         let logits = model.forward(&batch.ids, &batch.mask, &mode).to_kind(Kind::Float);
         let loss = logits.cross_entropy_loss::<Tensor>(&gold, None, Reduction::Mean, -100, 0.0);
         loss.backward();
-        optimiser.step(1e-3);
+        optimizer.step(1e-3);
         clear_gradients(model.parameters());
     }
     wait(device);

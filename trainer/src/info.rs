@@ -9,7 +9,7 @@ use clap::Args;
 use kinglet::spec::Weight;
 use serde::Serialize;
 
-use crate::config::OptimiserName;
+use crate::config::OptimizerName;
 use crate::flops;
 use crate::model::seq2seq::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
 use crate::optim::FACTORED_FROM;
@@ -124,13 +124,13 @@ pub struct Memory {
     pub weights: f64,
     /// Their gradients.
     pub gradients: f64,
-    /// What the optimiser remembers.
-    pub optimiser: f64,
+    /// What the optimizer remembers.
+    pub optimizer: f64,
     /// About what the forward pass keeps for the backward pass, of the examples computed at once: see [`Memory::of`].
     pub activations: f64,
     /// The same with `train.gradient_checkpointing`.
     pub activations_recomputed: f64,
-    /// Weights, gradients, optimiser and the activations that the configuration asks for.
+    /// Weights, gradients, optimizer and the activations that the configuration asks for.
     pub total: f64,
 }
 
@@ -143,14 +143,14 @@ impl Memory {
     /// Computed again, a block keeps its input; beside all inputs there is either the output or the inside of one block.
     pub fn of(config: &Seq2SeqConfig, train: &Train, cost: &Cost, examples: usize) -> Self {
         let numbers = config.parameters() as f64;
-        let optimiser: f64 = config
+        let optimizer: f64 = config
             .weights()
-            .map(|(_, shape)| match (train.optimiser, shape.as_slice()) {
-                (OptimiserName::AdamW, shape) => 2 * shape.iter().product::<usize>(),
-                (OptimiserName::Adafactor, &[rows, columns]) if rows.min(columns) as i64 >= FACTORED_FROM => {
+            .map(|(_, shape)| match (train.optimizer, shape.as_slice()) {
+                (OptimizerName::AdamW, shape) => 2 * shape.iter().product::<usize>(),
+                (OptimizerName::Adafactor, &[rows, columns]) if rows.min(columns) as i64 >= FACTORED_FROM => {
                     rows + columns
                 }
-                (OptimiserName::Adafactor, shape) => shape.iter().product(),
+                (OptimizerName::Adafactor, shape) => shape.iter().product(),
             } as f64)
             .sum();
         let (s, t) = (cost.inputs as f64, cost.targets as f64);
@@ -173,10 +173,10 @@ impl Memory {
         Memory {
             weights: bytes(numbers),
             gradients: bytes(numbers),
-            optimiser: bytes(optimiser),
+            optimizer: bytes(optimizer),
             activations,
             activations_recomputed,
-            total: bytes(2.0 * numbers + optimiser) + chosen,
+            total: bytes(2.0 * numbers + optimizer) + chosen,
         }
     }
 }
@@ -238,7 +238,7 @@ fn describe(config: &Config, parameters: &Parameters, costs: &[(Cost, Memory)]) 
         for (part, bytes) in [
             ("weights", memory.weights),
             ("gradients", memory.gradients),
-            ("optimiser", memory.optimiser),
+            ("optimizer", memory.optimizer),
             ("activations", memory.activations),
             ("or recomputed", memory.activations_recomputed),
             ("together", memory.total),
@@ -273,19 +273,19 @@ mod tests {
     }
 
     #[test]
-    fn parameters_and_the_optimisers_memory_are_those_of_the_real_model() {
+    fn parameters_and_the_optimizers_memory_are_those_of_the_real_model() {
         for mixer in Mixer::ALL {
             let config = nano(mixer);
             let model = Seq2Seq::new(&config, 1, Device::Cpu).unwrap();
             let real: usize = model.parameters().iter().map(|(_, p)| p.numel()).sum();
             assert_eq!(Parameters::of(&config).total(), real, "{mixer:?}");
-            for optimiser in [OptimiserName::Adafactor, OptimiserName::AdamW] {
-                let train = Train { optimiser, ..Train::default() };
+            for optimizer in [OptimizerName::Adafactor, OptimizerName::AdamW] {
+                let train = Train { optimizer, ..Train::default() };
                 let counted = Memory::of(&config, &train, &Cost::of(&config, 8, 4), 1);
-                let state = train.optimiser_config().build(model.parameters()).state();
+                let state = train.optimizer_config().build(model.parameters()).state();
                 let floats = |(name, tensor): &(String, Tensor)| if name == "step" { 0 } else { 4 * tensor.numel() };
                 let real: usize = state.iter().map(floats).sum();
-                assert_eq!((counted.optimiser, counted.weights), (real as f64, counted.gradients), "{mixer:?}");
+                assert_eq!((counted.optimizer, counted.weights), (real as f64, counted.gradients), "{mixer:?}");
             }
         }
     }
@@ -303,7 +303,7 @@ mod tests {
             model.loss(&batch, 0.0, &mode).sum.backward();
             let train = Train { gradient_checkpointing: recompute, ..Train::default() };
             let memory = Memory::of(&config, &train, &Cost::of(&config, 128, 29), 4);
-            let here = memory.total - memory.weights - memory.optimiser;
+            let here = memory.total - memory.weights - memory.optimizer;
             ratios.push(here / peak.bytes().unwrap() as f64);
         }
         assert!(ratios.iter().all(|ratio| (0.7..1.5).contains(ratio)), "{ratios:?} of the measured peaks");

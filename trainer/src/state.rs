@@ -1,9 +1,9 @@
-//! The state for `--resume`: where training stands, the weights and the optimiser's memory.
+//! The state for `--resume`: where training stands, the weights and the optimizer's memory.
 //!
 //! ```text
 //! OUT/resume/progress.json              names the folder below; renamed into place last
 //! OUT/resume/step-N/model.safetensors
-//! OUT/resume/step-N/optimiser.safetensors
+//! OUT/resume/step-N/optimizer.safetensors
 //! ```
 //!
 //! Dropout at a step depends on the run's seed and the step alone, and the batches on the seed and the epoch, so no random
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tch::Tensor;
 
 use crate::checkpoint::{read_tensors, write_tensors};
-use crate::optim::{Optimiser, Parameter};
+use crate::optim::{Optimizer, Parameter};
 
 /// Folder of the state inside the run folder.
 pub const FOLDER: &str = "resume";
@@ -176,7 +176,7 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
         &mut self,
         out: &Path,
         parameters: &[(P, Tensor)],
-        optimiser: &dyn Optimiser,
+        optimizer: &dyn Optimizer,
     ) -> Result<()> {
         let folder = out.join(FOLDER);
         let name = format!("step-{}", self.step);
@@ -184,7 +184,7 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
         let context = || format!("cannot save the state in {}", here.display());
         fs::create_dir_all(&here).with_context(context)?;
         write_tensors(&here.join(files::WEIGHTS), parameters)?;
-        write_tensors(&here.join(files::OPTIMISER), &optimiser.state())?;
+        write_tensors(&here.join(files::OPTIMIZER), &optimizer.state())?;
         self.weights.clone_from(&name);
         let text = serde_json::to_vec_pretty(self)?;
         write_atomically(&folder.join(PROGRESS), &text).with_context(context)?;
@@ -198,7 +198,7 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
         Ok(())
     }
 
-    /// Puts the saved weights and the optimiser's memory of the run in `out` in place.
+    /// Puts the saved weights and the optimizer's memory of the run in `out` in place.
     ///
     /// # Errors
     /// When a file cannot be read or does not fit the model.
@@ -206,7 +206,7 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
         &self,
         out: &Path,
         parameters: &[(P, Tensor)],
-        optimiser: &mut dyn Optimiser,
+        optimizer: &mut dyn Optimizer,
     ) -> Result<()> {
         let here = out.join(FOLDER).join(&self.weights);
         let weights = read_tensors(&here.join(files::WEIGHTS))?;
@@ -217,7 +217,7 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
             ensure!(shape == parameter.size(), "{weight} is {shape:?}, the model has {:?}", parameter.size());
             tch::no_grad(|| parameter.shallow_clone().copy_(saved));
         }
-        optimiser.load_state(&read_tensors(&here.join(files::OPTIMISER))?)
+        optimizer.load_state(&read_tensors(&here.join(files::OPTIMIZER))?)
     }
 }
 

@@ -39,7 +39,7 @@ use crate::machine::{self, Libtorch, device_name};
 use crate::model::Mode;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqConfig};
 use crate::objective::SpanCorruption;
-use crate::optim::{AdafactorConfig, Optimiser, OptimiserConfig, clear_gradients};
+use crate::optim::{AdafactorConfig, Optimizer, OptimizerConfig, clear_gradients};
 
 /// Learning rate of all steps, relative to each weight: that of T5's first 10,000.
 const LEARNING_RATE: f64 = 1e-2;
@@ -135,10 +135,10 @@ struct Worker {
     trainee: Option<Trainee>,
 }
 
-/// A model with its optimiser, and the batch that it was last asked about.
+/// A model with its optimizer, and the batch that it was last asked about.
 struct Trainee {
     model: Seq2Seq,
-    optimiser: Box<dyn Optimiser>,
+    optimizer: Box<dyn Optimizer>,
     mode: Mode,
     z_loss: f64,
     held: Option<(Shape, Seq2SeqBatch)>,
@@ -153,9 +153,9 @@ fn cpu_time() -> Duration {
 impl Trainee {
     fn new(config: &Seq2SeqConfig, device: Device, bf16: bool, z_loss: f64) -> Result<Self> {
         let model = Seq2Seq::new(config, SEED, device)?;
-        let optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
+        let optimizer = OptimizerConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
         let mode = Mode { train: true, bf16, ..Mode::eval() };
-        Ok(Trainee { model, optimiser, mode, z_loss, held: None })
+        Ok(Trainee { model, optimizer, mode, z_loss, held: None })
     }
 
     /// Makes the batch of `shape`, if it is not the one already held.
@@ -178,7 +178,7 @@ impl Trainee {
         let loss = self.model.loss(self.batch()?, self.z_loss, &self.mode);
         let mean = loss.sum / loss.tokens as f64;
         mean.backward();
-        self.optimiser.step(LEARNING_RATE);
+        self.optimizer.step(LEARNING_RATE);
         Ok(mean.detach())
     }
 

@@ -87,9 +87,9 @@ fn training_starts_from_a_checkpoint() {
 }
 
 #[test]
-fn every_mixer_optimiser_and_schedule_trains() {
+fn every_mixer_optimizer_and_schedule_trains() {
     let task = Task::new();
-    for (mixer, norm, optimiser, schedule) in [
+    for (mixer, norm, optimizer, schedule) in [
         ("light", "pre_rms", "adafactor", "constant"),
         ("dynamic", "post_layer", "adafactor", "inverse_square_root"),
         ("dilated", "post_layer", "adamw", "cosine"),
@@ -99,7 +99,7 @@ fn every_mixer_optimiser_and_schedule_trains() {
             format!("model.mixer={mixer}"),
             format!("model.norm={norm}"),
             "model.num_attention_heads=2".to_owned(),
-            format!("train.optimiser={optimiser}"),
+            format!("train.optimizer={optimizer}"),
             format!("train.schedule={schedule}"),
             format!("train.bf16={}", mixer == "dilated"),
             "train.epochs=12".to_owned(),

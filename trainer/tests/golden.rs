@@ -1,4 +1,4 @@
-//! Layers, models and optimisers against PyTorch, transformers and fairseq. `scripts/golden` makes the files again; the
+//! Layers, models and optimizers against PyTorch, transformers and fairseq. `scripts/golden` makes the files again; the
 //! versions used stand in `golden/versions.json`.
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,7 @@ use kinglet::spec::{Config, LayerWeight, Weight};
 use kinglet_train::{
     checkpoint::read_tensors,
     model::{Classifier, Mode, dynamicconv::DynamicConv, lightconv::LightConv, linear::Linear},
-    optim::{AdafactorConfig, AdamWConfig, OptimiserConfig},
+    optim::{AdafactorConfig, AdamWConfig, OptimizerConfig},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -94,16 +94,16 @@ fn models_and_their_gradients_are_those_of_pytorch_and_of_transformers_t5() {
     }
 }
 
-/// The parameters, rates and gradients of `optimisers` in `golden/make.py`.
-fn follow(name: &str, config: OptimiserConfig) {
-    let golden = read("optimisers.safetensors");
+/// The parameters, rates and gradients of `optimizers` in `golden/make.py`.
+fn follow(name: &str, config: OptimizerConfig) {
+    let golden = read("optimizers.safetensors");
     let leaf = |t: Tensor| t.set_requires_grad(true);
     let params = [
         (Weight::Layer(0, LayerWeight::Up), leaf(numbers(&[130, 150], 1) * 0.2)),
         (Weight::Layer(0, LayerWeight::MixerNorm), leaf(numbers(&[7], 2) * 1e-4)),
         (Weight::HeadBias, leaf(numbers(&[7], 3))),
     ];
-    let mut optimiser = config.build(&params);
+    let mut optimizer = config.build(&params);
     for (step, rate) in [0.1, 0.05, 0.2, 0.01, 0.03, 0.02].into_iter().enumerate() {
         for (seed, (_, p)) in params.iter().enumerate() {
             let mut p = p.shallow_clone();
@@ -113,7 +113,7 @@ fn follow(name: &str, config: OptimiserConfig) {
             let g = numbers(&p.size(), (100 + 10 * step + seed) as i64);
             (&p * (&g * &g * &g * (1.0 + step as f64))).sum(Kind::Float).backward();
         }
-        optimiser.step(rate);
+        optimizer.step(rate);
         let [matrix, small, vector] = params.each_ref().map(|(_, p)| p.detach());
         for (part, got) in [("matrix", matrix.view([-1]).slice(0, 0, None, 97)), ("small", small), ("vector", vector)] {
             let want = &golden[&format!("{name}.{step}.{part}")];
@@ -127,11 +127,11 @@ fn follow(name: &str, config: OptimiserConfig) {
 
 #[test]
 fn adafactor_is_that_of_transformers() {
-    follow("adafactor", OptimiserConfig::Adafactor(AdafactorConfig { weight_decay: 0.0 }));
-    follow("adafactor_decay", OptimiserConfig::Adafactor(AdafactorConfig { weight_decay: 0.1 }));
+    follow("adafactor", OptimizerConfig::Adafactor(AdafactorConfig { weight_decay: 0.0 }));
+    follow("adafactor_decay", OptimizerConfig::Adafactor(AdafactorConfig { weight_decay: 0.1 }));
 }
 
 #[test]
 fn adamw_is_that_of_pytorch() {
-    follow("adamw", OptimiserConfig::AdamW(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() }));
+    follow("adamw", OptimizerConfig::AdamW(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() }));
 }

@@ -62,9 +62,9 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
     let state = |out: &str| {
         let folder = fs::read_dir(task.path(out).join("resume")).unwrap().flatten().map(|e| e.path());
         let folder = folder.into_iter().find(|p| p.is_dir()).unwrap();
-        (fs::read(folder.join("model.safetensors")).unwrap(), fs::read(folder.join("optimiser.safetensors")).unwrap())
+        (fs::read(folder.join("model.safetensors")).unwrap(), fs::read(folder.join("optimizer.safetensors")).unwrap())
     };
-    assert!(state("whole") == state("stopped"), "the last weights or the optimiser's memory differ");
+    assert!(state("whole") == state("stopped"), "the last weights or the optimizer's memory differ");
 }
 
 #[test]

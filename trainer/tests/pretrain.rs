@@ -128,11 +128,11 @@ fn tensors(bytes: &[u8]) -> HashMap<String, (Dtype, Vec<usize>)> {
     file.iter().map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec()))).collect()
 }
 
-/// The last weights and the optimiser's memory.
+/// The last weights and the optimizer's memory.
 fn state(task: &Task, out: &str) -> (Vec<u8>, Vec<u8>) {
     let folder = fs::read_dir(task.path(out).join("resume")).unwrap().flatten().map(|e| e.path());
     let folder = folder.into_iter().find(|p| p.is_dir()).unwrap();
-    (fs::read(folder.join("model.safetensors")).unwrap(), fs::read(folder.join("optimiser.safetensors")).unwrap())
+    (fs::read(folder.join("model.safetensors")).unwrap(), fs::read(folder.join("optimizer.safetensors")).unwrap())
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
         assert_eq!(p.0.bytes("whole", file), p.0.bytes("stopped", file), "{file}");
     }
     assert_eq!(p.0.metrics("whole"), p.0.metrics("stopped"));
-    assert!(state(&p.0, "whole") == state(&p.0, "stopped"), "the optimiser's memory differs");
+    assert!(state(&p.0, "whole") == state(&p.0, "stopped"), "the optimizer's memory differs");
 
     let said = p.run("stopped", &[&LONG[..], &["--resume"]].concat());
     assert!(said.contains("finished"), "{said}");
@@ -254,7 +254,7 @@ fn gradient_checkpointing_changes_no_bit_of_a_run_or_of_its_resumption() {
     assert!(said.contains("resuming after step") && said.contains("gradient_checkpointing = true"), "{said}");
     assert_eq!(p.0.bytes("plain", "model.safetensors"), p.0.bytes("stopped", "model.safetensors"));
     assert_eq!(p.0.metrics("plain"), p.0.metrics("stopped"));
-    assert!(state(&p.0, "plain") == state(&p.0, "stopped"), "the optimiser's memory differs");
+    assert!(state(&p.0, "plain") == state(&p.0, "stopped"), "the optimizer's memory differs");
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn every_preset_mixer_and_option_trains() {
     for (mixer, set) in [
         ("light", "train.bf16=true"),
         ("dynamic", "train.clip_norm=1"),
-        ("dilated", "train.optimiser=adamw"),
+        ("dilated", "train.optimizer=adamw"),
         ("attention", "train.merge=false"),
     ] {
         let more = ["--mixer", mixer, "--config", "train.toml", "--set", set, "--set", "train.lr=0.001"];
@@ -386,7 +386,7 @@ fn every_preset_mixer_and_option_trains() {
 fn fine_tuning_starts_from_a_run_or_its_encoder() {
     let p = Pretraining::new();
     p.run("run", &[]);
-    fs::write(p.0.path("second.toml"), "[train]\nepochs = 1\nlr = 1e-12\noptimiser = \"adamw\"\n").unwrap();
+    fs::write(p.0.path("second.toml"), "[train]\nepochs = 1\nlr = 1e-12\noptimizer = \"adamw\"\n").unwrap();
     let base =
         ["finetune", "--config", "second.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--device", "cpu"];
     for (from, out) in [("run", "a"), ("run/encoder", "b")] {

@@ -11,7 +11,7 @@ use kinglet_train::{
         Mode,
         seq2seq::{Seq2Seq, Seq2SeqConfig},
     },
-    optim::{AdafactorConfig, OptimiserConfig, clip_gradients},
+    optim::{AdafactorConfig, OptimizerConfig, clip_gradients},
     random::SplitMix64,
 };
 use tch::Device;
@@ -51,7 +51,7 @@ fn every_mixer_learns_to_say_a_text_again() {
             config.decoder_dilations = PerLayer::EMPTY;
             config.num_attention_heads = 2;
             let model = Seq2Seq::new(&config.resolve(), seed() as i64, Device::Cpu).unwrap();
-            let mut optimiser = OptimiserConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
+            let mut optimizer = OptimizerConfig::Adafactor(AdafactorConfig::default()).build(model.parameters());
             let mut random = SplitMix64::new(6 + seed());
             let mut losses = Vec::new();
             for _ in 0..120 {
@@ -60,7 +60,7 @@ fn every_mixer_learns_to_say_a_text_again() {
                 (&loss.sum / loss.tokens as f64).backward();
                 losses.push(loss.cross_entropy.double_value(&[]) / loss.tokens as f64);
                 clip_gradients(model.parameters(), 1.0);
-                optimiser.step(1e-2);
+                optimizer.step(1e-2);
                 for (_, p) in model.parameters() {
                     p.shallow_clone().zero_grad();
                 }

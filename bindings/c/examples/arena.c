@@ -65,7 +65,7 @@ int main(int argc, char **argv) {
   kinglet_engine *engine;
   kinglet_status status;
   size_t labels;
-  char kernels[32];
+  char backend[32];
   int in_line = 0;
 
   /* The C library would allocate buffers. */
@@ -74,14 +74,14 @@ int main(int argc, char **argv) {
 
   memset(&options, 0, sizeof options);
   options.chunk = CHUNK;
-  if (argc > 2) options.kernels = argv[2];
+  if (argc > 2) options.backend = argv[2];
   status = kinglet_engine_init(memory, sizeof memory, kinglet_model_begin, bundle_bytes, &options, &engine);
   if (status != KINGLET_STATUS_OK) return failed("init", status);
   labels = kinglet_engine_num_labels(engine);
   if (labels > MODEL_LABELS) return failed("MODEL_LABELS", KINGLET_STATUS_WRONG_LENGTH);
-  status = kinglet_engine_kernels(engine, kernels, sizeof kernels);
-  if (status != KINGLET_STATUS_OK) return failed("kernels", status);
-  fprintf(stderr, "Kinglet %s, %s, %lu bytes of memory\n", kinglet_version(), kernels, (unsigned long)sizeof memory);
+  status = kinglet_engine_backend(engine, backend, sizeof backend);
+  if (status != KINGLET_STATUS_OK) return failed("backend", status);
+  fprintf(stderr, "Kinglet %s, %s, %lu bytes of memory\n", kinglet_version(), backend, (unsigned long)sizeof memory);
 
   /* Lines may be longer than the buffer: a text goes in part by part. */
   while (fgets(line, sizeof line, stdin) != NULL) {

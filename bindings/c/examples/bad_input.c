@@ -141,10 +141,10 @@ static void inits(const uint8_t *bundle, size_t length, uint8_t *memory, size_t 
   options.flags = 6;
   expect(KINGLET_STATUS_INVALID_ARGUMENT, kinglet_engine_init(memory, bytes, bundle, length, &options, &engine), "unknown flags");
   options.flags = 0;
-  options.kernels = "z80-ldir";
-  expect(KINGLET_STATUS_UNKNOWN_KERNELS, kinglet_engine_init(memory, bytes, bundle, length, &options, &engine), "kernels of another processor");
-  options.kernels = "\xff";
-  expect(KINGLET_STATUS_UNKNOWN_KERNELS, kinglet_engine_init(memory, bytes, bundle, length, &options, &engine), "kernels by a name that is no text");
+  options.backend = "z80-ldir";
+  expect(KINGLET_STATUS_UNKNOWN_BACKEND, kinglet_engine_init(memory, bytes, bundle, length, &options, &engine), "backend of another processor");
+  options.backend = "\xff";
+  expect(KINGLET_STATUS_UNKNOWN_BACKEND, kinglet_engine_init(memory, bytes, bundle, length, &options, &engine), "backend by a name that is no text");
   expect_true(engine == NULL, "none of these gave an engine");
 }
 
@@ -158,7 +158,7 @@ static void calls(kinglet_engine *engine) {
   const char *name;
   size_t bytes;
   uint32_t tokens, print;
-  char kernels[4];
+  char backend[4];
 
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_push(NULL, "a", 1), "push: engine null");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_push(engine, NULL, 1), "push: text null");
@@ -202,10 +202,10 @@ static void calls(kinglet_engine *engine) {
   expect(KINGLET_STATUS_NO_SUCH_LABEL, kinglet_engine_label(engine, SIZE_MAX, &name, &bytes), "label: far behind the last");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_label(engine, 0, NULL, &bytes), "label: place null");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_label(NULL, 0, &name, &bytes), "label: engine null");
-  expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_kernels(engine, NULL, 4), "kernels: place null");
-  expect(KINGLET_STATUS_WRONG_LENGTH, kinglet_engine_kernels(engine, kernels, 0), "kernels: no room");
-  expect(KINGLET_STATUS_OK, kinglet_engine_kernels(engine, kernels, sizeof kernels), "kernels: little room");
-  expect_true(kernels[3] == 0 && strlen(kernels) == 3, "the name is cut to fit");
+  expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_backend(engine, NULL, 4), "backend: place null");
+  expect(KINGLET_STATUS_WRONG_LENGTH, kinglet_engine_backend(engine, backend, 0), "backend: no room");
+  expect(KINGLET_STATUS_OK, kinglet_engine_backend(engine, backend, sizeof backend), "backend: little room");
+  expect_true(backend[3] == 0 && strlen(backend) == 3, "the name is cut to fit");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_reset(NULL), "reset: engine null");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_fingerprint(NULL, 1, &print), "fingerprint: scores null");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_fingerprint(want, 1, NULL), "fingerprint: place null");
@@ -235,8 +235,8 @@ static void models(const char *path, uint8_t *bundle, size_t length, const char 
   expect(KINGLET_STATUS_FILE, kinglet_model_open("there/is/no/such.kinglet", NULL, &model), "open: no such file");
   expect_true(strstr(kinglet_last_error(), "there/is/no/such.kinglet") != NULL, "the message names the file");
   expect(KINGLET_STATUS_FILE, kinglet_model_open(folder, NULL, &model), "open: a folder");
-  expect(KINGLET_STATUS_UNKNOWN_KERNELS, kinglet_model_open(path, &options, &model), "open: unknown kernels");
-  expect_true(strstr(kinglet_last_error(), " scalar") != NULL, "the message names the kernels that there are");
+  expect(KINGLET_STATUS_UNKNOWN_BACKEND, kinglet_model_open(path, &options, &model), "open: unknown backend");
+  expect_true(strstr(kinglet_last_error(), " scalar") != NULL, "the message names the backend that there are");
   sprintf(damaged, "%s/damaged.kinglet", folder);
   bundle[length / 2] ^= 16;
   file = fopen(damaged, "wb");
@@ -272,7 +272,7 @@ static void models(const char *path, uint8_t *bundle, size_t length, const char 
   expect(KINGLET_STATUS_OK, kinglet_model_batch(model, NULL, NULL, 0, 0, NULL, 0, NULL), "batch: no texts");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_engine(NULL, &engine), "engine: model null");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_engine(model, NULL), "engine: place null");
-  expect_true(kinglet_model_label(model, labels) == NULL && kinglet_model_label(NULL, 0) == NULL && kinglet_model_kernels(NULL) == NULL &&
+  expect_true(kinglet_model_label(model, labels) == NULL && kinglet_model_label(NULL, 0) == NULL && kinglet_model_backend(NULL) == NULL &&
                   kinglet_model_num_labels(NULL) == 0,
               "names that are not there are null");
   kinglet_model_free(NULL);

@@ -62,7 +62,7 @@ int main(int argc, char **argv) {
     return EXIT_FAILURE;
   }
   if (kinglet_model_open(argv[1], NULL, &model) != KINGLET_STATUS_OK) return failed("open");
-  fprintf(stderr, "Kinglet %s, %s, %lu labels\n", kinglet_version(), kinglet_model_kernels(model),
+  fprintf(stderr, "Kinglet %s, %s, %lu labels\n", kinglet_version(), kinglet_model_backend(model),
           (unsigned long)kinglet_model_num_labels(model));
   for (i = 2; i < argc && code == EXIT_SUCCESS; i++) {
     if (kinglet_model_classify(model, argv[i], strlen(argv[i]), &answer) != KINGLET_STATUS_OK) {

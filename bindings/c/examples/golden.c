@@ -81,13 +81,13 @@ int main(int argc, char **argv) {
     return 2;
   }
   memset(&options, 0, sizeof options);
-  if (strcmp(argv[2], "fastest") != 0) options.kernels = argv[2];
+  if (strcmp(argv[2], "fastest") != 0) options.backend = argv[2];
   check(kinglet_model_open(argv[1], &options, &model), "open");
-  if (options.kernels != NULL && strcmp(options.kernels, kinglet_model_kernels(model)) != 0) {
-    fprintf(stderr, "golden: %s run, not %s\n", kinglet_model_kernels(model), options.kernels);
+  if (options.backend != NULL && strcmp(options.backend, kinglet_model_backend(model)) != 0) {
+    fprintf(stderr, "golden: %s run, not %s\n", kinglet_model_backend(model), options.backend);
     return 1;
   }
-  fprintf(stderr, "kernels %s\n", kinglet_model_kernels(model));
+  fprintf(stderr, "backend %s\n", kinglet_model_backend(model));
 
   file = read_file(argv[3], &file_bytes);
   for (i = 0; i < file_bytes; i++) count += file[i] == '\n';

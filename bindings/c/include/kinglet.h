@@ -71,8 +71,8 @@ enum kinglet_status
   KINGLET_STATUS_WRONG_LENGTH = 3,
   // An option, or another argument, has a value that this library does not know.
   KINGLET_STATUS_INVALID_ARGUMENT = 4,
-  // This library, or this processor, has no kernels of that name.
-  KINGLET_STATUS_UNKNOWN_KERNELS = 5,
+  // This library, or this processor, has no backend of that name.
+  KINGLET_STATUS_UNKNOWN_BACKEND = 5,
   // The memory for an engine is too small: `kinglet_engine_bytes` says how much it needs.
   KINGLET_STATUS_ARENA_TOO_SMALL = 6,
   // There is no label of that number.
@@ -120,7 +120,7 @@ typedef struct kinglet_model kinglet_model;
 typedef struct kinglet_options {
   // Kernels by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
   // processor has. Ends with a zero byte; read during the call alone.
-  const char *kernels;
+  const char *backend;
   // Tokens that go through the layers together: fewer need less memory and more time; the scores are the same. At most
   // KINGLET_MAX_CHUNK; 0: 48.
   uint32_t chunk;
@@ -208,10 +208,10 @@ uint32_t kinglet_engine_calibrated(const struct kinglet_engine *engine);
 // Tokens of the text so far that are certain by now; 0 of null.
 uint64_t kinglet_engine_tokens(const struct kinglet_engine *engine);
 
-// The name of the kernels that run, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
+// The name of the backend that runs, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
 //
 // `room`: bytes of `name`, at least 1.
-kinglet_status kinglet_engine_kernels(const struct kinglet_engine *engine,
+kinglet_status kinglet_engine_backend(const struct kinglet_engine *engine,
                                       char *name,
                                       size_t room);
 
@@ -312,8 +312,8 @@ const char *kinglet_model_label(const struct kinglet_model *model,
 #endif
 
 #if defined(KINGLET_STD)
-// The name of the kernels that run, as in kinglet_options, for as long as the model is there; null of null.
-const char *kinglet_model_kernels(const struct kinglet_model *model);
+// The name of the backend that runs, as in kinglet_options, for as long as the model is there; null of null.
+const char *kinglet_model_backend(const struct kinglet_model *model);
 #endif
 
 #if defined(KINGLET_STD)

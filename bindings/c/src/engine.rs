@@ -3,7 +3,7 @@
 use core::ffi::{c_char, c_void};
 
 use runtime::bundle::Bundle;
-use runtime::confidence::{self, Decision};
+use runtime::calibration::{self, Decision};
 use runtime::stream::Stream;
 
 use crate::border::{self, border, one_a_label};
@@ -18,9 +18,9 @@ pub const KINGLET_UNVERIFIED: u32 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Kernels by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
+    /// Backend by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
     /// processor has. Ends with a zero byte; read during the call alone.
-    pub kernels: *const c_char,
+    pub backend: *const c_char,
     /// Tokens that go through the layers together: fewer need less memory and more time; the scores are the same. At most
     /// KINGLET_MAX_CHUNK; 0: 48.
     pub chunk: u32,
@@ -80,14 +80,14 @@ impl Engine {
 /// Calibrated probabilities; `scores` and `out`: `[num_labels]`.
 pub(crate) fn probabilities(bundle: &Bundle<'_>, scores: &[f32], out: &mut [f32]) -> Result<(), Error> {
     let temperature = bundle.calibration().map_or(1.0, |calibration| calibration.temperature);
-    Ok(confidence::softmax(scores, temperature, out)?)
+    Ok(calibration::softmax(scores, temperature, out)?)
 }
 
 /// What probabilities say; `[num_labels]`.
 pub(crate) fn answer(bundle: &Bundle<'_>, probabilities: &[f32]) -> Result<Answer, Error> {
-    let (label, probability) = confidence::best(probabilities).ok_or(Status::WrongLength)?;
+    let (label, probability) = calibration::best(probabilities).ok_or(Status::WrongLength)?;
     let threshold = bundle.calibration().map_or(0.0, |calibration| calibration.threshold);
-    let unsure = u32::from(confidence::decide(probabilities, threshold) == Decision::Unsure);
+    let unsure = u32::from(calibration::decide(probabilities, threshold) == Decision::Unsure);
     Ok(Answer { label, probability, unsure })
 }
 
@@ -198,17 +198,17 @@ pub unsafe extern "C" fn kinglet_engine_tokens(engine: *const Engine) -> u64 {
     unsafe { border::get(engine) }.map_or(0, |engine| engine.stream.tokens())
 }
 
-/// The name of the kernels that run, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
+/// The name of the backend that runs, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
 ///
 /// `room`: bytes of `name`, at least 1.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kinglet_engine_kernels(engine: *const Engine, name: *mut c_char, room: usize) -> Status {
+pub unsafe extern "C" fn kinglet_engine_backend(engine: *const Engine, name: *mut c_char, room: usize) -> Status {
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let (engine, out) = unsafe { (border::get(engine)?, border::slice_mut(name.cast::<u8>(), room)?) };
         // The rest of `out` is zero already.
         let Some((_, out)) = out.split_last_mut() else { return Err(Status::WrongLength.into()) };
-        out.iter_mut().zip(engine.stream.engine().kernels().name().bytes()).for_each(|(to, from)| *to = from);
+        out.iter_mut().zip(engine.stream.engine().backend().name().bytes()).for_each(|(to, from)| *to = from);
         Ok(())
     })
 }

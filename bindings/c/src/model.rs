@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     bundle: Bundle<'static>,
     plan: Plan,
     pub(crate) labels: Vec<CString>,
-    kernels: CString,
+    backend: CString,
     /// Kept for its bytes; never changes, and its bytes never move.
     _file: BundleFile,
 }
@@ -42,8 +42,8 @@ impl Shared {
         let bundle = plan.read(bytes)?;
         let text = |text: &str| CString::new(text.replace('\0', "\u{FFFD}")).unwrap_or_default();
         let labels = bundle.labels().iter().map(text).collect();
-        let kernels = text(plan.kernels.name());
-        let shared = Shared { idle: Mutex::default(), bundle, plan, labels, kernels, _file: file };
+        let backend = text(plan.backend.name());
+        let shared = Shared { idle: Mutex::default(), bundle, plan, labels, backend, _file: file };
         // There is memory for at least one.
         let worker = shared.worker()?;
         shared.give_back(worker);
@@ -175,11 +175,11 @@ pub unsafe extern "C" fn kinglet_model_label(model: *const Model, label: usize) 
     name.map_or(core::ptr::null(), |name| name.as_ptr())
 }
 
-/// The name of the kernels that run, as in kinglet_options, for as long as the model is there; null of null.
+/// The name of the backend that runs, as in kinglet_options, for as long as the model is there; null of null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kinglet_model_kernels(model: *const Model) -> *const c_char {
+pub unsafe extern "C" fn kinglet_model_backend(model: *const Model) -> *const c_char {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(model) }.map_or(core::ptr::null(), |model| model.0.kernels.as_ptr())
+    unsafe { border::get(model) }.map_or(core::ptr::null(), |model| model.0.backend.as_ptr())
 }
 
 /// Classifies one text.

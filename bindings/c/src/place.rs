@@ -4,9 +4,9 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::slice;
 
+use runtime::backend::Backend;
 use runtime::bundle::Bundle;
 use runtime::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use runtime::kernels::Kernels;
 use runtime::spec::Config;
 use runtime::stream::Stream;
 use runtime::tokenizer::Encoder;
@@ -38,7 +38,7 @@ pub(crate) struct Place {
 /// Options, checked.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    pub(crate) kernels: Kernels,
+    pub(crate) backend: Backend,
     pub(crate) chunk: usize,
     pub(crate) verify: bool,
 }
@@ -47,7 +47,7 @@ impl Plan {
     /// # Safety
     /// A pointer that is neither null nor misaligned points to options; their name is null or ends with a zero byte.
     pub(crate) unsafe fn new(options: *const Options) -> Result<Self, Error> {
-        let mut plan = Plan { kernels: Kernels::detect(), chunk: DEFAULT_CHUNK, verify: true };
+        let mut plan = Plan { backend: Backend::detect(), chunk: DEFAULT_CHUNK, verify: true };
         if options.is_null() {
             return Ok(plan);
         }
@@ -62,11 +62,11 @@ impl Plan {
         }
         plan.verify = options.flags & KINGLET_UNVERIFIED == 0;
         plan.chunk = chunk(options.chunk)?;
-        if !options.kernels.is_null() {
+        if !options.backend.is_null() {
             // SAFETY: the caller's promise.
-            let name = unsafe { border::string(options.kernels)? };
-            let kernels = name.to_str().ok().and_then(Kernels::by_name);
-            plan.kernels = kernels.ok_or_else(|| unknown(name))?;
+            let name = unsafe { border::string(options.backend)? };
+            let backend = name.to_str().ok().and_then(Backend::by_name);
+            plan.backend = backend.ok_or_else(|| unknown(name))?;
         }
         Ok(plan)
     }
@@ -96,16 +96,16 @@ pub(crate) fn chunk(option: u32) -> Result<usize, Error> {
 fn unknown(name: &core::ffi::CStr) -> Error {
     use std::string::String;
     let (name, mut known) = (name.to_string_lossy(), String::new());
-    for kernels in Kernels::all() {
+    for backend in Backend::all() {
         known.push(' ');
-        known.push_str(kernels.name());
+        known.push_str(backend.name());
     }
-    Error::new(Status::UnknownKernels, format_args!("there are no kernels \"{name}\" here; there are:{known}"))
+    Error::new(Status::UnknownBackend, format_args!("there is no backend \"{name}\" here; there are:{known}"))
 }
 
 #[cfg(not(feature = "std"))]
 fn unknown(_: &core::ffi::CStr) -> Error {
-    Status::UnknownKernels.into()
+    Status::UnknownBackend.into()
 }
 
 /// Bytes that an engine needs; saturates.
@@ -146,7 +146,7 @@ pub(crate) unsafe fn build(
         begin.write_bytes(0, scratch);
         slice::from_raw_parts_mut(begin, scratch)
     };
-    let native = NativeEngine::with_chunk(bundle, scratch, plan.kernels, plan.chunk)?;
+    let native = NativeEngine::with_chunk(bundle, scratch, plan.backend, plan.chunk)?;
     // SAFETY: `memory` is aligned to more than a `Place` asks for and large enough for it. The reference to `native` is the only one
     // ever made, and neither field is moved from here on.
     unsafe {

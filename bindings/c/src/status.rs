@@ -5,7 +5,7 @@ use core::ffi::{CStr, c_char};
 use std::string::{String, ToString};
 
 use runtime::bundle::BundleError;
-use runtime::confidence::ConfidenceError;
+use runtime::calibration::ConfidenceError;
 use runtime::engine::EngineError;
 use runtime::engine::native::NativeError;
 
@@ -23,8 +23,8 @@ pub enum Status {
     WrongLength = 3,
     /// An option, or another argument, has a value that this library does not know.
     InvalidArgument = 4,
-    /// This library, or this processor, has no kernels of that name.
-    UnknownKernels = 5,
+    /// This library, or this processor, has no backend of that name.
+    UnknownBackend = 5,
     /// The memory for an engine is too small: `kinglet_engine_bytes` says how much it needs.
     ArenaTooSmall = 6,
     /// There is no label of that number.
@@ -64,7 +64,7 @@ const ALL: [Status; 21] = [
     Status::Misaligned,
     Status::WrongLength,
     Status::InvalidArgument,
-    Status::UnknownKernels,
+    Status::UnknownBackend,
     Status::ArenaTooSmall,
     Status::NoSuchLabel,
     Status::NotCalibrated,
@@ -91,7 +91,7 @@ impl Status {
             Status::Misaligned => c"a pointer is not aligned for what it points to",
             Status::WrongLength => c"a length is not the one that is asked for",
             Status::InvalidArgument => c"an argument has a value that this library does not know",
-            Status::UnknownKernels => c"this library or this processor has no kernels of that name",
+            Status::UnknownBackend => c"this library or this processor has no backend of that name",
             Status::ArenaTooSmall => {
                 c"the memory for the engine is too small; kinglet_engine_bytes says how much it needs"
             }

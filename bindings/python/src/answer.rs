@@ -1,6 +1,6 @@
 //! `kinglet_text.Answer`.
 
-use kinglet::confidence;
+use kinglet::calibration;
 use numpy::PyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -54,7 +54,7 @@ impl Answer {
     ) -> PyResult<Self> {
         let mut probabilities = vec![0.0; logits.len()];
         let wrong = |error| PyValueError::new_err(format!("text: {error}"));
-        confidence::softmax(&logits, model.temperature(), &mut probabilities).map_err(wrong)?;
+        calibration::softmax(&logits, model.temperature(), &mut probabilities).map_err(wrong)?;
         let set = model.calibration().map(|calibration| {
             let classes = set(&calibration, &probabilities);
             classes.into_iter().filter_map(|class| names.get(class)).map(|name| name.clone_ref(py)).collect()

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use kinglet::confidence::ConfidenceError;
+use kinglet::calibration::ConfidenceError;
 use kinglet::engine::EngineError;
 use kinglet::engine::native::{NativeEngine, NativeError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kinglet::confidence::{self, Calibration, Decision};
+use kinglet::backend::Backend;
+use kinglet::calibration::{self, Calibration, Decision};
 use kinglet::engine::fingerprint;
-use kinglet::kernels::Kernels;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -35,7 +35,7 @@ enum Source {
 /// Args:
 ///     path: a `.kinglet` file, or a directory with a `model.kinglet`; `bytes` are the content of such a file. None is the model
 ///         that is built in: 150 intents of everyday requests, and `oos` for what is none of them.
-///     kernel: the inner loops to run on, one of `kinglet_text.kernels()`; None is the fastest. All give the same bits.
+///     backend: the inner loops to run on, one of `kinglet_text.backends()`; None is the fastest. All give the same bits.
 ///     threads: most threads that a batch is shared out to. The GIL is released meanwhile.
 ///     threshold: a probability must be greater for its label to be given, 0 (always sure) to 1 (never). None is the model's own;
 ///         0 for a model that is not calibrated.
@@ -61,7 +61,7 @@ pub struct Classifier {
     source: Source,
     names: Arc<[Py<PyString>]>,
     /// What was asked for, for pickling.
-    kernel: Option<String>,
+    backend: Option<String>,
     threads: usize,
     threshold: f32,
     explicit_threshold: Option<f32>,
@@ -114,20 +114,20 @@ impl Classifier {
 #[pymethods]
 impl Classifier {
     #[new]
-    #[pyo3(signature = (path=None, *, kernel=None, threads=1, threshold=None, verify=true))]
+    #[pyo3(signature = (path=None, *, backend=None, threads=1, threshold=None, verify=true))]
     fn new(
         py: Python<'_>,
         path: Option<&Bound<'_, PyAny>>,
-        kernel: Option<String>,
+        backend: Option<String>,
         threads: i64,
         threshold: Option<f32>,
         verify: bool,
     ) -> PyResult<Self> {
-        let kernels = match &kernel {
-            None => Kernels::detect(),
-            Some(name) => Kernels::by_name(name).ok_or_else(|| {
-                let all: Vec<_> = Kernels::all().map(|kernels| kernels.name()).collect();
-                PyValueError::new_err(format!("kernel is {name:?}; this machine has {}", all.join(", ")))
+        let chosen = match &backend {
+            None => Backend::detect(),
+            Some(name) => Backend::by_name(name).ok_or_else(|| {
+                let all: Vec<_> = Backend::all().map(|backend| backend.name()).collect();
+                PyValueError::new_err(format!("backend is {name:?}; this machine has {}", all.join(", ")))
             })?,
         };
         let threads = usize::try_from(threads)
@@ -138,10 +138,10 @@ impl Classifier {
             return Err(PyValueError::new_err(format!("threshold is {threshold}, must be a probability, 0 to 1")));
         }
         let (model, source) = match path {
-            None => (Model::builtin(kernels, verify)?, Source::Builtin),
+            None => (Model::builtin(chosen, verify)?, Source::Builtin),
             Some(bytes) if bytes.is_instance_of::<PyBytes>() => {
                 let bytes = bytes.cast::<PyBytes>()?.as_bytes();
-                (Model::from_bytes(bytes, kernels, verify)?, Source::Bytes)
+                (Model::from_bytes(bytes, chosen, verify)?, Source::Bytes)
             }
             Some(path) => {
                 let path: PathBuf = path.extract().map_err(|_| {
@@ -151,13 +151,22 @@ impl Classifier {
                     return Err(PyValueError::new_err("path holds a NUL, as no file's name does"));
                 }
                 let path = std::path::absolute(&path)?;
-                (Model::open(&path, kernels, verify)?, Source::Path(path))
+                (Model::open(&path, chosen, verify)?, Source::Path(path))
             }
         };
         let names = model.bundle().labels().iter().map(|name| PyString::new(py, name).unbind()).collect();
         let explicit_threshold = threshold;
         let threshold = threshold.or(model.calibration().map(|c| c.threshold)).unwrap_or_default();
-        Ok(Classifier { model: Arc::new(model), source, names, kernel, threads, threshold, explicit_threshold, verify })
+        Ok(Classifier {
+            model: Arc::new(model),
+            source,
+            names,
+            backend,
+            threads,
+            threshold,
+            explicit_threshold,
+            verify,
+        })
     }
 
     /// The label of each text, None where the model is not sure: no label is more probable than the threshold.
@@ -179,8 +188,8 @@ impl Classifier {
         let (temperature, threshold) = (self.model.temperature(), self.threshold);
         let classes = self.batch(py, &texts, 1, None, &|logits, out| {
             let mut probabilities = vec![0.0; logits.len()];
-            confidence::softmax(logits, temperature, &mut probabilities)?;
-            out.fill(match confidence::decide(&probabilities, threshold) {
+            calibration::softmax(logits, temperature, &mut probabilities)?;
+            out.fill(match calibration::decide(&probabilities, threshold) {
                 Decision::Label { class, .. } => Some(class),
                 Decision::Unsure => None,
             });
@@ -200,7 +209,7 @@ impl Classifier {
     /// ('alarm', 0.91)
     fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let temperature = self.model.temperature();
-        self.rows(texts, &|logits, out| confidence::softmax(logits, temperature, out))
+        self.rows(texts, &|logits, out| calibration::softmax(logits, temperature, out))
     }
 
     /// The scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
@@ -293,8 +302,8 @@ impl Classifier {
 
     /// The name of the inner loops in use.
     #[getter]
-    fn kernel(&self) -> &'static str {
-        self.model.kernels().name()
+    fn backend(&self) -> &'static str {
+        self.model.backend().name()
     }
 
     /// Most threads that a batch is shared out to.
@@ -321,7 +330,7 @@ impl Classifier {
             Source::Path(path) => format!("{}, ", path.as_os_str().into_pyobject(py)?.repr()?),
             Source::Bytes => format!("<{} bytes>, ", self.model.as_bytes().len()),
         };
-        Ok(format!("kinglet_text.Classifier({path}kernel='{}', threads={})", self.kernel(), self.threads))
+        Ok(format!("kinglet_text.Classifier({path}backend='{}', threads={})", self.backend(), self.threads))
     }
 
     /// The arguments that make the same classifier, in another process too.
@@ -332,7 +341,7 @@ impl Classifier {
             Source::Bytes => PyBytes::new(py, self.model.as_bytes()).into_any(),
         };
         let named = PyDict::new(py);
-        named.set_item("kernel", self.kernel.as_deref())?;
+        named.set_item("backend", self.backend.as_deref())?;
         named.set_item("threads", self.threads)?;
         named.set_item("threshold", self.explicit_threshold)?;
         named.set_item("verify", self.verify)?;

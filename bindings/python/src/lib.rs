@@ -3,7 +3,7 @@
 //! `python/kinglet_text/` is the package around it, `_native.pyi` its types. What Python sees is documented where it is
 //! defined; the examples there are run as tests.
 
-use kinglet::kernels::Kernels;
+use kinglet::backend::Backend;
 use numpy::PyArray1;
 use pyo3::prelude::*;
 
@@ -17,11 +17,11 @@ mod texts;
 
 /// The names of the inner loops that this processor can run, the fastest last. All give the same bits.
 ///
-/// >>> kinglet_text.kernels()[0]
+/// >>> kinglet_text.backends()[0]
 /// 'scalar'
 #[pyfunction]
-fn kernels() -> Vec<&'static str> {
-    Kernels::all().map(|kernels| kernels.name()).collect()
+fn backends() -> Vec<&'static str> {
+    Backend::all().map(|backend| backend.name()).collect()
 }
 
 /// Kinglet's native engine; import `kinglet_text` instead.
@@ -36,5 +36,5 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<answer::Answer>()?;
     module.add_class::<classifier::Classifier>()?;
     module.add_class::<stream::TextStream>()?;
-    module.add_function(wrap_pyfunction!(kernels, module)?)
+    module.add_function(wrap_pyfunction!(backends, module)?)
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{Aligned, Bundle, BundleError, BundleFile, crc32c};
-use kinglet::confidence::Calibration;
+use kinglet::calibration::Calibration;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
-use kinglet::kernels::Kernels;
 use kinglet::spec::files;
 use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
@@ -26,10 +26,10 @@ self_cell!(
     }
 );
 
-/// A bundle that was checked once, with the kernels that run it.
+/// A bundle that was checked once, with the backend that runs it.
 pub struct Model {
     bundle: BundleCell,
-    kernels: Kernels,
+    backend: Backend,
     /// Scratch that nobody uses now, each of [`Model::scratch_bytes`].
     arenas: Mutex<Vec<Vec<u8>>>,
 }
@@ -39,8 +39,8 @@ impl Model {
     ///
     /// # Errors
     /// With `verify`, when the library is damaged.
-    pub fn builtin(kernels: Kernels, verify: bool) -> PyResult<Self> {
-        Self::new(BundleFile::from_static(&BUILTIN.0), kernels, verify)
+    pub fn builtin(backend: Backend, verify: bool) -> PyResult<Self> {
+        Self::new(BundleFile::from_static(&BUILTIN.0), backend, verify)
             .map_err(|error| bundle_error("the built-in model", error))
     }
 
@@ -48,8 +48,8 @@ impl Model {
     ///
     /// # Errors
     /// When they are no bundle.
-    pub fn from_bytes(bytes: &[u8], kernels: Kernels, verify: bool) -> PyResult<Self> {
-        Self::new(BundleFile::from_bytes(bytes), kernels, verify)
+    pub fn from_bytes(bytes: &[u8], backend: Backend, verify: bool) -> PyResult<Self> {
+        Self::new(BundleFile::from_bytes(bytes), backend, verify)
             .map_err(|error| bundle_error("the model in memory", error))
     }
 
@@ -57,19 +57,19 @@ impl Model {
     ///
     /// # Errors
     /// `OSError` when the file cannot be opened, `BundleError` when it is no bundle.
-    pub fn open(path: &Path, kernels: Kernels, verify: bool) -> PyResult<Self> {
+    pub fn open(path: &Path, backend: Backend, verify: bool) -> PyResult<Self> {
         let file = if path.is_dir() { path.join(files::BUNDLE) } else { path.to_path_buf() };
         let bytes = BundleFile::open(&file).map_err(|error| match error.raw_os_error() {
             // Python makes FileNotFoundError, PermissionError and so on of the number.
             Some(code) => PyOSError::new_err((code, words(&error), file.clone())),
             None => PyOSError::new_err(format!("{}: {error}", file.display())),
         })?;
-        Self::new(bytes, kernels, verify).map_err(|error| bundle_error(&file.display().to_string(), error))
+        Self::new(bytes, backend, verify).map_err(|error| bundle_error(&file.display().to_string(), error))
     }
 
-    fn new(file: BundleFile, kernels: Kernels, verify: bool) -> Result<Self, BundleError> {
+    fn new(file: BundleFile, backend: Backend, verify: bool) -> Result<Self, BundleError> {
         let bundle = BundleCell::try_new(file, |file| file.bundle(verify))?;
-        Ok(Model { bundle, kernels, arenas: Mutex::default() })
+        Ok(Model { bundle, backend, arenas: Mutex::default() })
     }
 
     /// The bundle.
@@ -82,9 +82,9 @@ impl Model {
         self.bundle().as_bytes()
     }
 
-    /// The kernels that run it.
-    pub fn kernels(&self) -> Kernels {
-        self.kernels
+    /// The backend that runs it.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Number of labels.
@@ -138,7 +138,7 @@ impl Model {
     /// # Errors
     /// When `arena` is smaller.
     pub fn engine<'a>(&'a self, arena: &'a mut [u8]) -> Result<NativeEngine<'a>, NativeError> {
-        NativeEngine::with_kernels(self.bundle().clone(), arena, self.kernels)
+        NativeEngine::with_backend(self.bundle().clone(), arena, self.backend)
     }
 }
 

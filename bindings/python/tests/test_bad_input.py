@@ -130,8 +130,8 @@ def test_every_damaged_byte_is_found_and_is_harmless_where_it_is_not_looked_for(
     ("make", "error", "message"),
     [
         (lambda: kinglet_text.Classifier(7), TypeError, "^path is int, not None, str, os.PathLike or bytes$"),  # type: ignore[arg-type]
-        (lambda: kinglet_text.Classifier(kernel="sse9"), ValueError, '^kernel is "sse9"; this machine has scalar'),
-        (lambda: kinglet_text.Classifier(kernel=3), TypeError, "kernel"),  # type: ignore[arg-type]
+        (lambda: kinglet_text.Classifier(backend="sse9"), ValueError, '^backend is "sse9"; this machine has scalar'),
+        (lambda: kinglet_text.Classifier(backend=3), TypeError, "backend"),  # type: ignore[arg-type]
         (lambda: kinglet_text.Classifier(threads=0), ValueError, "^threads is 0, must be 1 to 1024$"),
         (lambda: kinglet_text.Classifier(threads=-1), ValueError, "^threads is -1, must be"),
         (lambda: kinglet_text.Classifier(threads=1.5), TypeError, "threads"),  # type: ignore[arg-type]
@@ -155,10 +155,10 @@ def test_the_threshold_decides_who_is_sure(texts: list[str]) -> None:
 
 def test_classes_are_what_they_say() -> None:
     classifier = kinglet_text.Classifier(threads=3)
-    assert repr(classifier) == f"kinglet_text.Classifier(kernel='{classifier.kernel}', threads=3)"
-    assert repr(kinglet_text.Classifier(INTENTS)).startswith(f"kinglet_text.Classifier('{INTENTS}', kernel=")
+    assert repr(classifier) == f"kinglet_text.Classifier(backend='{classifier.backend}', threads=3)"
+    assert repr(kinglet_text.Classifier(INTENTS)).startswith(f"kinglet_text.Classifier('{INTENTS}', backend=")
     assert repr(kinglet_text.Classifier(WHOLE)).startswith(f"kinglet_text.Classifier(<{len(WHOLE)} bytes>, ")
     assert classifier.config["num_labels"] == len(classifier.labels) == 151
-    assert classifier.kernel == kinglet_text.kernels()[-1]
+    assert classifier.backend == kinglet_text.backends()[-1]
     with pytest.raises(AttributeError):
         classifier.threads = 4  # type: ignore[misc]

@@ -28,14 +28,14 @@ def test_the_golden_lines_are_of_a_model_that_is_here() -> None:
     assert "intents" in MODELS
 
 
-@pytest.mark.parametrize("kernel", kinglet_text.kernels())
+@pytest.mark.parametrize("backend", kinglet_text.backends())
 @pytest.mark.parametrize("model", MODELS)
-def test_golden_lines(model: str, kernel: str, golden_texts: list[str]) -> None:
-    classifier = kinglet_text.Classifier(ROOT / "models" / model, kernel=kernel)
-    assert classifier.kernel == kernel
+def test_golden_lines(model: str, backend: str, golden_texts: list[str]) -> None:
+    classifier = kinglet_text.Classifier(ROOT / "models" / model, backend=backend)
+    assert classifier.backend == backend
     expected = (GOLDEN / f"{model}.txt").read_text(encoding="utf-8").splitlines()
     assert lines(classifier, golden_texts) == expected
-    print(f"golden {model} {kernel}")
+    print(f"golden {model} {backend}")
 
 
 def test_the_built_in_model_is_the_programs(golden_texts: list[str], classifier: kinglet_text.Classifier) -> None:

@@ -24,10 +24,10 @@ def answers(classifier: kinglet_text.Classifier) -> list[str | None]:
 @pytest.mark.parametrize("source", [None, INTENTS, INTENTS.parent, INTENTS.read_bytes()], ids=["builtin", "file", "directory", "bytes"])
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickled_classifier_is_the_same(source: Path | bytes | None, protocol: int) -> None:
-    classifier = kinglet_text.Classifier(source, kernel="scalar", threads=2, threshold=0.25, verify=False)
+    classifier = kinglet_text.Classifier(source, backend="scalar", threads=2, threshold=0.25, verify=False)
     back = pickle.loads(pickle.dumps(classifier, protocol))
     assert repr(back) == repr(classifier)
-    assert (back.kernel, back.threads, back.threshold) == ("scalar", 2, 0.25)
+    assert (back.backend, back.threads, back.threshold) == ("scalar", 2, 0.25)
     assert answers(back) == answers(classifier)
     assert [back.fingerprint(text) for text in TEXTS] == [classifier.fingerprint(text) for text in TEXTS]
 
@@ -41,7 +41,7 @@ def test_a_path_is_pickled_as_a_path_and_bytes_as_bytes() -> None:
 def test_what_was_not_asked_for_is_decided_anew_where_it_is_unpickled() -> None:
     (path,), named = kinglet_text.Classifier(INTENTS).__getnewargs_ex__()
     assert path == str(INTENTS)
-    assert named == {"kernel": None, "threads": 1, "threshold": None, "verify": True}
+    assert named == {"backend": None, "threads": 1, "threshold": None, "verify": True}
 
 
 def test_a_relative_path_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,8 +158,8 @@ def test_it_works_where_classifiers_work(rows: tuple[list[str], list[str]]) -> N
 
 
 def test_parameters_and_clones() -> None:
-    estimator = KingletClassifier(INTENTS, threads=2, kernel="scalar", threshold=0.5, unsure="?")
-    wanted = {"path": INTENTS, "threads": 2, "kernel": "scalar", "threshold": 0.5, "unsure": "?"}
+    estimator = KingletClassifier(INTENTS, threads=2, backend="scalar", threshold=0.5, unsure="?")
+    wanted = {"path": INTENTS, "threads": 2, "backend": "scalar", "threshold": 0.5, "unsure": "?"}
     assert estimator.get_params() == clone(estimator.fit(["wake me"], ["alarm"])).get_params() == wanted
     assert not hasattr(clone(estimator), "classes_")
     assert estimator.set_params(threads=1).threads == 1

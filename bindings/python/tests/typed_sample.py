@@ -35,4 +35,4 @@ def main() -> None:
         print(error)
     estimator = KingletClassifier(unsure="?", threads=2).fit(["a"], ["alarm"])
     answers: NDArray[np.str_] = estimator.predict(["a"])
-    print(labels, sets, proba, scores, best, answers, kinglet_text.kernels(), classifier.config["mixer"])
+    print(labels, sets, proba, scores, best, answers, kinglet_text.backends(), classifier.config["mixer"])

@@ -2,8 +2,8 @@
 
 /** What the loaded module is. */
 export interface Loaded {
-  /** Name of the kernels: "wasm-simd128" or "scalar". Both give the same bits. */
-  readonly kernel: string;
+  /** Name of the backend: "wasm-simd128" or "scalar". Both give the same bits. */
+  readonly backend: string;
   /** Bytes of memory that the module has by now, models and engines included. */
   memoryBytes(): number;
 }

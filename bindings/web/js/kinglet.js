@@ -1,5 +1,5 @@
 // Loads Kinglet: the module with vectors where the engine takes it, else the one without.
-import init, { Classifier, kernel, Stream } from "./glue.js";
+import init, { Classifier, backend, Stream } from "./glue.js";
 
 export { Classifier, Stream };
 
@@ -26,7 +26,7 @@ async function start(simd) {
     if (!source.ok) throw new Error(`cannot load ${url}: the server says ${source.status} ${source.statusText}`.trim());
   }
   ({ memory } = await init({ module_or_path: source }));
-  return { kernel: kernel(), memoryBytes: () => memory.buffer.byteLength };
+  return { backend: backend(), memoryBytes: () => memory.buffer.byteLength };
 }
 
 /** See kinglet.d.ts. The first call decides which module is loaded. */

@@ -1,5 +1,5 @@
 // The page: a model from the server or from the user, answers as one types, documents in slices.
-// ?model=URL takes another model, ?kernel=scalar the module without vectors.
+// ?model=URL takes another model, ?backend=scalar the module without vectors.
 import { Classifier, hasSimd, load } from "./kinglet/kinglet.js";
 
 const parameters = new URLSearchParams(location.search);
@@ -86,7 +86,7 @@ function use(model, name) {
   $("model-name").textContent = name;
   $("model-size").textContent = bytes(classifier.modelBytes);
   $("model-labels").textContent = number(classifier.labels.length);
-  $("kernel").textContent = loaded.kernel;
+  $("backend").textContent = loaded.backend;
   $("arena").textContent = bytes(classifier.arenaBytes);
   $("memory").textContent = bytes(loaded.memoryBytes());
   for (const control of document.querySelectorAll("textarea, input, button")) control.disabled = false;
@@ -207,7 +207,7 @@ if ("serviceWorker" in navigator) {
   );
 }
 await guarded("The classifier cannot start", async () => {
-  loaded = await load({ simd: parameters.get("kernel") !== "scalar" && hasSimd() });
+  loaded = await load({ simd: parameters.get("backend") !== "scalar" && hasSimd() });
   // The model may be missing; one from the user is as good.
   await guarded("There is no model yet; you can choose one below. The page's own cannot be used", async () =>
     use(await download(MODEL), MODEL.split("/").pop()),
@@ -215,4 +215,4 @@ await guarded("The classifier cannot start", async () => {
   $("bundle").disabled = false;
 });
 if (!classifier) $("model-name").textContent = "none";
-if (loaded) $("kernel").textContent = loaded.kernel;
+if (loaded) $("backend").textContent = loaded.backend;

@@ -2,7 +2,7 @@
 
 use js_sys::{Array, Object, Reflect};
 use kinglet::bundle::Bundle;
-use kinglet::confidence::{self, Decision};
+use kinglet::calibration::{self, Decision};
 use kinglet::engine::fingerprint;
 use wasm_bindgen::prelude::*;
 
@@ -23,7 +23,7 @@ pub(crate) fn answer(bundle: &Bundle<'_>, scores: &[f32], tokens: f64, top: usiz
     let label = |class: usize| JsValue::from(labels.get(class).unwrap_or_default());
     let mut probabilities = vec![0.0; scores.len()];
     let temperature = calibration.map_or(1.0, |calibration| calibration.temperature);
-    confidence::softmax(scores, temperature, &mut probabilities).map_err(thrown)?;
+    calibration::softmax(scores, temperature, &mut probabilities).map_err(thrown)?;
 
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     // Stable: of equal ones the lowest class first.
@@ -34,7 +34,7 @@ pub(crate) fn answer(bundle: &Bundle<'_>, scores: &[f32], tokens: f64, top: usiz
     }
     let decision = match calibration {
         Some(calibration) => calibration.decide(&probabilities),
-        None => confidence::decide(&probabilities, 0.0),
+        None => calibration::decide(&probabilities, 0.0),
     };
     let (named, unsure) = match decision {
         Decision::Label { class, .. } => (label(class), false),
@@ -49,7 +49,7 @@ pub(crate) fn answer(bundle: &Bundle<'_>, scores: &[f32], tokens: f64, top: usiz
     };
     object([
         ("label", named),
-        ("score", confidence::best(&probabilities).map_or(0.0, |(_, score)| score).into()),
+        ("score", calibration::best(&probabilities).map_or(0.0, |(_, score)| score).into()),
         ("unsure", unsure.into()),
         ("calibrated", calibration.is_some().into()),
         ("top", likeliest.into()),

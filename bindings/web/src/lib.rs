@@ -9,10 +9,10 @@
 use std::rc::Rc;
 
 use js_sys::{Error, TypeError, Uint8Array};
+use kinglet::backend::Backend;
 use kinglet::bundle::{Bundle, OwnedBundle};
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::{Engine, fingerprint};
-use kinglet::kernels::Kernels;
 use wasm_bindgen::prelude::*;
 
 mod answer;
@@ -175,6 +175,6 @@ impl Classifier {
 
 /// The name of the kernels that the module was compiled for.
 #[wasm_bindgen(skip_typescript)]
-pub fn kernel() -> String {
-    Kernels::detect().name().into()
+pub fn backend() -> String {
+    Backend::detect().name().into()
 }

@@ -11,7 +11,7 @@ const [, , folder, build, textsFile, modelFile, expectedFile] = argv;
 const { Classifier, Stream, hasSimd, load } = await import(pathToFileURL(`${folder}/kinglet.js`));
 assert.ok(hasSimd(), "node has simd128");
 const loaded = await load({ simd: build === "simd" });
-assert.equal(loaded.kernel, build === "simd" ? "wasm-simd128" : "scalar");
+assert.equal(loaded.backend, build === "simd" ? "wasm-simd128" : "scalar");
 assert.equal(await load(), loaded, "the first call decides");
 
 const texts = (await readFile(textsFile, "utf8")).split("\n").slice(0, -1);
@@ -103,4 +103,4 @@ wrong(() => classifier.stream().push(null), TypeError, /not null/);
 assert.equal(classifier.classify("x", 1e9).top.length, classifier.labels.length);
 assert.equal(classifier.classify("").tokens, 1, "an empty text has an answer");
 assert.equal(classifier.classify("\ud83c").fingerprint, classifier.classify("\ufffd").fingerprint);
-console.log(JSON.stringify({ kernel: loaded.kernel, arena: classifier.arenaBytes, memory }));
+console.log(JSON.stringify({ backend: loaded.backend, arena: classifier.arenaBytes, memory }));

@@ -80,7 +80,7 @@ try {
   // 1. As it is opened.
   const page = await open();
   await ready(page);
-  assert.equal(await textOf(page, "kernel"), "wasm-simd128");
+  assert.equal(await textOf(page, "backend"), "wasm-simd128");
   assert.equal(await textOf(page, "model-size"), `${((await readFile(modelFile)).length / 1e6).toFixed(2)} MB`);
   await ask(page).pressSequentially("wake me at seven tomorrow");
   assert.equal(await textOf(page, "label"), "alarm");
@@ -95,10 +95,10 @@ try {
   done(`typed text has the host's labels and scores, wasm-simd128; ${unsure} of ${texts.length} texts are "not sure"`);
 
   // 2. Without vectors, by choice and because the engine has none.
-  for (const [query, script] of [["?kernel=scalar", undefined], ["", "WebAssembly.validate = () => false;"]]) {
+  for (const [query, script] of [["?backend=scalar", undefined], ["", "WebAssembly.validate = () => false;"]]) {
     const other = await open(query, { script });
     await ready(other);
-    assert.equal(await textOf(other, "kernel"), "scalar");
+    assert.equal(await textOf(other, "backend"), "scalar");
     await typesGolden(other, query ? texts.length : 3);
     await other.context().close();
   }

@@ -2,7 +2,7 @@
 import { type Answer, Classifier, hasSimd, load, type Loaded, type Prediction, type Stream } from "kinglet";
 
 const loaded: Loaded = await load({ simd: hasSimd() });
-const kernel: string = loaded.kernel;
+const backend: string = loaded.backend;
 const memory: number = loaded.memoryBytes();
 using classifier = new Classifier(new Uint8Array(8));
 const other = new Classifier(new ArrayBuffer(8));
@@ -28,4 +28,4 @@ classifier.classify(7);
 new Classifier("model.kinglet");
 // @ts-expect-error there may be no answer yet
 running.label;
-export { flags, kernel, label, last, likeliest, memory, numbers, set, strings, tokens };
+export { flags, backend, label, last, likeliest, memory, numbers, set, strings, tokens };

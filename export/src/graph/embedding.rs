@@ -6,7 +6,7 @@ use kinglet::spec::Weight;
 
 use super::builder::{GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
-use crate::quantise::Quantised;
+use crate::quantize::Quantized;
 
 /// `ids`: `[B, T]` to `[B, T, C]`. int8: `q[id] · s[id]`, one scale a row.
 pub(super) fn embedding(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value) -> Value {
@@ -19,9 +19,9 @@ pub(super) fn embedding(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Val
             g.op("Gather", "embed", &[&table, ids])
         }
         Precision::Int8 => {
-            let quantised = Quantised::rows(rows, c);
-            let table = g.store_i8(&name, &[v, c], &quantised.values);
-            let scales = g.store_f32(&format!("{name}.scale"), &[v, 1], &quantised.scales);
+            let quantized = Quantized::rows(rows, c);
+            let table = g.store_i8(&name, &[v, c], &quantized.values);
+            let scales = g.store_f32(&format!("{name}.scale"), &[v, 1], &quantized.scales);
             let q = g.op("Gather", "embed/rows", &[&table, ids]);
             let s = g.op("Gather", "embed/scales", &[&scales, ids]);
             let q = g.cast("embed", &q, DataType::Float);

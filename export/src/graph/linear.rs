@@ -12,14 +12,14 @@
 
 use kinglet::engine::tract::Precision;
 use kinglet::engine::tract::onnx::tensor_proto::DataType;
-use kinglet::quant::{MAX_QUANTISED, MIN_MAGNITUDE};
+use kinglet::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 use kinglet::spec::Weight;
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
-use crate::quantise::Quantised;
+use crate::quantize::Quantized;
 
-/// The left side of matrix products, quantised once for all of them.
+/// The left side of matrix products, quantized once for all of them.
 pub(super) enum Operand {
     /// As it is.
     Fp32(Value),
@@ -38,13 +38,13 @@ impl Operand {
         if g.precision() == Precision::Fp32 {
             return Operand::Fp32(x.clone());
         }
-        let path = format!("{path}/quantise");
+        let path = format!("{path}/quantize");
         let axes = [("axes", Attribute::Ints(vec![-1])), ("keepdims", Attribute::Int(1))];
         let magnitude = g.op("Abs", &path, &[x]);
         let magnitude = g.op_with("ReduceMax", &path, &[&magnitude], &axes);
         let least = g.scalar(MIN_MAGNITUDE);
         let magnitude = g.op("Max", &path, &[&magnitude, &least]);
-        let most = g.scalar(MAX_QUANTISED);
+        let most = g.scalar(MAX_QUANTIZED);
         let s = g.op("Div", &format!("{path}/scale"), &[&magnitude, &most]);
         let q = g.op("Div", &path, &[x, &s]);
         let q = g.op("Round", &path, &[&q]);
@@ -63,9 +63,9 @@ pub(super) fn linear(g: &mut GraphBuilder, checkpoint: &Checkpoint, weight: Weig
             g.op("MatMul", path, &[x, &w])
         }
         Operand::Int8 { q, s } => {
-            let quantised = Quantised::rows(checkpoint.weight(weight), inner);
-            let w = g.store_i8(&name, &[inner, out], &transposed(&quantised.values, inner));
-            let scales = g.store_f32(&format!("{name}.scale"), &[out], &quantised.scales);
+            let quantized = Quantized::rows(checkpoint.weight(weight), inner);
+            let w = g.store_i8(&name, &[inner, out], &transposed(&quantized.values, inner));
+            let scales = g.store_f32(&format!("{name}.scale"), &[out], &quantized.scales);
             let y = g.op("MatMulInteger", path, &[q, &w]);
             let y = g.cast(path, &y, DataType::Float);
             let y = g.op("Mul", &format!("{path}/token_scale"), &[&y, s]);

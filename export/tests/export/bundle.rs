@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use kinglet::backend::PackedMatrix;
 use kinglet::bundle::{Buffer, Bundle, Taps};
 use kinglet::engine::tract::{Precision, onnx};
-use kinglet::kernels::Panels;
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
 use kinglet_export::checkpoint::Checkpoint;
 use prost::Message;
@@ -33,7 +33,7 @@ impl Tensors {
     }
 
     /// ONNX has matrices as `[in, out]`.
-    fn is_matrix(&self, weight: Weight, panels: &Panels<'_>) {
+    fn is_matrix(&self, weight: Weight, panels: &PackedMatrix<'_>) {
         let inputs = panels.inputs.next_multiple_of(4);
         let (values, scales) = (self.i8(weight), self.scales(weight));
         assert_eq!((values.len(), scales.len()), (panels.inputs * panels.outputs, panels.outputs), "{weight}");

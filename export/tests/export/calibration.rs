@@ -3,9 +3,9 @@
 use std::fs;
 
 use kinglet::bundle::{Buffer, Bundle};
-use kinglet::confidence::{self, Calibration};
+use kinglet::calibration::{self, Calibration};
+use kinglet::calibration_metrics::Selective;
 use kinglet::engine::tract::TractModel;
-use kinglet::reliability::Selective;
 use kinglet_export::DIAGRAM;
 use kinglet_export::binomial::Binomial;
 use kinglet_export::calibrate::{self, CONFIDENCE, FOLDS, Row, Stated};
@@ -46,10 +46,10 @@ fn the_temperature_is_scipys() {
 fn probabilities_are_as_good_as_scikit_learn_says() {
     let golden = golden();
     for (name, temperature) in [("before", 1.0), ("after", golden["temperature"].as_f64().unwrap() as f32)] {
-        let mut reliability = kinglet::reliability::Reliability::new();
+        let mut reliability = kinglet::calibration_metrics::Reliability::new();
         for row in rows(&golden) {
             let mut p = vec![0.0; row.logits.len()];
-            confidence::softmax(&row.logits, temperature, &mut p).unwrap();
+            calibration::softmax(&row.logits, temperature, &mut p).unwrap();
             reliability.add(&p, row.gold);
         }
         let want = &golden[name];
@@ -74,7 +74,7 @@ fn the_threshold_is_the_one_of_the_rule_written_with_scipy() {
         let answered = rows.iter().filter(|row| {
             let mut p = vec![0.0; row.logits.len()];
             values.probabilities(&row.logits, &mut p).unwrap();
-            values.decide(&p) != confidence::Decision::Unsure
+            values.decide(&p) != calibration::Decision::Unsure
         });
         assert_eq!(answered.count(), chosen.answered, "{want}");
     }
@@ -130,7 +130,7 @@ fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<Row> {
         .map(|_| {
             let truth: Vec<f32> = (0..classes).map(|_| 2.0 * random.normal()).collect();
             let mut p = vec![0.0; classes];
-            confidence::softmax(&truth, 1.0, &mut p).unwrap();
+            calibration::softmax(&truth, 1.0, &mut p).unwrap();
             let mut rest = uniform(random);
             let gold = p.iter().position(|&p| {
                 rest -= f64::from(p);
@@ -162,7 +162,7 @@ fn what_is_stated_holds_on_new_rows_of_the_source() {
     for _ in 0..trials {
         let rows = drawn(&mut random, 300, 4);
         let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
-        let (mut reliability, mut inside) = (kinglet::reliability::Reliability::new(), 0);
+        let (mut reliability, mut inside) = (kinglet::calibration_metrics::Reliability::new(), 0);
         for row in &fresh {
             let mut p = vec![0.0; 4];
             values.probabilities(&row.logits, &mut p).unwrap();

@@ -1,9 +1,9 @@
 //! The whole model as one operator in a pipeline that is tract's: bit for bit the native engine.
 
+use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::shared::SharedEngine;
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet::tract::tract_onnx::{self, prelude::*};
 use kinglet::tract::{self, ModelError, TractModel, onnx};
@@ -21,7 +21,7 @@ fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
     let checkpoint = Checkpoint::read(dir.path()).unwrap();
     let bundle = bundle::file(&checkpoint, None).unwrap().unwrap();
-    let engine = SharedEngine::with_kernels(OwnedBundle::new(&bundle).unwrap(), Kernels::SCALAR).unwrap();
+    let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
     (fused::file(&checkpoint, &bundle).unwrap(), engine)
 }
 

@@ -72,7 +72,7 @@ fn int8_graphs_multiply_integers_only() {
 }
 
 #[test]
-fn an_input_of_several_products_is_quantised_once() {
+fn an_input_of_several_products_is_quantized_once() {
     // Of each layer: the block's input for in_proj, gate_proj and kernel_proj, then out_proj, up and down; and the head.
     let int8 = graph(Mixer::Dynamic, Norm::PreRms, Pooling::Mean, Precision::Int8);
     assert_eq!(count(&int8, "Round"), 2 * 4 + 1);

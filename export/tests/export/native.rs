@@ -4,11 +4,11 @@
 //! where the rule divides by `s`, so an activation that lies between two integers may fall on either side; such a step
 //! of 1/127 of a row's largest value then runs through the rest of the model.
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::tract::{Precision, TractModel};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Config, Mixer, Norm, PerLayer, Pooling};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{bundle, onnx};
@@ -105,7 +105,7 @@ fn the_native_engine_gives_the_scores_and_labels_of_the_int8_file() {
         }
     }
     println!("scores have a standard deviation of {:.2}", (deviation / tract.each.len() as f32).sqrt());
-    println!("kernels: {}", Kernels::detect().name());
+    println!("kernels: {}", Backend::detect().name());
     tract.check("tract", 0.025);
     formulas.check("the formulas in f64", 0.025);
     assert_eq!(flips, 0, "labels differ");

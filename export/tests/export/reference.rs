@@ -61,7 +61,7 @@ impl Model<'_> {
             return row.iter().map(|&x| f64::from(x)).collect();
         }
         let mut q = vec![0; c];
-        let s = quant::quantise(row, &mut q);
+        let s = quant::quantize(row, &mut q);
         q.iter().map(|&q| f64::from(f32::from(q) * s)).collect()
     }
 
@@ -75,10 +75,10 @@ impl Model<'_> {
                 }
                 let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
                 let mut q = vec![0; x.len()];
-                let s = quant::quantise(&x, &mut q);
+                let s = quant::quantize(&x, &mut q);
                 rows.map(|row| {
                     let mut r = vec![0; row.len()];
-                    let w = quant::quantise(row, &mut r);
+                    let w = quant::quantize(row, &mut r);
                     let sum: i32 = q.iter().zip(&r).map(|(&q, &r)| i32::from(q) * i32::from(r)).sum();
                     f64::from((sum as f32 * s) * w)
                 })

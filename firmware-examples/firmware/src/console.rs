@@ -11,8 +11,8 @@
 
 use core::fmt;
 
+use kinglet::backend::Backend;
 use kinglet::engine::native::NativeEngine;
-use kinglet::kernels::Kernels;
 use semihosting::io::{self, Read, Write};
 use semihosting::{eprintln, experimental::env, process};
 
@@ -26,7 +26,7 @@ const PART: usize = 128;
 
 /// What the program was told.
 struct Arguments {
-    kernels: Kernels,
+    backend: Backend,
     arena: usize,
 }
 
@@ -69,22 +69,22 @@ impl From<Failure> for Problem {
 }
 
 fn arguments(arena: usize) -> Result<Arguments, Problem> {
-    let mut found = Arguments { kernels: Kernels::detect(), arena };
+    let mut found = Arguments { backend: Backend::detect(), arena };
     let words = env::args::<ARGUMENTS>()?;
     let mut words = words.into_iter().skip(1).map(|word| word.unwrap_or_default());
     while let Some(word) = words.next() {
         let value = words.next().unwrap_or_default();
         match word {
-            "--kernels" => {
-                let kernels = Kernels::by_name(value);
-                found.kernels =
-                    kernels.ok_or(Problem::Argument("--kernels: this program has no backend of that name"))?;
+            "--backend" => {
+                let backend = Backend::by_name(value);
+                found.backend =
+                    backend.ok_or(Problem::Argument("--backend: this program has no backend of that name"))?;
             }
             "--arena" => {
                 let bytes = value.parse().ok().filter(|&bytes| bytes <= arena);
                 found.arena = bytes.ok_or(Problem::Argument("--arena: a number of bytes, at most those there are"))?;
             }
-            _ => return Err(Problem::Argument("usage: [--kernels NAME] [--arena BYTES] < texts.txt")),
+            _ => return Err(Problem::Argument("usage: [--backend NAME] [--arena BYTES] < texts.txt")),
         }
     }
     Ok(found)
@@ -135,7 +135,7 @@ fn all(arena: &'static mut [u8], chunk: usize, clock: &impl Clock) -> Result<(),
     let arguments = arguments(bytes)?;
     let arena = arena.get_mut(..arguments.arena).unwrap_or_default();
     let begin = clock.ticks();
-    let mut engine = engine(model(), arena, arguments.kernels, chunk);
+    let mut engine = engine(model(), arena, arguments.backend, chunk);
     // Not moved out of the result: there would be two places for it on the stack.
     let engine = match &mut engine {
         Ok(engine) => engine,
@@ -143,9 +143,9 @@ fn all(arena: &'static mut [u8], chunk: usize, clock: &impl Clock) -> Result<(),
     };
     let start = clock.ticks() - begin;
     let Work { texts, tokens, ticks } = answer(engine, clock)?;
-    let (kernels, hz, stack) = (arguments.kernels.name(), clock.hz(), stack::deepest());
+    let (backend, hz, stack) = (arguments.backend.name(), clock.hz(), stack::deepest());
     eprintln!(
-        "measured kernels={kernels} texts={texts} tokens={tokens} ticks={ticks} start={start} hz={hz} arena={bytes} stack={stack}"
+        "measured backend={backend} texts={texts} tokens={tokens} ticks={ticks} start={start} hz={hz} arena={bytes} stack={stack}"
     );
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use core::fmt;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{Bundle, BundleError};
-use kinglet::confidence;
+use kinglet::calibration;
 use kinglet::engine::native::{NativeEngine, NativeError};
 use kinglet::engine::{EngineError, fingerprint};
-use kinglet::kernels::Kernels;
 use kinglet::tokenizer::Encoder;
 use sha2::{Digest, Sha256};
 
@@ -81,7 +81,7 @@ impl fmt::Display for All {
 pub fn engine<'a>(
     model: &'a [u8],
     arena: &'a mut [u8],
-    kernels: Kernels,
+    backend: Backend,
     chunk: usize,
 ) -> Result<NativeEngine<'a>, Failure> {
     let bundle = Bundle::new(model).map_err(Failure::Bundle)?;
@@ -89,7 +89,7 @@ pub fn engine<'a>(
     if got != LABELS {
         return Err(Failure::Labels { need: LABELS, got });
     }
-    NativeEngine::with_chunk(bundle, arena, kernels, chunk).map_err(Failure::Engine)
+    NativeEngine::with_chunk(bundle, arena, backend, chunk).map_err(Failure::Engine)
 }
 
 /// Texts, one a line, through tokenizer and engine as their bytes come in: no line is kept, so none is too long.
@@ -145,7 +145,7 @@ impl<'e, 'a> Session<'e, 'a> {
         let mut scores = [0.0; LABELS];
         engine.finish(&mut scores).map_err(Failure::Text)?;
         scores.iter().for_each(|score| self.all.update(score.to_le_bytes()));
-        let best = confidence::best(&scores).and_then(|(class, _)| self.engine.bundle().labels().get(class));
+        let best = calibration::best(&scores).and_then(|(class, _)| self.engine.bundle().labels().get(class));
         Ok(Some(Answer { label: best.unwrap_or_default(), fingerprint: fingerprint(&scores), tokens }))
     }
 

@@ -1,9 +1,9 @@
 //! What the boards run, on the host: lines cut anywhere, and bad input.
 
 use firmware::{Arena, CONFIG, Failure, Line, MODEL, Received, STACK, Session, arena_bytes, engine};
+use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, BundleError};
 use kinglet::engine::native::{NativeError, scratch_bytes};
-use kinglet::kernels::Kernels;
 
 const CHUNK: usize = 8;
 const TEXTS: &str = include_str!("../../golden/texts.txt");
@@ -11,9 +11,9 @@ const LINES: &str = include_str!("../../golden/intents-nano.txt");
 const NEED: usize = arena_bytes(CHUNK, 64 * 1024);
 
 /// The output for `input` that comes `part` bytes at a time.
-fn lines(input: &[u8], part: usize, kernels: Kernels) -> Result<String, Failure> {
+fn lines(input: &[u8], part: usize, backend: Backend) -> Result<String, Failure> {
     let mut arena = vec![0xff; NEED];
-    let mut engine = engine(&MODEL.0, &mut arena, kernels, CHUNK)?;
+    let mut engine = engine(&MODEL.0, &mut arena, backend, CHUNK)?;
     let mut session = Session::new(&mut engine);
     let mut output = String::new();
     for mut bytes in input.chunks(part) {
@@ -27,9 +27,9 @@ fn lines(input: &[u8], part: usize, kernels: Kernels) -> Result<String, Failure>
 
 #[test]
 fn the_golden_lines_come_out_however_the_texts_are_cut() -> Result<(), Failure> {
-    for kernels in Kernels::all() {
+    for backend in Backend::all() {
         for part in [1, 7, 128, TEXTS.len()] {
-            assert_eq!(lines(TEXTS.as_bytes(), part, kernels)?, LINES, "parts of {part}, {}", kernels.name());
+            assert_eq!(lines(TEXTS.as_bytes(), part, backend)?, LINES, "parts of {part}, {}", backend.name());
         }
     }
     Ok(())
@@ -37,7 +37,7 @@ fn the_golden_lines_come_out_however_the_texts_are_cut() -> Result<(), Failure> 
 
 #[test]
 fn the_last_line_needs_no_end_and_an_empty_one_is_a_text() -> Result<(), Failure> {
-    let all = |input: &str| lines(input.as_bytes(), 3, Kernels::SCALAR);
+    let all = |input: &str| lines(input.as_bytes(), 3, Backend::SCALAR);
     assert_eq!(all(TEXTS.trim_end())?, LINES);
     assert_eq!(all("")?.lines().count(), 1);
     assert_eq!(all("\n\nwake me")?.lines().count(), 4);
@@ -50,11 +50,11 @@ fn the_last_line_needs_no_end_and_an_empty_one_is_a_text() -> Result<(), Failure
 fn a_damaged_model_and_a_small_arena_are_refused_with_a_reason() {
     let mut model = Buffer::new(&MODEL.0);
     model.as_mut_slice().last_mut().iter_mut().for_each(|byte| **byte ^= 1);
-    let refused = engine(model.as_slice(), &mut [], Kernels::SCALAR, CHUNK).err();
+    let refused = engine(model.as_slice(), &mut [], Backend::SCALAR, CHUNK).err();
     assert!(matches!(refused, Some(Failure::Bundle(BundleError::Checksum { .. }))), "{refused:?}");
 
     let mut arena = vec![0; NEED - 1];
-    let refused = engine(&MODEL.0, &mut arena, Kernels::SCALAR, CHUNK).err();
+    let refused = engine(&MODEL.0, &mut arena, Backend::SCALAR, CHUNK).err();
     let Some(Failure::Engine(NativeError::ScratchTooSmall { need, got })) = refused else { panic!("{refused:?}") };
     assert_eq!((need, got), (NEED, NEED - 1));
 }

@@ -6,10 +6,10 @@
 
 use core::hint::black_box;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{Aligned, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{NativeEngine, NativeError, scratch_bytes};
-use kinglet::kernels::Kernels;
 use kinglet::quant;
 use kinglet::spec::Config;
 use kinglet::tokenizer::{self, Encoder, Table};
@@ -75,7 +75,7 @@ fn damage_is_refused() -> bool {
 
 fn rounding_holds() -> bool {
     let mut q = [0; 4];
-    let scale = quant::quantise(black_box(&[0.5, -1.0, 0.25, 0.0]), &mut q);
+    let scale = quant::quantize(black_box(&[0.5, -1.0, 0.25, 0.0]), &mut q);
     q == [64, -127, 32, 0] && scale == 1.0 / 127.0
 }
 
@@ -87,7 +87,7 @@ fn configuration_holds(config: &Config) -> bool {
 fn what_does_not_fit_is_refused(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     let short = scratch.get_mut(1..).unwrap_or_default();
     let need = Some(NativeError::ScratchTooSmall { need: SCRATCH, got: SCRATCH - 1 });
-    let refused = NativeEngine::with_chunk(bundle.clone(), short, Kernels::SCALAR, CHUNK).err() == need;
+    let refused = NativeEngine::with_chunk(bundle.clone(), short, Backend::SCALAR, CHUNK).err() == need;
     let cut = MODEL.0.get(..MODEL.0.len() - 1).unwrap_or_default();
     refused && Bundle::new(black_box(cut)).is_err() && Bundle::new(black_box(&[])).is_err()
 }
@@ -98,8 +98,8 @@ fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     let mut ids = Ids::new();
     bundle.tokenizer().encode_with(text, &mut |id| ids.add(id));
     let mut first = None;
-    for kernels in Kernels::all() {
-        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, kernels, CHUNK) else { return false };
+    for backend in Backend::all() {
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, backend, CHUNK) else { return false };
         let (mut at_once, mut streamed) = ([0.0; 3], [0.0; 3]);
         let mut scored = engine.logits(ids.as_slice(), &mut at_once).is_ok();
         let mut stream = engine.stream();

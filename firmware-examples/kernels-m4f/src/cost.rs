@@ -1,7 +1,7 @@
 //! What the operations cost on the shapes of intents-nano, a row (token) each: 96 channels, 192 inside, a convolution of 15 taps.
 
 use firmware::clock::Clock;
-use kinglet::kernels::{Activation, Kernels, Window};
+use kinglet::backend::{Activation, Backend, Window};
 use semihosting::{print, println};
 
 use crate::random::{Kind, Random};
@@ -22,9 +22,9 @@ pub fn print(clock: &impl Clock, room: &mut Room) {
     room.q.iter_mut().for_each(|q| *q = random.int8() as u8);
     let Room { x, more, got: out, q, weights, sums, .. } = room;
     let window = Window { channels: CHANNELS, taps: 15, dilation: 1 };
-    let mut measure = |name: &str, f: &mut dyn FnMut(&Kernels, &mut [f32])| {
+    let mut measure = |name: &str, f: &mut dyn FnMut(&Backend, &mut [f32])| {
         print!("instructions a row: {name}:");
-        for backend in Kernels::all() {
+        for backend in Backend::all() {
             let begin = clock.ticks();
             (0..TURNS).for_each(|_| f(&backend, out));
             let ticks = clock.ticks() - begin;
@@ -40,7 +40,7 @@ pub fn print(clock: &impl Clock, room: &mut Room) {
             k.matmul(q, 128, &more[..ROWS], &w, Activation::Relu, &mut out[..ROWS * INNER], INNER);
         });
     }
-    measure("quantise 96", &mut |k, out| k.quantise(channels, CHANNELS, CHANNELS, q, 128, &mut out[..ROWS]));
+    measure("quantize 96", &mut |k, out| k.quantize(channels, CHANNELS, CHANNELS, q, 128, &mut out[..ROWS]));
     measure("gate 96", &mut |k, out| k.gate(&mut out[..ROWS * CHANNELS], channels));
     let all = &x[..(ROWS + 14) * CHANNELS];
     measure("convolve_channels 96 by 15", &mut |k, out| {
@@ -53,6 +53,6 @@ pub fn print(clock: &impl Clock, room: &mut Room) {
     measure("layer_norm 96", &mut |k, out| k.layer_norm(channels, gain, shift, &mut out[..ROWS * CHANNELS]));
     measure("rms_norm 96", &mut |k, out| k.rms_norm(channels, gain, &mut out[..ROWS * CHANNELS]));
     measure("add 96", &mut |k, out| k.add(&mut out[..ROWS * CHANNELS], channels));
-    measure("dequantise 96", &mut |k, out| k.dequantise(&weights[..ROWS * CHANNELS], 0.5, &mut out[..ROWS * CHANNELS]));
+    measure("dequantize 96", &mut |k, out| k.dequantize(&weights[..ROWS * CHANNELS], 0.5, &mut out[..ROWS * CHANNELS]));
     measure("pool_mean 96", &mut |k, _| k.pool_mean(channels, &mut sums[0][..CHANNELS]));
 }

@@ -11,7 +11,7 @@ mod random;
 
 use cortex_m::peripheral::Peripherals;
 use firmware::clock::SysTick;
-use kinglet::kernels::{Activation, Kernels, PANEL_INPUTS, PANEL_OUTPUTS, Panels, Window};
+use kinglet::backend::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, Window};
 use random::{Kind, Random};
 use semihosting::{eprintln, print, println, process};
 
@@ -48,11 +48,11 @@ struct Differs {
 /// Runs `f` on `want` with the scalar backend and on `got`, which is the same before, with `backend`, and compares them.
 fn compare(
     operation: &'static str,
-    backend: &Kernels,
+    backend: &Backend,
     (want, got): (&mut [f32], &mut [f32]),
-    mut f: impl FnMut(&Kernels, &mut [f32]),
+    mut f: impl FnMut(&Backend, &mut [f32]),
 ) -> Result<(), Differs> {
-    f(&Kernels::SCALAR, want);
+    f(&Backend::SCALAR, want);
     f(backend, got);
     match (0..want.len()).find(|&i| want[i].to_bits() != got[i].to_bits()) {
         Some(at) => Err(Differs { operation, at, want: want[at].to_bits(), got: got[at].to_bits() }),
@@ -79,7 +79,7 @@ fn matrix<'a>(
     inputs: usize,
     weights: &'a mut [i8],
     scales: &'a [f32],
-) -> Panels<'a> {
+) -> PackedMatrix<'a> {
     let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
     let values = &mut weights[..n * k];
     let mut extreme = random.below(4) == 0;
@@ -92,10 +92,10 @@ fn matrix<'a>(
         }
         extreme &= o % 7 != 6;
     }
-    Panels { outputs, inputs, values, scales: &scales[..n], corrections: &[] }
+    PackedMatrix { outputs, inputs, values, scales: &scales[..n], corrections: &[] }
 }
 
-fn quantise(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+fn quantize(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
     let (rows, columns) = (random.below(4), length(random));
     let (x_stride, q_stride) = (columns + random.below(5), columns.next_multiple_of(PANEL_INPUTS) + random.below(70));
     let x = &mut room.x[..rows * x_stride];
@@ -103,15 +103,15 @@ fn quantise(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(
     let q = &mut room.q[..rows * q_stride];
     // What is stored, as numbers, and the scales after it.
     let all = q.len() + rows;
-    compare("quantise", backend, (&mut room.want[..all], &mut room.got[..all]), |k, out| {
+    compare("quantize", backend, (&mut room.want[..all], &mut room.got[..all]), |k, out| {
         q.fill(k.decode(99) as u8);
         let (numbers, scales) = out.split_at_mut(q.len());
-        k.quantise(x, columns, x_stride, q, q_stride, scales);
+        k.quantize(x, columns, x_stride, q, q_stride, scales);
         numbers.iter_mut().zip(&*q).for_each(|(y, &q)| *y = f32::from(k.decode(q)));
     })
 }
 
-fn matmul(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+fn matmul(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
     let (rows, inputs, outputs) = (random.below(6), length(random), random.below(67));
     fill(random, &mut room.x[..128]);
     let (channels, scales) = (&room.x[..80], &room.x[80..80 + rows]);
@@ -127,7 +127,7 @@ fn matmul(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(),
     compare("matmul", backend, pair, |k, out| k.matmul(q, q_stride, scales, &w, activation, out, stride))
 }
 
-fn convolve(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+fn convolve(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
     let window = Window { channels: 1 + random.below(70), taps: 1 + random.below(16), dilation: 1 + random.below(3) };
     let (rows, heads) = (random.below(4), 1 + random.below(window.channels.min(8)));
     let rows_of_x = rows + (window.taps - 1) * window.dilation;
@@ -143,7 +143,7 @@ fn convolve(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(
     compare("convolve_channels", backend, pair, |k, out| k.convolve_channels(x, window, taps, out))
 }
 
-fn norms(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+fn norms(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
     let (rows, columns) = (random.below(4), length(random));
     let x = &mut room.x[..rows * columns];
     fill(random, x);
@@ -155,7 +155,7 @@ fn norms(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), 
     compare("rms_norm", backend, pair, |k, out| k.rms_norm(x, gain, out))
 }
 
-fn elements(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(), Differs> {
+fn elements(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
     let n = length(random);
     let x = &mut room.x[..n];
     fill(random, x);
@@ -169,12 +169,12 @@ fn elements(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(
     let q = &mut room.weights[..n];
     q.iter_mut().for_each(|q| *q = random.int8());
     let pair = (&mut room.want[..n], &mut room.got[..n]);
-    compare("dequantise", backend, pair, |k, out| k.dequantise(q, 0.37, out))?;
+    compare("dequantize", backend, pair, |k, out| k.dequantize(q, 0.37, out))?;
     let [want, got] = &mut room.sums;
     let n = n.min(want.len());
     want.fill(0);
     got.fill(0);
-    Kernels::SCALAR.pool_mean(&x[..n], &mut want[..n]);
+    Backend::SCALAR.pool_mean(&x[..n], &mut want[..n]);
     backend.pool_mean(&x[..n], &mut got[..n]);
     match (0..n).find(|&i| want[i] != got[i]) {
         Some(at) => Err(Differs { operation: "pool_mean", at, want: want[at] as u32, got: got[at] as u32 }),
@@ -183,8 +183,8 @@ fn elements(random: &mut Random, room: &mut Room, backend: &Kernels) -> Result<(
 }
 
 /// All cases of a backend.
-fn test(backend: &Kernels, room: &mut Room) -> Result<u64, Differs> {
-    let operations = [quantise, matmul, convolve, norms, elements];
+fn test(backend: &Backend, room: &mut Room) -> Result<u64, Differs> {
+    let operations = [quantize, matmul, convolve, norms, elements];
     for operation in operations {
         for seed in 0..CASES {
             room.want.fill(UNTOUCHED);
@@ -208,10 +208,10 @@ fn main() -> ! {
         weights: [0; WEIGHTS],
         sums: [[0; 512]; 2],
     };
-    print!("kernels tested:");
-    Kernels::all().for_each(|backend| print!(" {}", backend.name()));
+    print!("backends tested:");
+    Backend::all().for_each(|backend| print!(" {}", backend.name()));
     println!();
-    for backend in Kernels::all().skip(1) {
+    for backend in Backend::all().skip(1) {
         match test(&backend, &mut room) {
             Ok(cases) => println!("{}: {cases} cases equal scalar bit for bit", backend.name()),
             Err(Differs { operation, at, want, got }) => {

@@ -1,5 +1,5 @@
 //! Calls every entry point of the runtime with values that the compiler knows nothing about. The panic handler calls a
-//! function that does not exist, so the program links only if the optimiser has removed every call of it: if no panic
+//! function that does not exist, so the program links only if the optimizer has removed every call of it: if no panic
 //! can be reached.
 //!
 //! Not for running: there is no model in it.
@@ -8,10 +8,10 @@
 
 use core::hint::black_box;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{self, Bundle};
 use kinglet::engine::native::{self, NativeEngine};
 use kinglet::engine::{self, Engine};
-use kinglet::kernels::Kernels;
 use kinglet::stream::Stream;
 use kinglet::tokenizer::{Encoder, Table};
 
@@ -52,8 +52,8 @@ fn tokens() -> usize {
 fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
     let Ok(bundle) = Bundle::new(model()) else { return false };
     let mut all = true;
-    for kernels in Kernels::all() {
-        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, kernels, black_box(48)) else {
+    for backend in Backend::all() {
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, backend, black_box(48)) else {
             return false;
         };
         all &= engine.logits(black_box(IDS), out).is_ok();

@@ -6,7 +6,7 @@
 
 use embedded_io::Read as _;
 use firmware::{Arena, Line, Received, Session, arena_bytes, engine, model};
-use kinglet::kernels::Kernels;
+use kinglet::backend::Backend;
 use panic_halt as _;
 use rp235x_hal as hal;
 
@@ -54,7 +54,7 @@ fn main() -> ! {
         UartPeripheral::new(board.UART0, wires, &mut board.RESETS).enable(config, clocks.peripheral_clock.freq());
     let Ok(mut uart) = uart else { panic!("115,200 baud cannot be had") };
 
-    let mut engine = engine(model(), ARENA.take(), Kernels::detect(), CHUNK);
+    let mut engine = engine(model(), ARENA.take(), Backend::detect(), CHUNK);
     let engine = match &mut engine {
         Ok(engine) => engine,
         Err(failure) => loop {

@@ -130,7 +130,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
     let top = usize::try_from(args.top).unwrap_or(usize::MAX);
-    let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
+    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use kinglet::calibration;
+use kinglet::calibration_metrics::{BINS, Reliability};
 use kinglet::classifier::{Classifier, ClassifierError};
-use kinglet::confidence;
 use kinglet::dataset::Dataset;
 use kinglet::metrics::Confusion;
-use kinglet::reliability::{BINS, Reliability};
 use serde_json::{Map, Value, json};
 
 use super::{ModelArg, Outcome, number, probability, shows_progress};
@@ -67,7 +67,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
-    let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
+    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;
@@ -79,7 +79,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     for (i, (text, &gold)) in data.texts.iter().zip(&data.labels).enumerate() {
         let scored = classifier.scores(text).map(<[f32]>::len).map_err(explain);
         scored.with_context(|| format!("{}, text {}", args.data.display(), i + 1))?;
-        if let Some((class, _)) = confidence::best(classifier.last_scores()) {
+        if let Some((class, _)) = calibration::best(classifier.last_scores()) {
             confusion.add(gold, class);
         }
         confidences.add(&classifier, gold);

@@ -4,8 +4,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use kinglet::calibration;
 use kinglet::classifier::Classifier;
-use kinglet::confidence;
 use kinglet::engine::fingerprint;
 use sha2::{Digest, Sha256};
 
@@ -39,7 +39,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         );
     }
     let texts = if args.file.as_os_str() == "-" { input::stdin_lines() } else { input::file_texts(&args.file)? };
-    let mut classifier = Classifier::with_kernels(&model, super::kernels()?)?;
+    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
     let mut all = Sha256::new();
     let mut out = BufWriter::new(io::stdout().lock());
     for (i, text) in texts.enumerate() {
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         classifier.scores(&text.text)?;
         let logits = classifier.logits();
         logits.iter().for_each(|score| all.update(score.to_le_bytes()));
-        let label = confidence::best(logits).and_then(|(class, _)| classifier.labels().get(class));
+        let label = calibration::best(logits).and_then(|(class, _)| classifier.labels().get(class));
         writeln!(out, "{}\t{:08x}", label.map_or("", String::as_str), fingerprint(logits))?;
     }
     let hash: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

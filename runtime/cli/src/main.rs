@@ -18,8 +18,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
+use kinglet::backend::Backend;
 use kinglet::classifier::ClassifierError;
-use kinglet::kernels::Kernels;
 use kinglet::model::{self, Model};
 use kinglet::spec::files;
 use serde_json::Value;
@@ -29,7 +29,7 @@ use serde_json::Value;
 /// The program carries a model of 150 everyday requests, so `kinglet classify "wake me at seven tomorrow"` works at once.
 /// Other models are made with kinglet-train and kinglet-export.
 ///
-/// The environment variable KINGLET_KERNEL names the inner loops of the native engine to use (`kinglet info` names the one in use):
+/// The environment variable KINGLET_BACKEND names the inner loops of the native engine to use (`kinglet info` names the one in use):
 /// every one gives the same answers, bit for bit.
 ///
 /// Exit codes: 0 done, 1 some lines could not be classified, 2 could not run.
@@ -149,25 +149,26 @@ fn without_tract(path: &Path) -> String {
     )
 }
 
-/// The environment variable that names the kernels to use.
-const KERNEL_VARIABLE: &str = "KINGLET_KERNEL";
+/// The environment variables that name the backend to use; the second is its former name.
+const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
 
-/// The kernels of the native engine: those that `KINGLET_KERNEL` names, or the fastest.
-fn kernels() -> Result<Kernels> {
-    let Some(name) = std::env::var_os(KERNEL_VARIABLE).filter(|name| !name.is_empty()) else {
-        return Ok(Kernels::detect());
+/// The backend of the native engine: the one that `KINGLET_BACKEND` names, or the fastest.
+fn backend() -> Result<Backend> {
+    let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
+    let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
+        return Ok(Backend::detect());
     };
-    let available = || Kernels::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
-    name.to_str().and_then(Kernels::by_name).with_context(|| {
+    let available = || Backend::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+    name.to_str().and_then(Backend::by_name).with_context(|| {
         let name = name.to_string_lossy();
-        format!("{KERNEL_VARIABLE} is `{name}`, which this machine does not have; it has {}", available())
+        format!("{variable} is `{name}`, which this machine does not have; it has {}", available())
     })
 }
 
-/// The engine's name, as reports give it: with the kernels of the native one, with the version of tract.
+/// The engine's name, as reports give it: with the backend of the native one, with the version of tract.
 fn engine_name(model: &Model) -> Result<String> {
     Ok(match model {
-        Model::Bundle(_) => format!("native, {}", kernels()?.name()),
+        Model::Bundle(_) => format!("native, {}", backend()?.name()),
         Model::Onnx(model) => model.engine_name(),
     })
 }

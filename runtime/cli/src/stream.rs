@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, bail};
+use kinglet::calibration::{self, Calibration};
 use kinglet::classifier::Answer;
-use kinglet::confidence::{self, Calibration};
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::model::Model;
 use serde_json::{Map, Value};
@@ -41,7 +41,7 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
     let calibration = bundle.calibration();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let mut logits = vec![0.0; bundle.config().num_labels];
-    let mut engine = NativeEngine::with_kernels(bundle, &mut scratch, super::kernels()?)?;
+    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, super::backend()?)?;
     let mut stream = engine.stream();
     let mut answers =
         Answers { out, plan, labels: model.labels(), calibration, probabilities: vec![0.0; logits.len()], last: None };
@@ -127,7 +127,7 @@ impl<'a> Answers<'a> {
     fn answer(&mut self, logits: &[f32]) -> Result<Answer<'a>> {
         let calibration = self.calibration.as_ref();
         let temperature = calibration.map_or(1.0, |c| c.temperature);
-        confidence::softmax(logits, temperature, &mut self.probabilities)?;
+        calibration::softmax(logits, temperature, &mut self.probabilities)?;
         let threshold = self.plan.threshold.unwrap_or(calibration.map_or(0.0, |c| c.threshold));
         Ok(Answer::new(self.labels, &self.probabilities, calibration, threshold, self.plan.top))
     }

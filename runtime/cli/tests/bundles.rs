@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use fixture::{Folder, program, run, run_with};
+use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle, Crc32c, Kind};
-use kinglet::kernels::Kernels;
 use serde_json::{Value, json};
 
 fn text(path: &Path) -> &str {
@@ -90,8 +90,8 @@ fn info_says_what_is_in_the_file_and_what_memory_it_takes() {
     let small = object(&run(&["info", "--json", "--chunk", "4", text(&path)]).answers());
     assert_eq!(small["chunk"], 4);
     assert!(small["scratch_bytes"].as_u64().unwrap() < scratch, "{small}");
-    let names: Vec<&str> = Kernels::all().map(|k| k.name()).collect();
-    assert_eq!(out["kernels"], json!(names));
+    let names: Vec<&str> = Backend::all().map(|k| k.name()).collect();
+    assert_eq!(out["backend"], json!(names));
     run(&["info", "--chunk", "0", text(&path)]).fails_with(&["--chunk"]);
     let people = run(&["info", text(&path)]).answers();
     for line in ["engine           native, ", "tokenizer ", "weights: layers", "memory beyond the file"] {
@@ -100,25 +100,28 @@ fn info_says_what_is_in_the_file_and_what_memory_it_takes() {
 }
 
 #[test]
-fn kernels_are_chosen_by_name_and_give_the_same_answer() {
+fn backends_are_chosen_by_name_and_give_the_same_answer() {
     let (_folder, path) = folder();
-    let with = |kernel: &str, arguments: &[&str]| {
-        let output = program(arguments).env("KINGLET_KERNEL", kernel).output().expect("the program ends");
+    let named = |variable: &str, backend: &str, arguments: &[&str]| {
+        let output = program(arguments).env(variable, backend).output().expect("the program ends");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
+    let with = |backend: &str, arguments: &[&str]| named("KINGLET_BACKEND", backend, arguments);
     let classify = ["classify", "--json", "--model", text(&path), "the cat and the train"];
     let detected = with("", &classify);
     assert_eq!(detected.0, Some(0), "{detected:?}");
-    for kernels in Kernels::all() {
-        assert_eq!(with(kernels.name(), &classify), detected, "{}", kernels.name());
-        let info = with(kernels.name(), &["info", text(&path)]).1;
-        assert!(info.contains(&format!("native, {}, int8", kernels.name())), "{info}");
+    for backend in Backend::all() {
+        assert_eq!(with(backend.name(), &classify), detected, "{}", backend.name());
+        let info = with(backend.name(), &["info", text(&path)]).1;
+        assert!(info.contains(&format!("native, {}, int8", backend.name())), "{info}");
     }
     for arguments in [&classify[..], &["info", text(&path)]] {
         let (code, out, err) = with("x86-sse9", arguments);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
-        assert!(err.contains("KINGLET_KERNEL is `x86-sse9`") && err.contains("scalar"), "{err}");
+        assert!(err.contains("KINGLET_BACKEND is `x86-sse9`") && err.contains("scalar"), "{err}");
+        let (code, _, err) = named("KINGLET_KERNEL", "x86-sse9", arguments);
+        assert!(code == Some(2) && err.contains("KINGLET_KERNEL is `x86-sse9`"), "the former name is read too: {err}");
     }
 }
 

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::{Folder, program, run};
-use kinglet::kernels::Kernels;
+use kinglet::backend::Backend;
 
 const TEXTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../firmware-examples/golden/texts.txt");
 
@@ -16,10 +16,10 @@ fn every_kernel_gives_the_committed_lines() {
     for (name, want) in golden {
         assert_eq!(want.lines().count(), 33);
         let model = format!("{}/../../models/{name}", env!("CARGO_MANIFEST_DIR"));
-        for kernels in Kernels::all() {
+        for backend in Backend::all() {
             let arguments = ["fingerprint", "--model", &model, "--file", TEXTS];
-            let out = program(&arguments).env("KINGLET_KERNEL", kernels.name()).output().unwrap();
-            assert_eq!(String::from_utf8(out.stdout).unwrap(), want, "{name}, {}", kernels.name());
+            let out = program(&arguments).env("KINGLET_BACKEND", backend.name()).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), want, "{name}, {}", backend.name());
             assert!(out.status.success());
         }
     }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::Kind;
-use crate::confidence::ConfidenceError;
+use crate::calibration::ConfidenceError;
 use crate::spec::{Compat, ConfigError, Weight};
 use crate::tokenizer::TableError;
 

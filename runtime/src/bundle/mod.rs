@@ -70,7 +70,7 @@
 
 use core::fmt;
 
-use crate::confidence::Calibration;
+use crate::calibration::Calibration;
 use crate::spec::Config;
 use crate::tokenizer::Table;
 

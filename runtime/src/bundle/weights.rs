@@ -1,8 +1,8 @@
 //! The weights section: one deterministic layout, computed from the configuration.
 
 use super::{ALIGN, BundleError, Trust};
-use crate::kernels::cast::view;
-use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS, Panels};
+use crate::backend::cast::view;
+use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Weight};
 
 /// The weights of a model, read in place.
@@ -11,7 +11,7 @@ use crate::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Weight};
 /// Tensors one after the other, each followed by zeros up to a multiple of 64 bytes. `C`, `FF`, `V`, `H`, `K` are the
 /// configuration's `hidden_size`, `intermediate_size`, `vocab_size`, `kernel_heads` and the layer's kernel width.
 ///
-/// A *matrix* `[N, I]` (outputs, inputs) is three tensors, those of [`Panels`]: int8 values in panels, f32 scales `[N']`, i32
+/// A *matrix* `[N, I]` (outputs, inputs) is three tensors, those of [`PackedMatrix`]: int8 values in panels, f32 scales `[N']`, i32
 /// corrections `[N']`, with `N'` = `N` rounded up to 16. Scales and corrections beyond `N`, and values beyond `N` and `I`, are 0.
 ///
 /// | tensor | kind |
@@ -33,7 +33,7 @@ use crate::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Weight};
 /// | classifier `[num_labels, C]` | matrix |
 /// | its bias `[num_labels]` | f32 |
 ///
-/// int8 values are −127 to 127, quantised by the rule of [`crate::quant`] row by row; scales are finite and above 0, other
+/// int8 values are −127 to 127, quantized by the rule of [`crate::quant`] row by row; scales are finite and above 0, other
 /// numbers finite.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
@@ -45,19 +45,19 @@ pub struct Weights<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Layer<'a> {
     /// `W_I`, `[C, C]`.
-    pub input: Panels<'a>,
+    pub input: PackedMatrix<'a>,
     /// `W_S`, the gate, `[C, C]`.
-    pub gate: Panels<'a>,
+    pub gate: PackedMatrix<'a>,
     /// The convolution's taps.
     pub taps: Taps<'a>,
     /// `W_O`, `[C, C]`.
-    pub output: Panels<'a>,
+    pub output: PackedMatrix<'a>,
     /// The mixer's norm.
     pub mixer_norm: NormWeights<'a>,
     /// `W_up`, `[FF, C]`.
-    pub up: Panels<'a>,
+    pub up: PackedMatrix<'a>,
     /// `W_down`, `[C, FF]`.
-    pub down: Panels<'a>,
+    pub down: PackedMatrix<'a>,
     /// The feed-forward network's norm.
     pub ffn_norm: NormWeights<'a>,
 }
@@ -70,7 +70,7 @@ pub enum Taps<'a> {
     /// `[K, C]`: one kernel a channel (dilated).
     Channels(&'a [f32]),
     /// `[H·K, C]`: row `h·K + j` gives tap `j` of head `h` before softmax (dynamic).
-    Computed(Panels<'a>),
+    Computed(PackedMatrix<'a>),
 }
 
 /// A norm's weights.
@@ -187,9 +187,9 @@ impl<'a> Cursor<'a> {
         view(self.bytes(len * 4)).unwrap_or_default()
     }
 
-    fn matrix(&mut self, outputs: usize, inputs: usize) -> Panels<'a> {
+    fn matrix(&mut self, outputs: usize, inputs: usize) -> PackedMatrix<'a> {
         let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
-        Panels {
+        PackedMatrix {
             outputs,
             inputs,
             values: view(self.bytes(n * k)).unwrap_or_default(),
@@ -250,7 +250,7 @@ impl<'a> Weights<'a> {
         for i in 0..layout.layers {
             let layer = cursor.layer(layout, i);
             let name = |weight| Weight::Layer(i as u16, weight);
-            let matrix = |weight, panels: &Panels<'_>| check_matrix(name(weight), panels, all);
+            let matrix = |weight, panels: &PackedMatrix<'_>| check_matrix(name(weight), panels, all);
             matrix(LayerWeight::In, &layer.input)?;
             matrix(LayerWeight::Gate, &layer.gate)?;
             match layer.taps {
@@ -296,7 +296,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The classifier `[num_labels, C]` and its bias `[num_labels]`.
-    pub fn head(&self) -> (Panels<'a>, &'a [f32]) {
+    pub fn head(&self) -> (PackedMatrix<'a>, &'a [f32]) {
         let at = self.layout.layer_at(self.layout.layers) + self.layout.final_norm_bytes();
         let mut cursor = Cursor::new(self.bytes, at);
         let panels = cursor.matrix(self.layout.labels, self.layout.channels);
@@ -345,7 +345,7 @@ fn check_range(weight: Weight, values: &[i8]) -> Result<(), BundleError> {
     Ok(())
 }
 
-fn check_matrix(weight: Weight, panels: &Panels<'_>, all: bool) -> Result<(), BundleError> {
+fn check_matrix(weight: Weight, panels: &PackedMatrix<'_>, all: bool) -> Result<(), BundleError> {
     check_scales(weight, panels.scales, panels.outputs)?;
     if !all {
         return Ok(());

@@ -8,8 +8,8 @@ use super::{
     ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, VERSION,
     config, crc32c, labels,
 };
-use crate::confidence::Calibration;
-use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS};
+use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
+use crate::calibration::Calibration;
 use crate::quant;
 use crate::spec::{Compat, Config, LayerWeight, Mixer, Weight};
 
@@ -30,7 +30,7 @@ pub struct Parts<'a, S> {
 ///
 /// `weight`: gives the values of each weight of [`Config::weights`], row by row as PyTorch stores it (the shape is
 /// [`Config::shape`]), with one exception: the kernels of light convolutions are given after softmax. Matrices and the
-/// embedding are quantised by the rule of [`crate::quant`].
+/// embedding are quantized by the rule of [`crate::quant`].
 ///
 /// # Errors
 /// When the parts do not fit together or a weight has the wrong length or a value that is not finite: what is written is
@@ -99,7 +99,7 @@ fn push_bytes(out: &mut Vec<u8>, values: &[i8]) {
     pad(out);
 }
 
-/// Three tensors, as [`crate::kernels::Panels`] has them, of a matrix `[outputs, inputs]`.
+/// Three tensors, as [`crate::backend::PackedMatrix`] has them, of a matrix `[outputs, inputs]`.
 fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
     let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
     let mut values = vec![0i8; n * k];
@@ -107,7 +107,7 @@ fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
     let mut row = vec![0i8; inputs];
     let rows = data.chunks_exact(inputs).zip(scales.iter_mut().zip(&mut corrections));
     for (o, (data, (scale, correction))) in rows.enumerate() {
-        *scale = quant::quantise(data, &mut row);
+        *scale = quant::quantize(data, &mut row);
         *correction = -128 * row.iter().map(|&v| i32::from(v)).sum::<i32>();
         let panel = values.get_mut(o / PANEL_OUTPUTS * PANEL_OUTPUTS * k..).unwrap_or_default();
         let groups = panel.chunks_exact_mut(PANEL_OUTPUTS * PANEL_INPUTS);
@@ -152,7 +152,7 @@ fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> &'w [f32]) -> 
     let embedding = get(Weight::Embedding)?;
     let mut values = vec![0i8; embedding.len()];
     let rows = embedding.chunks_exact(c).zip(values.chunks_exact_mut(c));
-    let scales: Vec<f32> = rows.map(|(row, out)| quant::quantise(row, out)).collect();
+    let scales: Vec<f32> = rows.map(|(row, out)| quant::quantize(row, out)).collect();
     push_bytes(&mut out, &values);
     push_floats(&mut out, &scales);
 

@@ -5,7 +5,7 @@
 
 use std::string::String;
 
-use crate::confidence::Calibration;
+use crate::calibration::Calibration;
 use crate::model::Precision;
 use crate::spec::Config;
 

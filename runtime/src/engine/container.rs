@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::tract::onnx::tensor_proto::DataType;
 use super::tract::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::bundle::Bundle;
-use crate::confidence::Calibration;
+use crate::calibration::Calibration;
 use crate::model::Precision;
 use crate::spec::{Config, ConfigError, graph, metadata, operator};
 use crate::tokenizer::{Table, TableError};

@@ -3,7 +3,7 @@
 //! Tokens go through all layers chunk by chunk, whatever the length of the text, so a text of ten tokens and one of a million
 //! need the same memory. Between chunks each layer keeps the gated rows that its convolution reads again, and the rows
 //! that still wait for their neighbours to the right stay where they are in the residual stream. How a text is cut
-//! into chunks and pushes changes no bit of the scores, nor does the backend of [`Kernels`].
+//! into chunks and pushes changes no bit of the scores, nor does the backend of [`Backend`].
 //!
 //! Nothing allocates and nothing panics: the caller gives the scratch arena ([`scratch_bytes`]), and every size is checked
 //! when the engine is made.
@@ -11,8 +11,8 @@
 use core::fmt;
 
 use super::{Engine, EngineError};
+use crate::backend::Backend;
 use crate::bundle::Bundle;
-use crate::kernels::Kernels;
 use crate::ops::linear::Room;
 use crate::ops::pooling;
 use crate::spec::Config;
@@ -79,7 +79,7 @@ impl core::error::Error for NativeError {}
 /// gives the scores. [`Engine::logits`] is all of that for a text whose tokens are there.
 pub struct NativeEngine<'a> {
     bundle: Bundle<'a>,
-    kernels: Kernels,
+    backend: Backend,
     chunk: usize,
     /// Rows that wait in the residual stream: tokens to the right that a position depends on.
     look_ahead: usize,
@@ -104,7 +104,7 @@ enum Fault {
 impl fmt::Debug for NativeEngine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NativeEngine")
-            .field("kernels", &self.kernels)
+            .field("backend", &self.backend)
             .field("chunk", &self.chunk)
             .field("tokens", &self.tokens())
             .finish_non_exhaustive()
@@ -112,32 +112,32 @@ impl fmt::Debug for NativeEngine<'_> {
 }
 
 impl<'a> NativeEngine<'a> {
-    /// An engine with the fastest kernels of this processor and chunks of [`DEFAULT_CHUNK`] rows.
+    /// An engine with the fastest backend of this processor and chunks of [`DEFAULT_CHUNK`] rows.
     ///
     /// `scratch`: at least [`scratch_bytes`]`(config, DEFAULT_CHUNK)` bytes; what they hold does not matter.
     ///
     /// # Errors
     /// When `scratch` is too small.
     pub fn new(bundle: Bundle<'a>, scratch: &'a mut [u8]) -> Result<Self, NativeError> {
-        Self::with_chunk(bundle, scratch, Kernels::detect(), DEFAULT_CHUNK)
+        Self::with_chunk(bundle, scratch, Backend::detect(), DEFAULT_CHUNK)
     }
 
     /// As [`NativeEngine::new`], with these kernels.
     ///
     /// # Errors
     /// When `scratch` is too small.
-    pub fn with_kernels(bundle: Bundle<'a>, scratch: &'a mut [u8], kernels: Kernels) -> Result<Self, NativeError> {
-        Self::with_chunk(bundle, scratch, kernels, DEFAULT_CHUNK)
+    pub fn with_backend(bundle: Bundle<'a>, scratch: &'a mut [u8], backend: Backend) -> Result<Self, NativeError> {
+        Self::with_chunk(bundle, scratch, backend, DEFAULT_CHUNK)
     }
 
-    /// As [`NativeEngine::with_kernels`], with chunks of `chunk` rows: fewer need less memory and more time.
+    /// As [`NativeEngine::with_backend`], with chunks of `chunk` rows: fewer need less memory and more time.
     ///
     /// # Errors
     /// When `scratch` is smaller than [`scratch_bytes`]`(config, chunk)`, or `chunk` is 0.
     pub fn with_chunk(
         bundle: Bundle<'a>,
         scratch: &'a mut [u8],
-        kernels: Kernels,
+        backend: Backend,
         chunk: usize,
     ) -> Result<Self, NativeError> {
         let config = bundle.config();
@@ -153,7 +153,7 @@ impl<'a> NativeEngine<'a> {
         let buffers = Buffers::new(config, chunk, scratch).ok_or(too_small)?;
         let (waiting, position, pooled) = (0, 0, (0, u64::MAX));
         let mut engine =
-            NativeEngine { bundle, kernels, chunk, look_ahead, buffers, waiting, position, pooled, fault: None };
+            NativeEngine { bundle, backend, chunk, look_ahead, buffers, waiting, position, pooled, fault: None };
         engine.reset();
         Ok(engine)
     }
@@ -168,9 +168,9 @@ impl<'a> NativeEngine<'a> {
         self.bundle.config()
     }
 
-    /// The kernels it runs on.
-    pub fn kernels(&self) -> &Kernels {
-        &self.kernels
+    /// The backend it runs on.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// Rows of a chunk.
@@ -285,7 +285,7 @@ impl<'a> NativeEngine<'a> {
         let Buffers { pool, branch, q, scales, .. } = &mut self.buffers;
         let vector = branch.get_mut(..self.bundle.config().hidden_size).unwrap_or_default();
         pool.vector(tokens, vector);
-        pooling::head(&self.kernels, &mut Room { q, scales }, vector, self.bundle.weights().head(), out);
+        pooling::head(&self.backend, &mut Room { q, scales }, vector, self.bundle.weights().head(), out);
     }
 
     fn fail(&mut self, fault: Fault) -> Result<(), EngineError> {
@@ -344,7 +344,7 @@ mod tests {
         let bytes = small();
         let bundle = Bundle::new(bytes.as_slice()).unwrap();
         let mut scratch = vec![0; scratch_bytes(bundle.config(), 4)];
-        let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, Kernels::SCALAR, 4).unwrap();
+        let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, Backend::SCALAR, 4).unwrap();
         let mut out = [0.0; 3];
         let max = MAX_TOKENS as usize;
         // One more does not fit into 32 bits.

@@ -1,6 +1,6 @@
 //! Exported ONNX models, run by [tract](https://github.com/sonos/tract); the only file that names it.
 //!
-//! tract's fast paths need concrete shapes, so the graph is optimised once for each of a few lengths: a text is padded
+//! tract's fast paths need concrete shapes, so the graph is optimized once for each of a few lengths: a text is padded
 //! with id 0 and mask 0 to the next power of two, at least [`SHORTEST_PLAN`]. Masked positions are set to zero before
 //! anything reads across positions, so the padding cannot change the answer.
 //!
@@ -24,7 +24,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 use super::container::{self, Contents};
 use super::native::shared::SharedEngine;
 use super::{Engine, EngineError};
-use crate::confidence::Calibration;
+use crate::calibration::Calibration;
 use crate::spec::{Config, graph, operator};
 
 pub use super::container::ModelError;
@@ -281,7 +281,7 @@ fn check_shapes(model: &TypedModel, config: &Config) -> Result<(), String> {
 }
 
 /// Lets tract run files that `kinglet-export --fused` wrote: the operator [`operator::CLASSIFIER`] of the domain
-/// [`operator::DOMAIN`], computed by the native engine with the kernels of this processor.
+/// [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
 ///
 /// Inputs `[B, T]` int64 twice, ids and mask, output `[B, num_labels]` f32; one plan takes any `B` and `T`. Each text gets
 /// the scores that the native engine gives for its tokens, bit for bit, whatever else is in the batch. Padding may stand
@@ -383,7 +383,7 @@ impl Op for Classifier {
 
     fn info(&self) -> TractResult<Vec<String>> {
         let bytes = self.engine.bundle().as_bytes().len();
-        Ok(vec![format!("bundle of {bytes} bytes on {}", self.engine.kernels().name())])
+        Ok(vec![format!("bundle of {bytes} bytes on {}", self.engine.backend().name())])
     }
 
     op_as_typed_op!();

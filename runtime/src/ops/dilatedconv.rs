@@ -4,9 +4,9 @@
 //! y[i, c] = Σ_j w[c, j] · x[i + (j − offset)·dilation, c]
 //! ```
 
-use crate::kernels::{Kernels, Window};
+use crate::backend::{Backend, Window};
 
 /// `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[K, C]`; `y`: `[R, C]`.
-pub(crate) fn dilatedconv(kernels: &Kernels, x: &[f32], window: Window, taps: &[f32], y: &mut [f32]) {
-    kernels.convolve_channels(x, window, taps, y);
+pub(crate) fn dilatedconv(backend: &Backend, x: &[f32], window: Window, taps: &[f32], y: &mut [f32]) {
+    backend.convolve_channels(x, window, taps, y);
 }

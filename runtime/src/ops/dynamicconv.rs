@@ -7,14 +7,14 @@
 //! Row `h·K + j` of `W_K` gives tap `j` of head `h`.
 
 use super::linear::Operand;
-use crate::kernels::{Activation, Kernels, Panels, Window};
+use crate::backend::{Activation, Backend, PackedMatrix, Window};
 
 /// `input`: the block's input at the `R` output rows; `projection`: `[H·K, C]`; `x`: `[R + (K − 1)·dilation, C]`;
 /// `taps`: room for at least `[R, H·K]`; `y`: `[R, C]`.
 pub(crate) fn dynamicconv(
-    kernels: &Kernels,
+    backend: &Backend,
     input: &Operand<'_>,
-    projection: &Panels<'_>,
+    projection: &PackedMatrix<'_>,
     x: &[f32],
     window: Window,
     heads: usize,
@@ -23,7 +23,7 @@ pub(crate) fn dynamicconv(
 ) {
     let rows = y.len().checked_div(window.channels).unwrap_or(0);
     let taps = taps.get_mut(..rows * projection.outputs).unwrap_or_default();
-    input.linear(kernels, projection, Activation::Identity, taps);
-    kernels.softmax(taps, window.taps);
-    kernels.convolve_shared(x, window, taps, projection.outputs, heads, y);
+    input.linear(backend, projection, Activation::Identity, taps);
+    backend.softmax(taps, window.taps);
+    backend.convolve_shared(x, window, taps, projection.outputs, heads, y);
 }

@@ -1,19 +1,19 @@
 //! The feed-forward network: `relu(X·W_up)·W_down`.
 
 use super::linear::{Operand, inner_stride};
-use crate::kernels::{Activation, Kernels, Panels};
+use crate::backend::{Activation, Backend, PackedMatrix};
 
 /// `x`: `R` rows of `C`; `inner`: at least `[R, inner_stride(FF)]`; `y`: `[R, C]`.
 pub(crate) fn ffn(
-    kernels: &Kernels,
+    backend: &Backend,
     x: Operand<'_>,
-    up: &Panels<'_>,
-    down: &Panels<'_>,
+    up: &PackedMatrix<'_>,
+    down: &PackedMatrix<'_>,
     inner: &mut [f32],
     y: &mut [f32],
 ) {
     let stride = inner_stride(up.outputs);
     let inner = inner.get_mut(..x.rows() * stride).unwrap_or_default();
-    x.linear_apart(kernels, up, Activation::Relu, inner, stride);
-    x.into_room().quantise_apart(kernels, inner, down.inputs, stride).linear(kernels, down, Activation::Identity, y);
+    x.linear_strided(backend, up, Activation::Relu, inner, stride);
+    x.into_room().quantize_strided(backend, inner, down.inputs, stride).linear(backend, down, Activation::Identity, y);
 }

@@ -1,19 +1,19 @@
 //! The gate before the convolution: `(X·W_I) ⊙ sigmoid(X·W_S)` (Wu et al. 2019, the GLU of their block).
 
 use super::linear::Operand;
-use crate::kernels::{Activation, Kernels, Panels};
+use crate::backend::{Activation, Backend, PackedMatrix};
 
 /// `x`: `R` rows; `spare`: at least `[R, C]`; `gated`: `[R, C]`.
 pub(crate) fn gate(
-    kernels: &Kernels,
+    backend: &Backend,
     x: &Operand<'_>,
-    input: &Panels<'_>,
-    gate: &Panels<'_>,
+    input: &PackedMatrix<'_>,
+    gate: &PackedMatrix<'_>,
     spare: &mut [f32],
     gated: &mut [f32],
 ) {
     let opened = spare.get_mut(..gated.len()).unwrap_or_default();
-    x.linear(kernels, input, Activation::Identity, gated);
-    x.linear(kernels, gate, Activation::Identity, opened);
-    kernels.gate(gated, opened);
+    x.linear(backend, input, Activation::Identity, gated);
+    x.linear(backend, gate, Activation::Identity, opened);
+    backend.gate(gated, opened);
 }

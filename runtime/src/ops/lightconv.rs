@@ -5,9 +5,9 @@
 //! ```
 //! The softmax is folded into the stored taps: computed in f64, rounded once.
 
-use crate::kernels::{Kernels, Window};
+use crate::backend::{Backend, Window};
 
 /// `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[H, K]`; `y`: `[R, C]`.
-pub(crate) fn lightconv(kernels: &Kernels, x: &[f32], window: Window, taps: &[f32], heads: usize, y: &mut [f32]) {
-    kernels.convolve_shared(x, window, taps, 0, heads, y);
+pub(crate) fn lightconv(backend: &Backend, x: &[f32], window: Window, taps: &[f32], heads: usize, y: &mut [f32]) {
+    backend.convolve_shared(x, window, taps, 0, heads, y);
 }

@@ -4,9 +4,9 @@
 //! s = max(max|x|, 1e-30) / 127;   q = round_half_even(x / s);   y[o] = (f32(Σ q[i]·w[o, i]) · s) · scale[o]
 //! ```
 
-use crate::kernels::{Activation, Kernels, Panels};
+use crate::backend::{Activation, Backend, PackedMatrix};
 
-/// Bytes from one quantised row of `columns` to the next.
+/// Bytes from one quantized row of `columns` to the next.
 ///
 /// Whole cache lines, and an odd number of them where the rows would lie a power of two apart: rows that a kernel reads side by side must not
 /// fall into the same sets of the cache.
@@ -24,7 +24,7 @@ pub const fn inner_stride(columns: usize) -> usize {
     if columns > 0 && columns.is_multiple_of(512) { columns.saturating_add(LINE) } else { columns }
 }
 
-/// Room for one quantised left side: `q` for `R` rows of [`stride`] bytes, `scales`: `[R]`.
+/// Room for one quantized left side: `q` for `R` rows of [`stride`] bytes, `scales`: `[R]`.
 pub(crate) struct Room<'s> {
     /// The integers.
     pub(crate) q: &'s mut [u8],
@@ -33,15 +33,15 @@ pub(crate) struct Room<'s> {
 }
 
 impl Room<'_> {
-    /// Quantises rows. `x`: `[R, columns]`.
-    pub(crate) fn quantise(&mut self, kernels: &Kernels, x: &[f32], columns: usize) -> Operand<'_> {
-        self.quantise_apart(kernels, x, columns, columns)
+    /// Quantizes rows. `x`: `[R, columns]`.
+    pub(crate) fn quantize(&mut self, backend: &Backend, x: &[f32], columns: usize) -> Operand<'_> {
+        self.quantize_strided(backend, x, columns, columns)
     }
 
     /// The same for rows that lie `x_stride` floats apart. `x`: `[R, x_stride]`.
-    pub(crate) fn quantise_apart(
+    pub(crate) fn quantize_strided(
         &mut self,
-        kernels: &Kernels,
+        backend: &Backend,
         x: &[f32],
         columns: usize,
         x_stride: usize,
@@ -51,12 +51,12 @@ impl Room<'_> {
         debug_assert!(rows <= self.scales.len() && rows * stride <= self.q.len());
         let scales = self.scales.get_mut(..rows).unwrap_or_default();
         let q = self.q.get_mut(..rows * stride).unwrap_or_default();
-        kernels.quantise(x, columns, x_stride, q, stride, scales);
+        backend.quantize(x, columns, x_stride, q, stride, scales);
         Operand { room: Room { q: self.q, scales: self.scales }, rows, stride }
     }
 }
 
-/// The left side of matrix products, quantised once for all of them.
+/// The left side of matrix products, quantized once for all of them.
 pub(crate) struct Operand<'s> {
     room: Room<'s>,
     rows: usize,
@@ -65,22 +65,22 @@ pub(crate) struct Operand<'s> {
 
 impl<'s> Operand<'s> {
     /// `out`: `[R, w.outputs]`.
-    pub(crate) fn linear(&self, kernels: &Kernels, w: &Panels<'_>, activation: Activation, out: &mut [f32]) {
-        self.linear_apart(kernels, w, activation, out, w.outputs);
+    pub(crate) fn linear(&self, backend: &Backend, w: &PackedMatrix<'_>, activation: Activation, out: &mut [f32]) {
+        self.linear_strided(backend, w, activation, out, w.outputs);
     }
 
     /// The same into rows that lie `out_stride` floats apart. `out`: `[R, out_stride]`.
-    pub(crate) fn linear_apart(
+    pub(crate) fn linear_strided(
         &self,
-        kernels: &Kernels,
-        w: &Panels<'_>,
+        backend: &Backend,
+        w: &PackedMatrix<'_>,
         activation: Activation,
         out: &mut [f32],
         out_stride: usize,
     ) {
         let q = self.room.q.get(..self.rows * self.stride).unwrap_or_default();
         let scales = self.room.scales.get(..self.rows).unwrap_or_default();
-        kernels.matmul(q, self.stride, scales, w, activation, out, out_stride);
+        backend.matmul(q, self.stride, scales, w, activation, out, out_stride);
     }
 
     /// Number of rows, `R`.

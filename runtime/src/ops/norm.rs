@@ -6,13 +6,13 @@
 //! post_layer: x + LayerNorm(f(x))          pre_rms: x + f(RmsNorm(x))
 //! ```
 
+use crate::backend::Backend;
 use crate::bundle::NormWeights;
-use crate::kernels::Kernels;
 use crate::spec::Norm;
 
 /// What a branch reads: `x` itself (post_layer) or its norm, for which `normed` gives room (pre_rms). All `[R, C]`.
 pub(crate) fn branch_input<'s>(
-    kernels: &Kernels,
+    backend: &Backend,
     norm: Norm,
     weights: &NormWeights<'_>,
     x: &'s [f32],
@@ -20,22 +20,22 @@ pub(crate) fn branch_input<'s>(
 ) -> &'s [f32] {
     match norm {
         Norm::PostLayer => x,
-        Norm::PreRms => rms(kernels, weights.gain, x, normed),
+        Norm::PreRms => rms(backend, weights.gain, x, normed),
     }
 }
 
 /// Adds a branch's output `y` to `x`. Both `[R, C]`.
-pub(crate) fn residual(kernels: &Kernels, norm: Norm, weights: &NormWeights<'_>, y: &[f32], x: &mut [f32]) {
+pub(crate) fn residual(backend: &Backend, norm: Norm, weights: &NormWeights<'_>, y: &[f32], x: &mut [f32]) {
     match norm {
-        Norm::PostLayer => kernels.layer_norm(y, weights.gain, weights.shift, x),
-        Norm::PreRms => kernels.add(x, y),
+        Norm::PostLayer => backend.layer_norm(y, weights.gain, weights.shift, x),
+        Norm::PreRms => backend.add(x, y),
     }
 }
 
 /// `RmsNorm(x)` in the beginning of `normed`. `x`: `[R, C]`.
-pub(crate) fn rms<'s>(kernels: &Kernels, gain: &[f32], x: &[f32], normed: &'s mut [f32]) -> &'s [f32] {
+pub(crate) fn rms<'s>(backend: &Backend, gain: &[f32], x: &[f32], normed: &'s mut [f32]) -> &'s [f32] {
     debug_assert!(x.len() <= normed.len());
     let normed = normed.get_mut(..x.len()).unwrap_or_default();
-    kernels.rms_norm(x, gain, normed);
+    backend.rms_norm(x, gain, normed);
     normed
 }

@@ -8,7 +8,7 @@
 //! Neither the order of the tokens nor how they are grouped changes a bit.
 
 use super::linear::Room;
-use crate::kernels::{Activation, Kernels, POOL_SCALE, Panels};
+use crate::backend::{Activation, Backend, POOL_SCALE, PackedMatrix};
 
 /// What is known of the tokens so far, `[C]`.
 pub(crate) enum Pool<'s> {
@@ -28,21 +28,21 @@ impl Pool<'_> {
     }
 
     /// Adds tokens. `x`: `[R, C]`.
-    pub(crate) fn add(&mut self, kernels: &Kernels, x: &[f32]) {
+    pub(crate) fn add(&mut self, backend: &Backend, x: &[f32]) {
         match self {
-            Pool::Mean(sums) => kernels.pool_mean(x, sums),
-            Pool::Max(most) => kernels.pool_max(x, most),
+            Pool::Mean(sums) => backend.pool_mean(x, sums),
+            Pool::Max(most) => backend.pool_max(x, most),
         }
     }
 
     /// Adds the tokens of another pool of the same kind.
     #[cfg(feature = "std")]
-    pub(crate) fn merge(&mut self, kernels: &Kernels, other: &Pool<'_>) {
+    pub(crate) fn merge(&mut self, backend: &Backend, other: &Pool<'_>) {
         match (self, other) {
             (Pool::Mean(sums), Pool::Mean(others)) => {
                 sums.iter_mut().zip(others.iter()).for_each(|(sum, other)| *sum = sum.wrapping_add(*other));
             }
-            (Pool::Max(most), Pool::Max(others)) => kernels.pool_max(others, most),
+            (Pool::Max(most), Pool::Max(others)) => backend.pool_max(others, most),
             _ => {}
         }
     }
@@ -61,12 +61,12 @@ impl Pool<'_> {
 
 /// `pooled`: `[C]`; `w`: `[num_labels, C]`; `bias`, `out`: `[num_labels]`.
 pub(crate) fn head(
-    kernels: &Kernels,
+    backend: &Backend,
     room: &mut Room<'_>,
     pooled: &[f32],
-    (w, bias): (Panels<'_>, &[f32]),
+    (w, bias): (PackedMatrix<'_>, &[f32]),
     out: &mut [f32],
 ) {
-    room.quantise(kernels, pooled, pooled.len()).linear(kernels, &w, Activation::Identity, out);
-    kernels.add(out, bias);
+    room.quantize(backend, pooled, pooled.len()).linear(backend, &w, Activation::Identity, out);
+    backend.add(out, bias);
 }

@@ -1,9 +1,9 @@
 //! A text whose tokens are there: against the oracle, on every backend; errors; sizes.
 
+use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes, scratch_parts};
 use kinglet::engine::{Engine, EngineError};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -42,7 +42,7 @@ fn a_model_of_one_channel_gives_the_number_worked_out_by_hand() {
     // One channel: RmsNorm gives 1. Mixer: 1·2·sigmoid(0)·5 = 5. A = 3 + 5 = 8; Y = 8 + relu(1) = 9; the final norm
     // gives 1 again; the head adds 0.25.
     let mut got = [0.0; 2];
-    with_engine(&model.bundle(), Kernels::SCALAR, DEFAULT_CHUNK, |engine| engine.logits(&[9, 300], &mut got).unwrap());
+    with_engine(&model.bundle(), Backend::SCALAR, DEFAULT_CHUNK, |engine| engine.logits(&[9, 300], &mut got).unwrap());
     assert!(got.iter().all(|x| (x - 1.25).abs() < 1e-6), "{got:?}");
 }
 
@@ -58,14 +58,14 @@ fn every_kind_of_model_equals_the_oracle() {
         for tokens in [1, 2, 3, 7, 8, 9, 15, 16, 17, 40] {
             let ids = ids(&mut Random(tokens as u64), tokens);
             let want = oracle::logits(&model, &ids);
-            for kernels in Kernels::all() {
+            for backend in Backend::all() {
                 let mut got = vec![0.0; 5];
-                with_engine(&bundle, kernels, chunk, |engine| engine.logits(&ids, &mut got).unwrap());
+                with_engine(&bundle, backend, chunk, |engine| engine.logits(&ids, &mut got).unwrap());
                 assert_eq!(
                     bits(&got),
                     bits(&want),
                     "{mixer:?} {norm:?} {pooling:?} {tokens} tokens on {}",
-                    kernels.name()
+                    backend.name()
                 );
             }
         }
@@ -82,10 +82,10 @@ proptest! {
         let bundle = model.bundle();
         let ids = ids(&mut random, tokens);
         let want = oracle::logits(&model, &ids);
-        for kernels in Kernels::all() {
+        for backend in Backend::all() {
             let mut got = vec![0.0; model.config.num_labels];
-            with_engine(&bundle, kernels, chunk, |engine| engine.logits(&ids, &mut got).unwrap());
-            prop_assert_eq!(bits(&got), bits(&want), "{:?} on {}", model.config, kernels.name());
+            with_engine(&bundle, backend, chunk, |engine| engine.logits(&ids, &mut got).unwrap());
+            prop_assert_eq!(bits(&got), bits(&want), "{:?} on {}", model.config, backend.name());
         }
     }
 
@@ -101,10 +101,10 @@ proptest! {
         let ids = ids(&mut random, 70);
         let mut got = vec![0.0; model.config.num_labels];
         let scratch = &mut place[start..];
-        let mut engine = NativeEngine::with_chunk(bundle.clone(), scratch, Kernels::SCALAR, chunk).unwrap();
+        let mut engine = NativeEngine::with_chunk(bundle.clone(), scratch, Backend::SCALAR, chunk).unwrap();
         engine.logits(&ids, &mut got).unwrap();
         prop_assert_eq!(bits(&got), bits(&oracle::logits(&model, &ids)));
-        let error = NativeEngine::with_chunk(bundle, &mut place[start + 1..], Kernels::SCALAR, chunk).unwrap_err();
+        let error = NativeEngine::with_chunk(bundle, &mut place[start + 1..], Backend::SCALAR, chunk).unwrap_err();
         prop_assert_eq!(error, NativeError::ScratchTooSmall { need, got: need - 1 });
     }
 }
@@ -173,7 +173,7 @@ fn what_cannot_be_scored_is_refused_and_forgotten() {
     let model = small();
     let text = [7, 8, 9, 10];
     let want = oracle::logits(&model, &text);
-    with_engine(&model.bundle(), Kernels::SCALAR, 2, |engine| {
+    with_engine(&model.bundle(), Backend::SCALAR, 2, |engine| {
         let mut out = [0.0; 5];
         let vocab_size = model.config.vocab_size;
         let unknown = EngineError::UnknownToken { id: vocab_size as u32, vocab_size };
@@ -208,7 +208,7 @@ fn engines_that_cannot_be_are_refused() {
     let bytes = model.bundle();
     let bundle = Bundle::new(bytes.as_slice()).unwrap();
     let mut place = scratch(&model.config, 1);
-    let zero = NativeEngine::with_chunk(bundle.clone(), &mut place, Kernels::SCALAR, 0).unwrap_err();
+    let zero = NativeEngine::with_chunk(bundle.clone(), &mut place, Backend::SCALAR, 0).unwrap_err();
     assert_eq!(zero, NativeError::EmptyChunk);
     let need = scratch_bytes(&model.config, DEFAULT_CHUNK);
     let error = NativeEngine::new(bundle, &mut []).unwrap_err();

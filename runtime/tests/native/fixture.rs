@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::{self, Buffer, Parts};
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight};
 use kinglet::tokenizer::Table;
 
@@ -106,13 +106,13 @@ pub fn scratch(config: &Config, chunk: usize) -> Vec<u8> {
 /// Runs `f` on an engine over a bundle's bytes.
 pub fn with_engine<R>(
     bundle: &Buffer,
-    kernels: Kernels,
+    backend: Backend,
     chunk: usize,
     f: impl FnOnce(&mut NativeEngine<'_>) -> R,
 ) -> R {
     let bundle = bundle::Bundle::new(bundle.as_slice()).unwrap();
     let mut scratch = scratch(bundle.config(), chunk);
-    f(&mut NativeEngine::with_chunk(bundle, &mut scratch, kernels, chunk).unwrap())
+    f(&mut NativeEngine::with_chunk(bundle, &mut scratch, backend, chunk).unwrap())
 }
 
 /// A small configuration; `layers` has width, offset and dilation of each layer.

@@ -1,9 +1,9 @@
 //! The scores of fixed models on fixed texts are the same bits on every machine: SHA-256 of them, in `golden.txt`.
 
+use kinglet::backend::Backend;
 use kinglet::bundle::Buffer;
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Mixer, Norm, Pooling};
 use kinglet::tokenizer::Table;
 use sha2::{Digest, Sha256};
@@ -66,11 +66,11 @@ fn streamed(engine: &mut NativeEngine<'_>, text: &[u8]) -> Vec<f32> {
 
 /// The hash that all backends agree on.
 fn hash_of_every_backend(name: &str, bundle: &Buffer) -> String {
-    let hashes: Vec<(&str, String)> = Kernels::all()
-        .map(|kernels| {
-            let got = with_engine(bundle, kernels, DEFAULT_CHUNK, |engine| hash(|text| streamed(engine, text)));
-            println!("{name} {got} {}", kernels.name());
-            (kernels.name(), got)
+    let hashes: Vec<(&str, String)> = Backend::all()
+        .map(|backend| {
+            let got = with_engine(bundle, backend, DEFAULT_CHUNK, |engine| hash(|text| streamed(engine, text)));
+            println!("{name} {got} {}", backend.name());
+            (backend.name(), got)
         })
         .collect();
     let (_, first) = hashes[0].clone();

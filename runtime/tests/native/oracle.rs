@@ -1,7 +1,7 @@
-//! The encoder in the plainest way, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::kernels`: the whole text,
+//! The encoder in the plainest way, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::backend`: the whole text,
 //! layer after layer, nested loops, weights as the trainer has them. No chunk, no panel, no history, no kernel table.
 
-use kinglet::kernels::{POOL_LIMIT, POOL_SCALE, scalar};
+use kinglet::backend::{POOL_LIMIT, POOL_SCALE, scalar};
 use kinglet::quant;
 use kinglet::spec::{LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight};
 
@@ -10,7 +10,7 @@ use crate::fixture::Model;
 /// One row a token.
 type Rows = Vec<Vec<f32>>;
 
-/// The scores of a text, every operation rounded to f32 in the order that `kinglet::kernels` documents.
+/// The scores of a text, every operation rounded to f32 in the order that `kinglet::backend` documents.
 pub fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     logits_of_first(model, ids, ids.len())
 }
@@ -23,7 +23,7 @@ pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
         .iter()
         .map(|&id| {
             let mut q = vec![0; c];
-            let s = quant::quantise(&model.weights[&Weight::Embedding][id as usize * c..][..c], &mut q);
+            let s = quant::quantize(&model.weights[&Weight::Embedding][id as usize * c..][..c], &mut q);
             q.iter().map(|&q| f32::from(q) * s).collect()
         })
         .collect();
@@ -60,15 +60,15 @@ pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
 }
 
 fn linear(model: &Model, x: &Rows, weight: Weight) -> Rows {
-    let quantised = |row: &[f32]| {
+    let quantized = |row: &[f32]| {
         let mut q = vec![0; row.len()];
-        let s = quant::quantise(row, &mut q);
+        let s = quant::quantize(row, &mut q);
         (q, s)
     };
-    let matrix: Vec<(Vec<i8>, f32)> = model.weights[&weight].chunks(x[0].len()).map(quantised).collect();
+    let matrix: Vec<(Vec<i8>, f32)> = model.weights[&weight].chunks(x[0].len()).map(quantized).collect();
     x.iter()
         .map(|x| {
-            let (q, s) = quantised(x);
+            let (q, s) = quantized(x);
             let product = |(r, w): &(Vec<i8>, f32)| {
                 let sum: i32 = q.iter().zip(r).map(|(&q, &r)| i32::from(q) * i32::from(r)).sum();
                 (sum as f32 * s) * w
@@ -89,13 +89,13 @@ fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
     let computed = (config.mixer == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
     let y: Rows = (0..x.len())
         .map(|i| {
-            let kernels: Vec<Vec<f32>> = match &computed {
+            let backend: Vec<Vec<f32>> = match &computed {
                 Some(rows) => rows[i].chunks(k).map(softmax).collect(),
                 None => model.weights[&w(L::Kernel)].chunks(k).map(<[f32]>::to_vec).collect(),
             };
             (0..c)
                 .map(|channel| {
-                    let taps = &kernels[if config.mixer == Mixer::Dilated { channel } else { channel * h / c }];
+                    let taps = &backend[if config.mixer == Mixer::Dilated { channel } else { channel * h / c }];
                     let product = |j: usize| {
                         let position = i as i64 + (j as i64 - offset as i64) * dilation as i64;
                         taps[j]

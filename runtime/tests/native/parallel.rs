@@ -1,10 +1,10 @@
 //! Any number of threads gives the bits of one.
 
+use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::native::NativeError;
 use kinglet::engine::native::parallel::{ParallelEngine, scratch_bytes};
 use kinglet::engine::{Engine, EngineError};
-use kinglet::kernels::Kernels;
 use proptest::prelude::*;
 
 use crate::batch::cases;
@@ -26,7 +26,7 @@ proptest! {
         let want = oracle::logits(&model, &ids);
         for threads in 1..=5 {
             let mut scratch = vec![0x5a; scratch_bytes(&model.config, chunk, threads)];
-            let engine = ParallelEngine::with_chunk(&bundle, &mut scratch, Kernels::detect(), threads, chunk);
+            let engine = ParallelEngine::with_chunk(&bundle, &mut scratch, Backend::detect(), threads, chunk);
             let mut engine = engine.unwrap().least_tokens(least);
             for _ in 0..2 {
                 let mut got = vec![0.0; model.config.num_labels];
@@ -43,7 +43,7 @@ fn an_error_of_any_thread_is_an_error() {
     let bytes = model.bundle();
     let bundle = Bundle::new(bytes.as_slice()).unwrap();
     let mut scratch = vec![0; scratch_bytes(&model.config, 9, 3)];
-    let mut engine = ParallelEngine::with_chunk(&bundle, &mut scratch, Kernels::SCALAR, 3, 9).unwrap().least_tokens(1);
+    let mut engine = ParallelEngine::with_chunk(&bundle, &mut scratch, Backend::SCALAR, 3, 9).unwrap().least_tokens(1);
     let mut out = vec![0.0; model.config.num_labels];
     let sound = ids(&mut Random(5), 90);
     let want = oracle::logits(&model, &sound);
@@ -64,7 +64,7 @@ fn no_threads_and_too_little_scratch_are_refused() {
     let bytes = model.bundle();
     let bundle = Bundle::new(bytes.as_slice()).unwrap();
     let new = |scratch: &mut [u8], threads| {
-        ParallelEngine::new(&bundle, scratch, Kernels::SCALAR, threads).map(|_| ()).unwrap_err()
+        ParallelEngine::new(&bundle, scratch, Backend::SCALAR, threads).map(|_| ()).unwrap_err()
     };
     assert_eq!(new(&mut [], 0), NativeError::NoThreads);
     let need = scratch_bytes(&model.config, kinglet::engine::native::DEFAULT_CHUNK, 2);

@@ -2,10 +2,10 @@
 
 use std::thread;
 
+use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::EngineError;
 use kinglet::engine::native::shared::{SharedEngine, SharedError};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Mixer, Norm, Pooling};
 use proptest::prelude::*;
 
@@ -60,12 +60,12 @@ proptest! {
             })
             .collect();
         let want: Vec<f32> = texts.iter().flat_map(|text| oracle::logits(&model, text)).collect();
-        for kernels in Kernels::all() {
+        for backend in Backend::all() {
             let bundle = OwnedBundle::new(model.bundle().as_slice()).unwrap();
-            let engine = SharedEngine::with_kernels(bundle, kernels).unwrap();
+            let engine = SharedEngine::with_backend(bundle, backend).unwrap();
             for _ in 0..2 {
                 let got = score(&engine, &padded(&mut random, &texts)).unwrap();
-                prop_assert_eq!(bits(&got), bits(&want), "{:?} on {}", model.config, kernels.name());
+                prop_assert_eq!(bits(&got), bits(&want), "{:?} on {}", model.config, backend.name());
             }
         }
     }

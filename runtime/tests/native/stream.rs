@@ -1,9 +1,9 @@
 //! However a text is cut, the scores are those of the whole.
 
+use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::native::NativeEngine;
 use kinglet::engine::{Engine, EngineError};
-use kinglet::kernels::Kernels;
 use kinglet::spec::{Mixer, Norm, Pooling};
 use kinglet::stream::Stream;
 use kinglet::tokenizer::Table;
@@ -48,10 +48,10 @@ proptest! {
         let ids = Table::new(&table).unwrap().encode(&text);
         let want = oracle::logits(&model, &ids);
         let labels = model.config.num_labels;
-        for kernels in Kernels::all() {
+        for backend in Backend::all() {
             for chunk in [1, 4, 16, 50, 192, 1 + random.below(80)] {
                 let mut got = vec![0.0; labels];
-                with_engine(&bytes, kernels, chunk, |engine| -> Result<(), TestCaseError> {
+                with_engine(&bytes, backend, chunk, |engine| -> Result<(), TestCaseError> {
                     engine.logits(&ids, &mut got).unwrap();
                     prop_assert_eq!(bits(&got), bits(&want));
                     let mut stream = engine.stream();
@@ -89,7 +89,7 @@ proptest! {
         let chunk = 1 + random.below(60);
         let bytes = model.bundle();
         let ahead = model.config.look_ahead().unwrap();
-        with_engine(&bytes, Kernels::SCALAR, chunk, |engine| -> Result<(), TestCaseError> {
+        with_engine(&bytes, Backend::SCALAR, chunk, |engine| -> Result<(), TestCaseError> {
             let mut got = vec![7.0; model.config.num_labels];
             engine.push_tokens(&ids[..tokens]).unwrap();
             let seen = engine.snapshot(&mut got).unwrap();
@@ -109,7 +109,7 @@ proptest! {
 #[test]
 fn snapshots_begin_when_the_first_position_has_seen_its_neighbours() {
     let model = Model::random(config(Mixer::Light, Norm::PostLayer, Pooling::Mean, 12, &[[7, 3, 1], [4, 1, 1]]), 1);
-    with_engine(&model.bundle(), Kernels::SCALAR, 8, |engine| {
+    with_engine(&model.bundle(), Backend::SCALAR, 8, |engine| {
         let mut out = [0.0; 5];
         let mut stream = Stream::new(engine);
         assert_eq!(stream.snapshot(&mut out), Ok(None));
@@ -131,7 +131,7 @@ fn snapshots_begin_when_the_first_position_has_seen_its_neighbours() {
 #[test]
 fn an_empty_text_has_scores() {
     let model = Model::random(config(Mixer::Dynamic, Norm::PreRms, Pooling::Max, 12, &[[7, 3, 1]]), 2);
-    with_engine(&model.bundle(), Kernels::SCALAR, 8, |engine| {
+    with_engine(&model.bundle(), Backend::SCALAR, 8, |engine| {
         let (mut streamed, mut batch) = ([0.0; 5], [0.0; 5]);
         engine.stream().finish(&mut streamed).unwrap();
         engine.logits(&[kinglet::tokenizer::END], &mut batch).unwrap();
@@ -150,7 +150,7 @@ fn what_the_scratch_held_does_not_matter() {
     for filling in [0, 0xff, 0x7f] {
         let mut scratch = scratch(&model.config, 7);
         scratch.fill(filling);
-        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, Kernels::detect(), 7).unwrap();
+        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, Backend::detect(), 7).unwrap();
         let mut out = vec![0.0; 5];
         engine.logits(&ids, &mut out).unwrap();
         scores.push(bits(&out));

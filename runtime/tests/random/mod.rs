@@ -22,7 +22,7 @@ impl Random {
         (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
     }
 
-    /// A quantised number, often an extreme one.
+    /// A quantized number, often an extreme one.
     pub fn int8(&mut self) -> i8 {
         match self.below(8) {
             0 => 127,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::{Optimiser, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Both dimensions of a matrix must be at least this for its second moment to be factored (Mesh TensorFlow,
 /// `min_dim_size_to_factor`).
@@ -91,7 +91,7 @@ impl Second {
     }
 }
 
-impl Optimiser for Adafactor {
+impl Optimizer for Adafactor {
     fn step(&mut self, lr: f64) {
         self.step += 1;
         let decay = 1.0 - (self.step as f64).powf(DECAY_EXPONENT);

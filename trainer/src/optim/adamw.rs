@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::Tensor;
 
-use super::{Optimiser, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Hyper-parameters of [`AdamW`]; the defaults are PyTorch's, the epsilon too.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -48,7 +48,7 @@ impl AdamW {
     }
 }
 
-impl Optimiser for AdamW {
+impl Optimizer for AdamW {
     fn step(&mut self, lr: f64) {
         self.step += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;

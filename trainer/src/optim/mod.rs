@@ -1,4 +1,4 @@
-//! Optimisers with state that can be saved and loaded bit for bit, learning-rate schedules and gradient clipping.
+//! Optimizers with state that can be saved and loaded bit for bit, learning-rate schedules and gradient clipping.
 //!
 //! Steps are taken in place on the f32 master weights. A weight without gradient is left alone.
 
@@ -31,48 +31,48 @@ impl Parameter for Weight {
     }
 }
 
-/// Turns gradients into steps. An optimiser is made for a model's parameters and shares their tensors.
-pub trait Optimiser {
+/// Turns gradients into steps. An optimizer is made for a model's parameters and shares their tensors.
+pub trait Optimizer {
     /// Takes one step with learning rate `lr` from the gradients that the parameters hold. Gradients are left as they are.
     fn step(&mut self, lr: f64);
 
     /// All state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are shared, not copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Takes over what [`Optimiser::state`] gave.
+    /// Takes over what [`Optimizer::state`] gave.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape; the state is then partly replaced.
     fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()>;
 }
 
-/// Which optimiser, with its hyper-parameters: `{ name = "adafactor" }` or `{ name = "adamw", weight_decay = 0.1 }`.
+/// Which optimizer, with its hyper-parameters: `{ name = "adafactor" }` or `{ name = "adamw", weight_decay = 0.1 }`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
-pub enum OptimiserConfig {
+pub enum OptimizerConfig {
     /// [`Adafactor`].
     Adafactor(AdafactorConfig),
     /// [`AdamW`].
     AdamW(AdamWConfig),
 }
 
-impl Default for OptimiserConfig {
+impl Default for OptimizerConfig {
     fn default() -> Self {
-        OptimiserConfig::AdamW(AdamWConfig::default())
+        OptimizerConfig::AdamW(AdamWConfig::default())
     }
 }
 
-impl OptimiserConfig {
-    /// The optimiser with fresh state for `params`.
-    pub fn build<P: Parameter>(&self, params: &[(P, Tensor)]) -> Box<dyn Optimiser> {
+impl OptimizerConfig {
+    /// The optimizer with fresh state for `params`.
+    pub fn build<P: Parameter>(&self, params: &[(P, Tensor)]) -> Box<dyn Optimizer> {
         match *self {
-            OptimiserConfig::Adafactor(config) => Box::new(Adafactor::new(config, params)),
-            OptimiserConfig::AdamW(config) => Box::new(AdamW::new(config, params)),
+            OptimizerConfig::Adafactor(config) => Box::new(Adafactor::new(config, params)),
+            OptimizerConfig::AdamW(config) => Box::new(AdamW::new(config, params)),
         }
     }
 }
 
-/// One parameter of an optimiser: what it is and what the optimiser remembers of it.
+/// One parameter of an optimizer: what it is and what the optimizer remembers of it.
 #[derive(Debug)]
 struct Slot<M> {
     name: String,
@@ -100,17 +100,17 @@ fn step_tensor(step: i64) -> (String, Tensor) {
 }
 
 fn load_step(state: &HashMap<String, Tensor>) -> Result<i64> {
-    let step = state.get(STEP).context("the optimiser state has no step")?;
-    ensure!(step.kind() == Kind::Int64 && step.numel() == 1, "the optimiser state's step is not one i64");
+    let step = state.get(STEP).context("the optimizer state has no step")?;
+    ensure!(step.kind() == Kind::Int64 && step.numel() == 1, "the optimizer state's step is not one i64");
     Ok(step.int64_value(&[0]))
 }
 
 /// Copies the tensor `name` into `slot`.
 fn load_slot(slot: &mut Tensor, state: &HashMap<String, Tensor>, name: &str) -> Result<()> {
-    let from = state.get(name).with_context(|| format!("the optimiser state has no {name}"))?;
+    let from = state.get(name).with_context(|| format!("the optimizer state has no {name}"))?;
     let (want, got) = (slot.size(), from.size());
-    ensure!(want == got, "{name} has shape {got:?} in the optimiser state, must be {want:?}");
-    ensure!(from.kind() == Kind::Float, "{name} is {:?} in the optimiser state, must be f32", from.kind());
+    ensure!(want == got, "{name} has shape {got:?} in the optimizer state, must be {want:?}");
+    ensure!(from.kind() == Kind::Float, "{name} is {:?} in the optimizer state, must be f32", from.kind());
     tch::no_grad(|| slot.copy_(from));
     Ok(())
 }

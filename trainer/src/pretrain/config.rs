@@ -22,10 +22,10 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{OptimiserName, at_least, not_negative, probability};
+use crate::config::{OptimizerName, at_least, not_negative, probability};
 use crate::model::seq2seq::Seq2SeqConfig;
 use crate::objective::SpanCorruption;
-use crate::optim::{Decay, OptimiserConfig, Schedule};
+use crate::optim::{Decay, OptimizerConfig, Schedule};
 
 /// Sentinels that a model has at least: T5's number.
 const SENTINELS: usize = 100;
@@ -56,7 +56,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
-    /// Steps of the optimiser. Default 524,288.
+    /// Steps of the optimizer. Default 524,288.
     pub steps: u64,
     /// Examples in a step, all processes together. Default 128.
     pub batch_size: usize,
@@ -70,7 +70,7 @@ pub struct Train {
     /// Default 0.
     pub lr: f64,
     /// What updates the weights. Default adafactor.
-    pub optimiser: OptimiserName,
+    pub optimizer: OptimizerName,
     /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,
     /// How the learning rate goes on after the warm-up. Default inverse_square_root.
@@ -118,7 +118,7 @@ impl Default for Train {
             inputs_length: 512,
             merge: true,
             lr: 0.0,
-            optimiser: OptimiserName::Adafactor,
+            optimizer: OptimizerName::Adafactor,
             weight_decay: 0.0,
             schedule: Decay::InverseSquareRoot,
             warmup_steps: 0,
@@ -160,9 +160,9 @@ impl Train {
         }
     }
 
-    /// The optimiser's hyper-parameters.
-    pub fn optimiser_config(&self) -> OptimiserConfig {
-        self.optimiser.config(self.weight_decay)
+    /// The optimizer's hyper-parameters.
+    pub fn optimizer_config(&self) -> OptimizerConfig {
+        self.optimizer.config(self.weight_decay)
     }
 
     /// Checks every field for a run of `processes` processes.

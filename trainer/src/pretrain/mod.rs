@@ -27,7 +27,7 @@ use crate::machine::{Environment, device_name};
 use crate::model::Mode;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqWeight};
 use crate::objective::Example;
-use crate::optim::{Optimiser, clear_gradients, clip_gradients};
+use crate::optim::{Optimizer, clear_gradients, clip_gradients};
 use crate::progress::Progress;
 use crate::random::{Purpose, derive_seed};
 use crate::run::Ending;
@@ -51,13 +51,13 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
         set_tf32(t.tf32)?;
     }
 
-    // The model, the optimiser and where training stands; the same in every process.
+    // The model, the optimizer and where training stands; the same in every process.
     let seed = derive_seed(t.seed, Purpose::Weights, 0) as i64;
     let model = Seq2Seq::new(&plan.model, seed, device)?;
-    let mut optimiser = t.optimiser_config().build(model.parameters());
+    let mut optimizer = t.optimizer_config().build(model.parameters());
     let mut at = plan.resume.clone().unwrap_or_else(|| State::start(plan.fingerprint.clone()));
     if plan.resume.is_some() {
-        at.restore(out, model.parameters(), optimiser.as_mut())?;
+        at.restore(out, model.parameters(), optimizer.as_mut())?;
     }
     team.share(model.parameters())?;
     let seconds_before = at.seconds;
@@ -114,7 +114,7 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
         let log = end || (at.step + 1).is_multiple_of(t.log_every);
         let norm = if log || t.clip_norm > 0.0 { Some(clip_gradients(model.parameters(), t.clip_norm)) } else { None };
         let lr = schedule.at(at.step, t.steps);
-        optimiser.step(lr);
+        optimizer.step(lr);
 
         // Where training stands now.
         losses = step_losses;
@@ -209,7 +209,7 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             if let Some(folder) = &folder {
                 at.rows = folder.rows().len();
                 at.finished = stop == Some(Ending::Complete);
-                save_all(plan, &mut at, folder.rows(), &model, optimiser.as_ref())?;
+                save_all(plan, &mut at, folder.rows(), &model, optimizer.as_ref())?;
             }
             (saved, saved_step) = (Instant::now(), at.step);
         }
@@ -229,7 +229,7 @@ pub fn pretrain(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             // The others' losses are not known.
             at.loss_sum = losses.double_value(&[]) * team.size() as f64;
             ensure!(at.loss_sum.is_finite(), "{error:#}; the loss is not finite either, so that nothing was saved");
-            save_all(plan, &mut at, folder.rows(), &model, optimiser.as_ref())?;
+            save_all(plan, &mut at, folder.rows(), &model, optimizer.as_ref())?;
             Err(error.context(format!("the state after step {} is saved: --resume continues from there", at.step)))
         }
         (ending, _) => ending,
@@ -252,8 +252,8 @@ fn open_folder(plan: &Plan, at: &State<()>) -> Result<RunFolder<Row>> {
 }
 
 /// Saves the state for `--resume`, the whole model, and its encoder with a card.
-fn save_all(plan: &Plan, at: &mut State<()>, rows: &[Row], model: &Seq2Seq, optimiser: &dyn Optimiser) -> Result<()> {
-    at.save(&plan.out, model.parameters(), optimiser)?;
+fn save_all(plan: &Plan, at: &mut State<()>, rows: &[Row], model: &Seq2Seq, optimizer: &dyn Optimizer) -> Result<()> {
+    at.save(&plan.out, model.parameters(), optimizer)?;
     checkpoint::save_seq2seq(&plan.out, model)?;
     let encoder = model.parameters().iter().filter_map(|(weight, tensor)| match weight {
         Seq2SeqWeight::Encoder(weight) => Some((*weight, tensor)),

@@ -21,9 +21,9 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{OptimiserName, at_least, not_negative, probability};
+use crate::config::{OptimizerName, at_least, not_negative, probability};
 use crate::model::seq2seq::Seq2SeqConfig;
-use crate::optim::{Decay, OptimiserConfig, Schedule};
+use crate::optim::{Decay, OptimizerConfig, Schedule};
 
 /// A text-to-text configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub struct Train {
     /// Peak learning rate. Default 1e-3.
     pub lr: f64,
     /// What updates the weights. Default adafactor.
-    pub optimiser: OptimiserName,
+    pub optimizer: OptimizerName,
     /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,
     /// How the learning rate goes on after the warm-up. Default constant, as the paper fine-tunes.
@@ -105,7 +105,7 @@ impl Default for Train {
             bucket_batches: 50,
             max_length: 512,
             lr: 1e-3,
-            optimiser: OptimiserName::Adafactor,
+            optimizer: OptimizerName::Adafactor,
             weight_decay: 0.0,
             schedule: Decay::Constant,
             warmup_steps: 0,
@@ -167,9 +167,9 @@ impl Train {
         }
     }
 
-    /// The optimiser's hyper-parameters.
-    pub fn optimiser_config(&self) -> OptimiserConfig {
-        self.optimiser.config(self.weight_decay)
+    /// The optimizer's hyper-parameters.
+    pub fn optimizer_config(&self) -> OptimizerConfig {
+        self.optimizer.config(self.weight_decay)
     }
 }
 

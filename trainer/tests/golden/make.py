@@ -239,7 +239,7 @@ def classifier(c):
 RATES = [0.1, 0.05, 0.2, 0.01, 0.03, 0.02]
 
 
-def optimisers():
+def optimizers():
     """Parameters after each of six steps; of the matrix every 97th element."""
     out = {}
     for name in ["adafactor", "adafactor_decay", "adamw"]:
@@ -249,19 +249,19 @@ def optimisers():
         vector = numbers((7,), 3).requires_grad_()
         groups = [{"params": [matrix]}, {"params": [small, vector], "weight_decay": 0.0}]
         if name == "adamw":
-            optimiser = torch.optim.AdamW(groups, weight_decay=0.1, foreach=False)
+            optimizer = torch.optim.AdamW(groups, weight_decay=0.1, foreach=False)
         else:
             decay = 0.1 if name == "adafactor_decay" else 0.0
             switches = dict(scale_parameter=True, relative_step=False, warmup_init=False)
-            optimiser = Adafactor(groups, lr=1.0, weight_decay=decay, **switches)
+            optimizer = Adafactor(groups, lr=1.0, weight_decay=decay, **switches)
         for step, rate in enumerate(RATES):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = rate
             for seed, p in enumerate([matrix, small, vector]):
                 # Gradients of very different sizes from row to row and step to step.
                 g = numbers(p.shape, 100 + 10 * step + seed)
                 p.grad = g * g * g * (1.0 + step)
-            optimiser.step()
+            optimizer.step()
             out[f"{name}.{step}.matrix"] = matrix.detach().flatten()[::97].clone()
             out[f"{name}.{step}.small"] = small.detach().clone()
             out[f"{name}.{step}.vector"] = vector.detach().clone()
@@ -277,7 +277,7 @@ def main():
     torch.set_num_threads(1)
     LIGHT, DYNAMIC = load_fairseq(args.fairseq)
     save_file(convolutions(), args.out / "convolutions.safetensors")
-    save_file(optimisers(), args.out / "optimisers.safetensors")
+    save_file(optimizers(), args.out / "optimizers.safetensors")
     for name, c in MODELS.items():
         save_file(classifier(c), args.out / f"model_{name}.safetensors")
     versions = {

@@ -9,6 +9,6 @@
 estimator. Scores are, bit for bit, those of the program `kinglet` and of every other device.
 """
 
-from kinglet_text._native import Answer, BundleError, Classifier, Stream, __version__, kernels
+from kinglet_text._native import Answer, BundleError, Classifier, Stream, __version__, backends
 
-__all__ = ["Answer", "BundleError", "Classifier", "Stream", "__version__", "kernels"]
+__all__ = ["Answer", "BundleError", "Classifier", "Stream", "__version__", "backends"]

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answer", "BundleError", "Classifier", "Stream", "__version__", "kernels"]
+__all__ = ["Answer", "BundleError", "Classifier", "Stream", "__version__", "backends"]
 
 __version__: Final[str]
 
@@ -53,7 +53,7 @@ class Classifier:
         cls,
         path: str | bytes | PathLike[str] | None = None,
         *,
-        kernel: str | None = None,
+        backend: str | None = None,
         threads: int = 1,
         threshold: float | None = None,
         verify: bool = True,
@@ -72,7 +72,7 @@ class Classifier:
     @property
     def calibration(self) -> dict[str, Any] | None: ...
     @property
-    def kernel(self) -> str: ...
+    def backend(self) -> str: ...
     @property
     def threads(self) -> int: ...
     @property
@@ -83,4 +83,4 @@ class Classifier:
     def __getstate__(self) -> int: ...
     def __setstate__(self, checksum: int) -> None: ...
 
-def kernels() -> list[str]: ...
+def backends() -> list[str]: ...

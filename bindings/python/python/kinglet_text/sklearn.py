@@ -44,7 +44,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     ----------
     path : str, path or bytes, default=None
         As `kinglet_text.Classifier`; None is the built-in model.
-    kernel : str, default=None
+    backend : str, default=None
     threads : int, default=1
     threshold : float, default=None
         As `kinglet_text.Classifier`; counts only where `unsure` is given.
@@ -71,13 +71,13 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self,
         path: str | bytes | PathLike[str] | None = None,
         *,
-        kernel: str | None = None,
+        backend: str | None = None,
         threads: int = 1,
         threshold: float | None = None,
         unsure: str | None = None,
     ) -> None:
         self.path = path
-        self.kernel = kernel
+        self.backend = backend
         self.threads = threads
         self.threshold = threshold
         self.unsure = unsure
@@ -129,7 +129,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _open(self) -> kinglet_text.Classifier:
         threshold = 0.0 if self.unsure is None else self.threshold
-        return kinglet_text.Classifier(self.path, kernel=self.kernel, threads=self.threads, threshold=threshold)
+        return kinglet_text.Classifier(self.path, backend=self.backend, threads=self.threads, threshold=threshold)
 
     def _fitted(self) -> kinglet_text.Classifier:
         classifier: kinglet_text.Classifier | None = getattr(self, "_classifier", None)

@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use anyhow::Result;
+use kinglet::backend::Backend;
 use kinglet::bundle::{Bundle, Kind, VERSION};
 use kinglet::engine::native::{MAX_TOKENS, NativeEngine, scratch_bytes, scratch_parts};
-use kinglet::kernels::Kernels;
 use kinglet::spec::Config;
 use kinglet::stream::Stream;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ pub(super) fn object(bundle: &Bundle<'_>, heading: &Heading<'_>, chunk: usize) -
     json!({
         "model": heading.path,
         "engine": heading.engine,
-        "kernels": Kernels::all().map(|k| k.name()).collect::<Vec<_>>(),
+        "backend": Backend::all().map(|k| k.name()).collect::<Vec<_>>(),
         "precision": "int8",
         "format_version": VERSION,
         "config": config,

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kinglet::confidence::Calibration;
+use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model::{self, Model};
 use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};

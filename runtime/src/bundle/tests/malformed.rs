@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::super::writer::assemble;
 use super::super::*;
 use super::{config, made, table};
+use crate::backend::Backend;
 use crate::engine::native::{NativeEngine, scratch_bytes};
-use crate::kernels::Kernels;
 use crate::spec::{Compat, Mixer, Norm};
 use crate::tokenizer::TableError;
 
@@ -102,8 +102,8 @@ fn visit_and_run(bundle: &Bundle<'_>) {
         return;
     }
     let mut scratch = vec![0; need];
-    for kernels in Kernels::all() {
-        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, kernels, CHUNK).unwrap();
+    for backend in Backend::all() {
+        let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, backend, CHUNK).unwrap();
         let mut stream = engine.stream();
         for part in [&b"Wake me\xff"[..], b" at 7"] {
             stream.push(part).unwrap();

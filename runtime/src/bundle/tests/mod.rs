@@ -8,8 +8,8 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::confidence::Calibration;
-use crate::kernels::{PANEL_INPUTS, PANEL_OUTPUTS, Panels};
+use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::calibration::Calibration;
 use crate::quant;
 use crate::spec::{Compat, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
 
@@ -69,12 +69,12 @@ pub(crate) fn small() -> Buffer {
     Buffer::new(&made(&config(Mixer::Light, Norm::PostLayer), None).0)
 }
 
-fn matrix_is(panels: &Panels<'_>, data: &[f32]) {
+fn matrix_is(panels: &PackedMatrix<'_>, data: &[f32]) {
     let (n, k) = (panels.outputs.next_multiple_of(PANEL_OUTPUTS), panels.inputs.next_multiple_of(PANEL_INPUTS));
     assert_eq!((panels.values.len(), panels.scales.len(), panels.corrections.len()), (n * k, n, n));
     let mut row = vec![0; panels.inputs];
     for (o, data) in data.chunks(panels.inputs).enumerate() {
-        assert_eq!(panels.scales[o], quant::quantise(data, &mut row));
+        assert_eq!(panels.scales[o], quant::quantize(data, &mut row));
         for (i, &q) in row.iter().enumerate() {
             assert_eq!(panels.values[o / 16 * 16 * k + i / 4 * 64 + o % 16 * 4 + i % 4], q);
         }
@@ -108,7 +108,7 @@ fn what_was_written_is_read() {
             let weights = bundle.weights();
             for (id, row) in all(Weight::Embedding).chunks(6).enumerate() {
                 let mut want = [0; 6];
-                let scale = quant::quantise(row, &mut want);
+                let scale = quant::quantize(row, &mut want);
                 assert_eq!(weights.embedding(id as u32), Some((&want[..], scale)));
             }
             assert_eq!(weights.embedding(config.vocab_size as u32), None);

@@ -1,6 +1,6 @@
 //! What the native engine keeps in its scratch arena, and how large each part is.
 
-use crate::kernels::cast::Arena;
+use crate::backend::cast::Arena;
 use crate::ops::linear::{inner_stride, stride};
 use crate::ops::pooling::Pool;
 use crate::spec::{Config, Pooling};
@@ -31,7 +31,7 @@ pub(super) struct Layout {
     inner: usize,
     /// What a branch reads or gives, `[chunk, C]`.
     branch: usize,
-    /// Quantised rows.
+    /// Quantized rows.
     q: usize,
     /// Their scales, `[chunk]`.
     scales: usize,
@@ -94,7 +94,7 @@ impl Layout {
             Part { name: "chunk: gated rows", bytes: Arena::piece_bytes::<f32>(self.gated) },
             Part { name: "chunk: inner rows", bytes: Arena::piece_bytes::<f32>(self.inner) },
             Part { name: "chunk: branch rows", bytes: Arena::piece_bytes::<f32>(self.branch) },
-            Part { name: "chunk: quantised rows", bytes: Arena::piece_bytes::<u8>(self.q) },
+            Part { name: "chunk: quantized rows", bytes: Arena::piece_bytes::<u8>(self.q) },
             Part { name: "chunk: scales", bytes: Arena::piece_bytes::<f32>(self.scales) },
             Part { name: "chunk: tokens", bytes: Arena::piece_bytes::<u32>(self.tokens) },
             Part {

@@ -7,9 +7,9 @@ use std::thread;
 use std::vec::Vec;
 
 use super::{DEFAULT_CHUNK, NativeEngine, NativeError};
+use crate::backend::Backend;
 use crate::bundle::Bundle;
 use crate::engine::{Engine, EngineError};
-use crate::kernels::Kernels;
 use crate::spec::Config;
 
 /// Fewest tokens that are worth a thread of their own, next to those that it computes only for its neighbours' sake.
@@ -38,10 +38,10 @@ impl<'a> ParallelEngine<'a> {
     pub fn new(
         bundle: &Bundle<'a>,
         scratch: &'a mut [u8],
-        kernels: Kernels,
+        backend: Backend,
         threads: usize,
     ) -> Result<Self, NativeError> {
-        Self::with_chunk(bundle, scratch, kernels, threads, DEFAULT_CHUNK)
+        Self::with_chunk(bundle, scratch, backend, threads, DEFAULT_CHUNK)
     }
 
     /// As [`ParallelEngine::new`], with chunks of `chunk` rows.
@@ -51,7 +51,7 @@ impl<'a> ParallelEngine<'a> {
     pub fn with_chunk(
         bundle: &Bundle<'a>,
         scratch: &'a mut [u8],
-        kernels: Kernels,
+        backend: Backend,
         threads: usize,
         chunk: usize,
     ) -> Result<Self, NativeError> {
@@ -66,7 +66,7 @@ impl<'a> ParallelEngine<'a> {
         let engines = scratch
             .chunks_exact_mut(each)
             .take(threads)
-            .map(|scratch| NativeEngine::with_chunk(bundle.clone(), scratch, kernels, chunk))
+            .map(|scratch| NativeEngine::with_chunk(bundle.clone(), scratch, backend, chunk))
             .collect::<Result<_, _>>()?;
         Ok(ParallelEngine { engines, least_tokens: LEAST_TOKENS })
     }
@@ -135,7 +135,7 @@ impl Engine for ParallelEngine<'_> {
         });
         if result.is_ok() {
             for other in others.iter() {
-                first.buffers.pool.merge(&first.kernels, &other.buffers.pool);
+                first.buffers.pool.merge(&first.backend, &other.buffers.pool);
             }
             first.head(ids.len() as u64, out);
         }

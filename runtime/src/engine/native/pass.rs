@@ -9,8 +9,8 @@ use core::ops::Range;
 
 use super::NativeEngine;
 use super::layout::Buffers;
+use crate::backend::{Backend, Window};
 use crate::bundle::{Layer, Taps};
-use crate::kernels::{Kernels, Window};
 use crate::ops::linear::Room;
 use crate::ops::{dilatedconv, dynamicconv, embedding, ffn, gate, lightconv, norm};
 use crate::spec::{Config, Norm};
@@ -87,14 +87,14 @@ impl NativeEngine<'_> {
     /// `rows`: at least the tokens that wait, at most a chunk; more of them only at the end of the text, which `end`, the number of its tokens,
     /// then tells: otherwise it is larger than any.
     pub(super) fn advance(&mut self, rows: usize, end: u64) {
-        let NativeEngine { bundle, kernels, look_ahead, buffers, waiting, position, pooled, .. } = self;
+        let NativeEngine { bundle, backend, look_ahead, buffers, waiting, position, pooled, .. } = self;
         let (config, weights) = (bundle.config(), bundle.weights());
         let (c, look_ahead) = (config.hidden_size, *look_ahead);
         let newest = Positions { first: *position as i64, rows, end: end.min(i64::MAX as u64) as i64 };
 
         let ids = buffers.tokens.get(..*waiting).unwrap_or_default();
         let fresh = part_mut(buffers.residual, look_ahead..look_ahead + ids.len(), c);
-        embedding::embedding(kernels, &weights, ids, c, fresh);
+        embedding::embedding(backend, &weights, ids, c, fresh);
         *waiting = 0;
 
         let mut lag = 0;
@@ -109,7 +109,7 @@ impl NativeEngine<'_> {
             // Before the first token a layer has nothing to keep, after the last output nothing to do.
             if !input.is_before() && !output.is_after() {
                 let block = Block {
-                    kernels,
+                    backend,
                     config,
                     layer: weights.layer(i),
                     window: Window { channels: c, taps: convolution.taps, dilation: convolution.dilation },
@@ -133,9 +133,9 @@ impl NativeEngine<'_> {
         let Buffers { residual, branch, pool, .. } = buffers;
         let mut x = part(residual, from..to, c);
         if config.norm == Norm::PreRms {
-            x = norm::rms(kernels, weights.final_norm(), x, branch);
+            x = norm::rms(backend, weights.final_norm(), x, branch);
         }
-        pool.add(kernels, x);
+        pool.add(backend, x);
 
         shift(residual, rows * c, look_ahead * c);
         *position += rows as u64;
@@ -144,7 +144,7 @@ impl NativeEngine<'_> {
 
 /// One layer on one chunk.
 struct Block<'k, 'a> {
-    kernels: &'k Kernels,
+    backend: &'k Backend,
     config: &'k Config,
     layer: Layer<'a>,
     window: Window,
@@ -165,7 +165,7 @@ impl Block<'_, '_> {
         before_output: usize,
         outputs: Range<usize>,
     ) {
-        let Block { kernels, config, layer, window, span } = self;
+        let Block { backend, config, layer, window, span } = self;
         let (c, norm) = (window.channels, config.norm);
         let Buffers { residual, history: histories, gated, inner, branch, q, scales, .. } = buffers;
         let mut room = Room { q, scales };
@@ -176,8 +176,8 @@ impl Block<'_, '_> {
         part_mut(gated, *span..span + before, c).fill(0.0);
         part_mut(gated, span + behind..span + chunk_rows, c).fill(0.0);
         let fresh = part_mut(gated, span + before..span + behind, c);
-        let x = norm::branch_input(kernels, norm, &layer.mixer_norm, part(residual, inputs, c), branch);
-        gate::gate(kernels, &room.quantise(kernels, x, c), &layer.input, &layer.gate, inner, fresh);
+        let x = norm::branch_input(backend, norm, &layer.mixer_norm, part(residual, inputs, c), branch);
+        gate::gate(backend, &room.quantize(backend, x, c), &layer.input, &layer.gate, inner, fresh);
         copy(part(gated, chunk_rows..chunk_rows + span, c), history);
 
         let count = outputs.len();
@@ -185,30 +185,30 @@ impl Block<'_, '_> {
         let x = part_mut(residual, outputs, c);
         let Some((y, taps)) = inner.split_at_mut_checked(count * c) else { return };
         match &layer.taps {
-            Taps::Shared(shared) => lightconv::lightconv(kernels, gated, *window, shared, config.kernel_heads, y),
-            Taps::Channels(channels) => dilatedconv::dilatedconv(kernels, gated, *window, channels, y),
+            Taps::Shared(shared) => lightconv::lightconv(backend, gated, *window, shared, config.kernel_heads, y),
+            Taps::Channels(channels) => dilatedconv::dilatedconv(backend, gated, *window, channels, y),
             Taps::Computed(projection) => {
-                let x = norm::branch_input(kernels, norm, &layer.mixer_norm, x, branch);
-                let x = room.quantise(kernels, x, c);
-                dynamicconv::dynamicconv(kernels, &x, projection, gated, *window, config.kernel_heads, taps, y);
+                let x = norm::branch_input(backend, norm, &layer.mixer_norm, x, branch);
+                let x = room.quantize(backend, x, c);
+                dynamicconv::dynamicconv(backend, &x, projection, gated, *window, config.kernel_heads, taps, y);
             }
         }
         let mixed = part_mut(branch, 0..count, c);
-        room.quantise(kernels, y, c).linear(kernels, &layer.output, crate::kernels::Activation::Identity, mixed);
-        norm::residual(kernels, norm, &layer.mixer_norm, mixed, x);
+        room.quantize(backend, y, c).linear(backend, &layer.output, crate::backend::Activation::Identity, mixed);
+        norm::residual(backend, norm, &layer.mixer_norm, mixed, x);
     }
 
     /// The feed-forward network and its residual on `outputs`, rows of the residual stream.
     fn ffn(&self, buffers: &mut Buffers<'_>, outputs: Range<usize>) {
-        let Block { kernels, config, layer, window, .. } = self;
+        let Block { backend, config, layer, window, .. } = self;
         let (c, norm) = (window.channels, config.norm);
         let Buffers { residual, inner, branch, q, scales, .. } = buffers;
         let count = outputs.len();
         let x = part_mut(residual, outputs, c);
         let mut room = Room { q, scales };
-        let operand = room.quantise(kernels, norm::branch_input(kernels, norm, &layer.ffn_norm, x, branch), c);
+        let operand = room.quantize(backend, norm::branch_input(backend, norm, &layer.ffn_norm, x, branch), c);
         let y = part_mut(branch, 0..count, c);
-        ffn::ffn(kernels, operand, &layer.up, &layer.down, inner, y);
-        norm::residual(kernels, norm, &layer.ffn_norm, y, x);
+        ffn::ffn(backend, operand, &layer.up, &layer.down, inner, y);
+        norm::residual(backend, norm, &layer.ffn_norm, y, x);
     }
 }

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
 
 use super::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
+use crate::backend::Backend;
 use crate::bundle::{Bundle, BundleError, OwnedBundle};
 use crate::engine::EngineError;
-use crate::kernels::Kernels;
 
 /// Why a [`SharedEngine`] cannot be made or cannot score a batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +101,7 @@ impl From<NativeError> for SharedError {
 /// that scoring by one thread at a time allocates nothing.
 pub struct SharedEngine {
     bundle: OwnedBundle,
-    kernels: Kernels,
+    backend: Backend,
     /// Scratch that nobody uses now, each of [`scratch_bytes`].
     arenas: Mutex<Vec<Vec<u8>>>,
 }
@@ -110,26 +110,26 @@ impl fmt::Debug for SharedEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedEngine")
             .field("bundle", &self.bundle)
-            .field("kernels", &self.kernels)
+            .field("backend", &self.backend)
             .finish_non_exhaustive()
     }
 }
 
 impl SharedEngine {
-    /// An engine for the bytes of a bundle, which are copied and checked completely, with the fastest kernels of this processor.
+    /// An engine for the bytes of a bundle, which are copied and checked completely, with the fastest backend of this processor.
     ///
     /// # Errors
     /// When the bytes are no bundle or memory lacks.
     pub fn new(bundle: &[u8]) -> Result<Self, SharedError> {
-        Self::with_kernels(OwnedBundle::new(bundle)?, Kernels::detect())
+        Self::with_backend(OwnedBundle::new(bundle)?, Backend::detect())
     }
 
     /// As [`SharedEngine::new`], for a bundle that was read and with these kernels.
     ///
     /// # Errors
     /// When memory lacks.
-    pub fn with_kernels(bundle: OwnedBundle, kernels: Kernels) -> Result<Self, SharedError> {
-        let engine = SharedEngine { bundle, kernels, arenas: Mutex::new(Vec::new()) };
+    pub fn with_backend(bundle: OwnedBundle, backend: Backend) -> Result<Self, SharedError> {
+        let engine = SharedEngine { bundle, backend, arenas: Mutex::new(Vec::new()) };
         engine.with(|_| ())?;
         Ok(engine)
     }
@@ -139,9 +139,9 @@ impl SharedEngine {
         &self.bundle
     }
 
-    /// The kernels it runs on.
-    pub fn kernels(&self) -> &Kernels {
-        &self.kernels
+    /// The backend it runs on.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// Scores `batch` texts of at most `tokens` tokens.
@@ -186,7 +186,7 @@ impl SharedEngine {
     pub fn with<R>(&self, f: impl FnOnce(&mut NativeEngine<'_>) -> R) -> Result<R, SharedError> {
         let bundle = self.bundle.bundle()?;
         let mut arena = self.arena(&bundle)?;
-        let result = f(&mut NativeEngine::with_kernels(bundle, &mut arena, self.kernels)?);
+        let result = f(&mut NativeEngine::with_backend(bundle, &mut arena, self.backend)?);
         self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
         Ok(result)
     }

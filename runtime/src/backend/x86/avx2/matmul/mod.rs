@@ -1,0 +1,65 @@
+//! Products of quantized rows with a matrix, on int8 widened to i16: `madd` multiplies and adds pairs, and its sums of two
+//! products cannot overflow, unlike those of `maddubs`.
+//!
+//! Of the four inputs of a group, the even ones (0 and 2) make one pair and the odd ones the other, because these are two
+//! shifts away from the bytes as they lie.
+
+mod few;
+mod many;
+
+use core::arch::x86_64::*;
+
+use crate::backend::x86::fitting;
+use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+
+/// Rows of the largest tile.
+const TILE_ROWS: usize = 4;
+/// Bytes of a panel for one group of inputs.
+const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
+
+/// See [`crate::backend::Backend::matmul`].
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::backend) fn matmul(
+    q: &[u8],
+    q_stride: usize,
+    scales: &[f32],
+    w: &PackedMatrix<'_>,
+    activation: Activation,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
+    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
+        return;
+    }
+    // Whole rows that fit into the slices.
+    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
+    let mut row = 0;
+    while row < rows {
+        let height = (rows - row).min(many::ROWS);
+        let (Some(q), Some(scales), Some(out)) =
+            (q.get(row * q_stride..), scales.get(row..row + height), out.get_mut(row * out_stride..))
+        else {
+            return;
+        };
+        if height < many::LEAST_ROWS {
+            few::matmul(q, q_stride, scales, w, activation, out, out_stride);
+        } else {
+            many::matmul(q, q_stride, scales, w, activation, out, out_stride);
+        }
+        row += height;
+    }
+}
+
+/// Bytes 0 and 2 of each four as a pair of i16, and bytes 1 and 3.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn split(bytes: __m256i) -> [__m256i; 2] {
+    [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
+}
+
+/// As [`split`], of one group.
+fn split_group(x: [u8; PANEL_INPUTS]) -> [i32; 2] {
+    let [x0, x1, x2, x3] = x.map(|x| i32::from(x as i8));
+    [x0 & 0xffff | x2 << 16, x1 & 0xffff | x3 << 16]
+}

@@ -1,0 +1,226 @@
+//! Sixteen f32 in two registers, and the few operations that the others are written in.
+
+use core::arch::x86_64::*;
+
+/// Sixteen f32.
+pub(super) type V = [__m256; 2];
+/// Sixteen i32.
+pub(super) type I = [__m256i; 2];
+
+/// What a stored byte is XORed with to give the two's complement of `q`: nothing, `matmul` extends the sign.
+pub(in crate::backend) const FLIP: u8 = 0;
+
+/// Vectors whose exponentials are computed together.
+pub(super) const WIDE: usize = 2;
+/// Sums that a convolution keeps in registers.
+pub(super) const SUMS: usize = 4;
+
+/// Declares functions that need the features of this backend.
+macro_rules! primitives {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block)*) => {
+        $($(#[$doc])* #[inline] #[target_feature(enable = "avx2,fma")]
+        pub(super) fn $name($($arg: $type),*) $(-> $out)? $body)*
+    };
+}
+
+/// Loads 16 f32.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn load_from(x: *const f32) -> V {
+    // SAFETY: the caller's.
+    unsafe { [_mm256_loadu_ps(x), _mm256_loadu_ps(x.add(8))] }
+}
+
+/// Stores 16 f32.
+///
+/// # Safety
+/// They can be written.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn store_to(v: V, out: *mut f32) {
+    // SAFETY: the caller's.
+    unsafe {
+        _mm256_storeu_ps(out, v[0]);
+        _mm256_storeu_ps(out.add(8), v[1]);
+    }
+}
+
+/// Stores bits 14 to 21 of each lane.
+///
+/// # Safety
+/// 64 bytes can be written.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn store_bytes(x: [I; 4], out: *mut u8) {
+    let [[a, b], [c, d], [e, f], [g, h]] = x;
+    // Bytes 0 to 3 of lane i become those of lane i of four registers.
+    let pack = |a, b, c, d| {
+        let even = _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<14>(a), _mm256_slli_epi32::<2>(c));
+        let odd = _mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<6>(b), _mm256_slli_epi32::<10>(d));
+        let all = _mm256_blendv_epi8(odd, even, _mm256_set1_epi16(0x00ff));
+        // Transposes each 4 × 4 bytes, then the 2 × 4 groups of four.
+        let in_lane = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(all, in_lane), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+    };
+    let out: *mut __m256i = out.cast();
+    // SAFETY: the caller's.
+    unsafe {
+        _mm256_storeu_si256(out, pack(a, b, c, d));
+        _mm256_storeu_si256(out.add(1), pack(e, f, g, h));
+    }
+}
+
+primitives! {
+    /// All lanes `x`.
+    fn splat(x: f32) -> V {
+        [_mm256_set1_ps(x); 2]
+    }
+
+    /// Loads 16.
+    fn load(x: &[f32; 16]) -> V {
+        // SAFETY: reads the 16 elements of `x`.
+        unsafe { load_from(x.as_ptr()) }
+    }
+
+    /// Stores 16.
+    fn store(v: V, out: &mut [f32; 16]) {
+        // SAFETY: writes the 16 elements of `out`.
+        unsafe { store_to(v, out.as_mut_ptr()) }
+    }
+
+    /// Loads fewer than 16; the lanes after them are +0.
+    fn load_part(x: &[f32]) -> V {
+        let mut all = [0.0; 16];
+        all.iter_mut().zip(x).for_each(|(lane, &x)| *lane = x);
+        load(&all)
+    }
+
+    /// Stores as many as `out` has, at most 16.
+    fn store_part(v: V, out: &mut [f32]) {
+        let mut all = [0.0; 16];
+        store(v, &mut all);
+        out.iter_mut().zip(all).for_each(|(out, lane)| *out = lane);
+    }
+
+    fn add(a: V, b: V) -> V {
+        [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])]
+    }
+
+    fn sub(a: V, b: V) -> V {
+        [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])]
+    }
+
+    fn mul(a: V, b: V) -> V {
+        [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])]
+    }
+
+    fn div(a: V, b: V) -> V {
+        [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])]
+    }
+
+    /// `a < b ? a : b`.
+    fn min(a: V, b: V) -> V {
+        [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])]
+    }
+
+    /// `a > b ? a : b`.
+    fn max(a: V, b: V) -> V {
+        [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])]
+    }
+
+    fn abs(a: V) -> V {
+        let sign = _mm256_set1_ps(-0.0);
+        [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
+    }
+
+    fn negate(a: V) -> V {
+        let sign = _mm256_set1_ps(-0.0);
+        [_mm256_xor_ps(a[0], sign), _mm256_xor_ps(a[1], sign)]
+    }
+
+    /// The first `n` lanes of `v`, the others +0.
+    fn keep(v: V, n: usize) -> V {
+        let n = _mm256_set1_epi32(n as i32);
+        let low = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        let high = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+        [_mm256_and_ps(v[0], _mm256_castsi256_ps(low)), _mm256_and_ps(v[1], _mm256_castsi256_ps(high))]
+    }
+
+    /// The sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
+    fn sum(v: V) -> f32 {
+        let v = _mm256_add_ps(v[0], v[1]);
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+    }
+
+    /// Four lanes, the largest of which is that of `v`; no lane is NaN.
+    fn quarter_largest(v: V) -> __m128 {
+        let v = _mm256_max_ps(v[0], v[1]);
+        _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
+    }
+
+    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    fn scaled(y: V, shifted: V) -> V {
+        let one = |y, shifted| {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), exponent))
+        };
+        [one(y[0], shifted[0]), one(y[1], shifted[1])]
+    }
+
+    /// `x·y + z`, rounded once.
+    fn fused(x: V, y: V, z: V) -> V {
+        [_mm256_fmadd_ps(x[0], y[0], z[0]), _mm256_fmadd_ps(x[1], y[1], z[1])]
+    }
+
+    fn bits(x: V) -> I {
+        [_mm256_castps_si256(x[0]), _mm256_castps_si256(x[1])]
+    }
+
+    /// Whether a lane has none of the bits of `mask`, in one of the four.
+    fn any_without(x: [I; 4], mask: i32) -> bool {
+        let mask = _mm256_set1_epi32(mask);
+        let mut least = mask;
+        for x in x.as_flattened() {
+            least = _mm256_min_epu32(least, _mm256_and_si256(*x, mask));
+        }
+        _mm256_movemask_epi8(_mm256_cmpeq_epi32(least, _mm256_setzero_si256())) != 0
+    }
+
+    /// The integer nearest to `x`, halves to even, times 2¹⁴.
+    fn round_shifted(x: V) -> I {
+        let one = |x| _mm256_slli_epi32::<14>(_mm256_cvtps_epi32(x));
+        [one(x[0]), one(x[1])]
+    }
+
+    /// 16 int8 as f32.
+    fn widen(q: &[i8; 16]) -> V {
+        // SAFETY: reads the 16 elements of `q`.
+        let q = unsafe { _mm_loadu_si128(q.as_ptr().cast()) };
+        let one = |q| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+        [one(q), one(_mm_unpackhi_epi64(q, q))]
+    }
+
+    /// Adds each lane, rounded half to even, to a sum. The lanes fit into 32 bits.
+    fn accumulate(v: V, sums: &mut [i64; 16]) {
+        let [low, high] = v.map(|v| _mm256_cvtps_epi32(v));
+        let quarters = [
+            _mm256_castsi256_si128(low),
+            _mm256_extracti128_si256::<1>(low),
+            _mm256_castsi256_si128(high),
+            _mm256_extracti128_si256::<1>(high),
+        ];
+        for (quarter, sums) in quarters.into_iter().zip(sums.as_chunks_mut::<4>().0) {
+            let sums: *mut __m256i = sums.as_mut_ptr().cast();
+            // SAFETY: reads and writes the 4 elements of `sums`.
+            unsafe {
+                let sum = _mm256_add_epi64(_mm256_loadu_si256(sums), _mm256_cvtepi32_epi64(quarter));
+                _mm256_storeu_si256(sums, sum);
+            }
+        }
+    }
+}

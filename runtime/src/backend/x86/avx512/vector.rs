@@ -1,0 +1,201 @@
+//! Sixteen f32 in one register, and the few operations that the others are written in.
+
+use core::arch::x86_64::*;
+
+/// Sixteen f32.
+pub(super) type V = __m512;
+/// Sixteen i32.
+pub(super) type I = __m512i;
+
+/// What a stored byte is XORed with to give the two's complement of `q`: `dpbusd` takes `q + 128`.
+pub(in crate::backend) const FLIP: u8 = 0x80;
+
+/// Vectors whose exponentials are computed together.
+pub(super) const WIDE: usize = 8;
+/// Sums that a convolution keeps in registers.
+pub(super) const SUMS: usize = 8;
+
+/// Declares functions that need the features of this backend.
+macro_rules! primitives {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block)*) => {
+        $($(#[$doc])* #[inline] #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        pub(super) fn $name($($arg: $type),*) $(-> $out)? $body)*
+    };
+}
+
+/// Loads 16 f32.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn load_from(x: *const f32) -> V {
+    // SAFETY: the caller's.
+    unsafe { _mm512_loadu_ps(x) }
+}
+
+/// Stores 16 f32.
+///
+/// # Safety
+/// They can be written.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn store_to(v: V, out: *mut f32) {
+    // SAFETY: the caller's.
+    unsafe { _mm512_storeu_ps(out, v) }
+}
+
+/// Stores bits 14 to 21 of each lane.
+///
+/// # Safety
+/// 64 bytes can be written.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn store_bytes(x: [I; 4], out: *mut u8) {
+    // Bytes 0 to 3 of lane i become those of lane i of the four registers. Ternary 0xCA is `a ? b : c`.
+    let (words, bytes) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0x00ff_00ff));
+    let even = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<14>(x[0]), _mm512_slli_epi32::<2>(x[2]));
+    let odd = _mm512_ternarylogic_epi32::<0xCA>(words, _mm512_srli_epi32::<6>(x[1]), _mm512_slli_epi32::<10>(x[3]));
+    let all = _mm512_ternarylogic_epi32::<0xCA>(bytes, even, odd);
+    // Transposes each 4 × 4 bytes, then the 4 × 4 groups of four.
+    let in_lane = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    let across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let all = _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(all, in_lane));
+    // SAFETY: the caller's.
+    unsafe { _mm512_storeu_si512(out.cast(), all) };
+}
+
+primitives! {
+    /// All lanes `x`.
+    fn splat(x: f32) -> V {
+        _mm512_set1_ps(x)
+    }
+
+    /// Loads 16.
+    fn load(x: &[f32; 16]) -> V {
+        // SAFETY: reads the 16 elements of `x`.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    /// Stores 16.
+    fn store(v: V, out: &mut [f32; 16]) {
+        // SAFETY: writes the 16 elements of `out`.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+
+    /// Loads fewer than 16; the lanes after them are +0.
+    fn load_part(x: &[f32]) -> V {
+        // SAFETY: the mask ends where `x` does.
+        unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
+    }
+
+    /// Stores as many as `out` has, at most 16.
+    fn store_part(v: V, out: &mut [f32]) {
+        // SAFETY: the mask ends where `out` does.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask(out.len()), v) }
+    }
+
+    fn mask(n: usize) -> __mmask16 {
+        if n < 16 { (1 << n) - 1 } else { !0 }
+    }
+
+    fn add(a: V, b: V) -> V {
+        _mm512_add_ps(a, b)
+    }
+
+    fn sub(a: V, b: V) -> V {
+        _mm512_sub_ps(a, b)
+    }
+
+    fn mul(a: V, b: V) -> V {
+        _mm512_mul_ps(a, b)
+    }
+
+    fn div(a: V, b: V) -> V {
+        _mm512_div_ps(a, b)
+    }
+
+    /// `a < b ? a : b`.
+    fn min(a: V, b: V) -> V {
+        _mm512_min_ps(a, b)
+    }
+
+    /// `a > b ? a : b`.
+    fn max(a: V, b: V) -> V {
+        _mm512_max_ps(a, b)
+    }
+
+    fn abs(a: V) -> V {
+        _mm512_abs_ps(a)
+    }
+
+    fn negate(a: V) -> V {
+        _mm512_xor_ps(a, _mm512_set1_ps(-0.0))
+    }
+
+    /// The sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
+    fn sum(v: V) -> f32 {
+        let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+    }
+
+    /// The first `n` lanes of `v`, the others +0.
+    fn keep(v: V, n: usize) -> V {
+        _mm512_maskz_mov_ps(mask(n), v)
+    }
+
+    /// Four lanes, the largest of which is that of `v`; no lane is NaN.
+    fn quarter_largest(v: V) -> __m128 {
+        let v = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+        _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
+    }
+
+    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    fn scaled(y: V, shifted: V) -> V {
+        let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+        _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(y), exponent))
+    }
+
+    /// `x·y + z`, rounded once.
+    fn fused(x: V, y: V, z: V) -> V {
+        _mm512_fmadd_ps(x, y, z)
+    }
+
+    fn bits(x: V) -> I {
+        _mm512_castps_si512(x)
+    }
+
+    /// Whether a lane has none of the bits of `mask`, in one of the four.
+    fn any_without(x: [I; 4], mask: i32) -> bool {
+        let m = _mm512_set1_epi32(mask);
+        let found = |i: usize| _mm512_testn_epi32_mask(x[i], m);
+        (found(0) | found(1)) | (found(2) | found(3)) != 0
+    }
+
+    /// The integer nearest to `x`, halves to even, times 2¹⁴.
+    fn round_shifted(x: V) -> I {
+        _mm512_slli_epi32::<14>(_mm512_cvtps_epi32(x))
+    }
+
+    /// 16 int8 as f32.
+    fn widen(q: &[i8; 16]) -> V {
+        // SAFETY: reads the 16 elements of `q`.
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(q.as_ptr().cast()) }))
+    }
+
+    /// Adds each lane, rounded half to even, to a sum. The lanes fit into 32 bits.
+    fn accumulate(v: V, sums: &mut [i64; 16]) {
+        let v = _mm512_cvtps_epi32(v);
+        let parts = [_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)];
+        for (part, sums) in parts.into_iter().zip(sums.as_chunks_mut::<8>().0) {
+            // SAFETY: reads and writes the 8 elements of `sums`.
+            unsafe {
+                let sum = _mm512_loadu_si512(sums.as_ptr().cast());
+                let sum = _mm512_add_epi64(sum, _mm512_cvtepi32_epi64(part));
+                _mm512_storeu_si512(sums.as_mut_ptr().cast(), sum);
+            }
+        }
+    }
+}
