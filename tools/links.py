@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks that every relative link of the Markdown files leads to a file, and every anchor to a heading.
 
-    scripts/check-links
+    tools/links.py
 
 Needs Python alone. Prints each broken link; exit code 1 if there is one.
 """
