@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use kinglet::bundle::{self, Buffer, Bundle, Kind, Parts};
 use kinglet::calibration::Calibration;
-use kinglet::spec::{LayerWeight, Mixer, Weight};
+use kinglet::spec::{Weight, folded};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
-use crate::graph::lightconv;
 
 /// Bytes of a part of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,20 +30,10 @@ pub fn file(checkpoint: &Checkpoint, calibration: Option<Calibration>) -> Result
         return Ok(None);
     }
     let values: HashMap<Weight, Cow<'_, [f32]>> =
-        config.weights().map(|weight| (weight, values(checkpoint, weight))).collect();
+        config.weights().map(|weight| (weight, folded(config, weight, checkpoint.weight(weight)))).collect();
     let parts = Parts { config, tokenizer: &checkpoint.tokenizer, labels: &checkpoint.labels, calibration };
     let bytes = bundle::write(&parts, |weight| values.get(&weight).map_or(&[], |values| values.as_ref()));
     bytes.map(Some).context("the checkpoint cannot be written as a bundle")
-}
-
-/// The values of a weight, the softmax of light kernels folded.
-fn values(checkpoint: &Checkpoint, weight: Weight) -> Cow<'_, [f32]> {
-    match weight {
-        Weight::Layer(layer, LayerWeight::Kernel) if checkpoint.config.mixer == Mixer::Light => {
-            Cow::Owned(lightconv::folded(checkpoint, layer).concat())
-        }
-        weight => Cow::Borrowed(checkpoint.weight(weight)),
-    }
 }
 
 /// The parts of a bundle in the order of the file; the weights in three.

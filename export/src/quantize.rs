@@ -1,7 +1,7 @@
 //! Weights in int8: symmetric, one scale a row, by the rule of [`kinglet::quant`].
 
 use kinglet::quant;
-use kinglet::spec::{Role, Weight};
+use kinglet::spec::Weight;
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -40,8 +40,9 @@ pub struct WeightError {
 
 /// The errors of all weights that are stored in int8, in the order of the forward pass.
 pub fn errors(checkpoint: &Checkpoint) -> Vec<WeightError> {
-    let quantized = |w: &Weight| matches!(w.role(), Role::Embedding | Role::Linear);
-    checkpoint.config.weights().filter(quantized).map(|weight| error(checkpoint, weight)).collect()
+    let config = &checkpoint.config;
+    let quantized = |w: &Weight| config.row(*w).is_some_and(|row| row.storage.is_int8());
+    config.weights().filter(quantized).map(|weight| error(checkpoint, weight)).collect()
 }
 
 fn error(checkpoint: &Checkpoint, weight: Weight) -> WeightError {

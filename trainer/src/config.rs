@@ -1,7 +1,7 @@
 //! The training configuration: a documented structure with defaults, read from TOML, unknown keys refused.
 //!
 //! ```toml
-//! [model]                    # fields of `kinglet::spec::Config`; sizes of vocabulary and labels come from the data
+//! [model]                    # fields of `kinglet_train::model::ModelConfig`; sizes of vocabulary and labels come from the data
 //! mixer = "light"
 //! hidden_size = 128
 //! num_hidden_layers = 4
@@ -16,9 +16,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::model::ModelConfig;
 use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimizerConfig, Schedule};
 
 /// A training configuration.
@@ -27,7 +27,7 @@ use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimizerConfig, Schedul
 pub struct Config {
     /// The model's shape. May be left out when training starts from a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<spec::Config>,
+    pub model: Option<ModelConfig>,
     /// How it is trained.
     #[serde(default)]
     pub train: Train,
@@ -381,7 +381,7 @@ mod tests {
     fn the_resolved_configuration_reads_back_as_itself() {
         let text = "[model]\nmixer = \"light\"\nhidden_size = 8\nnum_hidden_layers = 2\nintermediate_size = 16\n";
         let mut c: Config = toml::from_str(text).unwrap();
-        c.model = c.model.map(spec::Config::resolve);
+        c.model = c.model.map(ModelConfig::resolve);
         let again: Config = toml::from_str(&c.to_toml().unwrap()).unwrap();
         assert_eq!(again, c);
     }

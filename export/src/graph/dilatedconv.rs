@@ -23,8 +23,9 @@ pub(super) fn depthwise(
 ) -> Value {
     let config = &checkpoint.config;
     let layer = usize::from(layer);
-    let (c, k) = (config.hidden_size, config.kernel_sizes.get(layer));
-    let (offset, dilation) = (config.kernel_offsets.get(layer), config.dilations.get(layer));
+    let c = config.hidden_size;
+    let all = config.mixer.parameters();
+    let (k, offset, dilation) = (all.kernel_sizes.get(layer), all.kernel_offsets.get(layer), all.dilations.get(layer));
     let kernel = g.store_f32(name, &[c, 1, k], kernel);
     let swap = [("perm", Attribute::Ints(vec![0, 2, 1]))];
     let x = g.op_with("Transpose", &format!("{path}/channels_first"), &[x], &swap);

@@ -19,7 +19,7 @@ mod dynamicconv;
 mod embedding;
 mod ffn;
 mod gate;
-pub(crate) mod lightconv;
+mod lightconv;
 mod linear;
 mod norm;
 mod pooling;
@@ -31,7 +31,7 @@ pub fn build(checkpoint: &Checkpoint, precision: Precision) -> GraphProto {
     let ids = g.input(graph::INPUT_IDS);
     let mask = Mask::new(&mut g);
     let mut x = embedding::embedding(&mut g, checkpoint, &ids);
-    let bias = (config.mixer == Mixer::Attention).then(|| attention::Bias::new(&mut g, checkpoint, &ids, &mask));
+    let bias = (config.mixer.kind() == Mixer::Attention).then(|| attention::Bias::new(&mut g, checkpoint, &ids, &mask));
 
     for layer in 0..config.num_hidden_layers as u16 {
         let path = format!("layers.{layer}");
@@ -114,7 +114,7 @@ fn conv_block(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &
     let x = linear::Operand::new(g, path, x);
     let gated = gate::gate(g, checkpoint, layer, path, &x, mask);
     let conv = format!("{path}/conv");
-    let y = match checkpoint.config.mixer {
+    let y = match checkpoint.config.mixer.kind() {
         Mixer::Dynamic => dynamicconv::dynamicconv(g, checkpoint, layer, &conv, &x, &gated),
         Mixer::Dilated => dilatedconv::dilatedconv(g, checkpoint, layer, &conv, &gated),
         Mixer::Light | Mixer::Attention => lightconv::lightconv(g, checkpoint, layer, &conv, &gated),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use kinglet::backend::PackedMatrix;
 use kinglet::bundle::{Buffer, Bundle, Taps};
 use kinglet::engine::tract::{Precision, onnx};
-use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
+use kinglet::spec::{LayerWeight, Norm, Weight};
 use kinglet_export::checkpoint::Checkpoint;
 use prost::Message;
 
@@ -55,7 +55,7 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
         fixture::write(dir.path(), &config, &fixture::weights(&config, seed as u64));
         let checkpoint = Checkpoint::read(dir.path()).unwrap();
         let bytes = kinglet_export::bundle::file(&checkpoint, None).unwrap();
-        assert_eq!(bytes.is_some(), config.mixer != Mixer::Attention);
+        assert_eq!(bytes.is_some(), config.mixer.is_conv());
         let Some(bytes) = bytes else { continue };
         seen += 1;
         let buffer = Buffer::new(&bytes);
@@ -81,15 +81,12 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
             tensors.is_matrix(name(LayerWeight::Up), &layer.up);
             tensors.is_matrix(name(LayerWeight::Down), &layer.down);
             // `[C, 1, K]` in ONNX, whatever is shared.
-            let kernel = |c: usize, j: usize| {
-                let k = config.kernel_sizes.get(usize::from(i));
-                tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j]
-            };
-            let k = config.kernel_sizes.get(usize::from(i));
+            let k = config.convolution(usize::from(i)).unwrap().taps;
+            let kernel = |c: usize, j: usize| tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j];
             for (channel, j) in (0..c).flat_map(|channel| (0..k).map(move |j| (channel, j))) {
                 match layer.taps {
                     Taps::Shared(taps) => {
-                        assert_eq!(taps[channel * config.kernel_heads / c * k + j], kernel(channel, j));
+                        assert_eq!(taps[channel * config.mixer.kernel_heads() / c * k + j], kernel(channel, j));
                     }
                     Taps::Channels(taps) => assert_eq!(taps[j * c + channel], kernel(channel, j)),
                     Taps::Computed(panels) => {

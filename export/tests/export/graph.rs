@@ -46,7 +46,7 @@ fn nodes_are_named_after_the_layer_they_belong_to() {
 fn no_tensor_is_stored_twice_and_none_is_unused() {
     for config in fixture::configs() {
         for precision in [Precision::Fp32, Precision::Int8] {
-            let graph = graph(config.mixer, config.norm, config.pooling, precision);
+            let graph = graph(config.mixer.kind(), config.norm, config.pooling, precision);
             let read: HashSet<&String> = graph.node.iter().flat_map(|node| &node.input).collect();
             let mut contents = HashSet::new();
             for tensor in &graph.initializer {

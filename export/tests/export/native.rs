@@ -9,7 +9,7 @@ use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::tract::{Precision, TractModel};
-use kinglet::spec::{Config, Mixer, Norm, PerLayer, Pooling};
+use kinglet::spec::{Config, Kernels, Mixer, Norm, PerLayer, Pooling};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{bundle, onnx};
 
@@ -31,12 +31,13 @@ fn configs() -> Vec<Config> {
                     (18, [15, 2], [7, 1], [2, 1]),
                 ] {
                     let list = |values: [u16; 2]| PerLayer::from_slice(&values).unwrap();
-                    let dilated = mixer == Mixer::Dilated;
                     let config = Config {
                         hidden_size: channels,
-                        kernel_sizes: list(widths),
-                        kernel_offsets: list(offsets),
-                        dilations: list(if dilated { dilations } else { [1, 1] }),
+                        mixer: plain
+                            .mixer
+                            .clone()
+                            .with_kernels(Kernels { sizes: list(widths), offsets: list(offsets) })
+                            .with_dilations(list(dilations)),
                         ..plain.clone()
                     };
                     config.validate().unwrap();

@@ -113,15 +113,15 @@ impl Layout {
     /// The layout of a configuration that [`Config::validate`] accepts.
     pub(super) const fn new(config: &Config) -> Self {
         Layout {
-            mixer: config.mixer,
+            mixer: config.mixer.kind(),
             norm: config.norm,
             vocab: config.vocab_size,
             channels: config.hidden_size,
             inner: config.intermediate_size,
-            heads: config.kernel_heads,
+            heads: config.mixer.kernel_heads(),
             labels: config.num_labels,
             layers: config.num_hidden_layers,
-            widths: config.kernel_sizes,
+            widths: config.mixer.parameters().kernel_sizes,
         }
     }
 

@@ -11,9 +11,9 @@ use super::{
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Compat, Config, LayerWeight, Mixer, Weight};
+use crate::spec::{Config, Storage, Weight};
 
-/// What a bundle holds beside its weights.
+/// The content of a bundle besides its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a, S> {
     /// The shape of the model.
@@ -22,15 +22,15 @@ pub struct Parts<'a, S> {
     pub tokenizer: &'a [u8],
     /// The names of the classes.
     pub labels: &'a [S],
-    /// What was measured about the scores.
+    /// The calibration of the scores.
     pub calibration: Option<Calibration>,
 }
 
 /// Writes a bundle. The same input gives the same bytes.
 ///
-/// `weight`: gives the values of each weight of [`Config::weights`], row by row as PyTorch stores it (the shape is
-/// [`Config::shape`]), with one exception: the kernels of light convolutions are given after softmax. Matrices and the
-/// embedding are quantized by the rule of [`crate::quant`].
+/// `weight`: returns the values of each weight of [`Config::weights`], row by row as PyTorch stores it (the shape is
+/// [`Config::shape`]), after `spec::folded`: the kernels of light convolutions after softmax. Matrices and the embedding
+/// are quantized by the rule of [`crate::quant`].
 ///
 /// # Errors
 /// When the parts do not fit together or a weight has the wrong length or a value that is not finite: what is written is
@@ -99,7 +99,16 @@ fn push_bytes(out: &mut Vec<u8>, values: &[i8]) {
     pad(out);
 }
 
-/// Three tensors, as [`crate::backend::PackedMatrix`] has them, of a matrix `[outputs, inputs]`.
+/// Writes two tensors, int8 values and their scales, of rows of `columns` values.
+fn push_rows(out: &mut Vec<u8>, data: &[f32], columns: usize) {
+    let mut values = vec![0i8; data.len()];
+    let rows = data.chunks_exact(columns).zip(values.chunks_exact_mut(columns));
+    let scales: Vec<f32> = rows.map(|(row, out)| quant::quantize(row, out)).collect();
+    push_bytes(out, &values);
+    push_floats(out, &scales);
+}
+
+/// Writes three tensors, as [`crate::backend::PackedMatrix`] has them, of a matrix `[outputs, inputs]`.
 fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
     let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
     let mut values = vec![0i8; n * k];
@@ -122,68 +131,35 @@ fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
     pad(out);
 }
 
-/// The weights section.
+/// Writes the weights section: every weight in the order of [`Config::weights`], as its row says.
 fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> &'w [f32]) -> Result<Vec<u8>, BundleError> {
     config.validate()?;
     if !config.mixer.is_conv() {
         return Err(BundleError::Attention);
     }
-    if config.compat != Compat::Paper {
-        return Err(BundleError::Compat { compat: config.compat });
-    }
-    let mut get = |w: Weight| {
-        // What this model does not have takes no bytes.
-        let Some(need) = config.shape(w).map(|shape| shape.len()) else { return Ok(&[][..]) };
-        let values = weight(w);
-        if values.len() != need {
-            return Err(BundleError::WeightLength { weight: w, need, got: values.len() });
-        }
-        match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(values),
-            Some(at) => Err(BundleError::NotFinite { weight: w, at }),
-        }
-    };
-    let (c, inner) = (config.hidden_size, config.intermediate_size);
     let bytes = Layout::new(config).bytes();
     let mut out = Vec::new();
     let too_large = BundleError::TooLarge { bytes };
     out.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large)?).map_err(|_| too_large)?;
-
-    let embedding = get(Weight::Embedding)?;
-    let mut values = vec![0i8; embedding.len()];
-    let rows = embedding.chunks_exact(c).zip(values.chunks_exact_mut(c));
-    let scales: Vec<f32> = rows.map(|(row, out)| quant::quantize(row, out)).collect();
-    push_bytes(&mut out, &values);
-    push_floats(&mut out, &scales);
-
-    for i in 0..config.num_hidden_layers {
-        let name = |weight| Weight::Layer(i as u16, weight);
-        push_matrix(&mut out, get(name(LayerWeight::In))?, c, c);
-        push_matrix(&mut out, get(name(LayerWeight::Gate))?, c, c);
-        let k = config.kernel_sizes.get(i);
-        match config.mixer {
-            Mixer::Light | Mixer::Attention => push_floats(&mut out, get(name(LayerWeight::Kernel))?),
-            Mixer::Dilated => {
-                let taps = get(name(LayerWeight::Kernel))?;
-                let column = |j| taps.iter().skip(j).step_by(k).copied();
-                push_floats(&mut out, &(0..k).flat_map(column).collect::<Vec<f32>>());
-            }
-            Mixer::Dynamic => {
-                push_matrix(&mut out, get(name(LayerWeight::KernelProjection))?, config.kernel_heads * k, c);
-            }
+    for w in config.weights() {
+        let (Some(row), Some(shape)) = (config.row(w), config.shape(w)) else { continue };
+        let values = weight(w);
+        if values.len() != shape.len() {
+            return Err(BundleError::WeightLength { weight: w, need: shape.len(), got: values.len() });
         }
-        push_matrix(&mut out, get(name(LayerWeight::Out))?, c, c);
-        for weight in [LayerWeight::MixerNorm, LayerWeight::MixerNormBias] {
-            push_floats(&mut out, get(name(weight))?);
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(BundleError::NotFinite { weight: w, at });
         }
-        push_matrix(&mut out, get(name(LayerWeight::Up))?, inner, c);
-        push_matrix(&mut out, get(name(LayerWeight::Down))?, c, inner);
-        for weight in [LayerWeight::FfnNorm, LayerWeight::FfnNormBias] {
-            push_floats(&mut out, get(name(weight))?);
+        let (rows, columns) = shape.matrix();
+        match row.storage {
+            Storage::Rows => push_rows(&mut out, values, columns),
+            Storage::Matrix => push_matrix(&mut out, values, rows, columns),
+            Storage::F32 | Storage::F32Softmax => push_floats(&mut out, values),
+            Storage::F32Columns => {
+                let column = |j| values.iter().skip(j).step_by(columns).copied();
+                push_floats(&mut out, &(0..columns).flat_map(column).collect::<Vec<f32>>());
+            }
         }
     }
-    push_floats(&mut out, get(Weight::FinalNorm)?);
-    push_matrix(&mut out, get(Weight::HeadWeight)?, config.num_labels, c);
-    push_floats(&mut out, get(Weight::HeadBias)?);
     Ok(out)
 }

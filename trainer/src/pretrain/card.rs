@@ -4,16 +4,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kinglet::{
-    files::write_atomically,
-    spec::{Config, files},
-};
+use kinglet::{files::write_atomically, spec::files};
 use serde_json::{Value, json};
 
 use super::{plan::Plan, row::Row};
 use crate::checkpoint::ENCODER;
 use crate::corpus::write::RECORD;
 use crate::machine::Environment;
+use crate::model::ModelConfig;
 use crate::state::State;
 
 /// Writes `training.json` and the card of the encoder in `plan.out`, as training stands at `at`, with the last evaluation in `rows`.
@@ -24,7 +22,8 @@ pub fn write(plan: &Plan, at: &State<()>, rows: &[Row]) -> Result<()> {
     let held_out = rows.iter().rfind(|row| matches!(row, Row::Valid { .. }));
     let environment = Environment::of(plan.device);
     // As it is saved: without the sentinels' rows.
-    let encoder = Config { vocab_size: plan.tokenizer.table()?.vocab_size(), ..plan.model.encoder.clone() };
+    let mut encoder = plan.model.encoder.clone();
+    encoder.vocab_size = plan.tokenizer.table()?.vocab_size();
     let [corpus, valid] = [&plan.corpus_dir, &plan.valid_dir].map(|dir| record(dir));
     let training = json!({
         "config": plan.config,
@@ -56,7 +55,7 @@ fn record(dir: &Path) -> Value {
 
 fn card(
     plan: &Plan,
-    encoder: &Config,
+    encoder: &ModelConfig,
     at: &State<()>,
     held_out: Option<&Row>,
     environment: &Environment,

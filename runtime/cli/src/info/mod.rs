@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model::{self, Model};
-use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
+use kinglet::spec::{Config, LayerWeight, MixerConfig, Norm, Pooling, Weight};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -180,16 +180,20 @@ fn pooling_name(pooling: Pooling) -> &'static str {
 /// The mixer with its widths, as `light, kernels 7 7 7, 2 heads`.
 fn mixer(config: &Config) -> String {
     let list = |values: &[u16]| values.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
-    let name = config.mixer.name();
-    if !config.mixer.is_conv() {
-        return format!("{name}, {} heads", config.num_attention_heads);
+    let mut text = config.mixer.name().to_owned();
+    if let Some(kernels) = config.mixer.kernels() {
+        text += &format!(", kernels {}", list(kernels.sizes.as_slice()));
     }
-    let mut text = format!("{name}, kernels {}", list(config.kernel_sizes.as_slice()));
-    if config.dilations.as_slice().iter().any(|&d| d != 1) {
-        text += &format!(", dilations {}", list(config.dilations.as_slice()));
-    }
-    if config.mixer != kinglet::spec::Mixer::Dilated {
-        text += &format!(", {} heads", config.kernel_heads);
+    match &config.mixer {
+        MixerConfig::Light { heads, .. }
+        | MixerConfig::Dynamic { heads, .. }
+        | MixerConfig::Attention { heads, .. } => {
+            text += &format!(", {heads} heads");
+        }
+        MixerConfig::Dilated { dilations, .. } if dilations.as_slice().iter().any(|&d| d != 1) => {
+            text += &format!(", dilations {}", list(dilations.as_slice()));
+        }
+        MixerConfig::Dilated { .. } => {}
     }
     text
 }

@@ -11,7 +11,7 @@ use super::super::*;
 use super::{config, made, table};
 use crate::backend::Backend;
 use crate::engine::native::{NativeEngine, scratch_bytes};
-use crate::spec::{Compat, Mixer, Norm};
+use crate::spec::{ConfigError, Mixer, MixerConfig, Norm};
 use crate::tokenizer::TableError;
 
 type Sections = Vec<(Kind, u32, Vec<u8>)>;
@@ -299,6 +299,8 @@ fn configurations_that_cannot_be_are_refused() {
     assert!(matches!(field(32, 33), BundleError::WeightsLength { .. }));
     // As many panels as before, but a nineteenth output has no scale.
     assert!(matches!(field(32, 19), BundleError::Scale { at: 18, .. }));
+    let apart = with_section(Kind::CONFIG, |bytes| bytes[60] = 2);
+    assert!(apart.to_string().contains("dilations is 2, must be 1 to 4,096 (dilated) or 1"), "{apart}");
     let wide = with_section(Kind::CONFIG, |bytes| bytes[56] = 0);
     assert!(wide.to_string().contains("kernel_sizes is 0"), "{wide}");
     let zero = with_section(Kind::CONFIG, |bytes| bytes[62] = 1);
@@ -404,26 +406,18 @@ fn what_does_not_fit_together_is_not_written() {
     parts.labels = &["a", "b", "c"];
     parts.tokenizer = &[];
     assert!(matches!(write(&parts, all), Err(BundleError::Tokenizer(_))));
-    let attention = Config { mixer: Mixer::Attention, norm: Norm::PreRms, num_attention_heads: 2, ..good.clone() };
-    let attention = attention.resolve();
+    let attention =
+        Config { mixer: MixerConfig::new(Mixer::Attention, 2).with_heads(2), norm: Norm::PreRms, ..good.clone() };
     parts.config = &attention;
     assert_eq!(write(&parts, |_| &[]), Err(BundleError::Attention));
-    let mesh = Config { mixer: Mixer::Light, compat: Compat::Mesh, norm: Norm::PreRms, ..good.clone() }.resolve();
-    parts.config = &mesh;
-    let refused = write(&parts, |_| &[]).unwrap_err();
-    assert_eq!(refused, BundleError::Compat { compat: Compat::Mesh });
-    assert!(refused.to_string().contains("compat = \"mesh\": score it with kinglet-train eval"), "{refused}");
 }
 
-// A usize of 32 bits fits into every field of the file.
-#[cfg(target_pointer_width = "64")]
 #[test]
-fn a_number_above_32_bits_is_not_written() {
-    let huge = Config { kernel_heads: usize::MAX, ..config(Mixer::Dilated, Norm::PostLayer) };
-    let long = vec![0.5; 100_000];
+fn a_number_that_no_model_has_is_not_written() {
+    let mixer = MixerConfig::new(Mixer::Light, 2).with_heads(usize::MAX);
+    let huge = Config { mixer, ..config(Mixer::Light, Norm::PostLayer) };
     let parts = Parts { config: &huge, tokenizer: &table(), labels: &["a", "b", "c"], calibration: None };
-    let weights = |w| &long[..huge.shape(w).unwrap().len()];
-    assert!(matches!(write(&parts, weights), Err(BundleError::TooLarge { .. })));
+    assert!(matches!(write(&parts, |_| &[]), Err(BundleError::Config(ConfigError::Field { got: usize::MAX, .. }))));
 }
 
 /// How many random places are tried.

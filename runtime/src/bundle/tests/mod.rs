@@ -11,7 +11,7 @@ use super::*;
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Compat, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use crate::spec::{Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Weight};
 
 /// A tokenizer table with the pieces every table has.
 fn table() -> Vec<u8> {
@@ -23,26 +23,18 @@ fn table() -> Vec<u8> {
 }
 
 fn config(mixer: Mixer, norm: Norm) -> Config {
-    let config = Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
+    let parameters = MixerConfig::new(mixer, 2)
+        .with_heads(3)
+        .with_kernels(Kernels::centred(PerLayer::from_slice(&[4, 7]).unwrap()))
+        .with_dilations(PerLayer::from_slice(&[1, 3]).unwrap());
+    Config {
+        mixer: parameters,
         norm,
-        pooling: Pooling::Mean,
         vocab_size: Table::new(&table()).unwrap().vocab_size(),
-        hidden_size: 6,
-        num_hidden_layers: 2,
         intermediate_size: 18,
-        kernel_heads: 3,
-        kernel_sizes: PerLayer::from_slice(&[4, 7]).unwrap(),
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: PerLayer::from_slice(if mixer == Mixer::Dilated { &[1, 3] } else { &[1, 1] }).unwrap(),
-        num_attention_heads: 0,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
         num_labels: 3,
-    };
-    config.resolve()
+        ..Config::new(mixer, 2, 6)
+    }
 }
 
 /// Values that are all different.
@@ -126,7 +118,7 @@ fn what_was_written_is_read() {
                     assert_eq!(layer.mixer_norm.shift, all(LayerWeight::MixerNormBias));
                     assert_eq!(layer.ffn_norm.shift, all(LayerWeight::FfnNormBias));
                 }
-                let k = config.kernel_sizes.get(usize::from(i));
+                let k = config.convolution(usize::from(i)).unwrap().taps;
                 match layer.taps {
                     Taps::Shared(taps) => assert_eq!((mixer, taps), (Mixer::Light, all(LayerWeight::Kernel))),
                     Taps::Computed(panels) => matrix_is(&panels, all(LayerWeight::KernelProjection)),

@@ -3,7 +3,7 @@
 use crate::backend::cast::Arena;
 use crate::ops::linear::{inner_stride, stride};
 use crate::ops::pooling::Pool;
-use crate::spec::{Config, Pooling};
+use crate::spec::{Config, MixerConfig, Pooling};
 
 /// A part of the scratch arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Layout {
             None => 0,
         };
         let computed = match config.mixer {
-            crate::spec::Mixer::Dynamic => config.kernel_heads.saturating_mul(taps),
+            MixerConfig::Dynamic { heads, .. } => heads.saturating_mul(taps),
             _ => 0,
         };
         let (sums, largest) = match config.pooling {

@@ -185,12 +185,14 @@ impl Block<'_, '_> {
         let x = part_mut(residual, outputs, c);
         let Some((y, taps)) = inner.split_at_mut_checked(count * c) else { return };
         match &layer.taps {
-            Taps::Shared(shared) => lightconv::lightconv(backend, gated, *window, shared, config.kernel_heads, y),
+            Taps::Shared(shared) => {
+                lightconv::lightconv(backend, gated, *window, shared, config.mixer.kernel_heads(), y)
+            }
             Taps::Channels(channels) => dilatedconv::dilatedconv(backend, gated, *window, channels, y),
             Taps::Computed(projection) => {
                 let x = norm::branch_input(backend, norm, &layer.mixer_norm, x, branch);
                 let x = room.quantize(backend, x, c);
-                dynamicconv::dynamicconv(backend, &x, projection, gated, *window, config.kernel_heads, taps, y);
+                dynamicconv::dynamicconv(backend, &x, projection, gated, *window, config.mixer.kernel_heads(), taps, y);
             }
         }
         let mixed = part_mut(branch, 0..count, c);

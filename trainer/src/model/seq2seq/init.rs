@@ -1,8 +1,9 @@
 //! First values of an encoder-decoder's weights, by the rules of the classifier's.
 
-use kinglet::spec::{Compat, Norm, Weight};
+use kinglet::spec::Norm;
 
 use super::config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
+use crate::model::Compat;
 use crate::model::init::{Draw, draw};
 
 /// How `weight` is drawn. `None` when the model has no such weight.
@@ -18,7 +19,7 @@ pub fn draw_of(config: &Seq2SeqConfig, weight: Seq2SeqWeight) -> Option<Draw> {
         Seq2SeqWeight::Encoder(weight) => draw(&config.encoder, weight),
         Seq2SeqWeight::DecoderFinalNorm => Draw::Constant(1.0),
         Seq2SeqWeight::Decoder(i, weight) => match weight {
-            DecoderWeight::Block(weight) => draw(&config.decoder(), Weight::Layer(i, weight)),
+            DecoderWeight::Block(weight) => draw(&config.decoder(), weight.of_layer(i)),
             DecoderWeight::CrossNorm => Draw::Constant(1.0),
             DecoderWeight::CrossNormBias => Draw::Constant(0.0),
             DecoderWeight::CrossKey | DecoderWeight::CrossValue | DecoderWeight::CrossOut => Draw::Normal(c.powf(-0.5)),
