@@ -5,7 +5,7 @@ mod bundle;
 mod calibration;
 mod damaged;
 mod fixture;
-mod fused;
+mod custom_op;
 mod graph;
 mod native;
 mod parity;
