@@ -3,9 +3,9 @@
 
 mod bundle;
 mod calibration;
+mod custom_op;
 mod damaged;
 mod fixture;
-mod custom_op;
 mod graph;
 mod native;
 mod parity;
