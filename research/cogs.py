@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Trains encoder-decoders on COGS from scratch and writes docs/results/cogs.json, which scripts/results makes a table of.
+"""Trains encoder-decoders on COGS from scratch and writes docs/results/cogs.json, which research/results.py makes a table of.
 
-    scripts/cogs                          light and attention, to the end of configs/cogs.toml
-    scripts/cogs --max-minutes 3          three minutes for each, resumed by the next call
-    scripts/cogs --mixer light --preset small
-    scripts/cogs --table                  cogs.json from the runs as they stand
+    tools/x research cogs                          light and attention, to the end of configs/cogs.toml
+    tools/x research cogs --max-minutes 3          three minutes for each, resumed by the next call
+    tools/x research cogs --mixer light --preset small
+    tools/x research cogs --table                  cogs.json from the runs as they stand
 
-Needs the built programs (scripts/env says where) and $KINGLET_DATA/cogs, whose dev part is in distribution like the training part;
+Needs the built programs (tools/env says where) and $KINGLET_DATA/cogs, whose dev part is in distribution like the training part;
 the generalisation sets are held elsewhere and are not measured here. The vocabulary is learnt from the training part, inputs and
 targets, with capitals; kinglet-train refuses it unless it gives back every target exactly.
 Runs are kept in runs/cogs; finished ones are skipped, others resumed. cogs.json says of each whether it was finished.
@@ -16,8 +16,8 @@ import json
 import os
 import sys
 
-import programs
-from programs import ROOT, finished, program, run, write
+import project
+from project import ROOT, finished, program, run, write
 
 BASE = ROOT / "runs/cogs"
 MIXERS = ["light", "dynamic", "dilated", "attention"]
@@ -32,7 +32,7 @@ def tokenizer(trainer):
     if (out / "tokenizer.bin").exists():
         return out
     text = BASE / "text.txt"
-    pairs = map(json.loads, programs.lines(f"{programs.data('cogs')}/train.jsonl.zst"))
+    pairs = map(json.loads, project.lines(f"{project.data('cogs')}/train.jsonl.zst"))
     text.parent.mkdir(parents=True, exist_ok=True)
     write(text, "".join(pair["source"] + "\n" + pair["target"] + "\n" for pair in pairs))
     run([trainer, "tokenizer", "--input", text.relative_to(ROOT), "--vocab-size", VOCABULARY, "--character-coverage", 1,
@@ -45,7 +45,7 @@ def train(mixer, args):
     if not finished(out) and not args.table:
         trainer = program("kinglet-train")
         command = [trainer, "text2text", "--config", "configs/cogs.toml", "--preset", args.preset, "--mixer", mixer,
-                   "--train", f"{programs.data('cogs')}/train.jsonl.zst", "--dev", f"{programs.data('cogs')}/dev.jsonl.zst", "--text-field", "source",
+                   "--train", f"{project.data('cogs')}/train.jsonl.zst", "--dev", f"{project.data('cogs')}/dev.jsonl.zst", "--text-field", "source",
                    "--target-field", "target", "--tokenizer", tokenizer(trainer).relative_to(ROOT),
                    "--threads", args.threads, "--out", out.relative_to(ROOT), *NORM]
         for item in args.set:
@@ -64,7 +64,7 @@ def summary(out, args):
     dev = [row for row in rows if row["kind"] == "dev"]
     progress = json.loads((out / "resume/progress.json").read_text())
     predictions = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    targets = [json.loads(line)["target"] for line in programs.lines(f"{programs.data('cogs')}/dev.jsonl.zst")]
+    targets = [json.loads(line)["target"] for line in project.lines(f"{project.data('cogs')}/dev.jsonl.zst")]
     best = [row for row in dev if row["best"]][-1]
     # Measured twice: the program's number must be that of its predictions beside the file's own targets.
     right = sum(p["answer"] == target for p, target in zip(predictions, targets, strict=True))
@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of configs/cogs.toml")
     args = parser.parse_args()
     os.chdir(ROOT)
-    programs.want("cogs")
+    project.want("cogs")
     path = ROOT / "docs/results/cogs.json"
     for mixer in args.mixer or ["light", "attention"]:
         row = summary(train(mixer, args), args)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Calibrates the trained checkpoints of runs/results and writes docs/results/confidence.md with the reliability diagram.
 
-    scripts/confidence           exports again what scripts/results trained, into runs/confidence, then the page
-    scripts/confidence --table   the page alone, from docs/results/confidence.json
+    tools/x research confidence           exports again what tools/x research results trained, into runs/confidence, then the page
+    tools/x research confidence --table   the page alone, from docs/results/confidence.json
 
-Needs the built programs (scripts/env says where), the runs, and $KINGLET_DATA with the sets that they were trained on.
+Needs the built programs (tools/env says where), the runs, and $KINGLET_DATA with the sets that they were trained on.
 """
 import json
 import os
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 
-from programs import portable, want
+from project import portable, want
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS, OUT = ROOT / "runs", ROOT / "docs/results"
@@ -25,7 +25,7 @@ SHOWN = "clinc150-dilated"
 
 def export():
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or subprocess.run(
-        ["bash", "-c", "source scripts/env; echo $CARGO_TARGET_DIR"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip())
+        ["bash", "-c", "source tools/env; echo $CARGO_TARGET_DIR"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip())
     found = {}
     want(*(task for task, _, _ in MODELS))
     for task, mixer, outside in MODELS:
@@ -70,7 +70,7 @@ def page():
                ["out of scope", str(scope["rows_out"]), percent(a["out_right"], 1), percent(a["out_wrong"], 1), percent(a["out_unsure"], 1)]]
     text = f"""# Confidence
 
-Made by `scripts/confidence` from `docs/results/confidence.json`. int8 models, dev rows, percent unless said otherwise; one seed each.
+Made by `research/confidence.py` from `docs/results/confidence.json`. int8 models, dev rows, percent unless said otherwise; one seed each.
 The rules, with their sources, stand in `runtime/src/confidence.rs` and `export/src/calibrate.rs`.
 
 Every number is measured by cross-fitting: temperature, threshold and set threshold are fitted on four of five folds (a row's fold is a

@@ -1,24 +1,21 @@
 #!/usr/bin/env python3
-"""Makes the models of intents that the repository holds: trains one as scripts/results does, exports it, writes its card.
+"""Makes the models of intents that the repository holds: trains one as research/results.py does, exports it, writes its card.
 
-    scripts/default-model                 models/intents, the model built into the program
-    scripts/default-model intents-nano    models/intents-nano, the one for microcontrollers
+    tools/x research default_model                 models/intents, the model built into the program
+    tools/x research default_model intents-nano    models/intents-nano, the one for microcontrollers
 
 Resumes or reuses the run in runs/results. Needs the built programs.
 """
 import argparse
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import pathlib
 import shutil
 import sys
 
-sys.dont_write_bytecode = True
-from programs import ROOT, program, run, write
+import results
+from project import ROOT, program, run, write
 
-LOADER = importlib.machinery.SourceFileLoader("results", str(ROOT / "scripts/results"))
 # `task` names the runs, `config` the file in configs/, `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
 MODELS = {
     "intents": {
@@ -36,7 +33,7 @@ TRAINED = ["training.json", "tokenizer.json", "tokenizer_config.json"]
 # What the card says of files.
 BESIDE = {
     "tokenizer.json": "`tokenizer.json` (for Hugging Face `tokenizers`)",
-    "verification.safetensors": "`verification.safetensors` (ids and logits that `scripts/check-onnx` compares)",
+    "verification.safetensors": "`verification.safetensors` (ids and logits that `tools/x check onnx` compares)",
 }
 
 
@@ -46,8 +43,6 @@ def main():
     parser.add_argument("--threads", default="1", help="libtorch threads (default 1); the weights depend on it")
     args = parser.parse_args()
     name, what = args.model, MODELS[args.model]
-    results = importlib.util.module_from_spec(importlib.util.spec_from_loader("results", LOADER))
-    LOADER.exec_module(results)
     plan, config = what.get("plan") or results.TASKS[what["task"]], what["config"]
     results.train(what["task"], plan, config, args.threads, export=False)
     trained = pathlib.Path(f"runs/results/{what['task']}-{config}")
@@ -89,7 +84,7 @@ def card(name, what, plan, trained):
     settings = {k: v for k, v in training["config"]["train"].items()}
     threads = training["environment"]["threads"]
     changed = "".join(f" --set {item}" for item in plan["set"])
-    command = "scripts/default-model" + ("" if name == "intents" else f" {name}")
+    command = "tools/x research default_model" + ("" if name == "intents" else f" {name}")
     beside = ["`report.json` (what export measured, every flipped text)", "`training.json` (full settings and environment)"]
     beside = ",\n".join(", ".join(part) for part in (beside, [BESIDE[file] for file in what["keep"] if file in BESIDE]) if part)
     return f"""---

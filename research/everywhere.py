@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Builds and runs Kinglet on every target, and writes docs/results/everywhere.{json,md} and the table of the README.
 
-    scripts/everywhere                     all parts, then the table
-    scripts/everywhere --only firmware     one part; the rows of the others stay as they were
-    scripts/everywhere --table             the tables alone, from docs/results/everywhere.json
-    scripts/everywhere --check             all parts, and nothing is written
+    tools/x research everywhere                     all parts, then the table
+    tools/x research everywhere --only firmware     one part; the rows of the others stay as they were
+    tools/x research everywhere --table             the tables alone, from docs/results/everywhere.json
+    tools/x research everywhere --check             all parts, and nothing is written
 
 Each part is a script that tests its target and fails if a label or a bit of a score differs from the host's (firmware-examples/golden);
-`host` is this script's own: the kernels of this machine. Needs the built programs (scripts/env says where).
+`host` is this script's own: the kernels of this machine. Needs the built programs (tools/env says where).
 Exit codes: 0 all is equal everywhere, 1 a part failed, 2 a part could not run.
 """
 import argparse
@@ -15,13 +15,14 @@ import datetime
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 
-from programs import ROOT, program, write
+from project import ROOT, program, write
 
 PARTS = ["host", "aarch64", "armv7", "c", "python", "firmware", "web"]
 RECORD = ROOT / "docs/results/everywhere.json"
@@ -30,7 +31,8 @@ ALL = RECORD.with_suffix(".md")
 README_MODEL = "intents-nano"
 GOLDEN = ROOT / "firmware-examples/golden"
 MODELS = {path.stem: ROOT / f"models/{path.stem}/model.kinglet" for path in sorted(GOLDEN.glob("intents*.txt"))}
-BEGIN, END = "<!-- scripts/everywhere: begin; do not edit by hand -->", "<!-- scripts/everywhere: end -->"
+# The lines around the table, in the README or a page of docs/.
+MARKS = re.compile(r"(<!-- \S*everywhere\S*: begin; do not edit by hand -->\n).*(<!-- \S*everywhere\S*: end -->)", re.S)
 # Tokens, about, of the text that the host's kernels are timed on, and turns.
 WORDS, TURNS = 4_000, 3
 
@@ -81,7 +83,7 @@ def run(part):
         return host()
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows.json"
-        code = subprocess.run(["bash", "-c", f'exec scripts/test-{part} --rows "$1"', part, path], cwd=ROOT).returncode
+        code = subprocess.run(["tools/x", "test", part, "--rows", path], cwd=ROOT).returncode
         if code:
             return None, code
         with open(path, encoding="utf-8") as f:
@@ -129,14 +131,13 @@ def put(record):
     """Writes all rows, and puts the table into the README."""
     made = [f"- {part}: commit {record[part]['commit']}, {record[part]['date']}, "
             + ", ".join(f"{name} {version}" for name, version in record[part]["versions"].items()) for part in PARTS if part in record]
-    write(ALL, "\n".join(["# Every target", "", "Made by `scripts/everywhere`; a score that differs from the host's in one bit fails it. Models:",
+    write(ALL, "\n".join(["# Every target", "", "Made by `research/everywhere.py`; a score that differs from the host's in one bit fails it. Models:",
                           "`models/intents` and `models/intents-nano`, 32 texts (`firmware-examples/golden`).", "", table(record), "", *made]) + "\n")
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        sys.exit(f"everywhere: README.md lacks the lines {BEGIN} and {END}")
-    before, rest = text.split(BEGIN, 1)
-    write(path, f"{before}{BEGIN}\n\n{table(record, joined)}\n\n{END}{rest.split(END, 1)[1]}")
+    pages = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+    marked = [path for path, text in pages.items() if MARKS.search(text)]
+    if len(marked) != 1:
+        sys.exit(f"everywhere: one page must have the lines around the table, and {len(marked)} have: {MARKS.pattern}")
+    write(marked[0], MARKS.sub(lambda m: f"{m[1]}\n{table(record, joined)}\n\n{m[2]}", pages[marked[0]]))
 
 
 def main():

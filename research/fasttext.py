@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains fastText on the files the table in docs/results.md is about and writes docs/results/fasttext.json.
 
-Run by scripts/results with a Python that has the packages of scripts/requirements-results.txt. The best of a small grid on
+Run by research/results.py with a Python that has the packages of research/requirements.txt. The best of a small grid on
 dev is kept, as the other rows keep the best dev evaluation. One thread and a fixed seed: the numbers repeat.
 """
 import argparse

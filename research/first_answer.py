@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures what a newcomer waits for: the README's first command, from an empty target folder to the answer.
 
-    scripts/first-answer                 this commit alone: crates, CPU seconds
-    scripts/first-answer BASE [BASE...]  also these commits, in the same run, and the ratio of their CPU time to this commit's
+    tools/x bench first-answer                 this commit alone: crates, CPU seconds
+    tools/x bench first-answer BASE [BASE...]  also these commits, in the same run, and the ratio of their CPU time to this commit's
 
 Commits are cloned into a temporary folder, their crates are downloaded first, and each is built alone, this commit first and last.
 CPU time is that of cargo and all its children. Uncommitted changes do not count. Exit code 0: measured, 1: over a bound (50 crates; a

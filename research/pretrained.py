@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Pre-trains encoders on the free corpora, ships one, and compares fine-tuning from it with training from scratch.
 
-    scripts/pretrained                              all of it, as far as it is not done: hours on a CPU
-    scripts/pretrained pretrain --max-minutes 30    pre-train for half an hour more, light and attention in turn
-    scripts/pretrained ship                         runs/pretrain/light-nano to models/pretrained-light-nano, with its card
-    scripts/pretrained compare --task trec          fine-tune raw and pre-trained encoders, every mixer and seed
-    scripts/pretrained resumed                      a short run beside one that is stopped and resumed: their losses must be equal
-    scripts/pretrained table                        docs/pretraining.md from docs/results/pretrained*.json
+    tools/x research pretrained                              all of it, as far as it is not done: hours on a CPU
+    tools/x research pretrained pretrain --max-minutes 30    pre-train for half an hour more, light and attention in turn
+    tools/x research pretrained ship                         runs/pretrain/light-nano to models/pretrained-light-nano, with its card
+    tools/x research pretrained compare --task trec          fine-tune raw and pre-trained encoders, every mixer and seed
+    tools/x research pretrained resumed                      a short run beside one that is stopped and resumed: their losses must be equal
+    tools/x research pretrained table                        docs/pretraining.md from docs/results/pretrained*.json
 
-Needs the built programs (scripts/env says where) and the data sets in $KINGLET_DATA. Everything lives in runs/pretrain; what is finished is kept,
+Needs the built programs (tools/env says where) and the data sets in $KINGLET_DATA. Everything lives in runs/pretrain; what is finished is kept,
 what was interrupted is resumed, so it can be stopped at any time. Both mixers see the same batches in the same order. The two starts
 of a comparison share shape, vocabulary, settings and seeds: only the weights they begin with differ.
 """
@@ -26,8 +26,8 @@ import subprocess
 import sys
 import time
 
-import programs
-from programs import ROOT, finished, program, run, want, write
+import project
+from project import ROOT, finished, program, run, want, write
 
 BASE = pathlib.Path("runs/pretrain")
 SHIPPED = "light"
@@ -61,11 +61,11 @@ def prepare():
     files = {"free": CORPUS, "valid": VALID}
     if not (BASE / "vocabulary/tokenizer.bin").exists():
         run([program("kinglet-train"), "tokenizer", "--vocab-size", 8192, "--lowercase", "--out", BASE / "vocabulary",
-             "--input", f"{programs.data('corpus')}/small.txt.zst"], BASE / "vocabulary.log")
+             "--input", f"{project.data('corpus')}/small.txt.zst"], BASE / "vocabulary.log")
     for name, parts in files.items():
         if not (BASE / name / "corpus.json").exists():
             run([program("kinglet-train"), "corpus", "--tokenizer", BASE / "vocabulary", "--out", BASE / name,
-                 *[f"{programs.data('corpus')}/{part}.txt.zst" for part in parts]], BASE / f"{name}.log")
+                 *[f"{project.data('corpus')}/{part}.txt.zst" for part in parts]], BASE / f"{name}.log")
 
 
 def pretrain(mixer, args):
@@ -149,9 +149,9 @@ def few(data, rows):
     out = BASE / f"few/{data}-{rows}/train.jsonl"
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        lines = programs.lines(f"{programs.data(data)}/train.jsonl.zst")
+        lines = project.lines(f"{project.data(data)}/train.jsonl.zst")
         random.Random(1).shuffle(lines)
-        shutil.copyfile(f"{programs.data(data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
+        shutil.copyfile(f"{project.data(data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
         write(out, "\n".join(lines[:rows]) + "\n")
     return out
 
@@ -169,7 +169,7 @@ def finetune(task, mixer, start, seed, args):
         out.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(str(training["steps"]))
         data = plan.get("data", task)
-        files = [f"{programs.data(data)}/{part}.jsonl.zst" for part in ("train", "dev")]
+        files = [f"{project.data(data)}/{part}.jsonl.zst" for part in ("train", "dev")]
         if "rows" in plan:
             files[0] = few(data, plan["rows"])
         command = [program("kinglet-train"), "finetune", "--config", "configs/finetune.toml", "--train", files[0], "--dev", files[1],
@@ -201,7 +201,7 @@ def compare(args):
         for seed in range(1, args.seeds + 1):
             for mixer in args.mixer or MIXERS:
                 if not (BASE / f"{mixer}-nano/encoder/training.json").exists():
-                    sys.exit(f"pretrained: {BASE}/{mixer}-nano is not pre-trained yet: scripts/pretrained pretrain --mixer {mixer}")
+                    sys.exit(f"pretrained: {BASE}/{mixer}-nano is not pre-trained yet: research/pretrained.py pretrain --mixer {mixer}")
                 for start in STARTS:
                     row = finetune(task, mixer, start, seed, args)
                     key = [row[k] for k in ("task", "mixer", "start", "seed")]
@@ -239,7 +239,7 @@ def ship():
     files = (f"| | |\n|---|---|\n| file | `model.safetensors`, {len(weights):,} bytes, f16 |\n"
              f"| SHA-256 | `{hashlib.sha256(weights).hexdigest()}` |\n\n")
     comparison = ("\n## What it gains\n\nWhat it gains over the same shape from scratch, and where it gains nothing: `docs/pretraining.md`. The log of its training is\n"
-                  "`metrics.jsonl`, its settings and environment `training.json`; `scripts/pretrained` made it.\n\n"
+                  "`metrics.jsonl`, its settings and environment `training.json`; `research/pretrained.py` made it.\n\n"
                   "![Loss over the steps](loss.svg)\n")
     write(OUT / "README.md", before + files + licence + "## Data\n" + after.rstrip() + "\n" + comparison)
     print(f"{OUT}: {len(weights):,} bytes, {training['steps']:,} steps, {training['tokens']:,} tokens, "
@@ -273,7 +273,7 @@ def table():
                 BASE / "curves.log")
     lines = ["# Pre-training", "",
              "Span corruption as in T5 on 174 MB of free text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches), encoder-decoders",
-             "of the preset `nano` (4 + 4 layers, 128 channels), the same batches for each. `scripts/pretrained` makes the tables and pictures.", "",
+             "of the preset `nano` (4 + 4 layers, 128 channels), the same batches for each. `research/pretrained.py` makes the tables and pictures.", "",
              "| mixer | steps | tokens | minutes on one CPU thread | held out, nats a token | bits a byte |", "|---|---:|---:|---:|---:|---:|"]
     for mixer, s in states.items():
         h = s["held_out"]
@@ -309,8 +309,8 @@ def table():
     notes = pathlib.Path("docs/results/pretraining-notes.md")
     if notes.exists():
         lines += ["", notes.read_text().rstrip()]
-    lines += ["", "## How it was made", "", "```sh", "scripts/setup", "cargo build --release --workspace",
-              "scripts/pretrained       # resumes and skips what is done; pretrain --max-minutes 30 for a part of it", "```", "",
+    lines += ["", "## How it was made", "", "```sh", "tools/x setup", "cargo build --release --workspace",
+              "tools/x research pretrained   # resumes and skips what is done; pretrain --max-minutes 30 for a part of it", "```", "",
               f"Pre-training: `configs/pretrain.toml` with `{shlex.join(SHAPE)}`. Fine-tuning: `configs/finetune.toml` and, by task:", ""]
     lines += [f"- {task}: {', '.join(plan['set'])}" for task, plan in TASKS.items()]
     lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json`, `docs/results/pretrained-*-nano.json`."]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Trains, exports and measures everything the table in docs/results.md is about, and writes the table.
 
-    scripts/results                 what is missing in runs/results, then the table
-    scripts/results --only trec     one task
-    scripts/results --table         the table alone, from docs/results/*.json
+    tools/x research results                 what is missing in runs/results, then the table
+    tools/x research results --only trec     one task
+    tools/x research results --table         the table alone, from docs/results/*.json
 
-Needs the built programs (scripts/env says where) and the data sets of the tasks in $KINGLET_DATA. Finished runs are kept and skipped, interrupted ones are
-resumed, so it can be stopped at any time. fastText's rows come from scripts/results_fasttext.py, which runs in a Python
+Needs the built programs (tools/env says where) and the data sets of the tasks in $KINGLET_DATA. Finished runs are kept and skipped, interrupted ones are
+resumed, so it can be stopped at any time. fastText's rows come from research/fasttext.py, which runs in a Python
 environment of its own (made here).
 """
 import argparse
@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 
-from programs import ROOT, data, finished, program, run, want, write
+from project import ROOT, data, finished, program, run, want, write
 
 MIXERS = ["light", "dynamic", "dilated", "attention"]
 # What differs between the tasks; everything else stands in configs/MIXER.toml.
@@ -99,7 +99,7 @@ def cogs():
         half = 1.96 * (a * (1 - a) / r["rows"]) ** 0.5
         ending = "" if r["finished"] else "stopped before its end"
         lines.append(f"| {mixer} | {r['preset']} | {100 * a:.2f} | {100 * half:.1f} | {r['best']['step']:,} | {r['minutes']:.1f} | {ending} |")
-    return lines + ["", "Made by `scripts/cogs`; its settings stand in `configs/cogs.toml`, the evaluations in `docs/results/cogs.json`.", ""]
+    return lines + ["", "Made by `research/cogs.py`; its settings stand in `configs/cogs.toml`, the evaluations in `docs/results/cogs.json`.", ""]
 
 
 def table(out):
@@ -110,7 +110,7 @@ def table(out):
     fast = json.loads((ROOT / "docs/results/fasttext.json").read_text())
     lines = [
         "# Results", "",
-        "Trained from scratch on CPU, made by `scripts/results`; nothing here is typed by hand. One run a row, one seed; the best dev",
+        "Trained from scratch on CPU, made by `research/results.py`; nothing here is typed by hand. One run a row, one seed; the best dev",
         "evaluation is kept for every row, fastText's grid included, so the numbers are dev numbers and optimistic alike. With `n` dev",
         "rows, the 95 % interval of an accuracy is about ±1.96·√(a(1−a)/n): the column says it. int8 is what `kinglet` runs; *flips* are dev",
         "texts whose label differs between fp32 and int8. Minutes are of a machine with 2 shared cores and depend on what else ran.", "",
@@ -150,15 +150,15 @@ def table(out):
         lines += [notes.read_text().rstrip(), ""]
     lines += ["## Pre-training, its speed, several processes", "",
               "- [Pre-training](pretraining.md): loss curves, and fine-tuning from scratch beside fine-tuning from the pre-trained encoder, three seeds",
-              "  (`scripts/pretrained`).",
+              "  (`research/pretrained.py`).",
               "- [Speed of training](training-speed.md): a step beside eager PyTorch's, and the paper's two figures from our own runs",
-              "  (`scripts/bench-training`; `cargo test -p kinglet-train --test flops` compares the operations with PyTorch's counter).",
+              "  (`tools/x bench training`; `cargo test -p kinglet-train --test flops` compares the operations with PyTorch's counter).",
               "- [Several processes](distributed.md): gradients of 2 and 4 processes beside one on the joined batch, a killed process, another number of",
               "  processes at a resume (`cargo test -p kinglet-train --test distributed --test pretrain`).", "",
               "![Figure 1: examples a second by length](results/figure-1-nano.svg)", "",
               "![Figure 2: operations of a forward pass by length](results/figure-2.svg)", ""]
-    lines += ["## How the runs were made", "", "```sh", "scripts/setup", "cargo build --release --workspace",
-              "scripts/results          # resumes and skips what is done", "```", "",
+    lines += ["## How the runs were made", "", "```sh", "tools/x setup", "cargo build --release --workspace",
+              "tools/x research results      # resumes and skips what is done", "```", "",
               "Settings: `configs/{light,dynamic,dilated,attention}.toml` and, by task:", ""]
     lines += [f"- {task}: vocabulary {p['vocab']:,}{' (lower case)' if p.get('lowercase') else ''}; {', '.join(p['set'])}"
               for task, p in TASKS.items()]
@@ -182,8 +182,8 @@ def main():
             venv = pathlib.Path(os.environ["KINGLET_CACHE"]) / "venv-results"
             if not venv.exists():
                 run([sys.executable, "-m", "venv", venv])
-            run([venv / "bin/pip", "install", "-q", "-r", "scripts/requirements-results.txt"])
-            run([venv / "bin/python", "scripts/results_fasttext.py"])
+            run([venv / "bin/pip", "install", "-q", "-r", "research/requirements.txt"])
+            run([venv / "bin/python", "research/fasttext.py"])
         for task in args.only or TASKS:
             for mixer in TASKS[task]["mixers"]:
                 if args.mixer and mixer not in args.mixer:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks exported models with the reference runtime: onnx's own checker, and onnxruntime with its graph optimizer off.
 
-    scripts/check-onnx DIR                      what kinglet-export wrote, verification.safetensors included
-    scripts/check-onnx DIR --checkpoint CKPT    also that DIR was made from this checkpoint
-    scripts/check-onnx DIR --kinglet PROGRAM --texts FILE
+    tools/x check onnx DIR                      what kinglet-export wrote, verification.safetensors included
+    tools/x check onnx DIR --checkpoint CKPT    also that DIR was made from this checkpoint
+    tools/x check onnx DIR --kinglet PROGRAM --texts FILE
                                                 also model.kinglet in the native engine, on each text of a JSONL file
                                                 (.zst or not)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what the libraries in a program ask to be passed on: each one's name, version and licence, and the texts of the licences.
 
-    scripts/licences.py PACKAGE TARGET FEATURES > THIRD-PARTY
+    tools/licences.py PACKAGE TARGET FEATURES > THIRD-PARTY
 
 Texts that several libraries share are written once. Exit codes: 0 done, 1 a library says nothing of its licence.
 """

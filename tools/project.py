@@ -32,8 +32,8 @@ def want(*names):
 
 
 def folder():
-    """The folder of the built programs; the variables of scripts/env that they and their children need are set."""
-    out = subprocess.run(["bash", "-c", "source scripts/env && env -0"], cwd=ROOT, capture_output=True, check=True).stdout
+    """The folder of the built programs; the variables of tools/env that they and their children need are set."""
+    out = subprocess.run(["bash", "-c", "source tools/env && env -0"], cwd=ROOT, capture_output=True, check=True).stdout
     env = dict(item.split("=", 1) for item in out.decode().split("\0") if "=" in item)
     os.environ.update({name: env[name] for name in ("CARGO_TARGET_DIR", "KINGLET_CACHE", "KINGLET_PYTHON", "LIBTORCH")})
     return pathlib.Path(env["CARGO_TARGET_DIR"]) / "release"
@@ -43,7 +43,7 @@ def program(name):
     """A built program; without it the script ends and says how to build it."""
     path = folder() / name
     if not path.exists():
-        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {path} is missing: source scripts/env and cargo build --release --workspace")
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {path} is missing: source tools/env and cargo build --release --workspace")
     return path
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs a program of the core (runtime/examples/fingerprint.rs) under QEMU's user mode with each model, compares its lines with the
-committed ones, and writes rows for scripts/everywhere, with the instructions that a token takes.
+committed ones, and writes rows for research/everywhere.py, with the instructions that a token takes.
 
-    scripts/qemu_rows.py --target NAME --qemu "qemu-aarch64 -L SYSROOT" --example FINGERPRINT --library-bytes N --program-bytes N \\
+    tools/qemu_rows.py --target NAME --qemu "qemu-aarch64 -L SYSROOT" --example FINGERPRINT --library-bytes N --program-bytes N \\
         --on PROCESSOR:KERNEL [--on ...] --rows FILE
 
-Instructions: the texts twice less the texts once, by a plugin of QEMU's (scripts/qemu-instructions.c), so opening the model does not
+Instructions: the texts twice less the texts once, by a plugin of QEMU's (tools/qemu-instructions.c), so opening the model does not
 count; the same in every run. Exit codes: 0 all lines are equal, 1 a line differs, 2 the plugin cannot be built or loaded.
 """
 import argparse
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from programs import ROOT
+from project import ROOT
 
 GOLDEN = ROOT / "firmware-examples/golden"
 
@@ -34,7 +34,7 @@ def plugin(qemu, folder):
     api = 1 if int(version.split(".")[0]) < 9 else 2
     path = f"{folder}/instructions.so"
     compiler = os.environ.get("CC", "cc")
-    command = [compiler, "-O2", "-shared", "-fPIC", f"-DAPI={api}", "-o", path, ROOT / "scripts/qemu-instructions.c"]
+    command = [compiler, "-O2", "-shared", "-fPIC", f"-DAPI={api}", "-o", path, ROOT / "tools/qemu-instructions.c"]
     if subprocess.run(command).returncode:
         fail(2, "the plugin cannot be built")
     return path, version

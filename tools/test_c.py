@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Tests the C library and its header: bindings/c, on this processor, under valgrind, under qemu-aarch64, and on an emulated Cortex-M4F.
 
-    scripts/test-c [--rows FILE]      FILE gets the rows of the table of scripts/everywhere, as JSON
-    scripts/test-c --mobile           also compiles the static libraries for Android and iOS; nothing of them can be linked or run here
+    tools/x test c [--rows FILE]      FILE gets the rows of the table of tools/x research everywhere, as JSON
+    tools/x test c --mobile           also compiles the static libraries for Android and iOS; nothing of them can be linked or run here
 
 The scores of the golden texts (firmware-examples/golden) have to be the host's, bit for bit, on every kernel; every wrong argument has to get
 the error that is expected of it; valgrind must find nothing; the library without std must hold no call of an allocator and no panic.
-As root on a Debian it installs the programs that it lacks, and what scripts/setup-cross needs; clang and a JDK are used where they are there.
+As root on a Debian it installs the programs that it lacks, and what tools/setup-cross needs; clang and a JDK are used where they are there.
 Exit codes: 0 all passed, 1 something failed, 2 could not run.
 """
 import argparse
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-from programs import ROOT, folder
+from project import ROOT, folder
 
 C = ROOT / "bindings/c"
 GOLDEN = ROOT / "firmware-examples/golden"
@@ -320,7 +320,7 @@ def jvm(target):
 def mobile(work):
     """Static libraries for phones: compiled, of the right kind, with the functions of the header."""
     for triple, kind, prefix in [("aarch64-linux-android", b"\x7fELF\x02\x01\x01", ""), ("aarch64-apple-ios", b"\xcf\xfa\xed\xfe\x0c\x00\x00\x01", "_")]:
-        if subprocess.run([ROOT / "scripts/setup-cross", triple]).returncode:
+        if subprocess.run([ROOT / "tools/setup-cross", triple]).returncode:
             cannot(f"no toolchain for {triple}, see above")
         for flag, functions in zip(["--static", "--no-std"], declared()):
             run(C / "install", work / triple, "--target", triple, flag)
@@ -356,9 +356,9 @@ def main():
     parser.add_argument("--rows", type=pathlib.Path, help="where to write the rows")
     parser.add_argument("--mobile", action="store_true", help="compile for Android and iOS, too")
     args = parser.parse_args()
-    folder()  # the variables of scripts/env
+    folder()  # the variables of tools/env
     programs()
-    if subprocess.run([ROOT / "scripts/setup-cross", AARCH64, CORTEX_M]).returncode:
+    if subprocess.run([ROOT / "tools/setup-cross", AARCH64, CORTEX_M]).returncode:
         cannot("no toolchains for other processors, see above")
     header = subprocess.run([C / "make-header", "--check"])
     if header.returncode:

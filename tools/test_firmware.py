@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Builds the firmware examples, runs them on emulated boards and compares their lines with the host's, byte for byte.
 
-    scripts/test-firmware [--rows FILE] [BOARD...]     default: all boards
+    tools/x test firmware [--rows FILE] [BOARD...]     default: all boards
 
 A board fails if a line differs from its expected.out, with any of its kernels; if a damaged model, a small arena or a wrong argument is
 not refused with a reason; if flash or RAM is over the budget; or if a model that does not fit can be built. Sizes, the deepest stack
-and instructions a token are printed, and written to --rows as JSON for scripts/everywhere. rp2350, which no emulator has, is built alone.
+and instructions a token are printed, and written to --rows as JSON for research/everywhere.py. rp2350, which no emulator has, is built alone.
 
 Instructions are counted by QEMU (`-icount shift=0`: one is a nanosecond of the machine's time) and repeat exactly. Milliseconds are
 instructions x CYCLES / clock: a stated assumption, not a measurement; no emulated board has the timing of a real one.
-Exit codes: 0 passed, 1 a check failed, 2 could not run. Toolchains and emulators come by scripts/setup-cross.
+Exit codes: 0 passed, 1 a check failed, 2 could not run. Toolchains and emulators come by tools/setup-cross.
 """
 import argparse
 import json
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import tomllib
 
-from programs import ROOT, folder, write
+from project import ROOT, folder, write
 
 FIRMWARE = ROOT / "firmware-examples"
 TEXTS = FIRMWARE / "golden/texts.txt"
@@ -120,7 +120,7 @@ def model_file(name):
 def cargo(board, target, subcommand, model):
     """cargo for a board, with a file as its model; gives the process as it ended."""
     folder_ = f"firmware-examples/{board}"
-    command = ["scripts/xcargo", target, subcommand, "--locked", "-q", "--release", "-p", board,
+    command = ["tools/xcargo", target, subcommand, "--locked", "-q", "--release", "-p", board,
                "--manifest-path", f"{folder_}/Cargo.toml", "--config", f"{folder_}/.cargo/config.toml"]
     env = {**os.environ, "KINGLET_MODEL": str(model)}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
@@ -274,7 +274,7 @@ def built(board):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=pathlib.Path, metavar="FILE", help="write the rows of scripts/everywhere's table here")
+    parser.add_argument("--rows", type=pathlib.Path, metavar="FILE", help="write the rows of research/everywhere.py's table here")
     parser.add_argument("boards", nargs="*", metavar="BOARD", help=", ".join([*BOARDS, *BUILT]))
     args = parser.parse_args()
     boards = args.boards or [*BOARDS, *BUILT]
@@ -283,7 +283,7 @@ def main():
         parser.error(f"unknown board {unknown[0]}; there are {', '.join([*BOARDS, *BUILT])}")
     folder()
     targets = sorted({settings(board)[0] for board in boards})
-    if subprocess.run(["scripts/setup-cross", *targets], cwd=ROOT).returncode:
+    if subprocess.run(["tools/setup-cross", *targets], cwd=ROOT).returncode:
         sys.exit(2)
     rows, versions = [], {}
     for subcommand, rest in {"clippy": ["--all-targets", "--", "-D", "warnings"], "test": []}.items():

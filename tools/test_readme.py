@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Types every command of the README's code blocks, in order, in one shell.
 
-    scripts/test-readme
+    tools/x test readme
 
 The blocks see the project through links from a temporary folder, so that what they write into runs/ and target/ stays there. Training is
 cut short: kinglet-train gets --max-minutes 0.1 in finetune and pretrain. Programs are compiled in the project itself. A `console` block's
-output must be what the block shows. Needs what scripts/test builds. Exit code 0: every command ended well, 1: one did not.
+output must be what the block shows. Needs what tools/gate builds. Exit code 0: every command ended well, 1: one did not.
 """
 import os
 import pathlib

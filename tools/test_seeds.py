@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the trainer's tests with several seeds and kinds of arithmetic: none may hang on the last digits of a processor's products.
 
-    scripts/test-seeds               seeds 0 to 4
-    scripts/test-seeds 0 7           these seeds
+    tools/x test seeds               seeds 0 to 4
+    tools/x test seeds 0 7           these seeds
 
 The variables of libtorch, MKL and oneDNN say which instructions are used: what is found, at most AVX2, at most SSE4; where the
 processor has no more than AVX2, the first two are alike. Tests that train run with every seed (KINGLET_TEST_SEED), those that
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 
-import programs
+import project
 
 ARITHMETIC = {
     "as found": {},
@@ -31,7 +31,7 @@ MARGIN = re.compile(r"margin: (.+): (\S+), at (most|least) (\S+)")
 def build():
     """The built programs of the tests, by name."""
     command = ["cargo", "test", "--locked", "--release", "-p", "kinglet-train", "--tests", "--no-run", "--message-format=json"]
-    built = subprocess.run(command, cwd=programs.ROOT, stdout=subprocess.PIPE, text=True)
+    built = subprocess.run(command, cwd=project.ROOT, stdout=subprocess.PIPE, text=True)
     if built.returncode:
         sys.exit(2)
     artifacts = [json.loads(line) for line in built.stdout.splitlines()]
@@ -40,7 +40,7 @@ def build():
 
 def main():
     seeds = [int(seed) for seed in sys.argv[1:]] or list(range(5))
-    programs.folder()
+    project.folder()
     built = build()
     plain = {name: value for name, value in os.environ.items() if name not in ARITHMETIC["SSE4"]}
     plain["OMP_NUM_THREADS"] = plain.get("OMP_NUM_THREADS", "1")
@@ -51,7 +51,7 @@ def main():
             print(f"{name:<18}{arithmetic:<12}", end="", flush=True)
             for seed in seeds if name in TRAINING else seeds[:1]:
                 env = {**plain, **variables, "KINGLET_TEST_SEED": str(seed)}
-                done = subprocess.run([built[name], "--nocapture"], cwd=programs.ROOT / "trainer", env=env, text=True,
+                done = subprocess.run([built[name], "--nocapture"], cwd=project.ROOT / "trainer", env=env, text=True,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 print(f"{'passed' if done.returncode == 0 else 'FAILED':>10}", end="", flush=True)
                 for what, value, side, bound in MARGIN.findall(done.stdout):

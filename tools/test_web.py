@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Tests Kinglet in WebAssembly: the core's tests in node, the package of bindings/web in node, and its page in headless Chromium.
 
-    scripts/test-web [--rows FILE]      FILE gets the rows of the table of scripts/everywhere, as JSON
+    tools/x test web [--rows FILE]      FILE gets the rows of the table of tools/x research everywhere, as JSON
 
 The kernels with vectors have to equal the scalar ones bit for bit, and the scores of the golden texts (firmware-examples/golden) have
 to be the host's in both modules; the page has to show them for typed text, to classify a document in slices as at once, to refuse a
 missing and a damaged model with the reason, and to work without a network. Pictures of it are left in bindings/web/target/screens.
-What is needed is installed into the cache folder by scripts/setup-cross and scripts/setup-web.
+What is needed is installed into the cache folder by tools/setup-cross and tools/setup-web.
 Exit codes: 0 all passed, 1 something failed, 2 could not run.
 """
 import argparse
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 
-from programs import ROOT, folder
+from project import ROOT, folder
 
 WEB = ROOT / "bindings/web"
 TARGET = WEB / "target"
@@ -55,11 +55,11 @@ def flags(target):
 def core():
     """The core's own tests, with vectors; what needs threads or a folder for temporary files is not for WASI."""
     for features in ([], ["--features", "alloc"]):
-        run("scripts/xcargo", BROWSER, "clippy", "-q", *CORE[:5], *features, *flags(BROWSER))
+        run("tools/xcargo", BROWSER, "clippy", "-q", *CORE[:5], *features, *flags(BROWSER))
     tests = ["--lib", "--test", "allocations", "--test", "backend", "--test", "native"]
     short = {"KINGLET_LONG": ""} if "KINGLET_LONG" in os.environ else {"KINGLET_SHORT": "1"}
     skipped = [part for name in ("parallel::", "threads", "files::", "mmap::") for part in ("--skip", name)]
-    out = run("scripts/xcargo", WASI, "test", *CORE, *flags(WASI), *tests, "--", "--nocapture", *skipped, **short)
+    out = run("tools/xcargo", WASI, "test", *CORE, *flags(WASI), *tests, "--", "--nocapture", *skipped, **short)
     kernels = sorted(set(re.findall(r"backends tested: .*", out)))
     if kernels != ["backends tested: scalar wasm-simd128"]:
         fail(f"the tests say {kernels}, not that they tested scalar and wasm-simd128")
@@ -75,7 +75,7 @@ def core():
 def package(node):
     """Builds the package and tests it in node; gives what was measured, by model and module."""
     run("cargo", "fmt", "--manifest-path", WEB / "Cargo.toml", "--check")
-    run("scripts/xcargo", BROWSER, "clippy", "-q", "--locked", "--release", "--manifest-path", WEB / "Cargo.toml", *flags(BROWSER))
+    run("tools/xcargo", BROWSER, "clippy", "-q", "--locked", "--release", "--manifest-path", WEB / "Cargo.toml", *flags(BROWSER))
     run(WEB / "build")
     folder_ = TARGET / "package"
     modules = {"simd": "kinglet-simd.wasm", "scalar": "kinglet.wasm"}
@@ -122,8 +122,8 @@ def main():
     parser.add_argument("--rows", type=pathlib.Path, help="write the rows of the table here")
     args = parser.parse_args()
     folder()
-    run("scripts/setup-cross", BROWSER, WASI, code=2)
-    run("scripts/setup-web", "--test", code=2)
+    run("tools/setup-cross", BROWSER, WASI, code=2)
+    run("tools/setup-web", "--test", code=2)
     node, browser = shutil.which("node"), shutil.which("chromium")
     core()
     measured = package(node)

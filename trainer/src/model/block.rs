@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_mesh_dialect_is_that_of_mesh_tensorflows_own_block() {
-        // `scripts/golden` makes the file again: tests/golden/dialect_mesh.py.
+        // `trainer/tests/golden/make` makes the file again: tests/golden/dialect_mesh.py.
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mesh.safetensors");
         let golden = read_tensors(&file).unwrap();
         let mut read = 0;
