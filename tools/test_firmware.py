@@ -5,7 +5,7 @@
 
 A board fails if a line differs from its expected.out, with any of its kernels; if a damaged model, a small arena or a wrong argument is
 not refused with a reason; if flash or RAM is over the budget; or if a model that does not fit can be built. Sizes, the deepest stack
-and instructions a token are printed, and written to --rows as JSON for research/everywhere.py. rp2350, which no emulator has, is built alone.
+and instructions per token are printed, and written to --rows as JSON for research/everywhere.py. rp2350, which no emulator has, is built alone.
 
 Instructions are counted by QEMU (`-icount shift=0`: one is a nanosecond of the machine's time) and repeat exactly. Milliseconds are
 instructions x CYCLES / clock: a stated assumption, not a measurement; no emulated board has the timing of a real one.
@@ -237,11 +237,11 @@ def measure(board, target, runner, model, expected, scratch):
         memory = data + bss + stack
         check(stack <= STACK, f"the stack was {stack} bytes deep, {STACK} are kept for it")
         print(f"  {name}: {found['texts']} texts and all as expected; stack {stack:,}, RAM {memory:,}; check of the model {start:,} "
-              f"instructions, then {count:,} a token: {milliseconds(count)} ({CYCLES} cycles an instruction assumed)", flush=True)
+              f"instructions, then {count:,} per token: {milliseconds(count)} ({CYCLES} cycles per instruction assumed)", flush=True)
         rows.append({
             "target": title, "kernel": name, "model": model, "library_bytes": text + data - length, "program_bytes": text + data,
             "ram_bytes": memory, "ram_what": f"arena {arena:,} + stack {stack:,} + other {memory - arena - stack:,}", "golden": True,
-            "speed": f"{count:,} instructions a token", "run": f"QEMU {board}"})
+            "speed": f"{count:,} instructions per token", "run": f"QEMU {board}"})
     # By itself it takes the fastest.
     golden(expected, runner, image, kernels[-1])
     return rows, elf, arena

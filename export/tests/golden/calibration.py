@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the golden file of export's calibration tests, export/tests/golden/confidence.json, with numpy, scipy and scikit-learn.
+"""Makes the golden file of export's calibration tests, export/tests/golden/calibration.json, with numpy, scipy and scikit-learn.
 
     python3 -m venv V && V/bin/pip install numpy==2.4.6 scipy==1.17.1 scikit-learn==1.9.1
-    V/bin/python export/tests/golden/confidence.py
+    V/bin/python export/tests/golden/calibration.py
 
 Logits are random f32 numbers; everything computed from them is f64, by other code than Kinglet's.
 """
@@ -85,7 +85,7 @@ def main():
     }
     cases = [(0, 1, 0.5), (0, 100, 0.05), (3, 200, 0.01), (17, 400, 0.0125), (109, 2698, 0.0125), (399, 400, 0.05), (5000, 100000, 0.0125)]
     golden = {
-        "made_by": "export/tests/golden/confidence.py",
+        "made_by": "export/tests/golden/calibration.py",
         "versions": {m.__name__: m.__version__ for m in (numpy, scipy, sklearn)},
         "logits": [[float(str(v)) for v in row] for row in logits],
         "gold": gold.tolist(),
