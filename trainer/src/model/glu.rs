@@ -1,4 +1,4 @@
-//! The gated linear unit before a convolution.
+//! The gated linear unit (GLU) before a convolution.
 
 use tch::{Kind, Tensor};
 
@@ -6,18 +6,18 @@ use super::{Mode, linear::Linear};
 
 /// `(X·W_I) ⊙ sigmoid(X·W_S)`, each product with its bias where the dialect has one.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Glu {
     input: Linear,
     gate: Linear,
 }
 
-impl Gate {
+impl Glu {
     /// The unit of `W_I` and `W_S`.
     pub fn new(input: Linear, gate: Linear) -> Self {
-        Gate { input, gate }
+        Glu { input, gate }
     }
 
-    /// `x`: `[B, T, C]`; gives `[B, T, C]` f32.
+    /// `x`: `[B, T, C]`; returns `[B, T, C]` in f32.
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         let gate = self.gate.forward(x, mode).to_kind(Kind::Float).sigmoid();
         self.input.forward(x, mode).to_kind(Kind::Float) * gate

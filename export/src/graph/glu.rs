@@ -1,4 +1,4 @@
-//! The gate before a convolution.
+//! The gated linear unit (GLU) before a convolution.
 
 use kinglet::spec::{LayerWeight, Weight};
 
@@ -7,7 +7,7 @@ use super::{Mask, linear};
 use crate::checkpoint::Checkpoint;
 
 /// `(X·W_I) ⊙ sigmoid(X·W_S)`, `[B, T, C]`, zero outside the text: the convolution reads it across positions.
-pub(super) fn gate(
+pub(super) fn glu(
     g: &mut GraphBuilder,
     checkpoint: &Checkpoint,
     layer: u16,
