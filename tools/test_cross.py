@@ -155,7 +155,7 @@ def test_package(target, small, work):
         for backend in backends:
             for name, file in MODELS.items():
                 kinglet.gives(name, "--model", file, "--file", TEXTS, KINGLET_BACKEND=backend)
-        kinglet.refuses(f"KINGLET_BACKEND is `{absent}`, which this machine does not have; it has {', '.join(backends)}", "classify", "x",
+        kinglet.refuses(f"KINGLET_BACKEND is `{absent}`, which this processor does not support; it supports {', '.join(backends)}", "classify", "x",
                         KINGLET_BACKEND=absent)
         for words, file in {"cannot read .*no-such.kinglet": "no-such", "damaged": "damaged",
                             f"the file should have {len(model)} bytes and has 700000": "short"}.items():
