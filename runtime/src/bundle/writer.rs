@@ -1,5 +1,6 @@
 //! Writes bundles. Needs an allocator; devices only read.
 
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -11,7 +12,7 @@ use super::{
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Config, Storage, Weight};
+use crate::spec::{Config, Shape, Storage, Weight};
 
 /// The content of a bundle besides its weights.
 #[derive(Clone, Copy, Debug)]
@@ -26,18 +27,58 @@ pub struct Parts<'a, S> {
     pub calibration: Option<Calibration>,
 }
 
-/// Writes a bundle. The same input gives the same bytes.
+/// Rows of a matrix in int8, by the rule of [`crate::quant`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantized {
+    /// The integers, row by row.
+    pub values: Vec<i8>,
+    /// One scale per row.
+    pub scales: Vec<f32>,
+}
+
+impl Quantized {
+    /// Quantizes each row of `columns` values.
+    pub fn rows(data: &[f32], columns: usize) -> Self {
+        let mut values = vec![0; data.len()];
+        let rows = data.chunks_exact(columns).zip(values.chunks_exact_mut(columns));
+        let scales = rows.map(|(row, out)| quant::quantize(row, out)).collect();
+        Quantized { values, scales }
+    }
+}
+
+/// The values of a weight, row by row as PyTorch stores it.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'w> {
+    /// As trained; [`write_values`] quantizes matrices and the embedding.
+    Float(&'w [f32]),
+    /// A matrix or the embedding, already quantized.
+    Int8(&'w Quantized),
+}
+
+/// Writes a bundle from f32 weights. The same input gives the same bytes.
 ///
-/// `weight`: returns the values of each weight of [`Config::weights`], row by row as PyTorch stores it (the shape is
-/// [`Config::shape`]), after `spec::folded`: the kernels of light convolutions after softmax. Matrices and the embedding
-/// are quantized by the rule of [`crate::quant`].
+/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], after `spec::folded`: the
+/// kernels of light convolutions after softmax.
 ///
 /// # Errors
-/// When the parts do not fit together or a weight has the wrong length or a value that is not finite: what is written is
-/// read back with [`Bundle::new`].
+/// As [`write_values`].
 pub fn write<'w, S: AsRef<str>>(
     parts: &Parts<'_, S>,
-    weight: impl FnMut(Weight) -> &'w [f32],
+    mut weight: impl FnMut(Weight) -> &'w [f32],
+) -> Result<Vec<u8>, BundleError> {
+    write_values(parts, |w| Values::Float(weight(w)))
+}
+
+/// Writes a bundle from weights of which some may be quantized already.
+///
+/// `weight` is that of [`write`]; quantizing a matrix before or here gives the same bytes.
+///
+/// # Errors
+/// When the parts do not fit together or a weight has the wrong length or a value that is not finite: the bytes are
+/// read back with [`Bundle::new`].
+pub fn write_values<'w, S: AsRef<str>>(
+    parts: &Parts<'_, S>,
+    weight: impl FnMut(Weight) -> Values<'w>,
 ) -> Result<Vec<u8>, BundleError> {
     let weights = weights(parts.config, weight)?;
     let labels = labels::write(parts.labels).ok_or(BundleError::TooLarge { bytes: u64::MAX })?;
@@ -99,24 +140,13 @@ fn push_bytes(out: &mut Vec<u8>, values: &[i8]) {
     pad(out);
 }
 
-/// Writes two tensors, int8 values and their scales, of rows of `columns` values.
-fn push_rows(out: &mut Vec<u8>, data: &[f32], columns: usize) {
-    let mut values = vec![0i8; data.len()];
-    let rows = data.chunks_exact(columns).zip(values.chunks_exact_mut(columns));
-    let scales: Vec<f32> = rows.map(|(row, out)| quant::quantize(row, out)).collect();
-    push_bytes(out, &values);
-    push_floats(out, &scales);
-}
-
 /// Writes three tensors, as [`crate::backend::PackedMatrix`] has them, of a matrix `[outputs, inputs]`.
-fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
+fn push_matrix(out: &mut Vec<u8>, matrix: &Quantized, outputs: usize, inputs: usize) {
     let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
     let mut values = vec![0i8; n * k];
-    let (mut scales, mut corrections) = (vec![0.0f32; n], vec![0i32; n]);
-    let mut row = vec![0i8; inputs];
-    let rows = data.chunks_exact(inputs).zip(scales.iter_mut().zip(&mut corrections));
-    for (o, (data, (scale, correction))) in rows.enumerate() {
-        *scale = quant::quantize(data, &mut row);
+    let (mut scales, mut corrections) = (matrix.scales.clone(), vec![0i32; n]);
+    scales.resize(n, 0.0);
+    for (o, (row, correction)) in matrix.values.chunks_exact(inputs).zip(&mut corrections).enumerate() {
         *correction = -128 * row.iter().map(|&v| i32::from(v)).sum::<i32>();
         let panel = values.get_mut(o / PANEL_OUTPUTS * PANEL_OUTPUTS * k..).unwrap_or_default();
         let groups = panel.chunks_exact_mut(PANEL_OUTPUTS * PANEL_INPUTS);
@@ -131,8 +161,39 @@ fn push_matrix(out: &mut Vec<u8>, data: &[f32], outputs: usize, inputs: usize) {
     pad(out);
 }
 
+/// Returns a weight that is stored as f32, checked.
+fn floats(weight: Weight, shape: Shape, values: Values<'_>) -> Result<&[f32], BundleError> {
+    match values {
+        Values::Float(values) => checked(weight, shape.len(), values),
+        Values::Int8(_) => Err(BundleError::WeightLength { weight, need: shape.len(), got: 0 }),
+    }
+}
+
+/// Returns a matrix or the embedding, checked, and quantized unless it already is.
+fn int8(weight: Weight, shape: Shape, values: Values<'_>) -> Result<Cow<'_, Quantized>, BundleError> {
+    let ((rows, columns), need) = (shape.matrix(), shape.len());
+    match values {
+        Values::Float(values) => Ok(Cow::Owned(Quantized::rows(checked(weight, need, values)?, columns))),
+        Values::Int8(matrix) if matrix.values.len() != need || matrix.scales.len() != rows => {
+            Err(BundleError::WeightLength { weight, need, got: matrix.values.len() })
+        }
+        Values::Int8(matrix) => checked(weight, rows, &matrix.scales).map(|_| Cow::Borrowed(matrix)),
+    }
+}
+
+/// The values, if there are as many as needed and all are finite.
+fn checked(weight: Weight, need: usize, values: &[f32]) -> Result<&[f32], BundleError> {
+    if values.len() != need {
+        return Err(BundleError::WeightLength { weight, need, got: values.len() });
+    }
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(values),
+        Some(at) => Err(BundleError::NotFinite { weight, at }),
+    }
+}
+
 /// Writes the weights section: every weight in the order of [`Config::weights`], as its row says.
-fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> &'w [f32]) -> Result<Vec<u8>, BundleError> {
+fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> Values<'w>) -> Result<Vec<u8>, BundleError> {
     config.validate()?;
     if !config.mixer.is_conv() {
         return Err(BundleError::Attention);
@@ -143,19 +204,18 @@ fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> &'w [f32]) -> 
     out.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large)?).map_err(|_| too_large)?;
     for w in config.weights() {
         let (Some(row), Some(shape)) = (config.row(w), config.shape(w)) else { continue };
-        let values = weight(w);
-        if values.len() != shape.len() {
-            return Err(BundleError::WeightLength { weight: w, need: shape.len(), got: values.len() });
-        }
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(BundleError::NotFinite { weight: w, at });
-        }
         let (rows, columns) = shape.matrix();
+        let values = weight(w);
         match row.storage {
-            Storage::Rows => push_rows(&mut out, values, columns),
-            Storage::Matrix => push_matrix(&mut out, values, rows, columns),
-            Storage::F32 | Storage::F32Softmax => push_floats(&mut out, values),
+            Storage::Rows => {
+                let embedding = int8(w, shape, values)?;
+                push_bytes(&mut out, &embedding.values);
+                push_floats(&mut out, &embedding.scales);
+            }
+            Storage::Matrix => push_matrix(&mut out, int8(w, shape, values)?.as_ref(), rows, columns),
+            Storage::F32 | Storage::F32Softmax => push_floats(&mut out, floats(w, shape, values)?),
             Storage::F32Columns => {
+                let values = floats(w, shape, values)?;
                 let column = |j| values.iter().skip(j).step_by(columns).copied();
                 push_floats(&mut out, &(0..columns).flat_map(column).collect::<Vec<f32>>());
             }

@@ -1,4 +1,4 @@
-//! The encoder: embedding and blocks, as the classifier and the encoder-decoder have it.
+//! The encoder: embedding and blocks, shared by the classifier and the encoder-decoder.
 
 use anyhow::{Context, Result};
 use kinglet::spec::{LayerWeight, Weight};
@@ -24,10 +24,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The encoder of `config`, which has been validated; `find` gives its weights. The tensors are shared, not copied.
+    /// Creates the encoder of the validated `config`; `find` returns its weights. The tensors are shared, not copied.
     ///
     /// # Errors
-    /// Names a weight that is missing.
+    /// If a weight is missing; it is named.
     pub fn new(config: &ModelConfig, find: impl Fn(ModelWeight) -> Option<Tensor>) -> Result<Self> {
         let embedding =
             find(Weight::Embedding.into()).with_context(|| format!("the model has no {}", Weight::Embedding))?;
@@ -40,10 +40,10 @@ impl Encoder {
         })
     }
 
-    /// Token vectors `[B, T, C]` f32 after the last layer.
+    /// Returns token vectors `[B, T, C]` f32 after the last layer.
     ///
-    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, at least one token a row;
-    /// both on the weights' device. Vectors of padding are finite but mean nothing.
+    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, with at least one
+    /// token per row; both on the weights' device. Vectors of padding are finite but meaningless.
     pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
         let bias = self.bias.as_ref().map(|bias| bias.both_ways(mask));
@@ -62,7 +62,7 @@ impl Encoder {
         }
     }
 
-    /// The table of token vectors.
+    /// Returns the table of token vectors.
     pub(super) fn embedding(&self) -> &Embedding {
         &self.embedding
     }

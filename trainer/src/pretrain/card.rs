@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kinglet::{files::write_atomically, spec::files};
+use kinglet::spec::files;
+use kinglet_data::files::write_atomically;
 use serde_json::{Value, json};
 
 use super::{plan::Plan, row::Row};
