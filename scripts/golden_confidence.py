@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the golden file of export's calibration tests, export/tests/golden/confidence.json, with numpy, scipy and scikit-learn.
+"""Makes the golden file of export's calibration tests, export/tests/golden/calibration.json, with numpy, scipy and scikit-learn.
 
     python3 -m venv V && V/bin/pip install numpy==2.4.6 scipy==1.17.1 scikit-learn==1.9.1
     V/bin/python scripts/golden_confidence.py
@@ -17,7 +17,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import beta, binom
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-OUT = pathlib.Path(__file__).resolve().parent.parent / "export/tests/golden/confidence.json"
+OUT = pathlib.Path(__file__).resolve().parent.parent / "export/tests/golden/calibration.json"
 ROWS, CLASSES, OUTSIDE = 400, 5, 4
 BINS = 15
 

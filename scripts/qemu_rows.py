@@ -83,8 +83,8 @@ def main():
                 rows.append({
                     "target": args.target, "kernel": kernel, "model": want.stem, "library_bytes": args.library_bytes,
                     "program_bytes": args.program_bytes, "ram_bytes": scratch, "ram_what": "arena", "golden": True,
-                    "speed": f"{a_token:,.0f} instructions a token", "run": f"{qemu[0]} -cpu {processor}"})
-                print(f"  {want.stem}: {kernel}, lines equal, {a_token:,.0f} instructions a token, arena {scratch:,} bytes")
+                    "speed": f"{a_token:,.0f} instructions per token", "run": f"{qemu[0]} -cpu {processor}"})
+                print(f"  {want.stem}: {kernel}, lines equal, {a_token:,.0f} instructions per token, arena {scratch:,} bytes")
     args.rows.write_text(json.dumps({"rows": rows, "versions": {qemu[0]: version}}, indent=1) + "\n")
 
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet::files::write_atomically;
+use kinglet_data::files::write_atomically;
 
 use crate::machine::Provenance;
 use crate::models::Size;

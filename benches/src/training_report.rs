@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kinglet::files::write_atomically;
 use kinglet::spec::Mixer;
+use kinglet_data::files::write_atomically;
 
 use crate::plot::{Line, Style, grouped, svg};
 use crate::report::{between, provenance, times, verdict};

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use kinglet::calibration;
-use kinglet::calibration_metrics::{BINS, Reliability};
 use kinglet::classifier::{Classifier, ClassifierError};
-use kinglet::dataset::Dataset;
-use kinglet::metrics::Confusion;
+use kinglet_data::calibration_metrics::{BINS, Reliability};
+use kinglet_data::dataset::Dataset;
+use kinglet_data::metrics::Confusion;
 use serde_json::{Map, Value, json};
 
 use super::{ModelArg, Outcome, number, probability, shows_progress};

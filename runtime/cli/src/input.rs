@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet::dataset::{self, DataError};
+use kinglet_data::dataset::{self, DataError};
 
 /// Most bytes of one text; a longer one is refused before it fills the memory.
 const MAX_TEXT_BYTES: u64 = 1 << 28;

@@ -1,6 +1,7 @@
 //! Whether probabilities mean what they say: calibration error, proper scores and selective accuracy, measured on labelled rows.
 
-use std::vec::Vec;
+use kinglet::calibration::best;
+use serde::Serialize;
 
 /// Bins of the calibration errors that reports give (Guo et al. 2017).
 pub const BINS: usize = 15;
@@ -15,8 +16,7 @@ pub struct Reliability {
 }
 
 /// Rows of similar confidence.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bin {
     /// Number of rows.
     pub rows: usize,
@@ -27,8 +27,7 @@ pub struct Bin {
 }
 
 /// What is left when only rows above a threshold are answered.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Selective {
     /// Share of rows that are answered, 0 to 1 (coverage).
     pub answered: f64,
@@ -44,8 +43,7 @@ impl Reliability {
 
     /// Adds a row. `probabilities`: `[num_labels]`. A row without classes, or whose right class is not among them, is ignored.
     pub fn add(&mut self, probabilities: &[f32], gold: usize) {
-        let (Some((class, most)), Some(&right)) = (crate::calibration::best(probabilities), probabilities.get(gold))
-        else {
+        let (Some((class, most)), Some(&right)) = (best(probabilities), probabilities.get(gold)) else {
             return;
         };
         self.rows.push((most, class == gold));

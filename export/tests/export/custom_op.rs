@@ -8,7 +8,7 @@ use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet::tract::tract_onnx::{self, prelude::*};
 use kinglet::tract::{self, ModelError, TractModel, onnx};
 use kinglet_export::checkpoint::Checkpoint;
-use kinglet_export::{bundle, fused};
+use kinglet_export::{bundle, custom_op};
 use prost::Message;
 
 use crate::fixture::{self, Random};
@@ -22,7 +22,7 @@ fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
     let checkpoint = Checkpoint::read(dir.path()).unwrap();
     let bundle = bundle::file(&checkpoint, None).unwrap().unwrap();
     let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
-    (fused::file(&checkpoint, &bundle).unwrap(), engine)
+    (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }
 
 fn native(engine: &SharedEngine, text: &[u32]) -> Vec<f32> {

@@ -3,8 +3,8 @@
 //! The kind is told by the name: `.jsonl`/`.json`/`.ndjson` (one object a line), `.csv`, `.tsv` (first row names the
 //! columns), `.txt` and anything else (one text a line, no labels), each with `.gz` or `.zst` behind it or not.
 
-use crate::spec::files::MANIFEST;
 use crate::zstd_reader::ZstdReader;
+use kinglet::spec::files::MANIFEST;
 use serde_json::{Map, Value};
 use std::{
     boxed::Box,
