@@ -8,20 +8,17 @@ mod eval;
 mod fingerprint;
 mod info;
 mod input;
+mod model;
 mod stream;
 
 use std::any::Any;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use kinglet::backend::Backend;
-use kinglet::classifier::ClassifierError;
-use kinglet::model::{self, Model};
-use kinglet::spec::files;
 use serde_json::Value;
 
 /// Classifies text with small convolutional models, without network or Python.
@@ -106,49 +103,6 @@ fn words(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
-/// Where a model comes from.
-#[derive(clap::Args)]
-struct ModelArg {
-    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
-    /// [default: the built-in one]
-    #[arg(short, long, value_name = "DIR|FILE")]
-    model: Option<PathBuf>,
-
-    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
-    #[arg(long)]
-    no_verify: bool,
-}
-
-impl ModelArg {
-    /// Opens the model, or the built-in one.
-    fn open(&self) -> Result<Model> {
-        open_model(self.model.as_deref(), !self.no_verify)
-    }
-}
-
-/// Opens the model at `path`, or the built-in one.
-fn open_model(path: Option<&Path>, verify: bool) -> Result<Model> {
-    let Some(path) = path else { return Ok(model::builtin()?) };
-    model::open(path, verify).map_err(|error| match error {
-        ClassifierError::NoTract { path } => anyhow!(without_tract(&path)),
-        error => error.into(),
-    })
-}
-
-/// Says how to run the model at `path`, which is not a bundle, in one line.
-fn without_tract(path: &Path) -> String {
-    let bundle = path.with_file_name(files::BUNDLE);
-    let instead = match bundle.is_file() {
-        true => format!("{} beside it runs at once", bundle.display()),
-        false => format!("the {} that kinglet-export writes beside it runs at once", files::BUNDLE),
-    };
-    format!(
-        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}; \
-         `cargo build --release -p kinglet-cli --features tract` (or the package kinglet instead of kinglet-small) brings tract",
-        path.display(),
-    )
-}
-
 /// The environment variables that name the backend to use; the second is its former name.
 const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
 
@@ -162,14 +116,6 @@ fn backend() -> Result<Backend> {
     name.to_str().and_then(Backend::by_name).with_context(|| {
         let name = name.to_string_lossy();
         format!("{variable} is `{name}`, which this machine does not have; it has {}", available())
-    })
-}
-
-/// The engine's name, as reports give it: with the backend of the native one, with the version of tract.
-fn engine_name(model: &Model) -> Result<String> {
-    Ok(match model {
-        Model::Bundle(_) => format!("native, {}", backend()?.name()),
-        Model::Onnx(model) => model.engine_name(),
     })
 }
 
