@@ -17,7 +17,7 @@ use crate::fixture::Random;
 use crate::program::{Run, names, stderr};
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("../golden/confidence.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/calibration.json")).unwrap()
 }
 
 fn rows(golden: &Value) -> Vec<Row> {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use kinglet::backend::Backend;
 use kinglet::calibration::Calibration;
 use kinglet::classifier::{Classifier, ClassifierError};
 use kinglet::model;
@@ -12,17 +13,31 @@ use kinglet::spec::files;
 #[cfg(feature = "tract")]
 use kinglet_onnx::{ModelError, TractModel};
 
-use super::backend;
+/// Environment variables that select the backend; the second is the former name.
+const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
 
-/// Where a model comes from.
+/// Returns the backend that `KINGLET_BACKEND` names, or the fastest one.
+pub fn backend() -> Result<Backend> {
+    let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
+    let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
+        return Ok(Backend::detect());
+    };
+    let available = || Backend::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+    name.to_str().and_then(Backend::by_name).with_context(|| {
+        let name = name.to_string_lossy();
+        format!("{variable} is `{name}`, which this processor does not support; it supports {}", available())
+    })
+}
+
+/// Selects a model.
 #[derive(clap::Args)]
 pub struct ModelArg {
-    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
-    /// [default: the built-in one]
-    #[arg(short, long, value_name = "DIR|FILE")]
+    /// Model to use: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx, in this order
+    /// [default: the built-in model]
+    #[arg(short, long, value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
+    /// Skip the checksums of a .kinglet file; its structure is still checked
     #[arg(long)]
     no_verify: bool,
 }
@@ -120,17 +135,18 @@ fn open_onnx(path: &Path) -> Result<Model> {
     })
 }
 
-/// Says how to run the model at `path`, which is not a bundle, in one line.
+/// Explains in one line how to run the model at `path`, which is not a bundle.
 #[cfg(not(feature = "tract"))]
 fn open_onnx(path: &Path) -> Result<Model> {
     let bundle = path.with_file_name(files::BUNDLE);
     let instead = match bundle.is_file() {
-        true => format!("{} beside it runs at once", bundle.display()),
-        false => format!("the {} that kinglet-export writes beside it runs at once", files::BUNDLE),
+        true => format!("use {} instead", bundle.display()),
+        false => format!("use the {} that kinglet-export writes next to it", files::BUNDLE),
     };
     Err(anyhow!(
-        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}; \
-         `cargo build --release -p kinglet-cli --features tract` (or the package kinglet instead of kinglet-small) brings tract",
+        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}, \
+         or build with `cargo build --release -p kinglet-cli --features tract` (or install the package kinglet instead of \
+         kinglet-small)",
         path.display(),
     ))
 }

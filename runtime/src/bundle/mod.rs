@@ -99,7 +99,7 @@ pub use labels::Labels;
 pub use owned::OwnedBundle;
 pub use weights::{Layer, NormWeights, Taps, Weights};
 #[cfg(feature = "alloc")]
-pub use writer::{Parts, write};
+pub use writer::{Parts, Quantized, Values, write, write_values};
 
 use config::{long, word};
 
