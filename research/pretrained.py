@@ -233,14 +233,14 @@ def ship():
     card = card.replace(str(encoder), str(OUT))
     before, after = card.split("## Data\n", 1)
     licence = (
-        "## Licence\n\nCC BY-SA 4.0, as its texts ask: public-domain books (by their stated year, 1929 or before) and speeches of US\n"
-        "presidents; OpenStax textbooks (CC BY 4.0, Rice University; access for free at openstax.org); extracts of Wikipedia (CC BY-SA).\n"
-        "Style and views of the books are of their time. English only, lower-cased.\n\n")
+        "## Licence\n\nCC BY-SA 4.0, as required by the texts it was trained on: public-domain books (by their stated year, 1929 or earlier) and speeches\n"
+        "of US presidents; OpenStax textbooks (CC BY 4.0, Rice University; access for free at openstax.org); extracts of Wikipedia (CC BY-SA).\n"
+        "The style and views of the books are of their time. English only, lower-cased.\n\n")
     files = (f"| | |\n|---|---|\n| file | `model.safetensors`, {len(weights):,} bytes, f16 |\n"
              f"| SHA-256 | `{hashlib.sha256(weights).hexdigest()}` |\n\n")
-    comparison = ("\n## What it gains\n\nWhat it gains over the same shape from scratch, and where it gains nothing: `docs/pretraining.md`. The log of its training is\n"
-                  "`metrics.jsonl`, its settings and environment `training.json`; `research/pretrained.py` made it.\n\n"
-                  "![Loss over the steps](loss.svg)\n")
+    comparison = ("\n## Evaluation\n\n[Pre-training](../../docs/pretraining.md) compares fine-tuning from this encoder with training from scratch. `metrics.jsonl` is the\n"
+                  "training log, `training.json` has the settings and the environment. Made by `research/pretrained.py`.\n\n"
+                  "![Training loss](loss.svg)\n")
     write(OUT / "README.md", before + files + licence + "## Data\n" + after.rstrip() + "\n" + comparison)
     print(f"{OUT}: {len(weights):,} bytes, {training['steps']:,} steps, {training['tokens']:,} tokens, "
           f"held out {training['held_out']['loss']:.3f} nats")
@@ -272,9 +272,9 @@ def table():
             run([program("kinglet-train"), "curves", *pictures, "--out", f"docs/results/pretraining-{name}.svg", "--from-step", 100, *extra],
                 BASE / "curves.log")
     lines = ["# Pre-training", "",
-             "Span corruption as in T5 on 174 MB of free text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches), encoder-decoders",
-             "of the preset `nano` (4 + 4 layers, 128 channels), the same batches for each. `research/pretrained.py` makes the tables and pictures.", "",
-             "| mixer | steps | tokens | minutes on one CPU thread | held out, nats a token | bits a byte |", "|---|---:|---:|---:|---:|---:|"]
+             "Span corruption as in T5 on 174 MB of freely licensed text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches). The models",
+             "are encoder-decoders of the preset `nano` (4 + 4 layers, 128 channels), trained on the same batches. `research/pretrained.py` makes this page.", "",
+             "| mixer | steps | tokens | minutes on one CPU thread | held out, nats per token | bits per byte |", "|---|---:|---:|---:|---:|---:|"]
     for mixer, s in states.items():
         h = s["held_out"]
         lines.append(f"| {mixer} | {s['steps']:,} | {s['tokens']:,} | {s['minutes']:.0f} | {h['loss']:.3f} | {h['bits_per_byte']:.3f} |")
@@ -282,13 +282,13 @@ def table():
     if RESUMED.exists():
         record = json.loads(RESUMED.read_text())
         stops = " and ".join(f"{step}" for step in record["stopped_at"])
-        lines += [f"A run of {record['steps']} steps that was stopped by SIGTERM after steps {stops} and resumed lies on the uninterrupted one: of "
-                  f"{record['losses']} losses, training", f"and held out, the largest difference is {record['largest_difference']:g}.", "",
-                  "![A resumed run on the uninterrupted one](results/pretraining-resumed.svg)", ""]
+        lines += [f"Resuming is exact: a run of {record['steps']} steps, stopped by SIGTERM after steps {stops}, has the same losses as an uninterrupted one. The",
+                  f"largest difference of {record['losses']} training and held-out losses is {record['largest_difference']:g}.", "",
+                  "![A resumed run on top of the uninterrupted one](results/pretraining-resumed.svg)", ""]
     lines += ["## From scratch and from the pre-trained encoder", "",
-              "Dev accuracy in percent, mean over the seeds (least and most). The two starts share shape, vocabulary, settings and seeds; dev chose the",
-              "epoch in both. *Gain* is the difference of the means. fastText is the best of a grid, one seed (`docs/results.md`).", "",
-              "| task | mixer | raw | pre-trained | gain | seeds | tokens of pre-training | fastText |", "|---|---|---:|---:|---:|---:|---:|---:|"]
+              "Dev accuracy in percent: mean over the seeds (minimum–maximum). Both starts use the same shape, vocabulary, settings and seeds, and",
+              "dev selects the epoch. *Gain* is the difference of the means. fastText is the best of a grid, one seed ([Results](results.md)).", "",
+              "| task | mixer | from scratch | pre-trained | gain | seeds | pre-training tokens | fastText |", "|---|---|---:|---:|---:|---:|---:|---:|"]
     for task, plan in TASKS.items():
         for mixer in MIXERS:
             by_start = {start: [r for r in rows if (r["task"], r["mixer"], r["start"]) == (task, mixer, start)] for start in STARTS}
@@ -309,11 +309,11 @@ def table():
     notes = pathlib.Path("docs/results/pretraining-notes.md")
     if notes.exists():
         lines += ["", notes.read_text().rstrip()]
-    lines += ["", "## How it was made", "", "```sh", "tools/x setup", "cargo build --release --workspace",
-              "tools/x research pretrained   # resumes and skips what is done; pretrain --max-minutes 30 for a part of it", "```", "",
+    lines += ["", "## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace",
+              "tools/x research pretrained   # resumes, and skips finished runs; pretrain --max-minutes 30 runs a part", "```", "",
               f"Pre-training: `configs/pretrain.toml` with `{shlex.join(SHAPE)}`. Fine-tuning: `configs/finetune.toml` and, by task:", ""]
     lines += [f"- {task}: {', '.join(plan['set'])}" for task, plan in TASKS.items()]
-    lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json`, `docs/results/pretrained-*-nano.json`."]
+    lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json` and `docs/results/pretrained-*-nano.json`."]
     write(pathlib.Path("docs/pretraining.md"), "\n".join(lines) + "\n")
 
 

@@ -90,16 +90,16 @@ def cogs():
     runs = json.loads(path.read_text())["runs"]
     n = next(iter(runs.values()))["rows"]
     lines = [f"## COGS, {n:,} dev rows: sentences to logical forms", "",
-             "Encoder-decoders from scratch, the target written token by token (`kinglet-train text2text`, greedy decoding). Exact match of the",
-             "whole logical form. The dev part is in distribution; the generalisation sets are held elsewhere and were not measured.", "",
+             "Encoder-decoders trained from scratch, which write the target token by token (`kinglet-train text2text`, greedy decoding). Exact match",
+             "of the whole logical form. The dev set is in distribution; the generalisation sets were not measured.", "",
              "| model | size | exact match | ± | steps | minutes | |", "|---|---|---:|---:|---:|---:|---|"]
     for mixer in (m for m in MIXERS if m in runs):
         r = runs[mixer]
         a = r["exact_match"]
         half = 1.96 * (a * (1 - a) / r["rows"]) ** 0.5
-        ending = "" if r["finished"] else "stopped before its end"
+        ending = "" if r["finished"] else "stopped early"
         lines.append(f"| {mixer} | {r['preset']} | {100 * a:.2f} | {100 * half:.1f} | {r['best']['step']:,} | {r['minutes']:.1f} | {ending} |")
-    return lines + ["", "Made by `research/cogs.py`; its settings stand in `configs/cogs.toml`, the evaluations in `docs/results/cogs.json`.", ""]
+    return lines + ["", "Made by `research/cogs.py` with the settings of `configs/cogs.toml`. All evaluations: `docs/results/cogs.json`.", ""]
 
 
 def table(out):
@@ -110,10 +110,10 @@ def table(out):
     fast = json.loads((ROOT / "docs/results/fasttext.json").read_text())
     lines = [
         "# Results", "",
-        "Trained from scratch on CPU, made by `research/results.py`; nothing here is typed by hand. One run a row, one seed; the best dev",
-        "evaluation is kept for every row, fastText's grid included, so the numbers are dev numbers and optimistic alike. With `n` dev",
-        "rows, the 95 % interval of an accuracy is about ±1.96·√(a(1−a)/n): the column says it. int8 is what `kinglet` runs; *flips* are dev",
-        "texts whose label differs between fp32 and int8. Minutes are of a machine with 2 shared cores and depend on what else ran.", "",
+        "Dev accuracy in percent of models trained from scratch on a CPU. `research/results.py` makes this page. Each row is one run with one",
+        "seed and keeps the best dev evaluation, as does fastText's grid, so all numbers are optimistic in the same way. *±* is the 95%",
+        "interval, 1.96·√(a(1−a)/n) for `n` dev rows. *int8* is what `kinglet` runs; *flips* are dev texts whose label differs between",
+        "fp32 and int8. Minutes were measured on two shared cores and depend on other load.", "",
     ]
     for task, plan in TASKS.items():
         ft = fast["tasks"].get(task)
@@ -143,26 +143,23 @@ def table(out):
             worst_drop = max(100 * (r["accuracy_fp32"] - r["accuracy_int8"]) for _, r in have)
             if ft:
                 gap = 100 * (best["accuracy_int8"] - ft["accuracy"])
-                lines += [f"Best conv in int8, {best_mixer}: {gap:+.2f} points against fastText. Largest loss from fp32 to int8: {worst_drop:.2f} points.", ""]
+                lines += [f"Best convolution in int8: {best_mixer}, {gap:+.2f} points against fastText. Largest loss from fp32 to int8: {worst_drop:.2f} points.", ""]
     lines += cogs()
     notes = ROOT / "docs/results/notes.md"
     if notes.exists():
         lines += [notes.read_text().rstrip(), ""]
-    lines += ["## Pre-training, its speed, several processes", "",
-              "- [Pre-training](pretraining.md): loss curves, and fine-tuning from scratch beside fine-tuning from the pre-trained encoder, three seeds",
-              "  (`research/pretrained.py`).",
-              "- [Speed of training](training-speed.md): a step beside eager PyTorch's, and the paper's two figures from our own runs",
-              "  (`tools/x bench training`; `cargo test -p kinglet-train --test flops` compares the operations with PyTorch's counter).",
-              "- [Several processes](distributed.md): gradients of 2 and 4 processes beside one on the joined batch, a killed process, another number of",
-              "  processes at a resume (`cargo test -p kinglet-train --test distributed --test pretrain`).", "",
-              "![Figure 1: examples a second by length](results/figure-1-nano.svg)", "",
+    lines += ["## See also", "",
+              "- [Pre-training](pretraining.md): loss curves, and fine-tuning with and without a pre-trained encoder, three seeds each.",
+              "- [Training speed](training-speed.md): training steps next to eager PyTorch, and the paper's two figures from our own runs.",
+              "- [Several processes](distributed.md): what is guaranteed, and how it is tested.", "",
+              "![Figure 1: examples per second by length](results/figure-1-nano.svg)", "",
               "![Figure 2: operations of a forward pass by length](results/figure-2.svg)", ""]
-    lines += ["## How the runs were made", "", "```sh", "tools/x setup", "cargo build --release --workspace --features kinglet-cli/tract",
-              "tools/x research results      # resumes and skips what is done", "```", "",
+    lines += ["## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace --features kinglet-cli/tract",
+              "tools/x research results      # resumes, and skips finished runs", "```", "",
               "Settings: `configs/{light,dynamic,dilated,attention}.toml` and, by task:", ""]
     lines += [f"- {task}: vocabulary {p['vocab']:,}{' (lower case)' if p.get('lowercase') else ''}; {', '.join(p['set'])}"
               for task, p in TASKS.items()]
-    lines += ["", "The resolved settings of each run, its seed and the commit it was made with stand in `docs/results/run-*.json`."]
+    lines += ["", "`docs/results/run-*.json` has the resolved settings, the seed and the commit of each run."]
     write(out, "\n".join(lines) + "\n")
 
 
