@@ -131,7 +131,7 @@ def table(out):
               "- [Several processes](distributed.md): what is guaranteed, and how it is tested.", "",
               "![Figure 1: examples per second by length](results/figure-1-nano.svg)", "",
               "![Figure 2: operations of a forward pass by length](results/figure-2.svg)", ""]
-    lines += ["## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace",
+    lines += ["## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace --features kinglet-cli/tract",
               "tools/x research results      # resumes, and skips finished runs", "```", "",
               "Settings: `configs/{light,dynamic,dilated,attention}.toml` and, by task:", ""]
     lines += [f"- {task}: vocabulary {p['vocab']:,}{' (lower case)' if p.get('lowercase') else ''}; {', '.join(p['set'])}"
