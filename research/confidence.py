@@ -7,15 +7,12 @@
 Needs the built programs (tools/env says where), the runs, and $KINGLET_DATA with the sets that they were trained on.
 """
 import json
-import os
-import pathlib
 import shutil
 import subprocess
 import sys
 
-from project import portable, want
+from project import ROOT, portable, program, want
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS, OUT = ROOT / "runs", ROOT / "docs/results"
 # Task, mixer, and the label of what is out of scope.
 MODELS = [("clinc150", "dilated", "oos"), ("clinc150", "light", "oos"), ("clinc150", "dynamic", "oos"), ("trec", "dilated", None)]
@@ -24,13 +21,11 @@ SHOWN = "clinc150-dilated"
 
 
 def export():
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or subprocess.run(
-        ["bash", "-c", "source tools/env; echo $CARGO_TARGET_DIR"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip())
     found = {}
     want(*(task for task, _, _ in MODELS))
     for task, mixer, outside in MODELS:
         name = f"{task}-{mixer}"
-        command = [target / "release/kinglet-export", RUNS / "results" / name, "--out", RUNS / "confidence" / name]
+        command = [program("kinglet-export"), RUNS / "results" / name, "--out", RUNS / "confidence" / name]
         subprocess.run([*command, *(["--out-of-scope", outside] if outside else [])], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         report = json.loads((RUNS / "confidence" / name / "report.json").read_text())
         found[name] = {"calibration": report["calibration"], "notes": report["notes"], "kinglet": report["kinglet"], "tract": report["tract"]}

@@ -27,6 +27,7 @@ import sys
 import time
 
 import project
+import tasks
 from project import ROOT, finished, program, run, want, write
 
 BASE = pathlib.Path("runs/pretrain")
@@ -38,22 +39,14 @@ RESUMED = pathlib.Path("docs/results/pretraining-resumed.json")
 CORPUS = ["books_1", "books_2", "textbooks", "wikipedia_extracts", "us_speeches"]
 VALID = ["valid_books", "valid_textbooks", "valid_wiki"]
 MIXERS = ["light", "attention"]
-ALL_MIXERS = ["light", "dynamic", "dilated", "attention"]
 # Of pre-training with configs/pretrain.toml. Pre-norm for both: with post-norm the convolution learned more slowly here.
 SHAPE = ["--preset", "nano", "--set", "model.encoder.norm=pre_rms"]
 STARTS = ["raw", "pre-trained"]
-# What differs between the tasks; everything else stands in configs/finetune.toml.
-TASKS = {
-    "trec": {"title": "TREC (fine)", "field": "fine", "set": ["train.epochs=30"]},
-    "clinc150": {"title": "CLINC150", "field": "label", "set": ["train.epochs=10"]},
-    "sst2": {"title": "SST-2", "field": "label", "set": ["train.epochs=2", "train.eval_every=1000", "train.bf16=true"]},
-    "ag_news": {"title": "AG News (subset)", "field": "label", "set": ["train.epochs=3", "train.eval_every=1369", "train.bf16=true"]},
-}
-
+TASKS = {name: {**tasks.TASKS[name], "set": tasks.TASKS[name]["finetune"]} for name in ("trec", "clinc150", "sst2", "ag_news")}
 # With few labelled rows, drawn by a fixed seed from the training file: what pre-training is for.
 FEW = ["train.lr=1e-2", "train.epochs=20", "train.warmup_steps=50", "train.eval_every=160"]
 for _data, _rows in (("trec", 500), ("clinc150", 1500), ("sst2", 500), ("ag_news", 500)):
-    TASKS[f"{_data}_{_rows}"] = {**TASKS[_data], "title": f"{TASKS[_data]['title']}, {_rows:,} rows", "set": FEW, "data": _data, "rows": _rows}
+    TASKS[f"{_data}_{_rows}"] = {**TASKS[_data], "short": f"{TASKS[_data]['short']}, {_rows:,} rows", "set": FEW, "data": _data, "rows": _rows}
 
 
 def prepare():
@@ -69,18 +62,10 @@ def prepare():
 
 
 def pretrain(mixer, args):
-    out = BASE / f"{mixer}-nano"
-    if finished(out):
-        return
     command = [program("kinglet-train"), "pretrain", *SHAPE, "--mixer", mixer, "--config", "configs/pretrain.toml", "--corpus", BASE / "free",
-               "--valid", BASE / "valid", "--tokenizer", BASE / "vocabulary", "--out", out, "--threads", args.threads]
-    if args.steps:
-        command += ["--set", f"train.steps={args.steps}"]
-    if args.max_minutes:
-        command += ["--max-minutes", args.max_minutes]
-    if (out / "resume/progress.json").exists():
-        command.append("--resume")
-    run(command, BASE / f"{mixer}-nano.log")
+               "--valid", BASE / "valid", "--tokenizer", BASE / "vocabulary", "--threads", args.threads]
+    command += ["--max-minutes", args.max_minutes] if args.max_minutes else []
+    tasks.train(command, BASE / f"{mixer}-nano", BASE / f"{mixer}-nano.log", [f"train.steps={args.steps}"] if args.steps else [])
 
 
 def pretrain_until(command, out, step):
@@ -173,17 +158,13 @@ def finetune(task, mixer, start, seed, args):
         if "rows" in plan:
             files[0] = few(data, plan["rows"])
         command = [program("kinglet-train"), "finetune", "--config", "configs/finetune.toml", "--train", files[0], "--dev", files[1],
-                   "--label-field", plan["field"], "--seed", seed, "--threads", args.threads, "--out", out]
-        for item in plan["set"]:
-            command += ["--set", item]
+                   "--label-field", plan["field"], "--seed", seed, "--threads", args.threads]
         if start == "raw":
             config = json.loads((encoder / "config.json").read_text())
             command += ["--tokenizer", BASE / "vocabulary", *model_settings(config)]
         else:
             command += ["--from", encoder]
-        if (out / "resume/progress.json").exists():
-            command.append("--resume")
-        run(command, out.with_suffix(".log"))
+        tasks.train(command, out, out.with_suffix(".log"), plan["set"])
     record = json.loads((out / "training.json").read_text())
     return {
         "task": task, "mixer": mixer, "start": start, "seed": seed,
@@ -258,7 +239,7 @@ def table():
     rows = json.loads(path.read_text())["runs"] if path.exists() else []
     fast = json.loads(pathlib.Path("docs/results/fasttext.json").read_text())["tasks"]
     states = {}
-    for mixer in ALL_MIXERS:
+    for mixer in tasks.MIXERS:
         record = BASE / f"{mixer}-nano/encoder/training.json"
         kept = pathlib.Path(f"docs/results/pretrained-{mixer}-nano.json")
         if record.exists():
@@ -300,7 +281,7 @@ def table():
             tokens = sorted({r["pretraining"]["tokens"] for r in by_start["pre-trained"] if r["seed"] in seeds})
             gain = 100 * (statistics.mean(pre) - statistics.mean(raw))
             peer = f"{100 * fast[task]['accuracy']:.2f}" if task in fast else ""
-            lines.append(f"| {plan['title']} | {mixer} | {spread(raw)} | {spread(pre)} | {gain:+.2f} | {len(seeds)} | "
+            lines.append(f"| {plan['short']} | {mixer} | {spread(raw)} | {spread(pre)} | {gain:+.2f} | {len(seeds)} | "
                          f"{', '.join(f'{t:,}' for t in tokens)} | {peer} |")
     missing = [f"{task} {mixer}" for task in TASKS for mixer in MIXERS
                if len({(r["start"], r["seed"]) for r in rows if (r["task"], r["mixer"]) == (task, mixer)}) < 6]
@@ -320,7 +301,7 @@ def table():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help="pretrain, compare, ship, resumed or table (default all)")
-    parser.add_argument("--mixer", action="append", choices=ALL_MIXERS,
+    parser.add_argument("--mixer", action="append", choices=tasks.MIXERS,
                         help="this mixer alone (default light and attention)")
     parser.add_argument("--task", action="append", choices=TASKS, help="this task alone; may be given several times")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N (default 3)")

@@ -51,7 +51,7 @@ def program(name):
     """Returns the path of a built program; without it the script ends and says how to build it."""
     path = folder() / name
     if not path.exists():
-        sys.exit(f"{NAME}: {path} is missing: source tools/env and cargo build --release --workspace")
+        sys.exit(f"{NAME}: {path} is missing: source tools/env and cargo build --release --workspace --features kinglet-cli/tract")
     return path
 
 

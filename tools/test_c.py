@@ -12,7 +12,6 @@ Exit codes: 0 all passed, 1 something failed, 2 could not run.
 import argparse
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import re

@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import pathlib
-import re
 import shutil
 
 import project

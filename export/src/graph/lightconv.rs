@@ -6,7 +6,7 @@ use super::builder::{GraphBuilder, Value};
 use super::dilatedconv::depthwise;
 use crate::checkpoint::Checkpoint;
 
-/// `x`: `[B, T, C]` to `[B, T, C]`. The softmax over taps is folded into the stored kernel, `[C, 1, K]`.
+/// Maps `x`, `[B, T, C]`, to `[B, T, C]`. The softmax over taps is folded into the stored kernel, `[C, 1, K]`.
 pub(super) fn lightconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value) -> Value {
     let config = &checkpoint.config;
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
