@@ -109,7 +109,7 @@ impl Programs {
             Group::SameGraph => vec![
                 Some(tract("fp32", files::ONNX)),
                 Some(tract("int8", files::ONNX_INT8)),
-                Some(tract("with our operator", files::ONNX_FUSED)),
+                Some(tract("with our operator", files::ONNX_CUSTOM_OP)),
                 onnxruntime("fp32", files::ONNX),
                 onnxruntime("int8", files::ONNX_INT8),
                 onnxruntime("int8, its own", DYNAMIC),
@@ -144,7 +144,7 @@ impl Programs {
 
 /// Whether the memory of a peer is measured as well: one of each kind, so that table and picture can be read.
 pub fn is_for_memory(peer: &Spec) -> bool {
-    ![files::ONNX_INT8, files::ONNX_FUSED, FUSED, FUSED_DYNAMIC].contains(&peer.file)
+    ![files::ONNX_INT8, files::ONNX_CUSTOM_OP, FUSED, FUSED_DYNAMIC].contains(&peer.file)
         && (peer.engine, peer.file) != ("rten", DYNAMIC)
         || (peer.engine, peer.file) == ("tract", files::ONNX_INT8)
 }

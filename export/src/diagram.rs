@@ -11,8 +11,10 @@ const ACCURACY: RGBColor = RGBColor(31, 119, 180);
 const CONFIDENCE: RGBColor = RGBColor(214, 39, 40);
 const ROWS: RGBColor = RGBColor(120, 120, 120);
 
-/// An SVG of two diagrams side by side, 900 by 520 pixels. Bars are the accuracy of each bin, dots its mean confidence: on an honest
-/// model each dot is at the top of its bar. Below, the share of rows in each bin.
+/// Draws two diagrams side by side as SVG, 900 by 520 pixels.
+///
+/// Bars show the accuracy of each bin, dots its mean confidence: in a calibrated model each dot is at the top of its bar. Below
+/// is the share of rows in each bin.
 ///
 /// # Errors
 /// When the drawing library fails.
@@ -88,13 +90,13 @@ fn panel(
 
     let rows = quality.bins.iter().map(|bin| bin.rows).sum::<usize>().max(1) as f64;
     let share = |bin: &Bin| bin.rows as f64 / rows;
-    let most = quality.bins.iter().map(share).fold(0.05, f64::max) * 1.1;
+    let max = quality.bins.iter().map(share).fold(0.05, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(&lower)
         .margin_left(12)
         .margin_right(16)
         .x_label_area_size(40)
         .y_label_area_size(50)
-        .build_cartesian_2d(0.0..1.0, 0.0..most)?;
+        .build_cartesian_2d(0.0..1.0, 0.0..max)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -108,7 +110,7 @@ fn panel(
     Ok(())
 }
 
-/// The corners of a bar for each bin with rows.
+/// Returns the corners of a bar for each bin with rows.
 fn bars(bins: &[Bin], height: impl Fn(&Bin) -> f64) -> impl Iterator<Item = [(f64, f64); 2]> {
     let width = 1.0 / bins.len().max(1) as f64;
     let filled = bins.iter().enumerate().filter(|(_, bin)| bin.rows > 0);

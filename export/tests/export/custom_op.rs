@@ -8,6 +8,7 @@ use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet::tract::tract_onnx::{self, prelude::*};
 use kinglet::tract::{self, ModelError, TractModel, onnx};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
 use kinglet_export::{bundle, custom_op};
 use prost::Message;
 
@@ -19,8 +20,8 @@ type Plan = std::sync::Arc<TypedRunnableModel>;
 fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
-    let checkpoint = Checkpoint::read(dir.path()).unwrap();
-    let bundle = bundle::file(&checkpoint, None).unwrap().unwrap();
+    let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
+    let bundle = bundle::file(&checkpoint, &Prepared::new(config, weights), None).unwrap().unwrap();
     let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
     (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }
@@ -165,7 +166,7 @@ fn changed(change: impl Fn(&mut onnx::ModelProto)) -> (String, ModelError) {
     assert!(TractModel::from_bytes(&model.encode_to_vec()).is_err());
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
-    hash.value = kinglet_export::report::sha256(&graph);
+    hash.value = kinglet_export::digest::sha256(&graph);
     (of_tract, TractModel::from_bytes(&model.encode_to_vec()).unwrap_err())
 }
 
@@ -238,7 +239,7 @@ fn the_bundle_must_be_the_one_that_the_metadata_describe() {
     model.graph = decoded(&other).graph;
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
-    hash.value = kinglet_export::report::sha256(&graph);
+    hash.value = kinglet_export::digest::sha256(&graph);
     let error = TractModel::from_bytes(&model.encode_to_vec()).unwrap_err();
     assert!(error.to_string().contains("is not of the model that the metadata describe"), "{error}");
 }

@@ -280,7 +280,7 @@ fn check_shapes(model: &TypedModel, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets tract run files that `kinglet-export --fused` wrote: the operator [`operator::CLASSIFIER`] of the domain
+/// Lets tract run files that `kinglet-export --custom-op` wrote: the operator [`operator::CLASSIFIER`] of the domain
 /// [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
 ///
 /// Inputs `[B, T]` int64 twice, ids and mask, output `[B, num_labels]` f32; one plan takes any `B` and `T`. Each text gets
@@ -296,7 +296,7 @@ fn check_shapes(model: &TypedModel, config: &Config) -> Result<(), String> {
 ///
 /// let mut onnx = tract_onnx::onnx();
 /// kinglet::tract::register(&mut onnx);
-/// let plan = onnx.model_for_path("model.fused.onnx")?.into_optimized()?.into_runnable()?;
+/// let plan = onnx.model_for_path("model.custom-op.onnx")?.into_optimized()?.into_runnable()?;
 /// // Two texts, the second one token shorter.
 /// let ids = tensor2(&[[300_i64, 301, 1], [302, 1, 0]]);
 /// let mask = tensor2(&[[1_i64, 1, 1], [1, 1, 0]]);
