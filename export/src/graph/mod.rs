@@ -16,7 +16,7 @@ mod dilatedconv;
 mod dynamicconv;
 mod embedding;
 mod ffn;
-mod gate;
+mod glu;
 mod lightconv;
 mod linear;
 mod norm;
@@ -92,7 +92,7 @@ fn residual(
 /// `ConvBlock((X·W_I) ⊙ sigmoid(X·W_S))·W_O`.
 fn conv_block(g: &mut GraphBuilder, model: &Prepared, layer: u16, path: &str, x: &Value, mask: &Mask) -> Value {
     let x = linear::Operand::new(g, path, x);
-    let gated = gate::gate(g, model, layer, path, &x, mask);
+    let gated = glu::glu(g, model, layer, path, &x, mask);
     let conv = format!("{path}/conv");
     let y = match model.config.mixer {
         Mixer::Dynamic => dynamicconv::dynamicconv(g, model, layer, &conv, &x, &gated),
