@@ -37,7 +37,8 @@ impl Operand {
         if g.precision() == Precision::Fp32 {
             return Operand::Fp32(x.clone());
         }
-        let path = format!("{path}/quantize");
+        // Part of every exported file's bytes, hence not `quantize`.
+        let path = format!("{path}/quantise");
         let axes = [("axes", Attribute::Ints(vec![-1])), ("keepdims", Attribute::Int(1))];
         let magnitude = g.op("Abs", &path, &[x]);
         let magnitude = g.op_with("ReduceMax", &path, &[&magnitude], &axes);

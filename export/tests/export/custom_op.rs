@@ -16,7 +16,7 @@ use crate::fixture::{self, Random};
 
 type Plan = std::sync::Arc<TypedRunnableModel>;
 
-/// The fused file of a random model, and an engine that computes as the specification says.
+/// The file of a random model, and an engine that computes as the specification says.
 fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
@@ -105,12 +105,12 @@ fn one_plan_takes_batches_and_lengths_of_every_size() {
 
 /// The engine behind `kinglet classify`: pads to its own lengths.
 #[test]
-fn the_tract_engine_runs_a_fused_file_like_any_other() {
+fn the_tract_engine_runs_the_operator_like_any_other_file() {
     let config = fixture::config(Mixer::Dynamic, Norm::PreRms, Pooling::Max);
     let (file, engine) = exported(&config, 2);
     let model = TractModel::from_bytes(&file).unwrap();
     assert_eq!((model.config(), model.precision()), (&config, tract::Precision::Int8));
-    assert!(model.is_fused());
+    assert!(model.is_custom_op());
     assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.bundle().as_bytes().len())]);
     let mut tract_engine = model.engine();
     for text in fixture::texts(&config) {

@@ -85,7 +85,7 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
         assert_eq!(file["sha256"], kinglet_export::digest::sha256(&bytes));
     }
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("dev accuracy on 40 texts: fp32 75.00 %"), "{text}");
+    assert!(text.contains("dev accuracy on 40 texts: fp32 75.00%"), "{text}");
     for name in [files::ONNX, files::ONNX_INT8] {
         TractModel::open(&run.path("out").join(name)).unwrap();
     }

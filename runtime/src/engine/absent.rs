@@ -49,8 +49,8 @@ impl OnnxModel {
         match *self {}
     }
 
-    /// Returns whether the model is one operator that the native engine computes.
-    pub fn is_fused(&self) -> bool {
+    /// Returns whether the model is one custom operator that the native engine computes.
+    pub fn is_custom_op(&self) -> bool {
         match *self {}
     }
 
