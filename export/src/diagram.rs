@@ -17,7 +17,7 @@ const ROWS: RGBColor = RGBColor(120, 120, 120);
 /// is the share of rows in each bin.
 ///
 /// # Errors
-/// When the drawing library fails.
+/// If the drawing library fails.
 pub fn svg(title: &str, measured: &Measured) -> Result<String> {
     let mut out = String::new();
     {

@@ -14,9 +14,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use kinglet::engine::tract::{Precision, TRACT_VERSION, TractModel};
 use kinglet::spec::files;
 use kinglet_data::files::write_atomically;
+use kinglet_onnx::{Precision, TRACT_VERSION, TractModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

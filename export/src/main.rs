@@ -64,7 +64,7 @@ struct Args {
     out_of_scope: Option<String>,
     /// Also write model.custom-op.onnx: the int8 model as one operator for tract
     ///
-    /// A program that uses tract runs it after one call, `kinglet::tract::register(&mut onnx)`; `kinglet classify --model
+    /// A program that uses tract runs it after one call, `kinglet_onnx::register(&mut onnx)`; `kinglet classify --model
     /// model.custom-op.onnx` runs it, too. Its scores must equal those of the bundle bit for bit, else nothing is written. Not
     /// for attention.
     #[arg(long, alias = "fused")]

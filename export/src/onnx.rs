@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kinglet::calibration::Calibration;
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use kinglet::spec::metadata;
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message;
 
 use crate::checkpoint::Checkpoint;

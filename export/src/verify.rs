@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use kinglet::engine::Engine;
-use kinglet::engine::tract::TractModel;
 use kinglet::tokenizer::Table;
 use kinglet_data::metrics::Confusion;
+use kinglet_onnx::TractModel;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Golden};

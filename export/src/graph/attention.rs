@@ -1,7 +1,7 @@
-//! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, scores not scaled, bias by relative position.
+//! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, unscaled, with a bias by relative position.
 
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::{LayerWeight, Weight, relative_bucket};
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Mask, Value};
 use super::linear;
@@ -10,7 +10,7 @@ use crate::prepare::Prepared;
 /// Added to the scores of masked keys: far below any score, so that their weight is exactly 0.
 const MASKED: f32 = -1e9;
 
-/// What is added to the scores, the same in all layers.
+/// The bias added to the scores, the same in all layers.
 pub(super) struct Bias {
     /// By relative position, `[H, T, T]`.
     position: Value,
@@ -40,7 +40,7 @@ impl Bias {
         let (zero, one) = (g.index(0), g.index(1));
         let tokens = g.op("Gather", &format!("{path}/tokens"), &[&shape, &one]);
         let positions = g.op("Range", path, &[&zero, &tokens, &one]);
-        // tract computes with symbols wherever ONNX has int64, element by element and slowly; int32 are numbers to it.
+        // tract computes int64 with symbols, element by element and slowly; it treats int32 as numbers.
         let positions = g.cast(path, &positions, DataType::Int32);
         let (first, second) = (g.indices(&[0]), g.indices(&[1]));
         let key = g.op("Unsqueeze", &format!("{path}/key"), &[&positions, &first]);

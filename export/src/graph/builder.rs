@@ -1,18 +1,18 @@
-//! Grows an ONNX graph node by node.
+//! Builds an ONNX graph node by node.
 //!
 //! A node is named after the path of the layer it belongs to and its operator, `layers.0/mixer/in_proj/MatMul`, and gives
 //! one tensor of the same name. Stored tensors are named as in the model, constants `const/…`.
 
 use std::collections::{HashMap, HashSet};
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::attribute_proto::AttributeType;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
-use kinglet::engine::tract::onnx::tensor_shape_proto::{Dimension, dimension};
-use kinglet::engine::tract::onnx::{
+use kinglet::spec::graph;
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::attribute_proto::AttributeType;
+use kinglet_onnx::onnx::tensor_proto::DataType;
+use kinglet_onnx::onnx::tensor_shape_proto::{Dimension, dimension};
+use kinglet_onnx::onnx::{
     AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use kinglet::spec::graph;
 
 /// A tensor of the graph: an input, a stored tensor or a node's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Attribute {
     Float(f32),
 }
 
-/// The graph so far.
+/// The graph under construction.
 #[derive(Debug)]
 pub struct GraphBuilder {
     precision: Precision,

@@ -1,4 +1,4 @@
-//! Depthwise convolution with one kernel a channel: tap `j` reads position `i + (j − offset)·dilation`.
+//! Depthwise convolution with one kernel per channel: tap `j` reads position `i + (j − offset)·dilation`.
 
 use kinglet::spec::{LayerWeight, Weight};
 
@@ -11,7 +11,7 @@ pub(super) fn dilatedconv(g: &mut GraphBuilder, model: &Prepared, layer: u16, pa
     depthwise(g, model, layer, path, x, &weight.to_string(), model.float(weight))
 }
 
-/// A grouped 1-D `Conv` with `kernel`: `[C, K]`, zeros outside the sequence.
+/// Adds a grouped 1-D `Conv` with `kernel`: `[C, K]`, zeros outside the sequence.
 pub(super) fn depthwise(
     g: &mut GraphBuilder,
     model: &Prepared,

@@ -1,10 +1,10 @@
-//! The encoder as an ONNX graph, layer by layer as [`kinglet::spec`] writes it.
+//! The encoder as an ONNX graph, layer by layer as in [`kinglet::spec`].
 //!
 //! Each layer has a file, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C` channels.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::GraphProto;
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight, graph};
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::GraphProto;
 
 use crate::prepare::Prepared;
 

@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 use kinglet::calibration::{self, Calibration};
 use kinglet::classifier::Answer;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::model::Model;
 use serde_json::{Map, Value};
 
 use super::Outcome;
 use super::classify::{labels, put};
 use super::input::Source;
+use super::model::{Model, backend};
 
 /// Maximum number of bytes between two running labels.
 const MOST: usize = 1 << 16;
@@ -41,7 +41,7 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
     let calibration = bundle.calibration();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let mut logits = vec![0.0; bundle.config().num_labels];
-    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, super::backend()?)?;
+    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, backend()?)?;
     let mut stream = engine.stream();
     let mut answers =
         Answers { out, plan, labels: model.labels(), calibration, probabilities: vec![0.0; logits.len()], last: None };
