@@ -8,7 +8,7 @@ use kinglet::spec::{
     Config, Convolution, LayerWeight as L, Mixer, MixerConfig, NORM_EPS, Norm, Pooling, Weight, relative_bucket,
 };
 
-use crate::fixture::Weights;
+use kinglet_export::checkpoint::Weights;
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Precision {

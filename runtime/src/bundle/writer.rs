@@ -57,7 +57,7 @@ pub enum Values<'w> {
 
 /// Writes a bundle from f32 weights. The same input gives the same bytes.
 ///
-/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], after `spec::folded`: the
+/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], after `Storage::fold`: the
 /// kernels of light convolutions after softmax.
 ///
 /// # Errors

@@ -36,7 +36,7 @@ pub enum Storage {
     F32,
     /// f32, column after column.
     F32Columns,
-    /// f32, after softmax over each row, which [`folded`] computes.
+    /// f32, after softmax over each row, which [`Storage::fold`] computes.
     F32Softmax,
 }
 
@@ -44,6 +44,21 @@ impl Storage {
     /// Returns whether values become int8.
     pub const fn is_int8(self) -> bool {
         matches!(self, Storage::Rows | Storage::Matrix)
+    }
+
+    /// Folds what can be computed once into values that are stored as f32: `F32Softmax` replaces each row of `columns` values by
+    /// its softmax, computed in f64 and rounded once; others stay as they are.
+    #[cfg(feature = "std")]
+    pub fn fold(self, values: &mut [f32], columns: usize) {
+        if self != Storage::F32Softmax {
+            return;
+        }
+        for row in values.chunks_mut(columns.max(1)) {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let powers: std::vec::Vec<f64> = row.iter().map(|&t| f64::from(t - max).exp()).collect();
+            let sum: f64 = powers.iter().sum();
+            row.iter_mut().zip(powers).for_each(|(tap, power)| *tap = (power / sum) as f32);
+        }
     }
 }
 
@@ -363,24 +378,4 @@ impl Config {
     pub fn parameters(&self) -> usize {
         self.weights().filter_map(|w| self.shape(w)).map(|s| s.len()).sum()
     }
-}
-
-/// Returns the values of a weight as devices store them: the kernels of light convolutions after softmax, others unchanged.
-///
-/// `values`: as PyTorch stores them, row by row. The softmax is computed in f64 and rounded once.
-#[cfg(feature = "std")]
-pub fn folded<'w>(config: &Config, weight: Weight, values: &'w [f32]) -> std::borrow::Cow<'w, [f32]> {
-    let softmax = config.row(weight).is_some_and(|row| row.storage == Storage::F32Softmax);
-    match config.shape(weight) {
-        Some(shape) if softmax => values.chunks(shape.matrix().1.max(1)).flat_map(softmax_of).collect(),
-        _ => values.into(),
-    }
-}
-
-#[cfg(feature = "std")]
-fn softmax_of(taps: &[f32]) -> impl Iterator<Item = f32> {
-    let max = taps.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: std::vec::Vec<f64> = taps.iter().map(|&t| f64::from(t - max).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(move |p| (p / sum) as f32)
 }
