@@ -45,6 +45,7 @@ pub mod classifier;
 #[cfg(feature = "serde")]
 pub mod dataset;
 pub mod engine;
+mod error;
 #[cfg(feature = "tract")]
 pub use engine::tract;
 pub mod backend;
@@ -65,3 +66,5 @@ pub mod stream;
 pub mod tokenizer;
 #[cfg(feature = "serde")]
 mod zstd_reader;
+
+pub use error::Error;

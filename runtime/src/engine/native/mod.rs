@@ -5,314 +5,185 @@
 //! that still wait for their neighbours to the right stay where they are in the residual stream. How a text is cut
 //! into chunks and pushes changes no bit of the scores, nor does the backend of [`Backend`].
 //!
-//! Nothing allocates and nothing panics: the caller gives the scratch arena ([`scratch_bytes`]), and every size is checked
+//! Nothing allocates and nothing panics: the caller gives the scratch memory ([`scratch_bytes`]), and every size is checked
 //! when the engine is made.
-
-use core::fmt;
-
-use super::{Engine, EngineError};
+//!
+//! # Example
+//! An engine in static memory, as firmware has it:
+//!
+//! ```
+//! use kinglet::bundle::Bundle;
+//! use kinglet::engine::native::{NativeEngine, scratch_bytes};
+//! use kinglet::stream::Stream;
+//! # const HIDDEN: () = {
+//! static MODEL: &kinglet::bundle::Aligned<[u8]> = &kinglet::bundle::Aligned(*include_bytes!("model.kinglet"));
+//! # };
+//! ```
 use crate::backend::Backend;
-use crate::bundle::Bundle;
-use crate::ops::linear::Room;
-use crate::ops::pooling;
+use crate::bundle::{Bundle, ReadBundle};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::spec::Config;
-use crate::stream::Stream;
+use crate::tokenizer::Encoder;
 
 mod layout;
-#[cfg(feature = "std")]
-pub mod parallel;
 mod pass;
 #[cfg(feature = "std")]
-pub mod shared;
+mod pool;
+mod run;
+mod scratch;
 
-use layout::Buffers;
 pub use layout::{PARTS, Part, scratch_bytes, scratch_parts};
+#[cfg(feature = "std")]
+pub use pool::{EnginePool, PooledEngine};
+pub use run::MAX_TOKENS;
+pub use scratch::Scratch;
 
 pub use crate::ops::embedding::FETCHED_AHEAD;
 pub use crate::ops::linear::{inner_stride, stride};
 
+use run::{Run, check_output};
+
 /// Rows of a chunk, unless changed: enough for the kernels to be at their speed, few enough for the cache.
 pub const DEFAULT_CHUNK: usize = 48;
 
-/// Most tokens of one text.
-pub const MAX_TOKENS: u32 = u32::MAX;
-
-/// Why an engine cannot be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NativeError {
-    /// The scratch arena is too small.
-    ScratchTooSmall {
-        /// Bytes needed: [`scratch_bytes`].
-        need: usize,
-        /// Bytes given.
-        got: usize,
-    },
-    /// A chunk must have at least one row.
-    EmptyChunk,
-    /// Attention reads the whole text and cannot stream; this engine runs convolutions.
-    Attention,
-    /// There must be at least one thread.
-    NoThreads,
-}
-
-impl fmt::Display for NativeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NativeError::ScratchTooSmall { need, got } => {
-                write!(f, "the engine needs {need} bytes of scratch, got {got}")
-            }
-            NativeError::EmptyChunk => f.write_str("a chunk must have at least one row"),
-            NativeError::Attention => {
-                f.write_str("the native engine runs convolutional models, not attention; use the ONNX file")
-            }
-            NativeError::NoThreads => f.write_str("there must be at least one thread"),
-        }
-    }
-}
-
-impl core::error::Error for NativeError {}
-
-/// Runs one bundle, one text at a time.
+/// Runs one model, one text at a time.
 ///
-/// Tokens come by [`NativeEngine::push_tokens`] or, as text, through [`NativeEngine::stream`]; [`NativeEngine::finish`]
-/// gives the scores. [`Engine::logits`] is all of that for a text whose tokens are there.
-pub struct NativeEngine<'a> {
-    bundle: Bundle<'a>,
-    backend: Backend,
-    chunk: usize,
-    /// Rows that wait in the residual stream: tokens to the right that a position depends on.
-    look_ahead: usize,
-    buffers: Buffers<'a>,
-    /// Tokens that wait in `buffers.tokens`.
-    waiting: usize,
-    /// Positions that the first layer has taken.
-    position: u64,
-    /// Positions whose rows are pooled, from the first to before the last: all, but for a range of a longer text.
-    pooled: (u64, u64),
-    /// Why the text cannot be scored; stays until the next text.
-    fault: Option<Fault>,
+/// It owns or borrows model and scratch memory, as their types say: over `Bundle<'a>` and `&'a mut [u8]` it costs a device nothing
+/// ([`BorrowedEngine`]); over an `Arc` of an `OwnedBundle` and a `Vec<u8>` it is `Send + 'static` and goes into any struct or thread.
+///
+/// Tokens come by [`NativeEngine::push_tokens`] or, as text, through a [`Stream`](crate::stream::Stream); [`NativeEngine::finish`]
+/// returns the scores. [`Engine::logits`] is all of that for a text whose tokens are there.
+pub struct NativeEngine<M, S> {
+    model: M,
+    scratch: S,
+    run: Run,
 }
 
-/// What makes a text unfit.
-#[derive(Clone, Copy)]
-enum Fault {
-    UnknownToken(u32),
-    TooLong,
-}
+/// An engine that borrows both its model and its scratch memory.
+pub type BorrowedEngine<'a> = NativeEngine<Bundle<'a>, &'a mut [u8]>;
 
-impl fmt::Debug for NativeEngine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NativeEngine")
-            .field("backend", &self.backend)
-            .field("chunk", &self.chunk)
-            .field("tokens", &self.tokens())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<'a> NativeEngine<'a> {
-    /// An engine with the fastest backend of this processor and chunks of [`DEFAULT_CHUNK`] rows.
+impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
+    /// Creates an engine with the fastest backend of this processor and chunks of [`DEFAULT_CHUNK`] rows.
     ///
     /// `scratch`: at least [`scratch_bytes`]`(config, DEFAULT_CHUNK)` bytes; what they hold does not matter.
     ///
     /// # Errors
     /// When `scratch` is too small.
-    pub fn new(bundle: Bundle<'a>, scratch: &'a mut [u8]) -> Result<Self, NativeError> {
-        Self::with_chunk(bundle, scratch, Backend::detect(), DEFAULT_CHUNK)
+    pub fn new(model: M, scratch: S) -> Result<Self, Error> {
+        Self::with_chunk(model, scratch, Backend::detect(), DEFAULT_CHUNK)
     }
 
-    /// As [`NativeEngine::new`], with these kernels.
+    /// As [`NativeEngine::new`], on this backend.
     ///
     /// # Errors
     /// When `scratch` is too small.
-    pub fn with_backend(bundle: Bundle<'a>, scratch: &'a mut [u8], backend: Backend) -> Result<Self, NativeError> {
-        Self::with_chunk(bundle, scratch, backend, DEFAULT_CHUNK)
+    pub fn with_backend(model: M, scratch: S, backend: Backend) -> Result<Self, Error> {
+        Self::with_chunk(model, scratch, backend, DEFAULT_CHUNK)
     }
 
     /// As [`NativeEngine::with_backend`], with chunks of `chunk` rows: fewer need less memory and more time.
     ///
     /// # Errors
     /// When `scratch` is smaller than [`scratch_bytes`]`(config, chunk)`, or `chunk` is 0.
-    pub fn with_chunk(
-        bundle: Bundle<'a>,
-        scratch: &'a mut [u8],
-        backend: Backend,
-        chunk: usize,
-    ) -> Result<Self, NativeError> {
-        let config = bundle.config();
-        let look_ahead = config.look_ahead().ok_or(NativeError::Attention)?;
-        if chunk == 0 {
-            return Err(NativeError::EmptyChunk);
-        }
-        let (need, got) = (scratch_bytes(config, chunk), scratch.len());
-        let too_small = NativeError::ScratchTooSmall { need, got };
-        if got < need {
-            return Err(too_small);
-        }
-        let buffers = Buffers::new(config, chunk, scratch).ok_or(too_small)?;
-        let (waiting, position, pooled) = (0, 0, (0, u64::MAX));
-        let mut engine =
-            NativeEngine { bundle, backend, chunk, look_ahead, buffers, waiting, position, pooled, fault: None };
-        engine.reset();
-        Ok(engine)
+    pub fn with_chunk(model: M, mut scratch: S, backend: Backend, chunk: usize) -> Result<Self, Error> {
+        let run = Run::new(model.config(), scratch.bytes_mut(), backend, chunk)?;
+        Ok(NativeEngine { model, scratch, run })
     }
 
-    /// The bundle it runs.
-    pub fn bundle(&self) -> &Bundle<'a> {
-        &self.bundle
+    /// Returns the model it runs.
+    pub fn model(&self) -> &M {
+        &self.model
     }
 
-    /// Shape of the model.
+    /// Returns the shape of the model.
     pub fn config(&self) -> &Config {
-        self.bundle.config()
+        self.model.config()
     }
 
-    /// The backend it runs on.
+    /// Returns the backend it runs on.
     pub fn backend(&self) -> &Backend {
-        &self.backend
+        &self.run.backend
     }
 
-    /// Rows of a chunk.
+    /// Returns the rows of a chunk.
     pub fn chunk(&self) -> usize {
-        self.chunk
+        self.run.chunk
     }
 
-    /// Tokens of the text so far.
+    /// Returns the number of tokens of the text so far.
     pub fn tokens(&self) -> u64 {
-        self.position + self.waiting as u64
-    }
-
-    /// A text in parts, through the bundle's tokenizer. What was pushed before is forgotten.
-    pub fn stream(&mut self) -> Stream<'_, 'a> {
-        Stream::new(self)
+        self.run.tokens()
     }
 
     /// Forgets the text so far.
     pub fn reset(&mut self) {
-        self.buffers.history.fill(0.0);
-        self.buffers.pool.clear();
-        self.waiting = 0;
-        self.position = 0;
-        self.fault = None;
+        self.run.reset(self.scratch.bytes_mut());
     }
 
     /// Takes one more token.
     ///
     /// # Errors
     /// When the id is not in the vocabulary, or the text has more than [`MAX_TOKENS`]. The text cannot be scored then: every
-    /// call gives this error until [`NativeEngine::reset`] or the next text.
-    pub fn push_token(&mut self, id: u32) -> Result<(), EngineError> {
-        self.check()?;
-        // The config's vocabulary is at most 2²⁰.
-        if id as usize >= self.config().vocab_size {
-            return self.fail(Fault::UnknownToken(id));
-        }
-        if self.tokens() >= u64::from(MAX_TOKENS) {
-            return self.fail(Fault::TooLong);
-        }
-        if self.waiting == self.chunk {
-            // Only now: at the end of a text its last tokens go through the layers together with what waits for them.
-            self.advance(self.chunk, u64::MAX);
-        }
-        if let Some(place) = self.buffers.tokens.get_mut(self.waiting) {
-            *place = id;
-            self.waiting += 1;
-        }
-        Ok(())
+    /// call returns this error until [`NativeEngine::reset`] or the next text.
+    pub fn push_token(&mut self, id: u32) -> Result<(), Error> {
+        self.run.push(&self.model, self.scratch.bytes_mut(), id)
     }
 
     /// Takes more tokens. `ids`: any number.
     ///
     /// # Errors
     /// As [`NativeEngine::push_token`].
-    pub fn push_tokens(&mut self, ids: &[u32]) -> Result<(), EngineError> {
+    pub fn push_tokens(&mut self, ids: &[u32]) -> Result<(), Error> {
         ids.iter().try_for_each(|&id| self.push_token(id))
     }
 
-    /// The scores that the text would have if it consisted of the positions whose neighbours have all been seen: those up to
-    /// [`Config::look_ahead`] tokens before the last one pushed. Gives their number, or `None` before the first such position;
-    /// `out` is left alone then. What is pushed later is scored as if there had been no snapshot.
+    /// Takes the next bytes of a text through `encoder`; `None` ends the text for the encoder, not for the engine.
+    ///
+    /// # Errors
+    /// As [`NativeEngine::push_token`], after the encoder has taken all bytes.
+    pub fn push_text(&mut self, encoder: &mut Encoder, text: Option<&[u8]>) -> Result<(), Error> {
+        let NativeEngine { model, scratch, run } = self;
+        let scratch = scratch.bytes_mut();
+        let mut result = Ok(());
+        let mut push = |id| {
+            if result.is_ok() {
+                result = run.push(model, scratch, id);
+            }
+        };
+        match text {
+            Some(text) => encoder.push(&model.tokenizer(), text, &mut push),
+            None => encoder.finish(&model.tokenizer(), &mut push),
+        }
+        result
+    }
+
+    /// Scores the part of the text so far that no later token can change.
+    ///
+    /// These are the positions whose neighbours have all been seen: those up to [`Config::look_ahead`] tokens before the last one pushed.
+    /// Returns their number, or `None` before the first such position; `out` is left alone then. What is pushed later is
+    /// scored as if there had been no snapshot.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
     /// When `out` has the wrong length or the text cannot be scored.
-    pub fn snapshot(&mut self, out: &mut [f32]) -> Result<Option<u32>, EngineError> {
-        self.check_output(out)?;
-        self.check()?;
-        if self.waiting > 0 {
-            self.advance(self.waiting, u64::MAX);
-        }
-        let seen = self.position.saturating_sub(self.look_ahead as u64);
-        if seen == 0 {
-            return Ok(None);
-        }
-        self.head(seen, out);
-        Ok(Some(seen as u32))
+    pub fn snapshot(&mut self, out: &mut [f32]) -> Result<Option<u32>, Error> {
+        self.run.snapshot(&self.model, self.scratch.bytes_mut(), out)
     }
 
-    /// Ends the text and gives its scores; the engine is then ready for the next text.
+    /// Ends the text and scores it; the engine is then ready for the next text.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
     /// When `out` has the wrong length (the text goes on), when no token was pushed, or when the text cannot be scored.
-    pub fn finish(&mut self, out: &mut [f32]) -> Result<(), EngineError> {
-        self.check_output(out)?;
-        let result = self.pool_rest().map(|tokens| self.head(tokens, out));
-        self.reset();
-        result
-    }
-
-    /// Ends the text: all its rows are pooled. Gives the number of tokens.
-    fn pool_rest(&mut self) -> Result<u64, EngineError> {
-        self.check()?;
-        let end = self.tokens();
-        if end == 0 {
-            return Err(EngineError::NoTokens);
-        }
-        let mut left = self.waiting + self.look_ahead;
-        while left > 0 {
-            let rows = left.min(self.chunk);
-            self.advance(rows, end);
-            left -= rows;
-        }
-        Ok(end)
-    }
-
-    fn head(&mut self, tokens: u64, out: &mut [f32]) {
-        let Buffers { pool, branch, q, scales, .. } = &mut self.buffers;
-        let vector = branch.get_mut(..self.bundle.config().hidden_size).unwrap_or_default();
-        pool.vector(tokens, vector);
-        pooling::head(&self.backend, &mut Room { q, scales }, vector, self.bundle.weights().head(), out);
-    }
-
-    fn fail(&mut self, fault: Fault) -> Result<(), EngineError> {
-        self.fault = Some(fault);
-        self.check()
-    }
-
-    fn check(&self) -> Result<(), EngineError> {
-        match self.fault {
-            None => Ok(()),
-            Some(Fault::UnknownToken(id)) => {
-                Err(EngineError::UnknownToken { id, vocab_size: self.config().vocab_size })
-            }
-            Some(Fault::TooLong) => {
-                let max = MAX_TOKENS as usize;
-                Err(EngineError::TooLong { tokens: max.saturating_add(1), max })
-            }
-        }
-    }
-
-    fn check_output(&self, out: &[f32]) -> Result<(), EngineError> {
-        let (need, got) = (self.config().num_labels, out.len());
-        if need == got { Ok(()) } else { Err(EngineError::OutputLength { need, got }) }
+    pub fn finish(&mut self, out: &mut [f32]) -> Result<(), Error> {
+        self.run.finish(&self.model, self.scratch.bytes_mut(), out)
     }
 }
 
-impl Engine for NativeEngine<'_> {
+impl<M: ReadBundle, S: Scratch> Engine for NativeEngine<M, S> {
     fn num_labels(&self) -> usize {
         self.config().num_labels
     }
@@ -322,8 +193,8 @@ impl Engine for NativeEngine<'_> {
     }
 
     /// What was pushed before is forgotten.
-    fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), EngineError> {
-        self.check_output(out)?;
+    fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), Error> {
+        check_output(self.config(), out)?;
         self.reset();
         if let Err(error) = self.push_tokens(ids) {
             self.reset();
@@ -333,37 +204,12 @@ impl Engine for NativeEngine<'_> {
     }
 }
 
-#[cfg(all(test, feature = "alloc"))]
-mod tests {
-    use super::*;
-    use crate::bundle::tests::small;
-    use std::vec;
-
-    #[test]
-    fn a_text_with_more_tokens_than_can_be_counted_is_refused() {
-        let bytes = small();
-        let bundle = Bundle::new(bytes.as_slice()).unwrap();
-        let mut scratch = vec![0; scratch_bytes(bundle.config(), 4)];
-        let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, Backend::SCALAR, 4).unwrap();
-        let mut out = [0.0; 3];
-        let max = MAX_TOKENS as usize;
-        // One more does not fit into 32 bits.
-        let too_long = Err(EngineError::TooLong { tokens: max.saturating_add(1), max });
-        for chunk_begins in [0, 3] {
-            // As if so many tokens had gone before.
-            engine.position = u64::from(MAX_TOKENS) - 6 - chunk_begins;
-            for id in 0..6 + chunk_begins as u32 {
-                assert_eq!(engine.push_token(id), Ok(()));
-            }
-            assert_eq!(engine.snapshot(&mut out).map(|seen| seen.is_some()), Ok(true));
-            assert_eq!(engine.push_token(1), too_long);
-            assert_eq!(engine.push_token(1), too_long);
-            assert_eq!(engine.snapshot(&mut out).map(|_| ()), too_long);
-            assert_eq!(engine.finish(&mut out), too_long);
-        }
-        engine.position = u64::from(MAX_TOKENS) - 1;
-        engine.push_token(1).unwrap();
-        assert_eq!(engine.finish(&mut out), Ok(()));
-        assert_eq!(engine.tokens(), 0);
+impl<M: ReadBundle, S> core::fmt::Debug for NativeEngine<M, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("NativeEngine")
+            .field("backend", &self.run.backend)
+            .field("chunk", &self.run.chunk)
+            .field("tokens", &self.run.tokens())
+            .finish_non_exhaustive()
     }
 }
