@@ -1,9 +1,9 @@
 //! Speed and memory of Kinglet, as ratios measured side by side.
 //!
-//! `scripts/bench-peers` measures everything that docs/performance.md shows: [`models`] makes models with random weights,
+//! `tools/x bench peers` measures everything that docs/performance.md shows: [`models`] makes models with random weights,
 //! [`worker`] runs an engine in a process of its own and [`peer`] asks it, [`pairs`] takes turns; [`speed`], [`memory`],
 //! [`profile`], [`tokenizer`] and [`cold_start`] each measure one thing into [`results`], and [`report`] writes the tables
-//! and, with [`plot`], the pictures. `scripts/bench-training` does the same for docs/training-speed.md: [`training`] compares a
+//! and, with [`plot`], the pictures. `tools/x bench training` does the same for docs/training-speed.md: [`training`] compares a
 //! training step with PyTorch's, [`training_report`] writes the page and the paper's two figures. The criterion benches in
 //! `benches/` are for comparing two states of the code.
 

@@ -1,4 +1,4 @@
-//! The `kinglet-benches` program: what `scripts/bench-peers` and `scripts/bench-training` call.
+//! The `kinglet-benches` program: what `tools/x bench peers` and `tools/x bench training` call.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use kinglet_benches::{cold_start, memory, profile, report, speed, tokenizer, tra
 
 /// Measures Kinglet's speed and memory, as ratios to peers in one run.
 ///
-/// scripts/bench-peers calls the commands in their order; each measuring one replaces its own part of the results file.
+/// tools/x bench peers calls the commands in their order; each measuring one replaces its own part of the results file.
 #[derive(Parser)]
 #[command(name = "kinglet-benches", version)]
 struct Program {

@@ -191,7 +191,7 @@ impl<'a> Pass<'a> {
                 product(q, c, scales, &layer.input, Activation::Identity, &mut gated[(k - 1) * c..]);
                 product(q, c, scales, &layer.gate, Activation::Identity, inner);
             });
-            clock(log, GATE, || backend.gate(&mut gated[(k - 1) * c..][..n * c], &inner[..n * c]));
+            clock(log, GATE, || backend.glu(&mut gated[(k - 1) * c..][..n * c], &inner[..n * c]));
             let window = Window { channels: c, taps: k, dilation: config.dilations.get(i) };
             let rows = &gated[..(n + k - 1) * c];
             clock(log, CONVOLUTION, || {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet::files::write_atomically;
+use kinglet_data::files::write_atomically;
 
 use crate::machine::Provenance;
 use crate::models::Size;
@@ -17,7 +17,7 @@ use crate::results::{Comparison, Memory, MemoryRow, Performance, Profile, Row};
 
 /// What stands before and after the generated part of a page.
 pub const MARKERS: [&str; 2] =
-    ["<!-- scripts/bench-peers: begin; do not edit by hand -->", "<!-- scripts/bench-peers: end -->"];
+    ["<!-- tools/x bench peers: begin; do not edit by hand -->", "<!-- tools/x bench peers: end -->"];
 
 /// At every length: how many times as fast as the fastest int8 peer, by size.
 const INT8_BAR: [(&str, f64); 3] = [("d128x4", 1.7), ("d256x6", 1.7), ("d768x12", 1.4)];
@@ -431,7 +431,7 @@ mod tests {
             cores: 2,
             backend: vec!["scalar".to_owned()],
             commit: "0123456".to_owned(),
-            command: "scripts/bench-peers".to_owned(),
+            command: "tools/x bench peers".to_owned(),
             load: "0.01".to_owned(),
         }
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use kinglet::dataset;
 use kinglet::tokenizer::Table;
+use kinglet_data::dataset;
 use tokenizers::Tokenizer as HuggingFace;
 
 use crate::machine::Provenance;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kinglet::files::write_atomically;
 use kinglet::spec::Mixer;
+use kinglet_data::files::write_atomically;
 
 use crate::plot::{Line, Style, grouped, svg};
 use crate::report::{between, provenance, times, verdict};
@@ -14,7 +14,7 @@ use crate::training::{COUNTED, Comparison, REFERENCE, Row, Training};
 
 /// What stands before and after the generated part of the page.
 pub const MARKERS: [&str; 2] =
-    ["<!-- scripts/bench-training: begin; do not edit by hand -->", "<!-- scripts/bench-training: end -->"];
+    ["<!-- tools/x bench training: begin; do not edit by hand -->", "<!-- tools/x bench training: end -->"];
 
 /// The two passes, as results call them and in words.
 const PASSES: [(&str, &str); 2] = [("step", "training step"), ("forward", "forward pass")];
@@ -223,7 +223,7 @@ mod tests {
             }
         };
         Comparison {
-            provenance: Provenance::now("scripts/bench-training"),
+            provenance: Provenance::now("tools/x bench training"),
             mixer: mixer.to_owned(),
             preset: "nano".to_owned(),
             device: "cpu".to_owned(),

@@ -16,7 +16,7 @@
 
 use anyhow::{Context, Result, ensure};
 use kinglet::calibration::{self, Calibration};
-use kinglet::calibration_metrics::{BINS, Bin, Reliability, Selective};
+use kinglet_data::calibration_metrics::{BINS, Bin, Reliability, Selective};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 

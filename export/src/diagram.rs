@@ -1,7 +1,7 @@
 //! The reliability diagram: accuracy against confidence, before and after calibration, as SVG.
 
 use anyhow::{Context, Result, anyhow};
-use kinglet::calibration_metrics::Bin;
+use kinglet_data::calibration_metrics::Bin;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 

@@ -1,18 +1,18 @@
 //! From a checkpoint to files for devices: quantizes, writes ONNX and the bundle, and verifies them.
 //!
 //! [`export`] is the whole walk: [`checkpoint`] reads and checks the directory, [`graph`] writes the encoder layer by layer
-//! ([`quantize`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native
-//! engine, [`fused`] puts them into one operator for tract, [`verify`] runs both ONNX files with tract and compares them with PyTorch's golden logits and on dev data, [`calibrate`]
+//! ([`prepare`] makes int8 of the weights), [`onnx`] puts the file around it, [`bundle`] writes the same numbers for the native
+//! engine, [`custom_op`] puts them into one operator for tract, [`verify`] runs both ONNX files with tract and compares them with PyTorch's golden logits and on dev data, [`calibrate`]
 //! makes the confidences of the int8 model honest ([`out_of_scope`], [`diagram`]), [`report`] says what was found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet::dataset::Dataset;
 use kinglet::engine::tract::{Precision, TRACT_VERSION, TractModel};
-use kinglet::files::write_atomically;
 use kinglet::spec::files;
+use kinglet_data::dataset::Dataset;
+use kinglet_data::files::write_atomically;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -25,13 +25,13 @@ pub mod binomial;
 pub mod bundle;
 pub mod calibrate;
 pub mod checkpoint;
+pub mod custom_op;
 pub mod diagram;
-pub mod fused;
 pub mod graph;
 pub mod native;
 pub mod onnx;
 pub mod out_of_scope;
-pub mod quantize;
+pub mod prepare;
 pub mod report;
 pub mod verify;
 
@@ -123,8 +123,8 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
     let fused = match &bundle {
         Some(bundle) if plan.fused => {
             progress("comparing the fused model with the native engine");
-            let file = fused::file(&checkpoint, bundle)?;
-            let failure = fused::failure(&file, bundle, &checkpoint.golden)?;
+            let file = custom_op::file(&checkpoint, bundle)?;
+            let failure = custom_op::failure(&file, bundle, &checkpoint.golden)?;
             let file = match &calibration {
                 Some(calibration) => onnx::calibrated(&file, &calibration.int8.values)?,
                 None => file,
@@ -165,7 +165,7 @@ pub fn export(plan: &Plan, progress: impl Fn(&str)) -> Result<Report> {
         native,
         dev,
         calibration,
-        weights: quantize::errors(&checkpoint),
+        weights: prepare::errors(&checkpoint),
         notes,
     };
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::metrics::Confusion;
+use kinglet_data::metrics::Confusion;
 use serde::Serialize;
 
 use crate::calibrate::Row;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::bundle::Part;
 use crate::calibrate::{Calibrated, Stated};
 use crate::native::Native;
-use crate::quantize::WeightError;
+use crate::prepare::WeightError;
 
 /// Everything export found out about a model.
 #[derive(Clone, Debug, Serialize)]

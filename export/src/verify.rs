@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
-use kinglet::dataset::Dataset;
 use kinglet::engine::Engine;
 use kinglet::engine::tract::TractModel;
-use kinglet::metrics::Confusion;
 use kinglet::tokenizer::Table;
+use kinglet_data::dataset::Dataset;
+use kinglet_data::metrics::Confusion;
 
 use crate::calibrate::{self, Row};
 use crate::checkpoint::{Checkpoint, Golden};

@@ -11,8 +11,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
-//! | `std` | `files` (atomic writes), `mmap` and bundles in mapped files, `model` (files, and the built-in model), `classifier` (text to labels), `metrics`, T5's position buckets, several threads on one text |
-//! | `serde` | `dataset` (JSONL, CSV and TSV files, plain, gzip or zstd); configurations as JSON |
+//! | `std` | `mmap` and bundles in mapped files, `model` (files, and the built-in model), `classifier` (text to labels), T5's position buckets, several threads on one text |
+//! | `serde` | configurations as JSON |
 //! | `tract` | `tract`: exported ONNX models, and our operator for programs that use tract |
 //!
 //! `std` is the default. `builtin-model` adds the default model (1.1 MB) to the library; `cortex-m-dsp` the kernels of 32-bit Arm
@@ -42,19 +42,11 @@ pub mod bundle;
 pub mod calibration;
 #[cfg(feature = "std")]
 pub mod classifier;
-#[cfg(feature = "serde")]
-pub mod dataset;
 pub mod engine;
 mod error;
 #[cfg(feature = "tract")]
 pub use engine::tract;
 pub mod backend;
-#[cfg(feature = "std")]
-pub mod calibration_metrics;
-#[cfg(feature = "std")]
-pub mod files;
-#[cfg(feature = "std")]
-pub mod metrics;
 #[cfg(feature = "std")]
 pub mod mmap;
 #[cfg(feature = "std")]
@@ -64,7 +56,5 @@ pub mod quant;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;
-#[cfg(feature = "serde")]
-mod zstd_reader;
 
 pub use error::Error;

@@ -8,7 +8,7 @@ use std::path::Path;
 /// A file's bytes, mapped read-only. They begin at the begin of a page.
 ///
 /// The file must not be changed or cut while it is mapped: a program that does so gives this one other bytes, or ends it with
-/// `SIGBUS`. Kinglet's own tools replace files whole ([`crate::files::write_atomically`]), which leaves a mapping as it was.
+/// `SIGBUS`. Kinglet's own tools replace files whole (`kinglet_data::files::write_atomically`), which leaves a mapping as it was.
 /// Windows refuses to cut a mapped file, and may refuse to replace it until it is no longer mapped.
 #[derive(Debug)]
 pub struct Mapped(memmap2::Mmap);
@@ -42,14 +42,19 @@ mod tests {
         let path = dir.path().join("file");
         std::fs::write(&path, b"before").unwrap();
         let mapped = Mapped::open(&path).unwrap();
-        let replaced = crate::files::write_atomically(&path, b"after");
+        let replace = || {
+            let sibling = dir.path().join(".file");
+            std::fs::write(&sibling, b"after")?;
+            std::fs::rename(&sibling, &path)
+        };
+        let replaced = replace();
         assert_eq!(mapped.as_slice(), b"before");
         assert!(replaced.is_ok() || cfg!(windows), "{replaced:?}");
         let found = std::fs::read(&path).unwrap();
         assert_eq!(found, if replaced.is_ok() { &b"after"[..] } else { b"before" });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         drop(mapped);
-        crate::files::write_atomically(&path, b"after").unwrap();
+        replace().unwrap();
         assert_eq!(Mapped::open(&path).unwrap().as_slice(), b"after");
         std::fs::write(&path, b"").unwrap();
         assert_eq!(Mapped::open(&path).unwrap().as_slice(), b"");

@@ -226,7 +226,7 @@ fn short_slices_are_left_alone_without_panic() {
             backend.convolve_channels(&x, window, &x[..60.min(120 - cut)], &mut out);
             backend.layer_norm(&x, &[1.0; 40], &x[..40.min(120 - cut)], &mut out);
             backend.rms_norm(&x, &[1.0; 40], &mut out[..120 - cut / 2]);
-            backend.gate(&mut out, &x);
+            backend.glu(&mut out, &x);
             backend.add(&mut out, &x);
             backend.softmax(&mut out, 7);
             backend.dequantize(&[1; 50], 0.5, &mut out[..cut]);
@@ -271,7 +271,7 @@ fn every_backend_reduces_exponents_like_scalar() {
     }
     let run = |backend: &Backend| {
         let mut value = vec![1.0; gate.len()];
-        backend.gate(&mut value, &gate);
+        backend.glu(&mut value, &gate);
         bits(&value)
     };
     let want = run(&Backend::SCALAR);
@@ -330,7 +330,7 @@ proptest! {
         let wide = floats(&mut random, Kind::Ordinary, n);
         gate.iter_mut().zip(wide).step_by(3).for_each(|(g, w)| *g = w * 25.0);
         let value = floats(&mut random, Kind::Ordinary, n.saturating_sub(short));
-        compare(&value, |k, value| k.gate(value, &gate))?;
+        compare(&value, |k, value| k.glu(value, &gate))?;
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet::files::write_atomically;
+use kinglet_data::files::write_atomically;
 use serde_json::Value;
 
 use crate::plot::{self, Curve};

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use kinglet::dataset::Dataset;
-use kinglet::metrics::Confusion;
 use kinglet::spec::files;
 use kinglet::tokenizer::Table;
+use kinglet_data::dataset::Dataset;
+use kinglet_data::metrics::Confusion;
 use serde_json::json;
 use tch::{Kind, Reduction, Tensor};
 

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use kinglet::files::write_atomically;
 use kinglet::spec::{self, Mixer};
+use kinglet_data::files::write_atomically;
 use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};

@@ -14,7 +14,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet::files::write_atomically;
+use kinglet_data::files::write_atomically;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tboard::EventWriter;
 use tboard::tensorboard::{SessionLog, event::What, session_log::SessionStatus};

@@ -14,8 +14,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::files::write_atomically;
 use kinglet::spec::files;
+use kinglet_data::files::write_atomically;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tch::Tensor;
 

@@ -6,7 +6,7 @@ use kinglet::spec::Weight;
 
 use super::builder::{GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
-use crate::quantize::Quantized;
+use crate::prepare::Quantized;
 
 /// `ids`: `[B, T]` to `[B, T, C]`. int8: `q[id] · s[id]`, one scale a row.
 pub(super) fn embedding(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value) -> Value {

@@ -17,7 +17,7 @@ use kinglet::spec::Weight;
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
-use crate::quantize::Quantized;
+use crate::prepare::Quantized;
 
 /// The left side of matrix products, quantized once for all of them.
 pub(super) enum Operand {

@@ -18,7 +18,7 @@ mod dilatedconv;
 mod dynamicconv;
 mod embedding;
 mod ffn;
-mod gate;
+mod glu;
 pub(crate) mod lightconv;
 mod linear;
 mod norm;
@@ -112,7 +112,7 @@ fn residual(
 /// `ConvBlock((X·W_I) ⊙ sigmoid(X·W_S))·W_O`.
 fn conv_block(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value, mask: &Mask) -> Value {
     let x = linear::Operand::new(g, path, x);
-    let gated = gate::gate(g, checkpoint, layer, path, &x, mask);
+    let gated = glu::glu(g, checkpoint, layer, path, &x, mask);
     let conv = format!("{path}/conv");
     let y = match checkpoint.config.mixer {
         Mixer::Dynamic => dynamicconv::dynamicconv(g, checkpoint, layer, &conv, &x, &gated),

@@ -4,8 +4,8 @@ use std::fs;
 
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::calibration::{self, Calibration};
-use kinglet::calibration_metrics::Selective;
 use kinglet::engine::tract::TractModel;
+use kinglet_data::calibration_metrics::Selective;
 use kinglet_export::DIAGRAM;
 use kinglet_export::binomial::Binomial;
 use kinglet_export::calibrate::{self, CONFIDENCE, FOLDS, Row, Stated};
@@ -17,7 +17,7 @@ use crate::fixture::Random;
 use crate::program::{Run, names, stderr};
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("../golden/confidence.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/calibration.json")).unwrap()
 }
 
 fn rows(golden: &Value) -> Vec<Row> {
@@ -46,7 +46,7 @@ fn the_temperature_is_scipys() {
 fn probabilities_are_as_good_as_scikit_learn_says() {
     let golden = golden();
     for (name, temperature) in [("before", 1.0), ("after", golden["temperature"].as_f64().unwrap() as f32)] {
-        let mut reliability = kinglet::calibration_metrics::Reliability::new();
+        let mut reliability = kinglet_data::calibration_metrics::Reliability::new();
         for row in rows(&golden) {
             let mut p = vec![0.0; row.logits.len()];
             calibration::softmax(&row.logits, temperature, &mut p).unwrap();
@@ -162,7 +162,7 @@ fn what_is_stated_holds_on_new_rows_of_the_source() {
     for _ in 0..trials {
         let rows = drawn(&mut random, 300, 4);
         let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
-        let (mut reliability, mut inside) = (kinglet::calibration_metrics::Reliability::new(), 0);
+        let (mut reliability, mut inside) = (kinglet_data::calibration_metrics::Reliability::new(), 0);
         for row in &fresh {
             let mut p = vec![0.0; 4];
             values.probabilities(&row.logits, &mut p).unwrap();

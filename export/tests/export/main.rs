@@ -3,9 +3,9 @@
 
 mod bundle;
 mod calibration;
+mod custom_op;
 mod damaged;
 mod fixture;
-mod fused;
 mod graph;
 mod native;
 mod parity;

@@ -41,7 +41,7 @@ pub fn print(clock: &impl Clock, room: &mut Room) {
         });
     }
     measure("quantize 96", &mut |k, out| k.quantize(channels, CHANNELS, CHANNELS, q, 128, &mut out[..ROWS]));
-    measure("gate 96", &mut |k, out| k.gate(&mut out[..ROWS * CHANNELS], channels));
+    measure("glu 96", &mut |k, out| k.glu(&mut out[..ROWS * CHANNELS], channels));
     let all = &x[..(ROWS + 14) * CHANNELS];
     measure("convolve_channels 96 by 15", &mut |k, out| {
         k.convolve_channels(all, window, more, &mut out[..ROWS * CHANNELS])

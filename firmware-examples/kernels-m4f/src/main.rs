@@ -161,7 +161,7 @@ fn elements(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(
     fill(random, x);
     random.fill(Kind::Ordinary, &mut room.want[..n]);
     room.got[..n].copy_from_slice(&room.want[..n]);
-    compare("gate", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.gate(out, x))?;
+    compare("glu", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.glu(out, x))?;
     compare("add", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.add(out, x))?;
     compare("pool_max", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.pool_max(x, out))?;
     let width = 1 + random.below(20);

@@ -55,7 +55,7 @@ fn an_onnx_file_answers_with_tract_and_is_refused_with_advice_without() {
         return;
     }
     let beside = models().join("model.kinglet");
-    let beside = format!("{} beside it runs at once", beside.display());
+    let beside = format!("use {} instead", beside.display());
     refused(
         &model,
         &["without tract", &beside, "cargo build --release -p kinglet-cli --features tract", "kinglet-small"],
@@ -64,7 +64,7 @@ fn an_onnx_file_answers_with_tract_and_is_refused_with_advice_without() {
     let folder = tempfile::tempdir().unwrap();
     let alone = folder.path().join("model.onnx");
     fs::copy(&model, &alone).unwrap();
-    refused(&alone, &["without tract", "the model.kinglet that kinglet-export writes beside it"]);
+    refused(&alone, &["without tract", "the model.kinglet that kinglet-export writes next to it"]);
     refused(folder.path(), &["without tract", "model.onnx"]);
 }
 

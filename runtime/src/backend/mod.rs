@@ -109,7 +109,7 @@ pub struct Backend {
     flip: u8,
     quantize: Quantize,
     matmul: Matmul,
-    gate: fn(&mut [f32], &[f32]),
+    glu: fn(&mut [f32], &[f32]),
     softmax: fn(&mut [f32], usize),
     convolve_shared: fn(&[f32], Window, &[f32], usize, usize, &mut [f32]),
     convolve_channels: fn(&[f32], Window, &[f32], &mut [f32]),
@@ -205,10 +205,10 @@ impl Backend {
         (self.matmul)(q, q_stride, scales, w, activation, out, out_stride);
     }
 
-    /// `value[i] = value[i] · sigmoid(gate[i])`.
+    /// Gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.
     #[inline]
-    pub fn gate(&self, value: &mut [f32], gate: &[f32]) {
-        (self.gate)(value, gate);
+    pub fn glu(&self, value: &mut [f32], gate: &[f32]) {
+        (self.glu)(value, gate);
     }
 
     /// Softmax of each run of `width` elements, in place.

@@ -10,7 +10,7 @@ pub(super) const KERNELS: Backend = Backend {
     flip: 0,
     quantize,
     matmul,
-    gate,
+    glu,
     softmax,
     convolve_shared,
     convolve_channels,
@@ -162,7 +162,7 @@ fn matmul(
     }
 }
 
-fn gate(value: &mut [f32], gate: &[f32]) {
+fn glu(value: &mut [f32], gate: &[f32]) {
     for (v, &g) in value.iter_mut().zip(gate) {
         *v *= sigmoid(g);
     }

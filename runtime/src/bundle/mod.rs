@@ -98,7 +98,7 @@ pub use owned::{Buffer, OwnedBundle};
 pub use read::{Bundle, ReadBundle};
 pub use weights::{Layer, NormWeights, Taps, Weights};
 #[cfg(feature = "alloc")]
-pub use writer::{Parts, write};
+pub use writer::{Parts, Quantized, Values, write, write_values};
 
 /// The first bytes of every bundle.
 pub const MAGIC: [u8; 8] = *b"\x89KINGL\r\n";

@@ -7,7 +7,7 @@ pub(crate) mod dilatedconv;
 pub(crate) mod dynamicconv;
 pub(crate) mod embedding;
 pub(crate) mod ffn;
-pub(crate) mod gate;
+pub(crate) mod glu;
 pub(crate) mod lightconv;
 pub(crate) mod linear;
 pub(crate) mod norm;

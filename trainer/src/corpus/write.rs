@@ -8,8 +8,8 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
-use kinglet::dataset::{self, DocumentEnd};
-use kinglet::files::{sibling, write_atomically};
+use kinglet_data::dataset::{self, DocumentEnd};
+use kinglet_data::files::{sibling, write_atomically};
 use serde::Serialize;
 
 use super::shard::{self, Header, ShardWriter};

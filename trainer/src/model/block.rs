@@ -5,7 +5,7 @@ use kinglet::spec::{Compat, Config, LayerWeight, Mixer, Norm as NormKind};
 use tch::{Kind, Tensor};
 
 use super::{
-    Mode, attention::Attention, dilatedconv::DilatedConv, dynamicconv::DynamicConv, ffn::Ffn, gate::Gate,
+    Mode, attention::Attention, dilatedconv::DilatedConv, dynamicconv::DynamicConv, ffn::Ffn, glu::Glu,
     lightconv::LightConv, linear::Linear, norm::Norm,
 };
 
@@ -52,10 +52,10 @@ impl Past {
     }
 }
 
-/// The gate, the convolution and the matrices of a conv block.
+/// The GLU, the convolution and the matrices of a conv block.
 #[derive(Debug)]
 pub(super) struct ConvMixer {
-    gate: Gate,
+    glu: Glu,
     conv: Conv,
     /// Whether dynamic kernels are computed from the gated rows and not from the block's input.
     from_gated: bool,
@@ -67,7 +67,7 @@ pub(super) struct ConvMixer {
 impl ConvMixer {
     /// The gated rows, zero where masked, and what dynamic kernels are computed from: each `[B, T, C]`.
     fn gated(&self, x: &Tensor, mask: Option<&Tensor>, mode: &Mode) -> (Tensor, Tensor) {
-        let open = self.gate.forward(x, mode);
+        let open = self.glu.forward(x, mode);
         let source = if self.from_gated { open.shallow_clone() } else { x.shallow_clone() };
         (mask.map_or_else(|| open.shallow_clone(), |mask| &open * mask), source)
     }
@@ -197,13 +197,13 @@ impl Block {
         let mixer = match conv {
             Some(conv) => {
                 let input = biased(LayerWeight::In, LayerWeight::InBias)?;
-                let gate = Gate::new(input, biased(LayerWeight::Gate, LayerWeight::GateBias)?);
+                let glu = Glu::new(input, biased(LayerWeight::Gate, LayerWeight::GateBias)?);
                 let from_gated = config.compat != Compat::Paper;
                 let pointwise = match find(LayerWeight::ConvBias) {
                     Some(bias) => Some((bias, biased(LayerWeight::Pointwise, LayerWeight::PointwiseBias)?)),
                     None => None,
                 };
-                MixerLayer::Conv(ConvMixer { gate, conv, from_gated, pointwise, out })
+                MixerLayer::Conv(ConvMixer { glu, conv, from_gated, pointwise, out })
             }
             None => MixerLayer::Attention(Attention::new(
                 linear(LayerWeight::Query)?,
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_mesh_dialect_is_that_of_mesh_tensorflows_own_block() {
-        // `scripts/golden` makes the file again: tests/golden/dialect_mesh.py.
+        // `trainer/tests/golden/make` makes the file again: tests/golden/dialect_mesh.py.
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mesh.safetensors");
         let golden = read_tensors(&file).unwrap();
         let mut read = 0;

@@ -14,7 +14,7 @@ pub mod dynamicconv;
 pub mod embedding;
 pub mod encoder;
 pub mod ffn;
-pub mod gate;
+pub mod glu;
 mod init;
 pub mod lightconv;
 pub mod linear;

@@ -1,8 +1,8 @@
 //! `kinglet-train eval` of a text-to-text run.
 
 use anyhow::{Context, Result, bail};
-use kinglet::dataset::Dataset;
 use kinglet::spec::files;
+use kinglet_data::dataset::Dataset;
 use serde_json::json;
 
 use super::config::Decode;

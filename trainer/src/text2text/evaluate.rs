@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use kinglet::metrics::Confusion;
 use kinglet::tokenizer::{END, Table};
+use kinglet_data::metrics::Confusion;
 
 use super::config::{Decode, Metric};
 use super::pairs::{Labels, Pairs, Task};

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet::dataset::{self, Dataset};
 use kinglet::tokenizer::{END, Table};
+use kinglet_data::dataset::{self, Dataset};
 
 use crate::run::sha256;
 

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::dataset::Dataset;
 use kinglet::spec::files;
 use kinglet::tokenizer::Table;
+use kinglet_data::dataset::Dataset;
 use tch::Device;
 
 use super::PREDICTIONS;

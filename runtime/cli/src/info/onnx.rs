@@ -1,4 +1,4 @@
-//! What `kinglet info` says about ONNX files.
+//! The report of `kinglet info` on ONNX files.
 
 use std::io::Write;
 

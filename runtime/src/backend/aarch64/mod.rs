@@ -34,7 +34,7 @@ const NEON: Backend = Backend {
         matmul::neon(q, q_stride, scales, w, activation, out, out_stride)
     },
     // SAFETY: as above.
-    gate: |value, gate| unsafe { rows::gate(value, gate) },
+    glu: |value, gate| unsafe { rows::glu(value, gate) },
     // SAFETY: as above.
     softmax: |x, width| unsafe { rows::softmax(x, width) },
     // SAFETY: as above.

@@ -83,9 +83,9 @@ pub(super) fn quantize(x: &[f32], columns: usize, x_stride: usize, q: &mut [u8],
     }
 }
 
-/// [`Backend::gate`](crate::backend::Backend::gate).
+/// [`Backend::glu`](crate::backend::Backend::glu).
 #[target_feature(enable = "neon")]
-pub(super) fn gate(value: &mut [f32], gate: &[f32]) {
+pub(super) fn glu(value: &mut [f32], gate: &[f32]) {
     let n = value.len().min(gate.len());
     let (value, value_rest) = value.get_mut(..n).unwrap_or_default().as_chunks_mut();
     let (gate, gate_rest) = gate.get(..n).unwrap_or_default().as_chunks();

@@ -20,7 +20,7 @@ pub(super) const KERNELS: Backend = Backend {
     flip: 0,
     quantize: rows::quantize,
     matmul: matmul::matmul,
-    gate: rows::gate,
+    glu: rows::glu,
     softmax: rows::softmax,
     convolve_shared: convolve::shared,
     convolve_channels: convolve::channels,

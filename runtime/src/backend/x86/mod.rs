@@ -49,7 +49,7 @@ macro_rules! table {
                 $backend::matmul(q, q_stride, scales, w, activation, out, out_stride)
             },
             // SAFETY: as above.
-            gate: |value, gate| unsafe { $backend::gate(value, gate) },
+            glu: |value, gate| unsafe { $backend::glu(value, gate) },
             // SAFETY: as above.
             softmax: |x, width| unsafe { $backend::softmax(x, width) },
             // SAFETY: as above.

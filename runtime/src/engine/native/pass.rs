@@ -12,7 +12,7 @@ use super::run::Run;
 use crate::backend::{Backend, Window};
 use crate::bundle::{Layer, Taps, Weights};
 use crate::ops::linear::Room;
-use crate::ops::{dilatedconv, dynamicconv, embedding, ffn, gate, lightconv, norm};
+use crate::ops::{dilatedconv, dynamicconv, embedding, ffn, glu, lightconv, norm};
 use crate::spec::{Config, Norm};
 
 /// A window of positions as long as the chunk.
@@ -181,7 +181,7 @@ impl Block<'_, '_> {
         part_mut(gated, span + behind..span + chunk_rows, c).fill(0.0);
         let fresh = part_mut(gated, span + before..span + behind, c);
         let x = norm::branch_input(backend, norm, &layer.mixer_norm, part(residual, inputs, c), branch);
-        gate::gate(backend, &room.quantize(backend, x, c), &layer.input, &layer.gate, inner, fresh);
+        glu::glu(backend, &room.quantize(backend, x, c), &layer.input, &layer.gate, inner, fresh);
         copy(part(gated, chunk_rows..chunk_rows + span, c), history);
 
         let count = outputs.len();

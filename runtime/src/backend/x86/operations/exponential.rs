@@ -1,4 +1,4 @@
-//! The gate and the softmax, and the exponential in them.
+//! The GLU and the softmax, and the exponential in them.
 
 /// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
 macro_rules! exponential {
@@ -51,9 +51,9 @@ macro_rules! exponential {
             y
         }
 
-        /// See [`crate::backend::Backend::gate`].
+        /// See [`crate::backend::Backend::glu`].
         #[target_feature(enable = $features)]
-        pub(in crate::backend) fn gate(value: &mut [f32], gate: &[f32]) {
+        pub(in crate::backend) fn glu(value: &mut [f32], gate: &[f32]) {
             let n = value.len().min(gate.len());
             let (Some(value), Some(gate)) = (value.get_mut(..n), gate.get(..n)) else { return };
             let (values, value_rest) = value.as_chunks_mut::<{ 16 * WIDE }>();

@@ -30,7 +30,7 @@ macro_rules! operations {
 
         pub(in crate::backend) use convolve::{convolve_channels, convolve_shared};
         pub(in crate::backend) use elements::{add_to, dequantize, pool_max, pool_mean};
-        pub(in crate::backend) use exponential::{gate, softmax};
+        pub(in crate::backend) use exponential::{glu, softmax};
         pub(in crate::backend) use norm::{layer_norm, rms_norm};
         pub(in crate::backend) use quantize::quantize;
     };

@@ -1,0 +1,185 @@
+//! Whether probabilities mean what they say: calibration error, proper scores and selective accuracy, measured on labelled rows.
+
+use kinglet::calibration::best;
+use serde::Serialize;
+
+/// Bins of the calibration errors that reports give (Guo et al. 2017).
+pub const BINS: usize = 15;
+
+/// Confidences of rows and whether the likeliest class was the right one.
+#[derive(Clone, Debug, Default)]
+pub struct Reliability {
+    /// Probability of the likeliest class, and whether it is the right one.
+    rows: Vec<(f32, bool)>,
+    nll: f64,
+    brier: f64,
+}
+
+/// Rows of similar confidence.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bin {
+    /// Number of rows.
+    pub rows: usize,
+    /// Mean probability of the likeliest class; 0 without rows.
+    pub confidence: f64,
+    /// Share of rows whose likeliest class is the right one; 0 without rows.
+    pub accuracy: f64,
+}
+
+/// What is left when only rows above a threshold are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Selective {
+    /// Share of rows that are answered, 0 to 1 (coverage).
+    pub answered: f64,
+    /// Share of right answers among them, 0 to 1; 1 when none is answered.
+    pub accuracy: f64,
+}
+
+impl Reliability {
+    /// Nothing measured yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a row. `probabilities`: `[num_labels]`. A row without classes, or whose right class is not among them, is ignored.
+    pub fn add(&mut self, probabilities: &[f32], gold: usize) {
+        let (Some((class, most)), Some(&right)) = (best(probabilities), probabilities.get(gold)) else {
+            return;
+        };
+        self.rows.push((most, class == gold));
+        self.nll -= f64::from(right).ln();
+        let squares: f64 = probabilities.iter().map(|&p| f64::from(p) * f64::from(p)).sum();
+        self.brier += squares - 2.0 * f64::from(right) + 1.0;
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Mean of `−ln p[gold]`; 0 without rows. Infinite when a right class had probability 0.
+    pub fn nll(&self) -> f64 {
+        mean(self.nll, self.rows.len())
+    }
+
+    /// Mean of `Σ (p[c] − [c = gold])²`, 0 to 2 (Brier 1950); 0 without rows.
+    pub fn brier(&self) -> f64 {
+        mean(self.brier, self.rows.len())
+    }
+
+    /// Share of rows whose likeliest class is the right one; 0 without rows.
+    pub fn accuracy(&self) -> f64 {
+        mean(self.rows.iter().filter(|row| row.1).count() as f64, self.rows.len())
+    }
+
+    /// `bins` bins of equal width: bin `b` holds confidences in `(b / bins, (b + 1) / bins]`.
+    pub fn bins(&self, bins: usize) -> Vec<Bin> {
+        let mut parts = std::vec![Vec::new(); bins];
+        for &row in &self.rows {
+            let place = (f64::from(row.0) * bins as f64).ceil() as usize;
+            if let Some(part) = parts.get_mut(place.saturating_sub(1).min(bins.saturating_sub(1))) {
+                part.push(row);
+            }
+        }
+        parts.iter().map(|part| Bin::of(part)).collect()
+    }
+
+    /// Expected calibration error over `bins` bins of equal width: `Σ rows_b / rows · |accuracy_b − confidence_b|`.
+    pub fn ece(&self, bins: usize) -> f64 {
+        expected(&self.bins(bins))
+    }
+
+    /// The same over `bins` bins of equal numbers of rows, by ascending confidence; the first ones hold one row more where the
+    /// number does not divide (numpy's `array_split`). Of equal confidences the one added first comes first.
+    pub fn adaptive_ece(&self, bins: usize) -> f64 {
+        let mut rows = self.rows.clone();
+        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (each, more) = (rows.len() / bins.max(1), rows.len() % bins.max(1));
+        let mut rest = rows.as_slice();
+        let parts = (0..bins).map(|b| {
+            let (part, after) = rest.split_at(each + usize::from(b < more));
+            rest = after;
+            Bin::of(part)
+        });
+        expected(&parts.collect::<Vec<_>>())
+    }
+
+    /// What is answered, and how well, when a probability must be greater than `threshold`.
+    pub fn selective(&self, threshold: f32) -> Selective {
+        let answered: Vec<_> = self.rows.iter().filter(|row| row.0 > threshold).collect();
+        let right = answered.iter().filter(|row| row.1).count();
+        Selective {
+            answered: mean(answered.len() as f64, self.rows.len()),
+            accuracy: if answered.is_empty() { 1.0 } else { mean(right as f64, answered.len()) },
+        }
+    }
+}
+
+impl Bin {
+    fn of(rows: &[(f32, bool)]) -> Self {
+        let sum: f64 = rows.iter().map(|row| f64::from(row.0)).sum();
+        let right = rows.iter().filter(|row| row.1).count();
+        Bin { rows: rows.len(), confidence: mean(sum, rows.len()), accuracy: mean(right as f64, rows.len()) }
+    }
+}
+
+fn expected(bins: &[Bin]) -> f64 {
+    let rows = bins.iter().map(|bin| bin.rows).sum();
+    mean(bins.iter().map(|bin| bin.rows as f64 * (bin.accuracy - bin.confidence).abs()).sum(), rows)
+}
+
+fn mean(sum: f64, n: usize) -> f64 {
+    if n == 0 { 0.0 } else { sum / n as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(rows: &[([f32; 2], usize)]) -> Reliability {
+        let mut out = Reliability::new();
+        rows.iter().for_each(|(p, gold)| out.add(p, *gold));
+        out
+    }
+
+    fn near(got: f64, want: f64) {
+        assert!((got - want).abs() < 1e-7, "{got} {want}");
+    }
+
+    #[test]
+    fn numbers_are_those_of_hand() {
+        let r = of(&[([0.75, 0.25], 0), ([0.75, 0.25], 1), ([0.0, 1.0], 1)]);
+        assert_eq!(r.rows(), 3);
+        near(r.accuracy(), 2.0 / 3.0);
+        near(r.nll(), -(0.75f64.ln() + 0.25f64.ln()) / 3.0);
+        near(r.brier(), (2.0 * 0.0625 + 2.0 * 0.5625) / 3.0);
+        // Two bins of equal width hold all in the upper one: confidence 2.5 / 3, accuracy 2 / 3.
+        near(r.ece(2), 0.5 / 3.0);
+        // Four: (0.5, 0.75] with accuracy 0.5, and (0.75, 1] without error.
+        near(r.ece(4), 2.0 / 3.0 * 0.25);
+        // By rows: {0.75 right, 0.75 wrong}, {1 right}.
+        near(r.adaptive_ece(2), 2.0 / 3.0 * 0.25);
+        near(r.adaptive_ece(3), (0.25 + 0.75) / 3.0);
+    }
+
+    #[test]
+    fn the_edge_of_a_bin_belongs_to_the_lower_one() {
+        let bins = of(&[([0.5, 0.5], 0), ([0.0, 1.0], 0)]).bins(2);
+        assert_eq!(bins.iter().map(|bin| bin.rows).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn only_rows_above_the_threshold_are_answered() {
+        let r = of(&[([0.75, 0.25], 0), ([0.75, 0.25], 1), ([0.0, 1.0], 1)]);
+        assert_eq!(r.selective(0.0), Selective { answered: 1.0, accuracy: 2.0 / 3.0 });
+        assert_eq!(r.selective(0.75), Selective { answered: 1.0 / 3.0, accuracy: 1.0 });
+        assert_eq!(r.selective(1.0), Selective { answered: 0.0, accuracy: 1.0 });
+    }
+
+    #[test]
+    fn no_rows_and_foreign_classes_give_zeros() {
+        let r = of(&[([0.5, 0.5], 2)]);
+        assert_eq!((r.rows(), r.nll(), r.brier(), r.accuracy()), (0, 0.0, 0.0, 0.0));
+        assert_eq!((r.ece(BINS), r.adaptive_ece(BINS), r.ece(0), r.adaptive_ece(0)), (0.0, 0.0, 0.0, 0.0));
+    }
+}

@@ -1,0 +1,544 @@
+//! Labelled texts and documents from JSONL, CSV, TSV and text files, plain or packed with gzip or zstd.
+//!
+//! The kind is told by the name: `.jsonl`/`.json`/`.ndjson` (one object a line), `.csv`, `.tsv` (first row names the
+//! columns), `.txt` and anything else (one text a line, no labels), each with `.gz` or `.zst` behind it or not.
+
+use crate::zstd_reader::ZstdReader;
+use kinglet::spec::files::MANIFEST;
+use serde_json::{Map, Value};
+use std::{
+    boxed::Box,
+    collections::{BTreeSet, HashMap},
+    fmt, format,
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    string::{String, ToString},
+    vec::Vec,
+};
+
+/// Texts with the class index of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// The texts, in the order of the file.
+    pub texts: Vec<String>,
+    /// Class of each text: an index into `names`.
+    pub labels: Vec<usize>,
+    /// Class names.
+    pub names: Vec<String>,
+}
+
+/// Why a data file could not be read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file system or a decompressor said no.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A row is not what its file should hold.
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Row, counted from 1 as an editor counts lines (CSV: records, the header included).
+        row: usize,
+        /// What is wrong and how to mend it.
+        what: String,
+    },
+    /// The whole file is unusable.
+    Whole {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and how to mend it.
+        what: String,
+    },
+}
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataError::Io { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            DataError::Row { path, row, what } => write!(f, "{}, row {row}: {what}", path.display()),
+            DataError::Whole { path, what } => write!(f, "{}: {what}", path.display()),
+        }
+    }
+}
+
+impl core::error::Error for DataError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        None
+    }
+}
+
+/// A row as found: the text and the label's raw value.
+struct Row {
+    number: usize,
+    text: String,
+    label: Option<Value>,
+}
+
+type Rows = Box<dyn Iterator<Item = Result<Row, DataError>>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packed {
+    Gzip,
+    Zstd,
+    Not,
+}
+
+/// Which fields or columns are read; the text's is `text` unless another is named.
+#[derive(Clone, Copy)]
+struct Fields<T> {
+    text: Option<T>,
+    label: Option<T>,
+}
+
+impl Fields<String> {
+    fn text(&self) -> &str {
+        self.text.as_deref().unwrap_or("text")
+    }
+
+    /// How to mend that there is no text field, where it can be named.
+    fn advice(&self) -> &'static str {
+        if self.text.is_some() { "; name the text's field with --text-field" } else { "" }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Separated(u8),
+    Text,
+}
+
+impl Dataset {
+    /// Reads a labelled file. Labels are names or indices; `label_field` is the field or column that holds them.
+    ///
+    /// `names`: the class names of a model, which labels must then be among. Without them they come from the
+    /// `MANIFEST.json` beside the file (`classes` for the field `label`, `{field}_classes` for another, such as
+    /// `fine_classes`), else from the labels themselves: names sorted, or `0..=max` for integers. Where there is a manifest,
+    /// an integer means the manifest's class of that index, and is looked up in `names` by its name.
+    ///
+    /// # Errors
+    /// An unreadable file, a malformed row, a missing field, a label that is not among the names, no rows at all. A
+    /// malformed row is an error, never skipped.
+    pub fn read(path: &Path, label_field: &str, names: Option<&[String]>) -> Result<Dataset, DataError> {
+        let whole = |what: String| DataError::Whole { path: path.to_path_buf(), what };
+        let mut texts = Vec::new();
+        let mut raw = Vec::new();
+        for row in rows(path, Fields { text: None, label: Some(label_field) })? {
+            let row = row?;
+            let label = row.label.ok_or_else(|| {
+                let what = format!("no field \"{label_field}\"; name the label's field with --label-field");
+                DataError::Row { path: path.to_path_buf(), row: row.number, what }
+            })?;
+            texts.push(row.text);
+            raw.push((row.number, label));
+        }
+        if texts.is_empty() {
+            return Err(whole("holds no rows".to_string()));
+        }
+        let listed = manifest_names(path, label_field)?;
+        let names = match (names, &listed) {
+            (Some(names), _) => names.to_vec(),
+            (None, Some(listed)) => listed.clone(),
+            (None, None) => names_in(&raw).map_err(whole)?,
+        };
+        let index: HashMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
+        // The file's integers count the manifest's classes, which a model may have in another order or not at all.
+        let numbered = |n: usize| match &listed {
+            Some(listed) => index.get(listed.get(n)?.as_str()).copied(),
+            None => (n < names.len()).then_some(n),
+        };
+        let labels = raw
+            .iter()
+            .map(|(row, value)| {
+                class(value, &index, numbered).ok_or_else(|| {
+                    let what = match &listed {
+                        Some(_) => {
+                            format!("label {value}, counted as in {MANIFEST}, is none of the {} classes", names.len())
+                        }
+                        None => format!(
+                            "label {value} is neither one of the {} class names nor an index below {}",
+                            names.len(),
+                            names.len()
+                        ),
+                    };
+                    DataError::Row { path: path.to_path_buf(), row: *row, what }
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Dataset { texts, labels, names })
+    }
+}
+
+/// The texts of a file, one by one, for training a tokenizer; of text files the lines.
+///
+/// # Errors
+/// When the file cannot be opened; the iterator yields an error for a malformed row.
+pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
+    Ok(rows(path, Fields { text: None, label: None })?.map(|row| row.map(|row| row.text)))
+}
+
+/// The inputs and targets of a file of pairs: the fields or columns `text_field` and `target_field` of each row.
+///
+/// # Errors
+/// An unreadable file, a malformed row, a missing field, a field that is no string, no rows at all.
+pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Vec<(String, String)>, DataError> {
+    let mut out = Vec::new();
+    for row in rows(path, Fields { text: Some(text_field), label: Some(target_field) })? {
+        let Row { number, text, label } = row?;
+        let wrong = |what: String| DataError::Row {
+            path: path.to_path_buf(),
+            row: number,
+            what: format!("{what}; name the target's field with --target-field"),
+        };
+        match label {
+            Some(Value::String(target)) => out.push((text, target)),
+            Some(_) => return Err(wrong(format!("\"{target_field}\" is not a string"))),
+            None => return Err(wrong(format!("no field \"{target_field}\""))),
+        }
+    }
+    if out.is_empty() {
+        return Err(DataError::Whole { path: path.to_path_buf(), what: "holds no rows".to_string() });
+    }
+    Ok(out)
+}
+
+/// Where a document of a text file ends. In other files each row is a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DocumentEnd {
+    /// At a line of white space alone, or none.
+    #[default]
+    BlankLine,
+    /// At the end of the line.
+    Line,
+}
+
+/// The documents of a file, one by one, for pre-training: blocks of lines or lines of a text file, the field or column
+/// `text_field` of others. Documents of white space alone are left out.
+///
+/// # Errors
+/// When the file cannot be opened; the iterator yields an error for a malformed row.
+pub fn documents(
+    path: &Path,
+    text_field: &str,
+    end: DocumentEnd,
+) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
+    let blocks = kind(path).1 == Kind::Text && end == DocumentEnd::BlankLine;
+    let mut rows = rows(path, Fields { text: Some(text_field), label: None })?;
+    let is_blank = |text: &str| text.chars().all(char::is_whitespace);
+    Ok(core::iter::from_fn(move || {
+        let mut document = String::new();
+        loop {
+            match rows.next() {
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(row)) if is_blank(&row.text) => {}
+                Some(Ok(row)) if !blocks => return Some(Ok(row.text)),
+                Some(Ok(row)) => {
+                    if !document.is_empty() {
+                        document.push('\n');
+                    }
+                    document.push_str(&row.text);
+                    continue;
+                }
+                None if document.is_empty() => return None,
+                None => return Some(Ok(document)),
+            }
+            if !document.is_empty() {
+                return Some(Ok(document));
+            }
+        }
+    }))
+}
+
+fn class(value: &Value, index: &HashMap<&str, usize>, number: impl Fn(usize) -> Option<usize>) -> Option<usize> {
+    match value {
+        Value::Number(n) => number(usize::try_from(n.as_u64()?).ok()?),
+        // A name wins over a number, for classes that are called "1" and "2".
+        Value::String(s) => index.get(s.as_str()).copied().or_else(|| number(s.trim().parse().ok()?)),
+        Value::Bool(b) => number(usize::from(*b)),
+        _ => None,
+    }
+}
+
+fn names_in(raw: &[(usize, Value)]) -> Result<Vec<String>, String> {
+    let as_index = |v: &Value| match v {
+        Value::Number(n) => n.as_u64(),
+        Value::String(s) => s.trim().parse().ok(),
+        Value::Bool(b) => Some(u64::from(*b)),
+        _ => None,
+    };
+    if let Some(indices) = raw.iter().map(|(_, v)| as_index(v)).collect::<Option<Vec<u64>>>() {
+        let most = indices.into_iter().max().unwrap_or(0);
+        if most >= 65_536 {
+            return Err(format!("label {most} as a class index is too large; at most 65,536 classes"));
+        }
+        return Ok((0..=most).map(|i| i.to_string()).collect());
+    }
+    let names: BTreeSet<String> = raw.iter().filter_map(|(_, v)| v.as_str().map(String::from)).collect();
+    Ok(names.into_iter().collect())
+}
+
+/// The class names for `label_field` in the manifest beside `path`; `None` where there is none.
+fn manifest_names(path: &Path, label_field: &str) -> Result<Option<Vec<String>>, DataError> {
+    let manifest = path.with_file_name(MANIFEST);
+    let bytes = match std::fs::read(&manifest) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataError::Io { path: manifest, source }),
+    };
+    let key = if label_field == "label" { "classes".to_string() } else { format!("{label_field}_classes") };
+    let value: Map<String, Value> = serde_json::from_slice(&bytes)
+        .map_err(|e| DataError::Whole { path: manifest.clone(), what: format!("not a JSON object: {e}") })?;
+    let Some(list) = value.get(&key) else { return Ok(None) };
+    serde_json::from_value(list.clone())
+        .map(Some)
+        .map_err(|e| DataError::Whole { path: manifest, what: format!("{key} is not a list of names: {e}") })
+}
+
+fn rows(path: &Path, fields: Fields<&str>) -> Result<Rows, DataError> {
+    let (kind, reader) = open(path)?;
+    let path = path.to_path_buf();
+    let fields = Fields { text: fields.text.map(String::from), label: fields.label.map(String::from) };
+    match kind {
+        Kind::Separated(by) => separated(path, reader, by, fields),
+        _ => Ok(Box::new(lines(path, reader, kind, fields))),
+    }
+}
+
+/// How a file is packed, and of what kind it is when unpacked, by its name.
+fn kind(path: &Path) -> (Packed, Kind) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let (packed, stem) = if let Some(stem) = name.strip_suffix(".gz") {
+        (Packed::Gzip, stem)
+    } else if let Some(stem) = name.strip_suffix(".zst") {
+        (Packed::Zstd, stem)
+    } else {
+        (Packed::Not, name.as_str())
+    };
+    let kind = match stem.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("jsonl" | "json" | "ndjson") => Kind::Json,
+        Some("csv") => Kind::Separated(b','),
+        Some("tsv") => Kind::Separated(b'\t'),
+        _ => Kind::Text,
+    };
+    (packed, kind)
+}
+
+fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
+    let io = |source| DataError::Io { path: path.to_path_buf(), source };
+    // Asked first: Windows does not open a directory, and says no more than that access is denied.
+    if path.is_dir() {
+        return Err(io(io::Error::other("it is a directory, not a data file")));
+    }
+    let file = File::open(path).map_err(io)?;
+    let (packed, kind) = kind(path);
+    let reader: Box<dyn Read> = match packed {
+        Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Packed::Zstd => Box::new(ZstdReader::new(BufReader::with_capacity(1 << 16, file))),
+        Packed::Not => Box::new(file),
+    };
+    Ok((kind, Box::new(BufReader::new(reader))))
+}
+
+fn lines(
+    path: PathBuf,
+    mut reader: Box<dyn BufRead>,
+    kind: Kind,
+    fields: Fields<String>,
+) -> impl Iterator<Item = Result<Row, DataError>> {
+    let mut number = 0;
+    let mut failed = false;
+    core::iter::from_fn(move || {
+        loop {
+            if failed {
+                return None;
+            }
+            let mut line = Vec::new();
+            match reader.read_until(b'\n', &mut line) {
+                Ok(0) => return None,
+                Ok(_) => number += 1,
+                Err(source) => {
+                    failed = true;
+                    return Some(Err(DataError::Io { path: path.clone(), source }));
+                }
+            }
+            while let Some(b'\n' | b'\r') = line.last() {
+                line.pop();
+            }
+            if kind == Kind::Text {
+                return Some(Ok(Row { number, text: String::from_utf8_lossy(&line).into_owned(), label: None }));
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let row = object(&line, &fields)
+                .map(|(text, label)| Row { number, text, label })
+                .map_err(|what| DataError::Row { path: path.clone(), row: number, what });
+            return Some(row);
+        }
+    })
+}
+
+fn object(line: &[u8], fields: &Fields<String>) -> Result<(String, Option<Value>), String> {
+    let mut row: Map<String, Value> =
+        serde_json::from_slice(line).map_err(|e| format!("not a JSON object on one line: {e}"))?;
+    let name = fields.text();
+    let text = match row.remove(name) {
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(format!("\"{name}\" is not a string{}", fields.advice())),
+        None => return Err(format!("no field \"{name}\"{}", fields.advice())),
+    };
+    Ok((text, fields.label.as_deref().and_then(|label| row.remove(label))))
+}
+
+fn separated(path: PathBuf, reader: Box<dyn BufRead>, by: u8, fields: Fields<String>) -> Result<Rows, DataError> {
+    let mut reader = csv::ReaderBuilder::new().delimiter(by).quoting(true).from_reader(reader);
+    let whole = |what| DataError::Whole { path: path.clone(), what };
+    let header = reader.headers().map_err(|e| whole(format!("its first row cannot be read: {e}")))?.clone();
+    let column = |name: &str| header.iter().position(|h| h.trim() == name);
+    let text = column(fields.text()).ok_or_else(|| {
+        let have: Vec<&str> = header.iter().collect();
+        let (name, advice) = (fields.text(), fields.advice());
+        whole(format!("no column \"{name}\"; the first row must name the columns, it has {have:?}{advice}"))
+    })?;
+    let label = fields.label.as_deref().and_then(column);
+    let rows = reader.into_records().enumerate().map(move |(i, record)| {
+        let number = i + 2;
+        let record = record.map_err(|e| DataError::Row { path: path.clone(), row: number, what: e.to_string() })?;
+        Ok(Row {
+            number,
+            text: record.get(text).unwrap_or_default().to_string(),
+            label: label.and_then(|l| record.get(l)).map(|v| Value::String(v.to_string())),
+        })
+    });
+    Ok(Box::new(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, io::Write, vec};
+
+    fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    const JSONL: &str = "{\"text\":\"a \\\"b\\\"\",\"label\":1}\n\n{\"text\":\"c\",\"label\":\"0\"}\n";
+
+    #[test]
+    fn every_kind_of_file_gives_the_same_rows() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(JSONL.as_bytes()).unwrap();
+        let cases: [(&str, Vec<u8>); 5] = [
+            ("d.jsonl", JSONL.into()),
+            ("d.jsonl.gz", gz.finish().unwrap()),
+            ("d.jsonl.zst", zstd::encode_all(JSONL.as_bytes(), 1).unwrap()),
+            ("d.csv", b"label,text\n1,\"a \"\"b\"\"\"\n0,c\n".to_vec()),
+            ("d.tsv", b"text\tlabel\n\"a \"\"b\"\"\"\t1\r\nc\t0\r\n".to_vec()),
+        ];
+        for (name, bytes) in cases {
+            let (_dir, path) = written(name, &bytes);
+            let data = Dataset::read(&path, "label", None).unwrap();
+            assert_eq!(data.texts, ["a \"b\"", "c"], "{name}");
+            assert_eq!((data.labels, data.names), (vec![1, 0], vec!["0".into(), "1".into()]), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_come_from_the_model_then_the_manifest_then_the_labels() {
+        let (dir, path) = written("d.csv", b"text,label,fine\na,dog,1\nb,cat,0\n");
+        assert_eq!(Dataset::read(&path, "label", None).unwrap().names, ["cat", "dog"]);
+        fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","cat"],"fine_classes":["x","y","z"]}"#).unwrap();
+        assert_eq!(Dataset::read(&path, "label", None).unwrap().labels, [0, 1]);
+        assert_eq!(Dataset::read(&path, "fine", None).unwrap().names, ["x", "y", "z"]);
+        let model = ["bird", "cat", "dog"].map(String::from);
+        assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [2, 1]);
+    }
+
+    #[test]
+    fn an_integer_means_the_manifests_class_whatever_the_models_order() {
+        let (dir, path) = written("d.jsonl", b"{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\",\"label\":1}\n");
+        let model = ["bird", "cat", "dog"].map(String::from);
+        assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [0, 1]);
+        fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","cat"]}"#).unwrap();
+        assert_eq!(Dataset::read(&path, "label", Some(&model)).unwrap().labels, [2, 1]);
+        fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","fish"]}"#).unwrap();
+        let error = Dataset::read(&path, "label", Some(&model)).unwrap_err().to_string();
+        assert!(error.contains("row 2: label 1, counted as in MANIFEST.json, is none of the 3"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_row() {
+        let message = |name: &str, bytes: &str, field: &str| {
+            let (_dir, path) = written(name, bytes.as_bytes());
+            Dataset::read(&path, field, Some(&["x".into(), "y".into()])).unwrap_err().to_string()
+        };
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"text\":", "label").contains("row 2: not a JSON"));
+        assert!(message("d.jsonl", "{\"text\":1,\"label\":0}", "label").contains("\"text\" is not a string"));
+        assert!(message("d.jsonl", "{\"label\":0}", "label").contains("no field \"text\""));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":0}", "fine").contains("--label-field"));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":2}", "label").contains("label 2 is neither"));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":\"z\"}", "label").contains("label \"z\" is neither"));
+        assert!(message("d.jsonl", "{\"text\":\"a\",\"label\":-1}", "label").contains("label -1"));
+        assert!(message("d.csv", "a,b\n1,2\n", "label").contains("no column \"text\""));
+        assert!(message("d.csv", "text,label\na,x,y\n", "label").contains("row 2"));
+        assert!(message("d.jsonl", "", "label").contains("holds no rows"));
+        assert!(message("d.jsonl.zst", "not zstd", "label").contains("cannot read"));
+        assert!(message("d.txt", "a\nb\n", "label").contains("no field \"label\""));
+        let missing = Dataset::read(Path::new("no/such.jsonl"), "label", None).unwrap_err().to_string();
+        assert!(missing.contains("cannot read no/such.jsonl"), "{missing}");
+    }
+
+    #[test]
+    fn text_files_give_their_lines() {
+        let (_dir, path) = written("d.txt", b"one\r\n\nthr\xffee");
+        let got: Vec<String> = texts(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!(got, ["one", "", "thr\u{fffd}ee"]);
+    }
+
+    #[test]
+    fn a_blank_line_ends_a_document_of_a_text_file() {
+        let (_dir, path) = written("d.txt", b"\n \nTitle\r\none\r\n\t\n\n\ntwo\nthree");
+        let all = |end| documents(&path, "text", end).unwrap().map(Result::unwrap).collect::<Vec<String>>();
+        assert_eq!(all(DocumentEnd::BlankLine), ["Title\none", "two\nthree"]);
+        assert_eq!(all(DocumentEnd::Line), ["Title", "one", "two", "three"]);
+    }
+
+    #[test]
+    fn rows_are_documents_with_the_text_in_any_field() {
+        let (_dir, path) =
+            written("d.jsonl", b"{\"body\":\"a\\n\\nb\"}\n{\"body\":\" \"}\n{\"body\":\"c\"}\n{\"text\":\"d\"}");
+        let got: Vec<_> = documents(&path, "body", DocumentEnd::BlankLine).unwrap().collect();
+        assert_eq!(got.len(), 3);
+        assert_eq!([got[0].as_ref().unwrap(), got[1].as_ref().unwrap()], ["a\n\nb", "c"]);
+        let error = got[2].as_ref().unwrap_err().to_string();
+        assert!(error.contains("row 4: no field \"body\"; name the text's field with --text-field"), "{error}");
+        let (_dir, path) = written("d.csv", b"id,body\n1,a\n");
+        let got: Vec<_> = documents(&path, "body", DocumentEnd::BlankLine).unwrap().map(Result::unwrap).collect();
+        assert_eq!(got, ["a"]);
+        assert!(documents(&path, "text", DocumentEnd::BlankLine).err().unwrap().to_string().contains("--text-field"));
+    }
+
+    #[test]
+    fn pairs_have_both_texts_or_an_error_with_its_row() {
+        let (_dir, path) =
+            written("d.jsonl", b"{\"source\":\"a\",\"target\":\"b c\"}\n{\"source\":\"d\",\"target\":1}\n");
+        let error = pairs(&path, "source", "target").unwrap_err().to_string();
+        assert!(error.contains("row 2: \"target\" is not a string; name the target's field"), "{error}");
+        let error = pairs(&path, "source", "goal").unwrap_err().to_string();
+        assert!(error.contains("row 1: no field \"goal\"") && error.contains("--target-field"), "{error}");
+        assert!(pairs(&path, "text", "target").unwrap_err().to_string().contains("--text-field"));
+        let (_dir, path) = written("d.tsv", b"source\ttarget\na\tb c\n");
+        assert_eq!(pairs(&path, "source", "target").unwrap(), [("a".to_string(), "b c".to_string())]);
+        let (_dir, path) = written("d.tsv", b"source\ttarget\n");
+        assert!(pairs(&path, "source", "target").unwrap_err().to_string().contains("holds no rows"));
+    }
+}
