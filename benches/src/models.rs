@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::engine::Engine;
-use kinglet::engine::tract::{Precision, TractModel};
 use kinglet::spec::{
     Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files, graph,
 };
@@ -13,6 +12,7 @@ use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
 use kinglet_export::calibrate::Stated;
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{DevSource, Plan, export, onnx};
+use kinglet_onnx::{Precision, TractModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

@@ -23,8 +23,8 @@ use kinglet::backend::Backend;
 use kinglet::bundle::BundleFile;
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::engine::tract::{TRACT_VERSION, TractEngine, TractModel};
 use kinglet::tokenizer::{METASPACE, Token};
+use kinglet_onnx::{TRACT_VERSION, TractEngine, TractModel};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::machine::Resident;

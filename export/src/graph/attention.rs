@@ -1,7 +1,7 @@
 //! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, scores not scaled, bias by relative position.
 
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::{LayerWeight, Weight, relative_bucket};
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use super::{Mask, linear};

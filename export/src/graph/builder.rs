@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::attribute_proto::AttributeType;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
-use kinglet::engine::tract::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::attribute_proto::AttributeType;
+use kinglet_onnx::onnx::tensor_proto::DataType;
+use kinglet_onnx::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// A tensor of the graph: an input, a stored tensor or what a node gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

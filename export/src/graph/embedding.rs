@@ -1,8 +1,8 @@
 //! Rows of the embedding, looked up by token id.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::Weight;
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;

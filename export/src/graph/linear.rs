@@ -10,10 +10,10 @@
 //! tract computes `x / s` as `x · (1/s)`, one rounding more than the division of onnxruntime and of the formula: values
 //! that stand within an ulp of the middle between two integers can differ by one step.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 use kinglet::spec::Weight;
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;

@@ -2,10 +2,10 @@
 //!
 //! One file a layer, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C` channels.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::GraphProto;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight, graph};
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::GraphProto;
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use crate::checkpoint::Checkpoint;
 use crate::onnx;

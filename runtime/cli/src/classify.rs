@@ -10,7 +10,8 @@ use kinglet::classifier::{Answer, Classifier, ClassifierError, Prediction};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Text, Texts};
-use super::{Cli, ModelArg, Outcome, number, probability, report, stream};
+use super::model::ModelArg;
+use super::{Cli, Outcome, number, probability, report, stream};
 
 /// Length of the longest bar, in characters.
 const BAR: f32 = 30.0;
@@ -137,7 +138,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
     let top = usize::try_from(args.top).unwrap_or(usize::MAX);
-    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
+    let mut classifier = model.classifier()?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;

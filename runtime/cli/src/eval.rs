@@ -12,7 +12,8 @@ use kinglet_data::dataset::Dataset;
 use kinglet_data::metrics::Confusion;
 use serde_json::{Map, Value, json};
 
-use super::{ModelArg, Outcome, number, probability, shows_progress};
+use super::model::ModelArg;
+use super::{Outcome, number, probability, shows_progress};
 
 /// Number of confused pairs in the text report.
 const CONFUSED_PAIRS: usize = 5;
@@ -67,7 +68,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
-    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
+    let mut classifier = model.classifier()?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;

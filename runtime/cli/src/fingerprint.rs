@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use kinglet::calibration;
-use kinglet::classifier::Classifier;
 use kinglet::engine::fingerprint;
 use sha2::{Digest, Sha256};
 
-use super::{ModelArg, Outcome, input};
+use super::model::ModelArg;
+use super::{Outcome, input};
 
 /// Print hashes of exact scores, to compare devices
 ///
@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         );
     }
     let texts = if args.file.as_os_str() == "-" { input::stdin_lines() } else { input::file_texts(&args.file)? };
-    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
+    let mut classifier = model.classifier()?;
     let mut all = Sha256::new();
     let mut out = BufWriter::new(io::stdout().lock());
     for (i, text) in texts.enumerate() {

@@ -8,20 +8,16 @@ mod eval;
 mod fingerprint;
 mod info;
 mod input;
+mod model;
 mod stream;
 
 use std::any::Any;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kinglet::backend::Backend;
-use kinglet::classifier::ClassifierError;
-use kinglet::model::{self, Model};
-use kinglet::spec::files;
 use serde_json::Value;
 
 /// Classify text with small convolutional models
@@ -105,74 +101,6 @@ fn shows_progress() -> bool {
 fn words(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
-}
-
-/// Selects a model.
-#[derive(clap::Args)]
-struct ModelArg {
-    /// Model to use: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx, in this order
-    /// [default: the built-in model]
-    #[arg(short, long, value_name = "PATH")]
-    model: Option<PathBuf>,
-
-    /// Skip the checksums of a .kinglet file; its structure is still checked
-    #[arg(long)]
-    no_verify: bool,
-}
-
-impl ModelArg {
-    /// Opens the model, or the built-in one.
-    fn open(&self) -> Result<Model> {
-        open_model(self.model.as_deref(), !self.no_verify)
-    }
-}
-
-/// Opens the model at `path`, or the built-in one.
-fn open_model(path: Option<&Path>, verify: bool) -> Result<Model> {
-    let Some(path) = path else { return Ok(model::builtin()?) };
-    model::open(path, verify).map_err(|error| match error {
-        ClassifierError::NoTract { path } => anyhow!(without_tract(&path)),
-        error => error.into(),
-    })
-}
-
-/// Explains in one line how to run the model at `path`, which is not a bundle.
-fn without_tract(path: &Path) -> String {
-    let bundle = path.with_file_name(files::BUNDLE);
-    let instead = match bundle.is_file() {
-        true => format!("use {} instead", bundle.display()),
-        false => format!("use the {} that kinglet-export writes next to it", files::BUNDLE),
-    };
-    format!(
-        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}, \
-         or build with `cargo build --release -p kinglet-cli --features tract` (or install the package kinglet instead of \
-         kinglet-small)",
-        path.display(),
-    )
-}
-
-/// Environment variables that select the backend; the second is the former name.
-const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
-
-/// Returns the backend that `KINGLET_BACKEND` names, or the fastest one.
-fn backend() -> Result<Backend> {
-    let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
-    let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
-        return Ok(Backend::detect());
-    };
-    let available = || Backend::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
-    name.to_str().and_then(Backend::by_name).with_context(|| {
-        let name = name.to_string_lossy();
-        format!("{variable} is `{name}`, which this processor does not support; it supports {}", available())
-    })
-}
-
-/// Returns the engine's name for reports: with the backend of the native engine, or with the version of tract.
-fn engine_name(model: &Model) -> Result<String> {
-    Ok(match model {
-        Model::Bundle(_) => format!("native, {}", backend()?.name()),
-        Model::Onnx(model) => model.engine_name(),
-    })
 }
 
 /// Parses a probability between 0 and 1.

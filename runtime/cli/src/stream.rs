@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 use kinglet::calibration::{self, Calibration};
 use kinglet::classifier::Answer;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::model::Model;
 use serde_json::{Map, Value};
 
 use super::Outcome;
 use super::classify::{labels, put};
 use super::input::Source;
+use super::model::Model;
 
 /// Maximum number of bytes between two running labels.
 const MOST: usize = 1 << 16;

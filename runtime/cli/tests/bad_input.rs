@@ -3,8 +3,8 @@
 mod fixture;
 
 use fixture::{Folder, run, run_with};
-use kinglet::engine::tract::onnx;
 use kinglet::spec::metadata;
+use kinglet_onnx::onnx;
 use prost::Message;
 
 /// `kinglet classify --model PATH cat`, and the same for `info` and `eval`, which must fail alike.

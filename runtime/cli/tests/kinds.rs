@@ -5,8 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kinglet::model::RUNS_ONNX;
-
 const TEXT: &str = "wake me at seven tomorrow";
 
 fn models() -> PathBuf {
@@ -49,7 +47,7 @@ fn a_bundle_and_a_directory_answer_with_and_without_tract() {
 #[test]
 fn an_onnx_file_answers_with_tract_and_is_refused_with_advice_without() {
     let model = models().join("model.int8.onnx");
-    if RUNS_ONNX {
+    if cfg!(feature = "tract") {
         let output = kinglet(&["classify", "--model", model.to_str().unwrap(), TEXT]);
         assert!(output.stdout.starts_with(b"alarm  "), "{}", String::from_utf8_lossy(&output.stderr));
         return;

@@ -1,19 +1,22 @@
 //! `kinglet info`: architecture, size and memory of a model.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
-use kinglet::model::{self, Model};
+use kinglet::model;
 use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, engine_name, open_model};
+use super::Outcome;
+use super::model::Model;
 
 mod bundle;
+#[cfg(feature = "tract")]
 mod onnx;
 
 /// Show what a model is and what it costs
@@ -132,18 +135,16 @@ fn percent(share: f32) -> f32 {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
-    let model = open_model(args.model.as_deref(), !args.no_verify)?;
+    let model = Model::open(args.model.as_deref(), !args.no_verify)?;
     let path = args.model.as_deref().map(model::find).transpose()?;
-    let contents = match (&model, &path) {
-        (Model::Onnx(_), Some(path)) => {
-            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
-        }
-        (Model::Bundle(model), _) => model.as_slice().to_vec(),
-        (Model::Onnx(_), None) => Vec::new(),
+    let contents = match (model.as_bundle(), &path) {
+        (Some(model), _) => Cow::Borrowed(model.as_slice()),
+        (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
+        (None, None) => Cow::default(),
     };
     let heading = Heading {
-        path: path.map_or_else(|| "built in".to_string(), |path| path.display().to_string()),
-        engine: engine_name(&model)?,
+        path: path.as_ref().map_or_else(|| "built in".to_string(), |path| path.display().to_string()),
+        engine: model.engine_name()?,
         config: model.config(),
         labels: model.labels().len(),
         calibration: model.calibration()?,
@@ -155,7 +156,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     match (&model, args.json) {
         (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading, chunk))?,
         (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading, chunk)?,
+        #[cfg(feature = "tract")]
         (Model::Onnx(model), true) => writeln!(out, "{}", onnx::object(model, &heading))?,
+        #[cfg(feature = "tract")]
         (Model::Onnx(model), false) => onnx::table(&mut out, model, &heading)?,
     }
     out.flush()?;

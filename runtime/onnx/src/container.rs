@@ -1,28 +1,22 @@
 //! What an exported ONNX file says about itself: reading and checking it before any engine sees the graph.
 //!
 //! An exported file carries its configuration, labels and tokenizer in `metadata_props` under the keys of
-//! [`crate::spec::metadata`]. All of it is read and checked here, and the graph with it: the engine behind assumes
+//! [`kinglet::spec::metadata`]. All of it is read and checked here, and the graph with it: the engine behind assumes
 //! well-formed graphs, and on others panics or does not end.
 
-use core::fmt;
-use std::boxed::Box;
 use std::collections::HashSet;
-use std::format;
+use std::fmt;
 use std::path::PathBuf;
-use std::string::{String, ToString};
-use std::vec::Vec;
 
 use base64::Engine as _;
+use kinglet::bundle::Bundle;
+use kinglet::calibration::Calibration;
+use kinglet::spec::{Config, ConfigError, graph, metadata, operator};
+use kinglet::tokenizer::{Table, TableError};
 use prost::Message;
 use sha2::{Digest, Sha256};
-
-use super::tract::onnx::tensor_proto::DataType;
-use super::tract::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
-use crate::bundle::Bundle;
-use crate::calibration::Calibration;
-use crate::model::Precision;
-use crate::spec::{Config, ConfigError, graph, metadata, operator};
-use crate::tokenizer::{Table, TableError};
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 /// Why a file is not a model that can be run.
 #[derive(Debug)]
@@ -119,8 +113,8 @@ impl fmt::Display for ModelError {
     }
 }
 
-impl core::error::Error for ModelError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+impl std::error::Error for ModelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ModelError::Read { source, .. } => Some(source),
             _ => None,
@@ -134,21 +128,46 @@ impl From<ConfigError> for ModelError {
     }
 }
 
+/// In which numbers an exported model computes its matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit floating point.
+    Fp32,
+    /// 8-bit integers with scales by token and output channel.
+    Int8,
+}
+
+impl Precision {
+    /// The name in the metadata and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The metadata of an exported file, checked.
 #[derive(Clone, Debug)]
-pub(super) struct Contents {
-    pub(super) config: Config,
-    pub(super) config_sha256: String,
-    pub(super) labels: Vec<String>,
-    pub(super) tokenizer: Vec<u8>,
-    pub(super) precision: Precision,
-    pub(super) calibration: Option<Calibration>,
+pub(crate) struct Contents {
+    pub(crate) config: Config,
+    pub(crate) config_sha256: String,
+    pub(crate) labels: Vec<String>,
+    pub(crate) tokenizer: Vec<u8>,
+    pub(crate) precision: Precision,
+    pub(crate) calibration: Option<Calibration>,
     /// Name and bytes of each stored tensor.
-    pub(super) tensors: Vec<(String, usize)>,
+    pub(crate) tensors: Vec<(String, usize)>,
 }
 
 /// Decodes an exported file and checks everything that can be checked without running it.
-pub(super) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
+pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     if bytes.is_empty() {
         return Err(ModelError::NotOnnx { reason: "the file is empty".to_string() });
     }
@@ -293,10 +312,4 @@ fn check_tensor(tensor: &TensorProto) -> Result<usize, String> {
         return Err(format!("tensor `{}` of shape {:?} has {} bytes", tensor.name, tensor.dims, tensor.raw_data.len()));
     }
     Ok(tensor.raw_data.len())
-}
-
-/// The words of a panic.
-pub(super) fn panic_message(payload: Box<dyn core::any::Any + Send>) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_string());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_string())
 }
