@@ -1,8 +1,12 @@
 //! Why a model cannot be opened or run, or a text cannot be scored.
 
 use core::fmt;
+#[cfg(feature = "std")]
+use std::{boxed::Box, path::PathBuf, string::String};
 
 use crate::bundle::BundleError;
+#[cfg(feature = "std")]
+use crate::spec::files;
 
 /// Every error of the library but those of parsing alone ([`BundleError`] and its sources).
 ///
@@ -91,11 +95,34 @@ pub enum Error {
         /// The text, from 0.
         row: usize,
         /// Why.
-        error: std::boxed::Box<Error>,
+        error: Box<Error>,
     },
     /// Another engine behind [`Engine`](crate::engine::Engine) failed; its own words.
     #[cfg(feature = "std")]
-    Backend(std::string::String),
+    Backend(String),
+    /// A model's file or directory cannot be used.
+    #[cfg(feature = "std")]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        error: FileError,
+    },
+}
+
+/// Why a model's file or directory cannot be used.
+#[cfg(feature = "std")]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It cannot be read; the system's words.
+    Read(String),
+    /// The directory holds none of `model.kinglet`, `model.int8.onnx` and `model.onnx`.
+    NoModel,
+    /// It is not a bundle; ONNX files are for the crate `kinglet-onnx`.
+    NotBundle,
+    /// It is a bundle that cannot be used.
+    Bundle(BundleError),
 }
 
 impl fmt::Display for Error {
@@ -136,6 +163,24 @@ impl fmt::Display for Error {
             Error::Text { row, error } => write!(f, "text {row} of the batch: {error}"),
             #[cfg(feature = "std")]
             Error::Backend(message) => write!(f, "the engine failed: {message}"),
+            #[cfg(feature = "std")]
+            Error::File { path, error } => {
+                let path = path.display();
+                match error {
+                    FileError::Read(reason) => write!(f, "cannot read {path}: {reason}"),
+                    FileError::NoModel => write!(
+                        f,
+                        "{path} holds none of {}, {} and {}; give the directory that kinglet-export wrote, or a file",
+                        files::BUNDLE,
+                        files::ONNX_INT8,
+                        files::ONNX
+                    ),
+                    FileError::NotBundle => {
+                        write!(f, "{path} is not a {} file; ONNX files are opened by kinglet-onnx", files::BUNDLE)
+                    }
+                    FileError::Bundle(error) => write!(f, "{path}: {error}"),
+                }
+            }
         }
     }
 }

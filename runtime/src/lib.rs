@@ -37,6 +37,7 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod answer;
 pub mod backend;
 pub mod bundle;
 pub mod calibration;
@@ -54,4 +55,6 @@ pub mod spec;
 pub mod stream;
 pub mod tokenizer;
 
+#[cfg(feature = "std")]
+pub use error::FileError;
 pub use error::Error;

@@ -2,27 +2,43 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use kinglet::backend::Backend;
 use kinglet::calibration::Calibration;
-use kinglet::classifier::{Classifier, ClassifierError};
+use kinglet::classifier::Classifier;
 use kinglet::model;
 use kinglet::spec::Config;
 #[cfg(not(feature = "tract"))]
 use kinglet::spec::files;
+use kinglet::{Error, FileError};
 #[cfg(feature = "tract")]
 use kinglet_onnx::{ModelError, TractModel};
 
-use super::backend;
+/// Environment variables that select the backend; the second is the former name.
+const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
 
-/// Where a model comes from.
+/// Returns the backend that `KINGLET_BACKEND` names, or the fastest one.
+fn backend() -> Result<Backend> {
+    let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
+    let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
+        return Ok(Backend::detect());
+    };
+    let available = || Backend::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+    name.to_str().and_then(Backend::by_name).with_context(|| {
+        let name = name.to_string_lossy();
+        format!("{variable} is `{name}`, which this processor does not support; it supports {}", available())
+    })
+}
+
+/// Selects a model.
 #[derive(clap::Args)]
 pub struct ModelArg {
-    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
-    /// [default: the built-in one]
-    #[arg(short, long, value_name = "DIR|FILE")]
+    /// Model to use: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx, in this order
+    /// [default: the built-in model]
+    #[arg(short, long, value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
+    /// Skip the checksums of a .kinglet file; its structure is still checked
     #[arg(long)]
     no_verify: bool,
 }
@@ -46,10 +62,11 @@ pub enum Model {
 impl Model {
     /// Opens the model at `path`, or the built-in one.
     pub fn open(path: Option<&Path>, verify: bool) -> Result<Self> {
-        let Some(path) = path else { return Ok(Model::Bundle(Box::new(model::builtin()?))) };
+        let bundle = |model: model::Model| Ok(Model::Bundle(Box::new(model.with_backend(backend()?))));
+        let Some(path) = path else { return bundle(model::builtin()?) };
         match model::open(path, verify) {
-            Ok(model) => Ok(Model::Bundle(Box::new(model))),
-            Err(ClassifierError::NotBundle { path }) => open_onnx(&path),
+            Ok(model) => bundle(model),
+            Err(Error::File { path, error: FileError::NotBundle }) => open_onnx(&path),
             Err(error) => Err(error.into()),
         }
     }
@@ -82,32 +99,34 @@ impl Model {
     }
 
     /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Result<Option<Calibration>> {
+    pub fn calibration(&self) -> Option<Calibration> {
         match self {
-            Model::Bundle(model) => Ok(model.calibration()?),
+            Model::Bundle(model) => model.calibration(),
             #[cfg(feature = "tract")]
-            Model::Onnx(model) => Ok(model.calibration()),
+            Model::Onnx(model) => model.calibration(),
         }
     }
 
-    /// Returns a classifier with the engine of the model, the native one with the backend that the environment names.
+    /// Returns a classifier with the engine of the model.
     pub fn classifier(&self) -> Result<Classifier<'_>> {
-        // A wrong name is an error whatever the model.
-        let backend = backend()?;
         Ok(match self {
-            Model::Bundle(model) => Classifier::with_backend(model, backend)?,
+            Model::Bundle(model) => model.classifier()?,
             #[cfg(feature = "tract")]
-            Model::Onnx(model) => model.classifier()?,
+            Model::Onnx(model) => {
+                // A wrong name is an error whatever the model.
+                backend()?;
+                model.classifier()?
+            }
         })
     }
 
     /// Returns the engine's name in reports: with the backend of the native one, with the version of tract.
-    pub fn engine_name(&self) -> Result<String> {
-        Ok(match self {
-            Model::Bundle(_) => format!("native, {}", backend()?.name()),
+    pub fn engine_name(&self) -> String {
+        match self {
+            Model::Bundle(model) => format!("native, {}", model.engines().backend().name()),
             #[cfg(feature = "tract")]
             Model::Onnx(model) => model.engine_name(),
-        })
+        }
     }
 }
 
@@ -120,17 +139,18 @@ fn open_onnx(path: &Path) -> Result<Model> {
     })
 }
 
-/// Says how to run the model at `path`, which is not a bundle, in one line.
+/// Explains in one line how to run the model at `path`, which is not a bundle.
 #[cfg(not(feature = "tract"))]
 fn open_onnx(path: &Path) -> Result<Model> {
     let bundle = path.with_file_name(files::BUNDLE);
     let instead = match bundle.is_file() {
-        true => format!("{} beside it runs at once", bundle.display()),
-        false => format!("the {} that kinglet-export writes beside it runs at once", files::BUNDLE),
+        true => format!("use {} instead", bundle.display()),
+        false => format!("use the {} that kinglet-export writes next to it", files::BUNDLE),
     };
     Err(anyhow!(
-        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}; \
-         `cargo build --release -p kinglet-cli --features tract` (or the package kinglet instead of kinglet-small) brings tract",
+        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}, \
+         or build with `cargo build --release -p kinglet-cli --features tract` (or install the package kinglet instead of \
+         kinglet-small)",
         path.display(),
     ))
 }

@@ -43,7 +43,7 @@ fn score(engine: &EnginePool, batch: &Padded) -> Result<Vec<f32>, Error> {
 
 fn pool(model: &Model, backend: Backend) -> EnginePool {
     let bundle = OwnedBundle::new(model.bundle().as_slice()).unwrap();
-    EnginePool::new(Arc::new(bundle), backend).unwrap()
+    EnginePool::new(Arc::new(bundle)).with_backend(backend)
 }
 
 fn small() -> (Model, EnginePool) {
@@ -169,6 +169,6 @@ fn an_engine_that_comes_back_in_the_middle_of_a_text_forgets_it() {
 fn a_pool_without_rows_is_refused() {
     let (model, _) = small();
     let bundle = Arc::new(OwnedBundle::new(model.bundle().as_slice()).unwrap());
-    assert_eq!(EnginePool::with_chunk(bundle, Backend::SCALAR, 0).unwrap_err(), Error::EmptyChunk);
+    assert_eq!(EnginePool::new(bundle).with_chunk(0).take().unwrap_err(), Error::EmptyChunk);
     assert!(matches!(OwnedBundle::new(b"not a bundle"), Err(BundleError::NotABundle { .. })));
 }

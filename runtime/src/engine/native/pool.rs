@@ -26,22 +26,19 @@ pub struct EnginePool<M = Arc<OwnedBundle>> {
 }
 
 impl<M: ReadBundle + Clone> EnginePool<M> {
-    /// Creates a pool with one engine, whose chunks have [`DEFAULT_CHUNK`] rows.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn new(model: M, backend: Backend) -> Result<Self, Error> {
-        Self::with_chunk(model, backend, DEFAULT_CHUNK)
+    /// Creates a pool without engines. They run on the fastest backend of this processor, with chunks of [`DEFAULT_CHUNK`] rows.
+    pub fn new(model: M) -> Self {
+        EnginePool { model, backend: Backend::detect(), chunk: DEFAULT_CHUNK, idle: Mutex::default() }
     }
 
-    /// As [`EnginePool::new`], with chunks of `chunk` rows.
-    ///
-    /// # Errors
-    /// When `chunk` is 0 or there is no memory for the engine.
-    pub fn with_chunk(model: M, backend: Backend, chunk: usize) -> Result<Self, Error> {
-        let pool = EnginePool { model, backend, chunk, idle: Mutex::default() };
-        pool.give(pool.take()?);
-        Ok(pool)
+    /// Sets the backend of the engines.
+    pub fn with_backend(self, backend: Backend) -> Self {
+        EnginePool { backend, idle: Mutex::default(), ..self }
+    }
+
+    /// Sets the rows of a chunk: fewer need less memory and more time.
+    pub fn with_chunk(self, chunk: usize) -> Self {
+        EnginePool { chunk, idle: Mutex::default(), ..self }
     }
 
     /// Returns the model.
@@ -54,10 +51,11 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         &self.backend
     }
 
-    /// Takes an engine, at the beginning of a text; it makes one when all are in use.
+    /// Takes an engine at the beginning of a text, or makes one when all are in use. For owners that outlive the pool; they may
+    /// [`give`](EnginePool::give) it back.
     ///
     /// # Errors
-    /// When there is no memory for one more.
+    /// When there is no memory for one more, or a chunk has no rows.
     pub fn take(&self) -> Result<PooledEngine<M>, Error> {
         // A lock is poisoned only by a panic between taking and giving an engine, which leaves the list whole.
         if let Some(engine) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
@@ -76,7 +74,7 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 
-    /// Runs `f` with an engine that nobody else uses meanwhile.
+    /// Runs `f` with an engine at the beginning of a text, which nobody else uses meanwhile.
     ///
     /// # Errors
     /// As [`EnginePool::take`].
@@ -103,11 +101,11 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         (batch, tokens): (usize, usize),
         out: &mut [f32],
     ) -> Result<(), Error> {
+        let labels = self.model.config().num_labels;
+        length("ids", ids.len(), batch, tokens)?;
+        length("values of the mask", mask.len(), batch, tokens)?;
+        length("places for scores", out.len(), batch, labels)?;
         self.with(|engine| {
-            let labels = engine.config().num_labels;
-            length("ids", ids.len(), batch, tokens)?;
-            length("values of the mask", mask.len(), batch, tokens)?;
-            length("places for scores", out.len(), batch, labels)?;
             for (row, out) in out.chunks_exact_mut(labels).enumerate() {
                 let of_row = row * tokens..(row + 1) * tokens;
                 let (ids, mask) = (ids.get(of_row.clone()), mask.get(of_row));
