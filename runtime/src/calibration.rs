@@ -134,7 +134,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::string::ToString;
-    use std::{vec, vec::Vec};
 
     const GOOD: Calibration = Calibration {
         temperature: 1.5,

@@ -55,6 +55,6 @@ pub mod spec;
 pub mod stream;
 pub mod tokenizer;
 
+pub use error::Error;
 #[cfg(feature = "std")]
 pub use error::FileError;
-pub use error::Error;

@@ -22,13 +22,15 @@ static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/intents/
 
 /// A bundle that was checked once, with engines to run it. Any number of threads may use it at the same time.
 ///
-/// ```no_run
-/// let model = kinglet::model::open("out/".as_ref(), true)?;
+/// ```
+/// # std::env::set_current_dir("..").unwrap();
+/// let model = kinglet::model::open("models/intents".as_ref(), true)?;
 /// let mut classifier = model.classifier()?;
 /// let answer = classifier.classify("wake me at seven tomorrow")?;
-/// match answer.label() {
-///     Some(sure) => println!("{} {:.3}", model.labels()[sure.class], sure.probability),
-///     None => println!("unsure ({})", model.labels()[answer.best().class]),
+/// let name = |class: usize| model.labels()[class].as_str();
+/// assert_eq!(answer.label().map(|sure| name(sure.class)), Some("alarm")); // `None` would mean: unsure
+/// for one in answer.likeliest().take(3) {
+///     println!("{} {:.3}", name(one.class), one.probability);
 /// }
 /// # Ok::<(), kinglet::Error>(())
 /// ```

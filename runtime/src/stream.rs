@@ -50,6 +50,29 @@ impl<E: HoldEngine> HoldEngine for &mut E {
 ///
 /// `E` is a [`NativeEngine`] or `&mut` of one. Memory does not grow with the text: the engine's scratch memory and about 1.3 KiB
 /// here. Nothing allocates or panics.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kinglet::bundle::OwnedBundle;
+/// use kinglet::engine::native::{EnginePool, PooledEngine};
+/// use kinglet::stream::Stream;
+///
+/// /// Owns all that it needs, so it goes into any struct and any thread.
+/// struct Conversation {
+///     stream: Stream<PooledEngine>,
+///     scores: Vec<f32>,
+/// }
+///
+/// let file = std::fs::read("../models/intents/model.kinglet")?;
+/// let engines = EnginePool::new(Arc::new(OwnedBundle::new(&file)?));
+/// let mut conversation = Conversation { stream: Stream::new(engines.take()?), scores: vec![0.0; 151] };
+/// conversation.stream.push("wake me at seven tomorrow, and the day after, and every day from then on until I tell you to stop")?;
+/// let seen = conversation.stream.snapshot(&mut conversation.scores)?; // while the text still comes
+/// assert!(seen.is_some_and(|tokens| u64::from(tokens) < conversation.stream.tokens()));
+/// conversation.stream.finish(&mut conversation.scores)?;
+/// engines.give(conversation.stream.into_engine());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Stream<E> {
     encoder: Encoder,

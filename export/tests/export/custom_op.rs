@@ -1,9 +1,11 @@
 //! The whole model as one operator in a pipeline that is tract's: bit for bit the native engine.
 
+use std::sync::Arc;
+
 use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
-use kinglet::engine::native::shared::SharedEngine;
+use kinglet::engine::native::EnginePool;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{bundle, custom_op};
@@ -16,16 +18,16 @@ use crate::fixture::{self, Random};
 type Plan = std::sync::Arc<TypedRunnableModel>;
 
 /// The fused file of a random model, and an engine that computes as the specification says.
-fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
+fn exported(config: &Config, seed: u64) -> (Vec<u8>, EnginePool) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
     let checkpoint = Checkpoint::read(dir.path()).unwrap();
     let bundle = bundle::file(&checkpoint, None).unwrap().unwrap();
-    let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
+    let engine = EnginePool::new(Arc::new(OwnedBundle::new(&bundle).unwrap())).with_backend(Backend::SCALAR);
     (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }
 
-fn native(engine: &SharedEngine, text: &[u32]) -> Vec<f32> {
+fn native(engine: &EnginePool, text: &[u32]) -> Vec<f32> {
     engine
         .with(|engine| {
             let mut out = vec![0.0; engine.num_labels()];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::error::ErrorKind;
+use kinglet::classifier::Classifier;
 use serde_json::{Map, Value, json};
 
 use super::answer::Printed;
@@ -132,19 +133,21 @@ pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
     let (labels, top) = (model.labels(), usize::try_from(args.top).unwrap_or(usize::MAX));
-    if let Source::Stream(input) = source {
-        let plan = stream::Plan { top, json: args.json, every: args.every, threshold: args.threshold };
-        return stream::run(&model, input, &mut BufWriter::new(io::stdout().lock()), &plan);
-    }
-    let mut classifier = model.classifier()?;
-    classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    if let Some(threshold) = args.threshold {
-        classifier.threshold = threshold;
-    }
+    let classifier = || -> Result<Classifier<'_>> {
+        let mut classifier = model.classifier()?;
+        classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        classifier.threshold = args.threshold.unwrap_or(classifier.threshold);
+        Ok(classifier)
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = Notes::default();
     match source {
+        Source::Stream(input) => {
+            let plan = stream::Plan { top, json: args.json, every: args.every, threshold: args.threshold };
+            stream::run(&model, input, &mut out, &plan)
+        }
         Source::One(text) => {
+            let mut classifier = classifier()?;
             notes.tell(&text, None);
             classifier.classify(&text.text).map_err(explain)?;
             let answer = Printed { answer: classifier.answer()?, labels, top };
@@ -158,6 +161,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Source::Many(texts) => {
+            let mut classifier = classifier()?;
             let (mut failed, mut lines) = (0, 0);
             for text in texts {
                 lines += 1;

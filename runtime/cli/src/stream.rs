@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, bail};
-use kinglet::calibration::{self, Calibration};
-use kinglet::classifier::Answer;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::answer::Answer;
+use kinglet::calibration::Calibration;
+use kinglet::stream::Stream;
 use serde_json::{Map, Value};
 
-use super::Outcome;
-use super::classify::{labels, put};
+use super::answer::Printed;
 use super::input::Source;
-use super::model::{Model, backend};
+use super::model::Model;
+use super::output::Outcome;
 
 /// Maximum number of bytes between two running labels.
 const MOST: usize = 1 << 16;

@@ -1,6 +1,6 @@
 //! Whether probabilities mean what they say: calibration error, proper scores and selective accuracy, measured on labelled rows.
 
-use kinglet::calibration::best;
+use kinglet::answer::best;
 use serde::Serialize;
 
 /// Bins of the calibration errors that reports give (Guo et al. 2017).

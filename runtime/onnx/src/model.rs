@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use kinglet::calibration::Calibration;
 use kinglet::Error;
 use kinglet::bundle::BundleError;
+use kinglet::calibration::Calibration;
 use kinglet::classifier::Classifier;
 use kinglet::spec::{Config, graph, operator};
 use kinglet::tokenizer::Table;

@@ -106,7 +106,10 @@ impl Index {
 
 impl core::fmt::Debug for Index {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Index").field("config", &self.config).field("calibration", &self.calibration).finish_non_exhaustive()
+        f.debug_struct("Index")
+            .field("config", &self.config)
+            .field("calibration", &self.calibration)
+            .finish_non_exhaustive()
     }
 }
 

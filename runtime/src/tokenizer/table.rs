@@ -245,8 +245,7 @@ impl<'a> Table<'a> {
             return Err(TableError::Padding);
         }
         let words = Words { first: 0, letters: [0; _] };
-        let mut table =
-            TableIndex { lowercase: flags & LOWERCASE != 0, pieces, words, bound: None }.table(bytes);
+        let mut table = TableIndex { lowercase: flags & LOWERCASE != 0, pieces, words, bound: None }.table(bytes);
         table.index.words = table.words();
         let ascii = 0..table.first_at(0x80).min(pieces);
         table.index.bound = Bound::new(ascii.map(|piece| (table.len_of(piece), table.score_at(piece))));

@@ -3,8 +3,8 @@
 use kinglet::Error;
 use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes, scratch_parts};
 use kinglet::engine::Engine;
+use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes, scratch_parts};
 use kinglet::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -182,10 +182,7 @@ fn what_cannot_be_scored_is_refused_and_forgotten() {
         assert_eq!(engine.logits(&[1, 2, vocab_size as u32, 3], &mut out), Err(unknown.clone()));
         assert_eq!(engine.logits(&[1], &mut [0.0; 4]), Err(Error::OutputLength { need: 5, got: 4 }));
         // An unknown id makes the whole text unfit, whatever follows.
-        assert_eq!(
-            engine.push_tokens(&[1, 2, u32::MAX, 3]),
-            Err(Error::UnknownToken { id: u32::MAX, vocab_size })
-        );
+        assert_eq!(engine.push_tokens(&[1, 2, u32::MAX, 3]), Err(Error::UnknownToken { id: u32::MAX, vocab_size }));
         assert!(engine.push_token(1).is_err() && engine.snapshot(&mut out).is_err());
         assert!(engine.finish(&mut out).is_err());
         assert_eq!(engine.finish(&mut out), Err(Error::NoTokens));

@@ -3,8 +3,8 @@
 use kinglet::Error;
 use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
-use kinglet::engine::native::NativeEngine;
 use kinglet::engine::Engine;
+use kinglet::engine::native::NativeEngine;
 use kinglet::spec::{Mixer, Norm, Pooling};
 use kinglet::stream::Stream;
 use kinglet::tokenizer::Table;

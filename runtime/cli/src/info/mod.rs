@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kinglet::bundle::ReadBundle;
 use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model;

@@ -9,16 +9,40 @@
 //! when the engine is made.
 //!
 //! # Example
-//! An engine in static memory, as firmware has it:
+//! An engine in static memory, as firmware has it: the model stays in flash, and the compiler knows how much memory it needs.
 //!
 //! ```
-//! use kinglet::bundle::Bundle;
-//! use kinglet::engine::native::{NativeEngine, scratch_bytes};
+//! use std::sync::Mutex;
+//!
+//! use kinglet::answer::best;
+//! use kinglet::bundle::{Aligned, Bundle};
+//! use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 //! use kinglet::stream::Stream;
-//! # const HIDDEN: () = {
-//! static MODEL: &kinglet::bundle::Aligned<[u8]> = &kinglet::bundle::Aligned(*include_bytes!("model.kinglet"));
-//! # };
+//! # macro_rules! include_bytes { ($f:literal) => { core::include_bytes!("../../../../models/intents/model.kinglet") } }
+//!
+//! static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!("model.kinglet"));
+//! const SCRATCH: usize = match Bundle::peek_config(&MODEL.0) {
+//!     Some(config) => scratch_bytes(&config, DEFAULT_CHUNK),
+//!     None => panic!("the file is not a bundle"),
+//! };
+//! static ARENA: Mutex<[u8; SCRATCH]> = Mutex::new([0; SCRATCH]);
+//!
+//! let bundle = Bundle::new(&MODEL.0)?;
+//! let labels = bundle.labels();
+//! let mut arena = ARENA.lock().unwrap();
+//! let mut engine = NativeEngine::new(bundle, &mut *arena)?;
+//!
+//! // Text comes in parts, cut anywhere.
+//! let mut stream = Stream::new(&mut engine);
+//! stream.push("wake me at se")?;
+//! stream.push("ven tomorrow")?;
+//! let mut scores = [0.0; 151];
+//! stream.finish(&mut scores)?;
+//! let (class, _) = best(&scores).unwrap();
+//! assert_eq!(labels.get(class), Some("alarm"));
+//! # Ok::<(), kinglet::Error>(())
 //! ```
+
 use crate::backend::Backend;
 use crate::bundle::{Bundle, ReadBundle};
 use crate::engine::Engine;

@@ -114,7 +114,9 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
                 // What does not fit into an id is in no vocabulary.
                 let mut ids = ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX));
                 let pushed = ids.try_for_each(|id| engine.push_token(id));
-                pushed.and_then(|()| engine.finish(out)).map_err(|error| Error::Text { row, error: Box::new(error) })?;
+                pushed
+                    .and_then(|()| engine.finish(out))
+                    .map_err(|error| Error::Text { row, error: Box::new(error) })?;
             }
             Ok(())
         })?

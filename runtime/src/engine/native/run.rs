@@ -120,15 +120,11 @@ impl Run {
     }
 
     /// See [`super::NativeEngine::finish`].
-    pub(super) fn finish(
-        &mut self,
-        model: &impl ReadBundle,
-        scratch: &mut [u8],
-        out: &mut [f32],
-    ) -> Result<(), Error> {
+    pub(super) fn finish(&mut self, model: &impl ReadBundle, scratch: &mut [u8], out: &mut [f32]) -> Result<(), Error> {
         let (config, weights) = (model.config(), model.weights());
         check_output(config, out)?;
-        let result = self.end(config, &weights, scratch).map(|tokens| self.head(config, &weights, scratch, tokens, out));
+        let result =
+            self.end(config, &weights, scratch).map(|tokens| self.head(config, &weights, scratch, tokens, out));
         self.reset(scratch);
         result
     }
