@@ -10,10 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::{
-    files::write_atomically,
-    spec::{Config, Weight, files},
-};
+use kinglet::spec::{Config, Weight, files};
+use kinglet_data::files::write_atomically;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
 

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::{
-    dataset, files, spec,
+    spec,
     tokenizer::{CHUNK_CHARS, FIRST_BYTE, FIRST_PIECE, METASPACE, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN},
 };
+use kinglet_data::{dataset, files};
 use serde_json::{Value, json};
 use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
