@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kinglet::backend::Backend;
-use kinglet::bundle::OwnedBundle;
+use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::EnginePool;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
@@ -112,7 +112,7 @@ fn the_tract_engine_runs_a_fused_file_like_any_other() {
     let model = TractModel::from_bytes(&file).unwrap();
     assert_eq!((model.config(), model.precision()), (&config, Precision::Int8));
     assert!(model.is_fused());
-    assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.bundle().as_bytes().len())]);
+    assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.model().as_bytes().len())]);
     let mut tract_engine = model.engine();
     for text in fixture::texts(&config) {
         let mut got = vec![0.0; config.num_labels];
@@ -182,7 +182,7 @@ fn bytes(model: &mut onnx::ModelProto) -> &mut Vec<u8> {
 #[test]
 fn a_damaged_bundle_is_an_error() {
     let (_, engine) = exported(&light(), 1);
-    let len = engine.bundle().as_bytes().len();
+    let len = engine.model().as_bytes().len();
     let mut random = Random(5);
     for at in (0..20).map(|_| random.below(len as u64) as usize).chain([0, 9, 70, len - 1]) {
         let (of_tract, ours) = changed(|model| bytes(model)[at] ^= 1 << (at % 8));
