@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kinglet::backend::{Activation, Backend, PackedMatrix, Window};
-use kinglet::bundle::{Bundle, BundleFile, Taps};
+use kinglet::bundle::{Bundle, BundleFile};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, FETCHED_AHEAD, NativeEngine, inner_stride, scratch_bytes, stride};
 use kinglet::spec::{Mixer, Norm, files};
@@ -199,14 +199,8 @@ impl<'a> Pass<'a> {
             let rows = &gated[..(n + k - 1) * c];
             clock(log, CONVOLUTION, || {
                 let out = &mut inner[..n * c];
-                match &layer.taps {
-                    Taps::Shared(taps) => {
-                        backend.convolve_shared(rows, window, taps, 0, config.mixer.kernel_heads(), out)
-                    }
-                    Taps::Channels(taps) => backend.convolve_channels(rows, window, taps, out),
-                    // Only light models are profiled.
-                    Taps::Computed(_) => {}
-                }
+                // Only light models are profiled.
+                backend.convolve_shared(rows, window, layer.kernel, 0, config.mixer.kernel_heads(), out)
             });
             let mixed = &inner[..n * c];
             clock(log, QUANTIZE_MIXER, || backend.quantize(mixed, c, c, &mut q[..n * stride(c)], stride(c), scales));

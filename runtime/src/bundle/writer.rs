@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::weights::Layout;
+use super::weights::section_bytes;
 use super::{
     ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, VERSION,
     config, crc32c, labels,
@@ -198,7 +198,7 @@ fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> Values<'w>) ->
     if !config.mixer.is_conv() {
         return Err(BundleError::Attention);
     }
-    let bytes = Layout::new(config).bytes();
+    let bytes = section_bytes(config);
     let mut out = Vec::new();
     let too_large = BundleError::TooLarge { bytes };
     out.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large)?).map_err(|_| too_large)?;

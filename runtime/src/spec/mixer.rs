@@ -46,6 +46,11 @@ impl Mixer {
         !matches!(self, Mixer::Attention)
     }
 
+    /// Returns whether taps are computed from the block's input at each position.
+    pub const fn reads_input(self) -> bool {
+        matches!(self, Mixer::Dynamic)
+    }
+
     /// Returns whether this is one of `mixers`.
     pub(super) const fn is_among(self, mixers: &[Mixer]) -> bool {
         let mut rest = mixers;

@@ -346,17 +346,16 @@ impl fmt::Debug for Shape {
 impl Config {
     /// Returns all weights of the model in the order of the forward pass. Does not allocate.
     pub fn weights(&self) -> impl Iterator<Item = Weight> + '_ {
-        let layers =
-            (0..self.num_hidden_layers as u16).flat_map(|i| self.layer_weights(i).map(move |w| Weight::Layer(i, w)));
+        let layer = |i: u16| self.layer_rows(i.into()).map(move |(weight, ..)| Weight::Layer(i, weight));
+        let layers = (0..self.num_hidden_layers as u16).flat_map(layer);
         let after = [Weight::FinalNorm, Weight::HeadWeight, Weight::HeadBias];
         let has = |&weight: &Weight| self.shape(weight).is_some();
         core::iter::once(Weight::Embedding).chain(layers).chain(after.into_iter().filter(has))
     }
 
-    /// Returns the weights of layer `layer` in the order of the forward pass.
-    pub fn layer_weights(&self, layer: u16) -> impl Iterator<Item = LayerWeight> + '_ {
-        let has = move |(_, row): &&(LayerWeight, Row)| row.shape(self, usize::from(layer)).is_some();
-        LAYER.iter().filter(has).map(|(weight, _)| *weight)
+    /// Returns the weights of layer `i` in the order of the forward pass, each with its row and its shape.
+    pub(crate) fn layer_rows(&self, i: usize) -> impl Iterator<Item = (LayerWeight, &'static Row, Shape)> + '_ {
+        LAYER.iter().filter_map(move |(weight, row)| Some((*weight, row, row.shape(self, i)?)))
     }
 
     /// Returns the row of a weight; `None` when this model has no such weight.

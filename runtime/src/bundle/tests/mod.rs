@@ -120,15 +120,15 @@ fn what_was_written_is_read() {
                     assert_eq!(layer.ffn_norm.shift, all(LayerWeight::FfnNormBias));
                 }
                 let k = config.convolution(usize::from(i)).unwrap().taps;
-                match layer.taps {
-                    Taps::Shared(taps) => assert_eq!((mixer, taps), (Mixer::Light, all(LayerWeight::Kernel))),
-                    Taps::Computed(panels) => matrix_is(&panels, all(LayerWeight::KernelProjection)),
-                    Taps::Channels(taps) => {
-                        for (at, &tap) in taps.iter().enumerate() {
+                match mixer {
+                    Mixer::Dynamic => matrix_is(&layer.kernel_projection, all(LayerWeight::KernelProjection)),
+                    Mixer::Dilated => {
+                        for (at, &tap) in layer.kernel.iter().enumerate() {
                             assert_eq!(tap, all(LayerWeight::Kernel)[at % 6 * k + at / 6]);
                         }
-                        assert_eq!(taps.len(), 6 * k);
+                        assert_eq!(layer.kernel.len(), 6 * k);
                     }
+                    _ => assert_eq!(layer.kernel, all(LayerWeight::Kernel)),
                 }
             }
             if norm == Norm::PreRms {
