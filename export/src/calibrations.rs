@@ -16,7 +16,7 @@ pub struct Calibrations {
     pub file: String,
     /// Its SHA-256 in hex.
     pub sha256: String,
-    /// The field that holds the labels.
+    /// The field with the labels.
     pub label_field: String,
     /// Whether these rows chose the best checkpoint, so that unseen text may do slightly worse.
     pub chose_the_checkpoint: bool,
@@ -32,10 +32,11 @@ pub struct Calibrations {
 
 /// Calibrates both models; `None` and a note when there are too few rows.
 ///
-/// `rows`: the scores of the float32 model and of the int8 model. `out_of_scope`: the label of texts outside all others.
+/// `rows`: the scores of the float32 model and of the int8 model. `out_of_scope`: the label of texts outside all
+/// others.
 ///
 /// # Errors
-/// When the model has no such label, or the rows cannot be calibrated with.
+/// If the model has no such label, or the rows cannot be calibrated with.
 pub fn calibrations(
     targets: &Targets,
     out_of_scope: Option<&str>,

@@ -18,7 +18,7 @@ pub struct LabelledData {
     pub file: String,
     /// Its SHA-256 in hex.
     pub sha256: String,
-    /// The field that holds the labels.
+    /// The field with the labels.
     pub label_field: String,
 }
 
@@ -36,7 +36,7 @@ pub enum DevSource {
 /// Reads the dev data.
 ///
 /// # Errors
-/// When the file cannot be read, has labels unknown to the model, or is not the one that training recorded.
+/// If the file cannot be read, has labels unknown to the model, or is not the one that training recorded.
 pub fn dev(source: &DevSource, label_field: Option<&str>, checkpoint: &Checkpoint) -> Result<Option<LabelledData>> {
     const HINT: &str = "give the dev data with --dev FILE, or export without measuring accuracy with --no-dev";
     let recorded = checkpoint.training.as_ref().and_then(|training| training.dev.as_ref());
@@ -62,7 +62,7 @@ pub fn dev(source: &DevSource, label_field: Option<&str>, checkpoint: &Checkpoin
 /// Reads data to calibrate with.
 ///
 /// # Errors
-/// When the file cannot be read, has labels unknown to the model, or is the one that the weights were fitted to.
+/// If the file cannot be read, has labels unknown to the model, or is the one that the weights were fitted to.
 pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoint) -> Result<LabelledData> {
     let unreadable = format!("cannot read the calibration data {}", path.display());
     let data = read(label_field, checkpoint, path, unreadable)?;

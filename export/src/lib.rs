@@ -61,7 +61,7 @@ pub const DIAGRAM: &str = "reliability.svg";
 pub struct ExportJob {
     /// The checkpoint directory.
     pub checkpoint: PathBuf,
-    /// The directory to write to; made when missing.
+    /// The directory to write to; created if missing.
     pub out: PathBuf,
     /// The dev data.
     pub dev: DevSource,
@@ -83,7 +83,7 @@ pub struct ExportJob {
 /// message before each stage.
 ///
 /// # Errors
-/// When the checkpoint or the data cannot be read, an engine fails, or a file cannot be written. Bounds that are not kept
+/// If the checkpoint or the data cannot be read, an engine fails, or a file cannot be written. Bounds that are not kept
 /// are not errors: [`Report::failures`] lists them.
 pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     progress("reading the checkpoint");

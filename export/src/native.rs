@@ -64,7 +64,7 @@ pub struct NativeDev {
 /// `int8`: tract's scores of the golden texts. `dev`: the data and tract's scores.
 ///
 /// # Errors
-/// When the bytes are not a bundle, or the engine fails.
+/// If the bytes are not a bundle, or the engine fails.
 pub fn compare(
     bytes: &[u8],
     checkpoint: &Checkpoint,

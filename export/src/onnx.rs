@@ -22,7 +22,7 @@ const OPSET: i64 = 17;
 /// Writes the ONNX file of a checkpoint.
 ///
 /// # Errors
-/// When labels cannot be written as JSON, or the float32 values were dropped.
+/// If labels cannot be written as JSON, or the float32 values were dropped.
 pub fn file(checkpoint: &Checkpoint, model: &Prepared, precision: Precision) -> Result<Vec<u8>> {
     ensure!(precision == Precision::Int8 || model.has_float_matrices(), "the float32 weights were dropped");
     around(checkpoint, graph::build(model, precision), precision, &[])
@@ -66,7 +66,7 @@ pub(crate) fn around(
 /// Returns an exported file with a calibration in its metadata and no other change.
 ///
 /// # Errors
-/// When `file` is not an ONNX file.
+/// If `file` is not an ONNX file.
 pub fn calibrated(file: &[u8], calibration: &Calibration) -> Result<Vec<u8>> {
     let mut model = ModelProto::decode(file)?;
     let value = serde_json::to_string(calibration).context("writing the calibration as JSON")?;

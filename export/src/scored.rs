@@ -12,7 +12,7 @@ pub const FOLDS: usize = 5;
 pub struct ScoredText {
     /// `[num_labels]`.
     pub logits: Vec<f32>,
-    /// The right class.
+    /// The correct class.
     pub gold: usize,
     /// Its fold, below [`FOLDS`].
     pub fold: usize,

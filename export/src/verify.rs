@@ -52,7 +52,7 @@ pub struct Dev {
     pub file: String,
     /// Its SHA-256 in hex.
     pub sha256: String,
-    /// The field that holds the labels.
+    /// The field with the labels.
     pub label_field: String,
     /// Number of texts.
     pub rows: usize,
@@ -91,7 +91,7 @@ pub struct Scores {
 /// Scores the golden texts with an exported model.
 ///
 /// # Errors
-/// When the engine fails.
+/// If the engine fails.
 pub fn scores(model: &TractModel, golden: &Golden) -> Result<Scores> {
     let mut engine = model.engine();
     engine.max_tokens = engine.max_tokens.max(golden.tokens);
@@ -134,7 +134,7 @@ pub fn agreement(golden: &Golden, fp32: &Scores, int8: &Scores) -> Agreement {
 /// Scores all texts one by one with the float32 model and the int8 model.
 ///
 /// # Errors
-/// When there is no text, or the engine fails.
+/// If there is no text, or the engine fails.
 pub fn rows(
     checkpoint: &Checkpoint,
     fp32: &TractModel,

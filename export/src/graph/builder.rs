@@ -1,7 +1,7 @@
 //! Builds an ONNX graph node by node.
 //!
-//! A node is named after the path of the layer it belongs to and its operator, `layers.0/mixer/in_proj/MatMul`, and gives
-//! one tensor of the same name. Stored tensors are named as in the model, constants `const/…`.
+//! A node is named after the path of the layer it belongs to and its operator, `layers.0/mixer/in_proj/MatMul`, and
+//! returns one tensor of the same name. Stored tensors are named as in the model, constants `const/…`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -198,7 +198,7 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     out
 }
 
-/// The attention mask in the forms that layers read.
+/// The attention mask in the forms that layers need.
 pub(super) struct Mask {
     /// `[B, T, 1]`, 1 for a token, 0 for padding.
     pub(super) tokens: Value,
