@@ -30,8 +30,8 @@ KNOWN = {
     "kinglet-c": 4,
     "kinglet-python": 3,
     "kinglet-web": 3,
-    "kinglet": 33,
-    "kinglet-cli": 8,
+    "kinglet": 29,
+    "kinglet-cli": 3,
     "kinglet-train": 27,
 }
 
