@@ -124,14 +124,14 @@ def main() -> None:
         return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
     table = f"""\
-{arguments.rows:,} rows, {arguments.pairs} times; median (least to most):
+{arguments.rows:,} rows, {arguments.pairs} runs; median (minimum to maximum):
 
 | | |
 |---|---:|
 | rows that differ | 0 |
-| rows a second and core, Spark / one process | {middle("ratio")} |
-| the same without what a job of {FEW:,} rows costs | {middle("steady_ratio")} |
-| CPU seconds of scoring a row, Spark / one process | {middle("scoring_ratio")} |
+| rows per second and core, Spark / one process | {middle("ratio")} |
+| the same, without the cost of a job of {FEW:,} rows | {middle("steady_ratio")} |
+| CPU time of scoring a row, Spark / one process | {middle("scoring_ratio")} |
 """
     print(table, end="")
     if arguments.out:

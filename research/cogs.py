@@ -14,13 +14,15 @@ Runs are kept in runs/cogs; finished ones are skipped, others resumed. cogs.json
 import argparse
 import json
 import os
+import pathlib
 import sys
 
 import project
-from project import ROOT, finished, program, run, write
+import tasks
+from project import ROOT, program, run, write
+from tasks import MIXERS
 
-BASE = ROOT / "runs/cogs"
-MIXERS = ["light", "dynamic", "dilated", "attention"]
+BASE = pathlib.Path("runs/cogs")
 # Norms before the sublayers for all mixers, as T5 has them: the convolutions learn sooner so.
 NORM = ["--set", "model.encoder.norm=pre_rms"]
 # More than the text has pieces for: 3 special tokens, 256 bytes, 95 characters, and nearly all of its 831 words.
@@ -35,26 +37,20 @@ def tokenizer(trainer):
     pairs = map(json.loads, project.lines(f"{project.data('cogs')}/train.jsonl.zst"))
     text.parent.mkdir(parents=True, exist_ok=True)
     write(text, "".join(pair["source"] + "\n" + pair["target"] + "\n" for pair in pairs))
-    run([trainer, "tokenizer", "--input", text.relative_to(ROOT), "--vocab-size", VOCABULARY, "--character-coverage", 1,
-         "--out", out.relative_to(ROOT)], BASE / "tokenizer.log")
+    run([trainer, "tokenizer", "--input", text, "--vocab-size", VOCABULARY, "--character-coverage", 1,
+         "--out", out], BASE / "tokenizer.log")
     return out
 
 
 def train(mixer, args):
     out = BASE / f"{args.preset}-{mixer}"
-    if not finished(out) and not args.table:
+    if not args.table:
         trainer = program("kinglet-train")
         command = [trainer, "text2text", "--config", "configs/cogs.toml", "--preset", args.preset, "--mixer", mixer,
                    "--train", f"{project.data('cogs')}/train.jsonl.zst", "--dev", f"{project.data('cogs')}/dev.jsonl.zst", "--text-field", "source",
-                   "--target-field", "target", "--tokenizer", tokenizer(trainer).relative_to(ROOT),
-                   "--threads", args.threads, "--out", out.relative_to(ROOT), *NORM]
-        for item in args.set:
-            command += ["--set", item]
-        if args.max_minutes:
-            command += ["--max-minutes", args.max_minutes]
-        if (out / "resume/progress.json").exists():
-            command.append("--resume")
-        run(command, BASE / f"{args.preset}-{mixer}.log")
+                   "--target-field", "target", "--tokenizer", tokenizer(trainer), "--threads", args.threads, *NORM]
+        command += ["--max-minutes", args.max_minutes] if args.max_minutes else []
+        tasks.train(command, out, BASE / f"{args.preset}-{mixer}.log", args.set)
     return out
 
 

@@ -7,15 +7,12 @@
 Needs the built programs (tools/env says where), the runs, and $KINGLET_DATA with the sets that they were trained on.
 """
 import json
-import os
-import pathlib
 import shutil
 import subprocess
 import sys
 
-from project import portable, want
+from project import ROOT, portable, program, want
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS, OUT = ROOT / "runs", ROOT / "docs/results"
 # Task, mixer, and the label of what is out of scope.
 MODELS = [("clinc150", "dilated", "oos"), ("clinc150", "light", "oos"), ("clinc150", "dynamic", "oos"), ("trec", "dilated", None)]
@@ -24,13 +21,11 @@ SHOWN = "clinc150-dilated"
 
 
 def export():
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or subprocess.run(
-        ["bash", "-c", "source tools/env; echo $CARGO_TARGET_DIR"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip())
     found = {}
     want(*(task for task, _, _ in MODELS))
     for task, mixer, outside in MODELS:
         name = f"{task}-{mixer}"
-        command = [target / "release/kinglet-export", RUNS / "results" / name, "--out", RUNS / "confidence" / name]
+        command = [program("kinglet-export"), RUNS / "results" / name, "--out", RUNS / "confidence" / name]
         subprocess.run([*command, *(["--out-of-scope", outside] if outside else [])], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         report = json.loads((RUNS / "confidence" / name / "report.json").read_text())
         found[name] = {"calibration": report["calibration"], "notes": report["notes"], "kinglet": report["kinglet"], "tract": report["tract"]}
@@ -70,47 +65,48 @@ def page():
                ["out of scope", str(scope["rows_out"]), percent(a["out_right"], 1), percent(a["out_wrong"], 1), percent(a["out_unsure"], 1)]]
     text = f"""# Confidence
 
-Made by `research/confidence.py` from `docs/results/confidence.json`. int8 models, dev rows, percent unless said otherwise; one seed each.
-The rules, with their sources, stand in `runtime/src/confidence.rs` and `export/src/calibrate.rs`.
+How well calibrated the int8 models are, on dev rows, in percent unless stated otherwise, one seed each. `research/confidence.py` makes this
+page from `docs/results/confidence.json`. The rules and their sources are documented in `runtime/src/calibration.rs` and
+`export/src/calibrate.rs`.
 
-Every number is measured by cross-fitting: temperature, threshold and set threshold are fitted on four of five folds (a row's fold is a
-hash of its text) and measured on the fifth. But the dev rows also chose the epoch of the weights, and cross-fitting does not undo that:
-expect unseen text to do a little worse. `kinglet-export --calibration FILE` takes rows that chose nothing.
+All numbers are measured by cross-fitting: temperature, threshold and set threshold are fitted on four of five folds (a row's fold is a
+hash of its text) and measured on the fifth. The dev rows also selected the epoch of the weights, which cross-fitting does not undo, so
+expect slightly worse numbers on unseen text. `kinglet-export --calibration FILE` calibrates on separate rows.
 
 ## Probabilities, before → after
 
-ECE: expected calibration error, 15 bins of equal width, and of equal numbers of rows. NLL and Brier are not percent. The temperature is
-that of the shipped calibration, fitted on all rows; below 1 means that the model was not sure enough, which training with label
-smoothing makes it.
+ECE is the expected calibration error with 15 bins of equal width, or of equal size. NLL and Brier are not in percent. The temperature is
+that of the shipped calibration, fitted on all rows. A temperature below 1 means that the model was underconfident, an effect of
+label smoothing.
 
-{table(["model", "temperature", "ECE", "ECE, equal rows", "NLL", "Brier"], errors)}
+{table(["model", "temperature", "ECE", "ECE, equal-size bins", "NLL", "Brier"], errors)}
 
 ![Reliability diagram of {SHOWN}](reliability.svg)
 
-*{SHOWN}: bars are the accuracy of each bin, dots its mean confidence; below, the share of rows.*
+*{SHOWN}: bars show the accuracy of each bin, dots its mean confidence. Below: share of rows.*
 
 ## Answers and sets
 
-The threshold is chosen for an error rate of {percent(stated['error_rate'], 0)} % among the labels given, kept with 95 % confidence (fixed-sequence
-tests of Clopper-Pearson bounds), so the rate measured lies below it. Sets are stated to hold the right label for {percent(stated['coverage'], 0)} % of texts. The
-threshold shown is that of all rows.
+The threshold is chosen so that at most {percent(stated['error_rate'], 0)}% of the returned labels are wrong, with 95% confidence (fixed-sequence tests of Clopper-Pearson
+bounds); the measured rate is therefore lower. Label sets target a coverage of {percent(stated['coverage'], 0)}% of texts. The threshold shown is fitted on all rows.
 
-{table(["model", "rows", "accuracy", "threshold", "answered", "of them wrong", "sets hold", "mean size", "single", "largest"], decisions)}
+{table(["model", "rows", "accuracy", "threshold", "answered", "wrong among answered", "set coverage", "mean set size", "sets of one", "largest set"], decisions)}
 
 ## Out of scope (CLINC150)
 
-{scope['rows_out']} of the {m['rows']} dev rows belong to none of the 150 intents; the model has a class for them, `oos`, learnt from 100 examples. The scores look
-at the other 150 classes alone (`export/src/out_of_scope.rs`). AUROC: in scope against out of it. Accuracy: of the likeliest intent, on the
-95 % of texts in scope with the highest scores. Rejected: texts out of scope below all of these. Before → after temperature.
+{scope['rows_out']} of the {m['rows']} dev rows belong to none of the 150 intents. The model has a class for them, `oos`, learnt from 100 examples. The scores use
+only the other 150 classes (`export/src/out_of_scope.rs`). *AUROC* separates texts in scope from texts out of scope. *Accuracy* is that of the
+most likely intent on the 95% of in-scope texts with the highest scores. *Rejected* are the out-of-scope texts that score below
+all of those. Before → after temperature scaling.
 
-{table(["model", "score", "AUROC", "accuracy at 95 % coverage", "out of scope rejected"], outside)}
+{table(["model", "score", "AUROC", "accuracy at 95% coverage", "out of scope rejected"], outside)}
 
-With {scope['rows_out']} rows out of scope one row is {percent(1 / scope['rows_out'], 0)} point of what is rejected, so differences of a few points say nothing. Temperature changes
-what a probability means, hardly how texts are ranked: detection is as good without it.
+With {scope['rows_out']} out-of-scope rows, one row is {percent(1 / scope['rows_out'], 0)} point of *rejected*, so differences of a few points are not significant. Temperature changes the meaning of a
+probability but hardly the ranking of texts, so detection works as well without it.
 
-What `kinglet classify` answers with {SHOWN} ("right" for texts out of scope is the label `oos`):
+Answers of `kinglet classify` with {SHOWN} (for out-of-scope texts, the correct label is `oos`):
 
-{table(["texts", "rows", "right label", "wrong label", "unsure"], answers)}
+{table(["texts", "rows", "correct label", "wrong label", "unsure"], answers)}
 """
     (OUT / "confidence.md").write_text(text)
 

@@ -19,13 +19,13 @@ from project import ROOT, program, run, write
 # `task` names the runs, `config` the file in configs/, `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
 MODELS = {
     "intents": {
-        "task": "clinc150", "config": "dilated", "limit": 4_000_000, "subtitle": "the model built into `kinglet`",
+        "task": "clinc150", "config": "dilated", "limit": 4_000_000, "subtitle": "the default model of `kinglet`",
         "keep": ["model.int8.onnx", "tokenizer.json", "tokenizer_config.json", "verification.safetensors"],
     },
     # A microcontroller's flash of 512 KiB holds 112 KiB of program beside it.
     "intents-nano": {
         "task": "clinc150-1536", "plan": {"data": "clinc150", "field": "label", "vocab": 1536, "set": []},
-        "config": "intents-nano", "limit": 400 * 1024, "subtitle": "the intents for microcontrollers", "keep": [],
+        "config": "intents-nano", "limit": 400 * 1024, "subtitle": "the default model for microcontrollers", "keep": [],
     },
 }
 # What training makes; all else comes from export.
@@ -85,7 +85,7 @@ def card(name, what, plan, trained):
     threads = training["environment"]["threads"]
     changed = "".join(f" --set {item}" for item in plan["set"])
     command = "tools/x research default_model" + ("" if name == "intents" else f" {name}")
-    beside = ["`report.json` (what export measured, every flipped text)", "`training.json` (full settings and environment)"]
+    beside = ["`report.json` (measurements of the export, every flipped text)", "`training.json` (full settings and environment)"]
     beside = ",\n".join(", ".join(part) for part in (beside, [BESIDE[file] for file in what["keep"] if file in BESIDE]) if part)
     return f"""---
 license: cc-by-3.0
@@ -96,38 +96,38 @@ language: en
 
 # {name}: {what['subtitle']}
 
-Tells which of 150 everyday intents a short English request has, or that it has none of them (`oos`, out of scope): alarms, banking,
-travel, cooking, small talk and so on. {c['mixer'].capitalize()} convolutions of widths {', '.join(str(k) for k in c['kernel_sizes'])},
-{c['num_hidden_layers']} layers of {c['hidden_size']} channels, {report['parameters']:,} parameters, {c['vocab_size']:,} token ids, int8.
+Classifies short English requests into 150 everyday intents (alarms, banking, travel, cooking, small talk and so on) or `oos`, out of
+scope. {c['mixer'].capitalize()} convolutions with kernel sizes {', '.join(str(k) for k in c['kernel_sizes'])}; {c['num_hidden_layers']} layers × {c['hidden_size']} channels, {report['parameters']:,} parameters, {c['vocab_size']:,} token ids, int8.
 
 | | |
 |---|---|
 | file | `model.kinglet`, {len(model):,} bytes |
 | SHA-256 | `{hashlib.sha256(model).hexdigest()}` |{onnx_row(out)}
-| accuracy on dev, int8 | {100 * dev['accuracy_int8']:.2f} % of {dev['rows']:,} texts |
-| accuracy on dev, fp32 before quantization | {100 * dev['accuracy_fp32']:.2f} % ({len(dev['flips'])} labels differ) |
-| macro F1 on dev (PyTorch, f32) | {training['best']['macro_f1']:.4f} |
+| dev accuracy, int8 | {100 * dev['accuracy_int8']:.2f}% of {dev['rows']:,} texts |
+| dev accuracy, fp32 before quantization | {100 * dev['accuracy_fp32']:.2f}% ({len(dev['flips'])} labels differ) |
+| dev macro F1 (PyTorch, fp32) | {training['best']['macro_f1']:.4f} |
 
-The dev set chose the epoch, so unseen data will do a little worse. One seed.
+The dev set selected the epoch, so expect slightly lower numbers on unseen data. One seed.
 
 ## Confidence
 
-Scores are calibrated probabilities (temperature {values['temperature']:.3f}): the expected calibration error is {100 * measured['before']['ece']:.2f} % before and {100 * measured['after']['ece']:.2f} % after. Up to a
-score of {values['threshold']:.3f} the answer is `unsure`, chosen so that at most {100 * calibration['stated']['error_rate']:.0f} % of the labels given are wrong, with {100 * calibration['confidence']:.0f} % confidence:
-{100 * measured['selective']['answered']:.1f} % of the dev texts get a label, {100 * (1 - measured['selective']['accuracy']):.2f} % of these a wrong one. Sets of labels hold the right one for {100 * measured['sets']['coverage']:.2f} % of the dev
-texts ({100 * calibration['stated']['coverage']:.0f} % stated), with {measured['sets']['mean_size']:.2f} labels on average. All by cross-fitting on the dev rows; see `docs/results/confidence.md`.
+Scores are calibrated probabilities (temperature {values['temperature']:.3f}); calibration reduces the expected calibration error from {100 * measured['before']['ece']:.2f}% to {100 * measured['after']['ece']:.2f}%. At or
+below a score of {values['threshold']:.3f} the answer is `unsure`. This threshold is chosen so that at most {100 * calibration['stated']['error_rate']:.0f}% of the returned labels are wrong, with {100 * calibration['confidence']:.0f}%
+confidence: {100 * measured['selective']['answered']:.1f}% of the dev texts get a label, of which {100 * (1 - measured['selective']['accuracy']):.2f}% are wrong. Label sets contain the correct label for {100 * measured['sets']['coverage']:.2f}% of the dev
+texts (target {100 * calibration['stated']['coverage']:.0f}%), with {measured['sets']['mean_size']:.2f} labels on average. All numbers are cross-fitted on the dev rows; see
+[Confidence](../../docs/results/confidence.md).
 
 ## Data
 
 CLINC150, "full" version (Larson et al., EMNLP 2019, *An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction*),
-licence CC BY 3.0; the weights are made from it and are passed on under the same licence, with this attribution. Train: {data['train']['rows']:,}
-rows, SHA-256 `{data['train']['sha256']}`. Dev: {data['dev']['rows']:,} rows, SHA-256 `{data['dev']['sha256']}`. Its texts are lower-case and
-without punctuation; the tokenizer lower-cases, and characters that no training text has add nothing.
+licence CC BY 3.0. The weights are derived from it and distributed under the same licence, with this attribution. Train: {data['train']['rows']:,}
+rows, SHA-256 `{data['train']['sha256']}`. Dev: {data['dev']['rows']:,} rows, SHA-256 `{data['dev']['sha256']}`. The texts are lower-case
+and without punctuation. The tokenizer lower-cases; characters that do not occur in the training texts add nothing.
 
 ## Recipe
 
 Trained from scratch in {training['minutes']:.1f} minutes on {training['environment']['cpu']}, {threads} thread{'' if threads == 1 else 's'}, seed {training['seed']}. Settings:
-{', '.join(f'{k} {v}' for k, v in settings.items())}. The commands, which `{command}` runs:
+{', '.join(f'{k} {v}' for k, v in settings.items())}. `{command}` runs these commands:
 
 ```sh
 kinglet-train tokenizer --vocab-size {c['vocab_size']} --out {tokenizer} --input {data['train']['file']}
@@ -138,11 +138,11 @@ kinglet-export {trained} --out {trained}-onnx --out-of-scope oos
 
 ## Limits
 
-English requests of one sentence. What is said of scores holds for texts like those of CLINC150, not for others. With only 100
-out-of-scope texts in training, few texts about something else are labelled `oos`: of the 100 on dev {100 * answers['out_right']:.0f} %, while {100 * answers['out_unsure']:.0f} % are `unsure`
-and {100 * answers['out_wrong']:.0f} % get an intent. Not for decisions about people.
+For English requests of one sentence. The statements about scores hold for texts like those of CLINC150. The training data has only 100
+out-of-scope texts, so few out-of-scope texts are labelled `oos`: of the 100 in the dev set, {100 * answers['out_right']:.0f}%, while {100 * answers['out_unsure']:.0f}% are `unsure` and {100 * answers['out_wrong']:.0f}% get
+an intent. Do not use it for decisions about people.
 
-Beside the model: {beside}.
+Other files: {beside}.
 """
 
 

@@ -15,20 +15,17 @@ import datetime
 import json
 import os
 import platform
-import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 
-from project import ROOT, program, write
+from project import GOLDEN, MODELS, ROOT, TEXTS, program, row, write
 
 PARTS = ["host", "aarch64", "armv7", "c", "python", "firmware", "web"]
 RECORD = ROOT / "docs/results/everywhere.json"
 ALL = RECORD.with_suffix(".md")
-GOLDEN = ROOT / "firmware-examples/golden"
-MODELS = {path.stem: ROOT / f"models/{path.stem}/model.kinglet" for path in sorted(GOLDEN.glob("intents*.txt"))}
 # Tokens, about, of the text that the host's kernels are timed on, and turns.
 WORDS, TURNS = 4_000, 3
 
@@ -56,20 +53,19 @@ def host():
         want = (GOLDEN / f"{name}.txt").read_text()
         info = json.loads(output([kinglet, "info", "--json", path]).stdout)
         command = [kinglet, "classify", "--whole", "--model", path]
-        text = " ".join((GOLDEN / "texts.txt").read_text().split()[i % 200] for i in range(WORDS))
+        text = " ".join(TEXTS.read_text().split()[i % 200] for i in range(WORDS))
         ratios = {kernel: [] for kernel in kernels}
         for _ in range(TURNS):
             times = {kernel: cpu_seconds(command, text, KINGLET_BACKEND=kernel) for kernel in kernels}
             for kernel in kernels:
                 ratios[kernel].append(times[kernels[0]] / max(times[kernel], 1e-3))
         for kernel in kernels:
-            got = output([kinglet, "fingerprint", "--model", path, "--file", GOLDEN / "texts.txt"], KINGLET_BACKEND=kernel).stdout
+            got = output([kinglet, "fingerprint", "--model", path, "--file", TEXTS], KINGLET_BACKEND=kernel).stdout
             failed |= got != want
             ratio = statistics.median(ratios[kernel])
-            rows.append({
-                "target": f"{platform.machine().replace('_', '-')} Linux, `kinglet` with tract", "kernel": kernel, "model": name, "library_bytes": None,
-                "program_bytes": stripped, "ram_bytes": info["memory_bytes"], "ram_what": "engine", "golden": got == want,
-                "speed": "1" if kernel == kernels[0] else f"{ratio:.1f} × {kernels[0]}", "run": "native"})
+            rows.append(row(f"{platform.machine().replace('_', '-')} Linux, `kinglet` with tract", kernel, name, program_bytes=stripped,
+                            ram_bytes=info["memory_bytes"], ram_what="engine", golden=got == want,
+                            speed="1" if kernel == kernels[0] else f"{ratio:.1f} × {kernels[0]}", run="native"))
     return {"rows": rows, "versions": {"kinglet": output([kinglet, "--version"]).stdout.split()[-1]}}, int(failed)
 
 

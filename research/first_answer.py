@@ -17,22 +17,18 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from project import ROOT, fail
+
 COMMAND = ["run", "--release", "--locked", "--", "classify", "wake me at seven tomorrow"]
 MOST_CRATES = 50
 LEAST_RATIO = 10.0
 
 
-def fail(message):
-    print(f"first-answer: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def run(command, **more):
+def run(command, cwd=ROOT, env=None):
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, **more)
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd, env=env)
     except (OSError, subprocess.CalledProcessError) as error:
-        fail(f"{error}\n{getattr(error, 'stderr', '')}")
+        fail(f"{error}\n{getattr(error, 'stderr', '')}", 2)
 
 
 def measure(folder, target):
@@ -41,7 +37,7 @@ def measure(folder, target):
     done = run(["cargo", *COMMAND], cwd=folder, env={**clean, "CARGO_TARGET_DIR": str(target)})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if not done.stdout.startswith("alarm "):
-        fail(f"the answer is {done.stdout!r}")
+        fail(f"the answer is {done.stdout!r}", 2)
     crates = set(re.findall(r"^ +Compiling (\S+ v\S+)", done.stderr, re.M))
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, len(crates)
 

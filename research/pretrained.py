@@ -27,6 +27,7 @@ import sys
 import time
 
 import project
+import tasks
 from project import ROOT, finished, program, run, want, write
 
 BASE = pathlib.Path("runs/pretrain")
@@ -38,22 +39,14 @@ RESUMED = pathlib.Path("docs/results/pretraining-resumed.json")
 CORPUS = ["books_1", "books_2", "textbooks", "wikipedia_extracts", "us_speeches"]
 VALID = ["valid_books", "valid_textbooks", "valid_wiki"]
 MIXERS = ["light", "attention"]
-ALL_MIXERS = ["light", "dynamic", "dilated", "attention"]
 # Of pre-training with configs/pretrain.toml. Pre-norm for both: with post-norm the convolution learned more slowly here.
 SHAPE = ["--preset", "nano", "--set", "model.encoder.norm=pre_rms"]
 STARTS = ["raw", "pre-trained"]
-# What differs between the tasks; everything else stands in configs/finetune.toml.
-TASKS = {
-    "trec": {"title": "TREC (fine)", "field": "fine", "set": ["train.epochs=30"]},
-    "clinc150": {"title": "CLINC150", "field": "label", "set": ["train.epochs=10"]},
-    "sst2": {"title": "SST-2", "field": "label", "set": ["train.epochs=2", "train.eval_every=1000", "train.bf16=true"]},
-    "ag_news": {"title": "AG News (subset)", "field": "label", "set": ["train.epochs=3", "train.eval_every=1369", "train.bf16=true"]},
-}
-
+TASKS = {name: {**tasks.TASKS[name], "set": tasks.TASKS[name]["finetune"]} for name in ("trec", "clinc150", "sst2", "ag_news")}
 # With few labelled rows, drawn by a fixed seed from the training file: what pre-training is for.
 FEW = ["train.lr=1e-2", "train.epochs=20", "train.warmup_steps=50", "train.eval_every=160"]
 for _data, _rows in (("trec", 500), ("clinc150", 1500), ("sst2", 500), ("ag_news", 500)):
-    TASKS[f"{_data}_{_rows}"] = {**TASKS[_data], "title": f"{TASKS[_data]['title']}, {_rows:,} rows", "set": FEW, "data": _data, "rows": _rows}
+    TASKS[f"{_data}_{_rows}"] = {**TASKS[_data], "short": f"{TASKS[_data]['short']}, {_rows:,} rows", "set": FEW, "data": _data, "rows": _rows}
 
 
 def prepare():
@@ -69,18 +62,10 @@ def prepare():
 
 
 def pretrain(mixer, args):
-    out = BASE / f"{mixer}-nano"
-    if finished(out):
-        return
     command = [program("kinglet-train"), "pretrain", *SHAPE, "--mixer", mixer, "--config", "configs/pretrain.toml", "--corpus", BASE / "free",
-               "--valid", BASE / "valid", "--tokenizer", BASE / "vocabulary", "--out", out, "--threads", args.threads]
-    if args.steps:
-        command += ["--set", f"train.steps={args.steps}"]
-    if args.max_minutes:
-        command += ["--max-minutes", args.max_minutes]
-    if (out / "resume/progress.json").exists():
-        command.append("--resume")
-    run(command, BASE / f"{mixer}-nano.log")
+               "--valid", BASE / "valid", "--tokenizer", BASE / "vocabulary", "--threads", args.threads]
+    command += ["--max-minutes", args.max_minutes] if args.max_minutes else []
+    tasks.train(command, BASE / f"{mixer}-nano", BASE / f"{mixer}-nano.log", [f"train.steps={args.steps}"] if args.steps else [])
 
 
 def pretrain_until(command, out, step):
@@ -173,17 +158,13 @@ def finetune(task, mixer, start, seed, args):
         if "rows" in plan:
             files[0] = few(data, plan["rows"])
         command = [program("kinglet-train"), "finetune", "--config", "configs/finetune.toml", "--train", files[0], "--dev", files[1],
-                   "--label-field", plan["field"], "--seed", seed, "--threads", args.threads, "--out", out]
-        for item in plan["set"]:
-            command += ["--set", item]
+                   "--label-field", plan["field"], "--seed", seed, "--threads", args.threads]
         if start == "raw":
             config = json.loads((encoder / "config.json").read_text())
             command += ["--tokenizer", BASE / "vocabulary", *model_settings(config)]
         else:
             command += ["--from", encoder]
-        if (out / "resume/progress.json").exists():
-            command.append("--resume")
-        run(command, out.with_suffix(".log"))
+        tasks.train(command, out, out.with_suffix(".log"), plan["set"])
     record = json.loads((out / "training.json").read_text())
     return {
         "task": task, "mixer": mixer, "start": start, "seed": seed,
@@ -233,14 +214,14 @@ def ship():
     card = card.replace(str(encoder), str(OUT))
     before, after = card.split("## Data\n", 1)
     licence = (
-        "## Licence\n\nCC BY-SA 4.0, as its texts ask: public-domain books (by their stated year, 1929 or before) and speeches of US\n"
-        "presidents; OpenStax textbooks (CC BY 4.0, Rice University; access for free at openstax.org); extracts of Wikipedia (CC BY-SA).\n"
-        "Style and views of the books are of their time. English only, lower-cased.\n\n")
+        "## Licence\n\nCC BY-SA 4.0, as required by the texts it was trained on: public-domain books (by their stated year, 1929 or earlier) and speeches\n"
+        "of US presidents; OpenStax textbooks (CC BY 4.0, Rice University; access for free at openstax.org); extracts of Wikipedia (CC BY-SA).\n"
+        "The style and views of the books are of their time. English only, lower-cased.\n\n")
     files = (f"| | |\n|---|---|\n| file | `model.safetensors`, {len(weights):,} bytes, f16 |\n"
              f"| SHA-256 | `{hashlib.sha256(weights).hexdigest()}` |\n\n")
-    comparison = ("\n## What it gains\n\nWhat it gains over the same shape from scratch, and where it gains nothing: `docs/pretraining.md`. The log of its training is\n"
-                  "`metrics.jsonl`, its settings and environment `training.json`; `research/pretrained.py` made it.\n\n"
-                  "![Loss over the steps](loss.svg)\n")
+    comparison = ("\n## Evaluation\n\n[Pre-training](../../docs/pretraining.md) compares fine-tuning from this encoder with training from scratch. `metrics.jsonl` is the\n"
+                  "training log, `training.json` has the settings and the environment. Made by `research/pretrained.py`.\n\n"
+                  "![Training loss](loss.svg)\n")
     write(OUT / "README.md", before + files + licence + "## Data\n" + after.rstrip() + "\n" + comparison)
     print(f"{OUT}: {len(weights):,} bytes, {training['steps']:,} steps, {training['tokens']:,} tokens, "
           f"held out {training['held_out']['loss']:.3f} nats")
@@ -258,7 +239,7 @@ def table():
     rows = json.loads(path.read_text())["runs"] if path.exists() else []
     fast = json.loads(pathlib.Path("docs/results/fasttext.json").read_text())["tasks"]
     states = {}
-    for mixer in ALL_MIXERS:
+    for mixer in tasks.MIXERS:
         record = BASE / f"{mixer}-nano/encoder/training.json"
         kept = pathlib.Path(f"docs/results/pretrained-{mixer}-nano.json")
         if record.exists():
@@ -272,9 +253,9 @@ def table():
             run([program("kinglet-train"), "curves", *pictures, "--out", f"docs/results/pretraining-{name}.svg", "--from-step", 100, *extra],
                 BASE / "curves.log")
     lines = ["# Pre-training", "",
-             "Span corruption as in T5 on 174 MB of free text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches), encoder-decoders",
-             "of the preset `nano` (4 + 4 layers, 128 channels), the same batches for each. `research/pretrained.py` makes the tables and pictures.", "",
-             "| mixer | steps | tokens | minutes on one CPU thread | held out, nats a token | bits a byte |", "|---|---:|---:|---:|---:|---:|"]
+             "Span corruption as in T5 on 174 MB of freely licensed text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches). The models",
+             "are encoder-decoders of the preset `nano` (4 + 4 layers, 128 channels), trained on the same batches. `research/pretrained.py` makes this page.", "",
+             "| mixer | steps | tokens | minutes on one CPU thread | held out, nats per token | bits per byte |", "|---|---:|---:|---:|---:|---:|"]
     for mixer, s in states.items():
         h = s["held_out"]
         lines.append(f"| {mixer} | {s['steps']:,} | {s['tokens']:,} | {s['minutes']:.0f} | {h['loss']:.3f} | {h['bits_per_byte']:.3f} |")
@@ -282,13 +263,13 @@ def table():
     if RESUMED.exists():
         record = json.loads(RESUMED.read_text())
         stops = " and ".join(f"{step}" for step in record["stopped_at"])
-        lines += [f"A run of {record['steps']} steps that was stopped by SIGTERM after steps {stops} and resumed lies on the uninterrupted one: of "
-                  f"{record['losses']} losses, training", f"and held out, the largest difference is {record['largest_difference']:g}.", "",
-                  "![A resumed run on the uninterrupted one](results/pretraining-resumed.svg)", ""]
+        lines += [f"Resuming is exact: a run of {record['steps']} steps, stopped by SIGTERM after steps {stops}, has the same losses as an uninterrupted one. The",
+                  f"largest difference of {record['losses']} training and held-out losses is {record['largest_difference']:g}.", "",
+                  "![A resumed run on top of the uninterrupted one](results/pretraining-resumed.svg)", ""]
     lines += ["## From scratch and from the pre-trained encoder", "",
-              "Dev accuracy in percent, mean over the seeds (least and most). The two starts share shape, vocabulary, settings and seeds; dev chose the",
-              "epoch in both. *Gain* is the difference of the means. fastText is the best of a grid, one seed (`docs/results.md`).", "",
-              "| task | mixer | raw | pre-trained | gain | seeds | tokens of pre-training | fastText |", "|---|---|---:|---:|---:|---:|---:|---:|"]
+              "Dev accuracy in percent: mean over the seeds (minimum–maximum). Both starts use the same shape, vocabulary, settings and seeds, and",
+              "dev selects the epoch. *Gain* is the difference of the means. fastText is the best of a grid, one seed ([Results](results.md)).", "",
+              "| task | mixer | from scratch | pre-trained | gain | seeds | pre-training tokens | fastText |", "|---|---|---:|---:|---:|---:|---:|---:|"]
     for task, plan in TASKS.items():
         for mixer in MIXERS:
             by_start = {start: [r for r in rows if (r["task"], r["mixer"], r["start"]) == (task, mixer, start)] for start in STARTS}
@@ -300,7 +281,7 @@ def table():
             tokens = sorted({r["pretraining"]["tokens"] for r in by_start["pre-trained"] if r["seed"] in seeds})
             gain = 100 * (statistics.mean(pre) - statistics.mean(raw))
             peer = f"{100 * fast[task]['accuracy']:.2f}" if task in fast else ""
-            lines.append(f"| {plan['title']} | {mixer} | {spread(raw)} | {spread(pre)} | {gain:+.2f} | {len(seeds)} | "
+            lines.append(f"| {plan['short']} | {mixer} | {spread(raw)} | {spread(pre)} | {gain:+.2f} | {len(seeds)} | "
                          f"{', '.join(f'{t:,}' for t in tokens)} | {peer} |")
     missing = [f"{task} {mixer}" for task in TASKS for mixer in MIXERS
                if len({(r["start"], r["seed"]) for r in rows if (r["task"], r["mixer"]) == (task, mixer)}) < 6]
@@ -309,18 +290,18 @@ def table():
     notes = pathlib.Path("docs/results/pretraining-notes.md")
     if notes.exists():
         lines += ["", notes.read_text().rstrip()]
-    lines += ["", "## How it was made", "", "```sh", "tools/x setup", "cargo build --release --workspace",
-              "tools/x research pretrained   # resumes and skips what is done; pretrain --max-minutes 30 for a part of it", "```", "",
+    lines += ["", "## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace",
+              "tools/x research pretrained   # resumes, and skips finished runs; pretrain --max-minutes 30 runs a part", "```", "",
               f"Pre-training: `configs/pretrain.toml` with `{shlex.join(SHAPE)}`. Fine-tuning: `configs/finetune.toml` and, by task:", ""]
     lines += [f"- {task}: {', '.join(plan['set'])}" for task, plan in TASKS.items()]
-    lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json`, `docs/results/pretrained-*-nano.json`."]
+    lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json` and `docs/results/pretrained-*-nano.json`."]
     write(pathlib.Path("docs/pretraining.md"), "\n".join(lines) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help="pretrain, compare, ship, resumed or table (default all)")
-    parser.add_argument("--mixer", action="append", choices=ALL_MIXERS,
+    parser.add_argument("--mixer", action="append", choices=tasks.MIXERS,
                         help="this mixer alone (default light and attention)")
     parser.add_argument("--task", action="append", choices=TASKS, help="this task alone; may be given several times")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N (default 3)")

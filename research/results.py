@@ -6,55 +6,35 @@
     tools/x research results --table         the table alone, from docs/results/*.json
 
 Needs the built programs (tools/env says where) and the data sets of the tasks in $KINGLET_DATA. Finished runs are kept and skipped, interrupted ones are
-resumed, so it can be stopped at any time. fastText's rows come from research/fasttext.py, which runs in a Python
+resumed, so it can be stopped at any time. fastText's rows come from research/results_fasttext.py, which runs in a Python
 environment of its own (made here).
 """
 import argparse
 import json
 import os
 import pathlib
-import sys
 
-from project import ROOT, data, finished, program, run, want, write
-
-MIXERS = ["light", "dynamic", "dilated", "attention"]
-# What differs between the tasks; everything else stands in configs/MIXER.toml.
-TASKS = {
-    "clinc150": {"title": "CLINC150 (151 intents)", "field": "label", "vocab": 4096, "mixers": MIXERS,
-                 "set": ["train.epochs=15"]},
-    "trec": {"title": "TREC (50 fine classes)", "field": "fine", "vocab": 2048, "mixers": MIXERS,
-             "set": ["train.epochs=40", "train.dropout=0.3"]},
-    "sst2": {"title": "SST-2", "field": "label", "vocab": 8192, "mixers": ["light", "attention"],
-             "set": ["train.epochs=3", "train.eval_every=500"]},
-    "ag_news": {"title": "AG News (43,796 training rows)", "field": "label", "vocab": 16384, "lowercase": True,
-                "mixers": ["light", "attention"],
-                "set": ["train.epochs=8", "train.eval_every=684", "train.max_length=128", "train.dropout=0.3"]},
-}
+import tasks
+from project import ROOT, data, printed, program, run, want, write
+from tasks import MIXERS, TASKS, interval
 
 
 def train(task, plan, mixer, threads, export=True):
     """Makes what is missing of vocabulary, checkpoint and exported form: `configs/MIXER.toml` on the data of `task`, or of `plan["data"]`."""
-    base = ROOT / "runs/results"
+    base = pathlib.Path("runs/results")
     tokenizer, out = base / f"{task}-tokenizer", base / f"{task}-{mixer}"
     exported = base / f"{task}-{mixer}-onnx"
     trainer = program("kinglet-train")
     files = [f"{data(plan.get('data', task))}/{part}.jsonl.zst" for part in ("train", "dev")]
     if not (tokenizer / "tokenizer.bin").exists():
-        run([trainer, "tokenizer", "--vocab-size", plan["vocab"], "--out", tokenizer.relative_to(ROOT),
+        run([trainer, "tokenizer", "--vocab-size", plan["vocab"], "--out", tokenizer,
              "--input", files[0], *(["--lowercase"] if plan.get("lowercase") else [])], log=base / f"{task}-tokenizer.log")
-    if not finished(out):
-        command = [trainer, "finetune", "--config", f"configs/{mixer}.toml", "--train", files[0], "--dev", files[1],
-                   "--label-field", plan["field"], "--tokenizer", tokenizer.relative_to(ROOT), "--out", out.relative_to(ROOT),
-                   "--threads", threads]
-        for item in plan["set"]:
-            command += ["--set", item]
-        if (out / "resume/progress.json").exists():
-            command.append("--resume")
-        run(command, log=base / f"{task}-{mixer}.log")
+    tasks.train([trainer, "finetune", "--config", f"configs/{mixer}.toml", "--train", files[0], "--dev", files[1], "--label-field", plan["field"],
+                 "--tokenizer", tokenizer, "--threads", threads], out, base / f"{task}-{mixer}.log", plan["set"])
     if not export:
         return None
     if not (exported / "report.json").exists():
-        run([program("kinglet-export"), out.relative_to(ROOT), "--out", exported.relative_to(ROOT), "--dev", files[1],
+        run([program("kinglet-export"), out, "--out", exported, "--dev", files[1],
              "--label-field", plan["field"]], log=base / f"{task}-{mixer}.log")
     report = json.loads((exported / "report.json").read_text())
     training = json.loads((out / "training.json").read_text())
@@ -90,16 +70,15 @@ def cogs():
     runs = json.loads(path.read_text())["runs"]
     n = next(iter(runs.values()))["rows"]
     lines = [f"## COGS, {n:,} dev rows: sentences to logical forms", "",
-             "Encoder-decoders from scratch, the target written token by token (`kinglet-train text2text`, greedy decoding). Exact match of the",
-             "whole logical form. The dev part is in distribution; the generalisation sets are held elsewhere and were not measured.", "",
+             "Encoder-decoders trained from scratch, which write the target token by token (`kinglet-train text2text`, greedy decoding). Exact match",
+             "of the whole logical form. The dev set is in distribution; the generalisation sets were not measured.", "",
              "| model | size | exact match | ± | steps | minutes | |", "|---|---|---:|---:|---:|---:|---|"]
     for mixer in (m for m in MIXERS if m in runs):
         r = runs[mixer]
         a = r["exact_match"]
-        half = 1.96 * (a * (1 - a) / r["rows"]) ** 0.5
-        ending = "" if r["finished"] else "stopped before its end"
-        lines.append(f"| {mixer} | {r['preset']} | {100 * a:.2f} | {100 * half:.1f} | {r['best']['step']:,} | {r['minutes']:.1f} | {ending} |")
-    return lines + ["", "Made by `research/cogs.py`; its settings stand in `configs/cogs.toml`, the evaluations in `docs/results/cogs.json`.", ""]
+        ending = "" if r["finished"] else "stopped early"
+        lines.append(f"| {mixer} | {r['preset']} | {100 * a:.2f} | {interval(a, r['rows'])} | {r['best']['step']:,} | {r['minutes']:.1f} | {ending} |")
+    return lines + ["", "Made by `research/cogs.py` with the settings of `configs/cogs.toml`. All evaluations: `docs/results/cogs.json`.", ""]
 
 
 def table(out):
@@ -110,10 +89,10 @@ def table(out):
     fast = json.loads((ROOT / "docs/results/fasttext.json").read_text())
     lines = [
         "# Results", "",
-        "Trained from scratch on CPU, made by `research/results.py`; nothing here is typed by hand. One run a row, one seed; the best dev",
-        "evaluation is kept for every row, fastText's grid included, so the numbers are dev numbers and optimistic alike. With `n` dev",
-        "rows, the 95 % interval of an accuracy is about ±1.96·√(a(1−a)/n): the column says it. int8 is what `kinglet` runs; *flips* are dev",
-        "texts whose label differs between fp32 and int8. Minutes are of a machine with 2 shared cores and depend on what else ran.", "",
+        "Dev accuracy in percent of models trained from scratch on a CPU. `research/results.py` makes this page. Each row is one run with one",
+        "seed and keeps the best dev evaluation, as does fastText's grid, so all numbers are optimistic in the same way. *±* is the 95%",
+        "interval, 1.96·√(a(1−a)/n) for `n` dev rows. *int8* is what `kinglet` runs; *flips* are dev texts whose label differs between",
+        "fp32 and int8. Minutes were measured on two shared cores and depend on other load.", "",
     ]
     for task, plan in TASKS.items():
         ft = fast["tasks"].get(task)
@@ -126,13 +105,11 @@ def table(out):
                   "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
         for mixer, r in have:
             a = r["accuracy_fp32"]
-            half = 1.96 * (a * (1 - a) / n) ** 0.5
-            lines.append(f"| {mixer} | {100 * a:.2f} | {100 * r['accuracy_int8']:.2f} | {100 * half:.1f} | {r['flips']} | "
+            lines.append(f"| {mixer} | {100 * a:.2f} | {100 * r['accuracy_int8']:.2f} | {interval(a, n)} | {r['flips']} | "
                          f"{r['parameters']:,} | {r['bytes_fp32']:,} | {r['bytes_int8']:,} | {r['minutes']:.1f} |")
         if ft:
             a = ft["accuracy"]
-            half = 1.96 * (a * (1 - a) / n) ** 0.5
-            lines.append(f"| fastText (lr {ft['lr']}, {ft['epoch']} epochs, {ft['wordNgrams']}-grams) | {100 * a:.2f} | | {100 * half:.1f} | | | "
+            lines.append(f"| fastText (lr {ft['lr']}, {ft['epoch']} epochs, {ft['wordNgrams']}-grams) | {100 * a:.2f} | | {interval(a, n)} | | | "
                          f"{ft['bytes']:,} | | {ft['minutes']:.1f} |")
         missing = [m for m in plan["mixers"] if (task, m) not in runs]
         if missing:
@@ -143,26 +120,23 @@ def table(out):
             worst_drop = max(100 * (r["accuracy_fp32"] - r["accuracy_int8"]) for _, r in have)
             if ft:
                 gap = 100 * (best["accuracy_int8"] - ft["accuracy"])
-                lines += [f"Best conv in int8, {best_mixer}: {gap:+.2f} points against fastText. Largest loss from fp32 to int8: {worst_drop:.2f} points.", ""]
+                lines += [f"Best convolution in int8: {best_mixer}, {gap:+.2f} points against fastText. Largest loss from fp32 to int8: {worst_drop:.2f} points.", ""]
     lines += cogs()
     notes = ROOT / "docs/results/notes.md"
     if notes.exists():
         lines += [notes.read_text().rstrip(), ""]
-    lines += ["## Pre-training, its speed, several processes", "",
-              "- [Pre-training](pretraining.md): loss curves, and fine-tuning from scratch beside fine-tuning from the pre-trained encoder, three seeds",
-              "  (`research/pretrained.py`).",
-              "- [Speed of training](training-speed.md): a step beside eager PyTorch's, and the paper's two figures from our own runs",
-              "  (`tools/x bench training`; `cargo test -p kinglet-train --test flops` compares the operations with PyTorch's counter).",
-              "- [Several processes](distributed.md): gradients of 2 and 4 processes beside one on the joined batch, a killed process, another number of",
-              "  processes at a resume (`cargo test -p kinglet-train --test distributed --test pretrain`).", "",
-              "![Figure 1: examples a second by length](results/figure-1-nano.svg)", "",
+    lines += ["## See also", "",
+              "- [Pre-training](pretraining.md): loss curves, and fine-tuning with and without a pre-trained encoder, three seeds each.",
+              "- [Training speed](training-speed.md): training steps next to eager PyTorch, and the paper's two figures from our own runs.",
+              "- [Several processes](distributed.md): what is guaranteed, and how it is tested.", "",
+              "![Figure 1: examples per second by length](results/figure-1-nano.svg)", "",
               "![Figure 2: operations of a forward pass by length](results/figure-2.svg)", ""]
-    lines += ["## How the runs were made", "", "```sh", "tools/x setup", "cargo build --release --workspace",
-              "tools/x research results      # resumes and skips what is done", "```", "",
+    lines += ["## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace --features kinglet-cli/tract",
+              "tools/x research results      # resumes, and skips finished runs", "```", "",
               "Settings: `configs/{light,dynamic,dilated,attention}.toml` and, by task:", ""]
     lines += [f"- {task}: vocabulary {p['vocab']:,}{' (lower case)' if p.get('lowercase') else ''}; {', '.join(p['set'])}"
               for task, p in TASKS.items()]
-    lines += ["", "The resolved settings of each run, its seed and the commit it was made with stand in `docs/results/run-*.json`."]
+    lines += ["", "`docs/results/run-*.json` has the resolved settings, the seed and the commit of each run."]
     write(out, "\n".join(lines) + "\n")
 
 
@@ -179,11 +153,7 @@ def main():
         want(*(args.only or TASKS))
         if not (ROOT / "docs/results/fasttext.json").exists():
             program("kinglet-train")
-            venv = pathlib.Path(os.environ["KINGLET_CACHE"]) / "venv-results"
-            if not venv.exists():
-                run([sys.executable, "-m", "venv", venv])
-            run([venv / "bin/pip", "install", "-q", "-r", "research/requirements.txt"])
-            run([venv / "bin/python", "research/fasttext.py"])
+            run([printed("tools/x", "setup", "results").strip() + "/bin/python", "research/results_fasttext.py"])
         for task in args.only or TASKS:
             for mixer in TASKS[task]["mixers"]:
                 if args.mixer and mixer not in args.mixer:

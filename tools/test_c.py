@@ -10,8 +10,8 @@ As root on a Debian it installs the programs that it lacks, and what tools/setup
 Exit codes: 0 all passed, 1 something failed, 2 could not run.
 """
 import argparse
+import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -20,12 +20,10 @@ import subprocess
 import sys
 import tempfile
 
-from project import ROOT, folder
+import project
+from project import GOLDEN, MODELS, ROOT, TEXTS, fail, host_backends
 
 C = ROOT / "bindings/c"
-GOLDEN = ROOT / "firmware-examples/golden"
-TEXTS = GOLDEN / "texts.txt"
-MODELS = {path.stem: ROOT / f"models/{path.stem}/model.kinglet" for path in sorted(GOLDEN.glob("intents*.txt"))}
 AARCH64 = "aarch64-unknown-linux-gnu"
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]
 # What a C library without std may ask of its environment: the compiler itself relies on these.
@@ -36,26 +34,7 @@ CORTEX_M = "thumbv7em-none-eabihf"
 PROGRAMS = {"gcc": "gcc", "g++": "g++", "nm": "binutils", "valgrind": "valgrind", "pkg-config": "pkgconf", "cmake": "cmake", "make": "make",
             "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf"}
 ran, skipped = [], []
-
-
-def fail(message):
-    sys.exit(f"test-c: FAILED: {message}")
-
-
-def cannot(message):
-    print(f"test-c: could not run: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def run(*command, stdin=None, code=0, **env):
-    """What a command prints. It fails here unless its exit code is `code`; any but 0 where that is None."""
-    command = [str(part) for part in command]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, stdin=open(stdin, "rb") if stdin else subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if done.returncode == 0 if code is None else done.returncode != code:
-        sys.stderr.write(done.stdout.decode(errors="replace")[-4000:] + done.stderr.decode(errors="replace")[-4000:])
-        fail(f"{' '.join(command)[:400]}: exit code {done.returncode}")
-    return done
+run = functools.partial(project.capture, binary=True)
 
 
 def programs():
@@ -66,10 +45,10 @@ def programs():
         for command in [["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *missing]]:
             done = subprocess.run(["apt-get", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if done.returncode:
-                cannot(f"apt-get {' '.join(command)}: {done.stdout.decode(errors='replace')[-500:]}")
+                fail(f"apt-get {' '.join(command)}: {done.stdout.decode(errors='replace')[-500:]}", 2)
     missing = [package for name, package in PROGRAMS.items() if not shutil.which(name)]
     if missing:
-        cannot(f"missing (names of Debian's packages): {' '.join(missing)}")
+        fail(f"missing (names of Debian's packages): {' '.join(missing)}", 2)
 
 
 class Target:
@@ -321,7 +300,7 @@ def mobile(work):
     """Static libraries for phones: compiled, of the right kind, with the functions of the header."""
     for triple, kind, prefix in [("aarch64-linux-android", b"\x7fELF\x02\x01\x01", ""), ("aarch64-apple-ios", b"\xcf\xfa\xed\xfe\x0c\x00\x00\x01", "_")]:
         if subprocess.run([ROOT / "tools/setup-cross", triple]).returncode:
-            cannot(f"no toolchain for {triple}, see above")
+            fail(f"no toolchain for {triple}, see above", 2)
         for flag, functions in zip(["--static", "--no-std"], declared()):
             run(C / "install", work / triple, "--target", triple, flag)
             archive = (work / triple / "lib/libkinglet.a").read_bytes()
@@ -356,10 +335,10 @@ def main():
     parser.add_argument("--rows", type=pathlib.Path, help="where to write the rows")
     parser.add_argument("--mobile", action="store_true", help="compile for Android and iOS, too")
     args = parser.parse_args()
-    folder()  # the variables of tools/env
+    project.environment()
     programs()
     if subprocess.run([ROOT / "tools/setup-cross", AARCH64, CORTEX_M]).returncode:
-        cannot("no toolchains for other processors, see above")
+        fail("no toolchains for other processors, see above", 2)
     header = subprocess.run([C / "make-header", "--check"])
     if header.returncode:
         sys.exit(header.returncode)
@@ -389,8 +368,7 @@ def main():
         bad_input(arm, "max")
         # 150 MB of address space, too little for an engine of the largest chunk.
         run("bash", "-c", 'ulimit -v 150000; exec "$0" "$1" memory', x86.work / "bad_input-static", MODELS["intents"])
-        cpu = pathlib.Path("/proc/cpuinfo").read_text()
-        kernels = ["scalar"] + ["x86-avx2"] * (" avx2 " in cpu) + ["x86-avx512vnni"] * (" avx512_vnni " in cpu and " avx512bw " in cpu)
+        kernels = host_backends()
         for model in MODELS:
             without_heap = arena_row(x86, model, "native")
             table += rows(x86, model, kernels, "native", valgrind(x86, model))
@@ -414,7 +392,7 @@ def main():
     if args.rows:
         version = lambda *command: re.search(r"\d+(\.\d+)+", run(*command).stdout.decode()).group()
         versions = {"gcc": version("gcc", "-dumpfullversion"), "valgrind": version("valgrind", "--version"), "qemu": version("qemu-aarch64", "--version")}
-        args.rows.write_text(json.dumps({"rows": table, "versions": versions}, indent=1) + "\n")
+        project.write_rows(args.rows, table, versions)
     print(f"test-c: all passed, {len(table)} rows with the host's scores")
 
 

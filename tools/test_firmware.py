@@ -12,7 +12,6 @@ instructions x CYCLES / clock: a stated assumption, not a measurement; no emulat
 Exit codes: 0 passed, 1 a check failed, 2 could not run. Toolchains and emulators come by tools/setup-cross.
 """
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -23,10 +22,10 @@ import sys
 import tempfile
 import tomllib
 
-from project import ROOT, folder, write
+import project
+from project import ROOT, TEXTS, check, fail, row
 
 FIRMWARE = ROOT / "firmware-examples"
-TEXTS = FIRMWARE / "golden/texts.txt"
 MODELS = ROOT / "models"
 MODEL = "intents-nano"
 # What a board may use of its memory, in bytes; the rest is the application's. The last is kept for the stack (STACK in firmware/src/lib.rs).
@@ -53,15 +52,6 @@ IMAGE_BLOCK = struct.pack("<I", 0xffffded3)
 # The first bytes of a bundle: magic and version.
 BUNDLE = b"\x89KINGL\r\n" + struct.pack("<I", 1)
 SECONDS = 300
-
-
-class Failed(Exception):
-    """A check failed."""
-
-
-def check(holds, message):
-    if not holds:
-        raise Failed(message)
 
 
 class Elf:
@@ -152,7 +142,7 @@ def emulate(runner, image, *arguments):
         try:
             done = subprocess.run([*words, image], stdin=texts, capture_output=True, timeout=SECONDS)
         except subprocess.TimeoutExpired as late:
-            raise Failed(f"no end after {SECONDS} s: {(late.stderr or b'').decode()}") from None
+            fail(f"no end after {SECONDS} s: {(late.stderr or b'').decode()}")
     return done.returncode, done.stdout, done.stderr.decode(errors="replace").strip()
 
 
@@ -164,7 +154,7 @@ def golden(expected, runner, image, kernels, *arguments):
     if out != want:
         pairs = zip(out.splitlines() + [b""], want.splitlines() + [b""])
         line, (got, wanted) = next((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1])
-        raise Failed(f"line {line} is {got.decode(errors='replace')!r}, {expected.name} has {wanted.decode()!r} ({kernels})")
+        fail(f"line {line} is {got.decode(errors='replace')!r}, {expected.name} has {wanted.decode()!r} ({kernels})")
     measured = re.fullmatch(r"measured ((?:\S+=\S+ ?)+)", err)
     check(measured, f"no measurements: {err}")
     found = dict(word.split("=") for word in measured[1].split())
@@ -238,10 +228,9 @@ def measure(board, target, runner, model, expected, scratch):
         check(stack <= STACK, f"the stack was {stack} bytes deep, {STACK} are kept for it")
         print(f"  {name}: {found['texts']} texts and all as expected; stack {stack:,}, RAM {memory:,}; check of the model {start:,} "
               f"instructions, then {count:,} per token: {milliseconds(count)} ({CYCLES} cycles per instruction assumed)", flush=True)
-        rows.append({
-            "target": title, "kernel": name, "model": model, "library_bytes": text + data - length, "program_bytes": text + data,
-            "ram_bytes": memory, "ram_what": f"arena {arena:,} + stack {stack:,} + other {memory - arena - stack:,}", "golden": True,
-            "speed": f"{count:,} instructions per token", "run": f"QEMU {board}"})
+        rows.append(row(title, name, model, library_bytes=text + data - length, program_bytes=text + data, ram_bytes=memory,
+                        ram_what=f"arena {arena:,} + stack {stack:,} + other {memory - arena - stack:,}",
+                        speed=f"{count:,} instructions per token", run=f"QEMU {board}"))
     # By itself it takes the fastest.
     golden(expected, runner, image, kernels[-1])
     return rows, elf, arena
@@ -267,9 +256,8 @@ def built(board):
     elf, text, data, bss, length = program(board, target, MODEL)
     _, _, begin, _ = elf.sections[".vector_table"]
     check(IMAGE_BLOCK in elf.bytes[begin:begin + 4096], "the boot ROM would not find the program")
-    return {"target": BUILT[board], "kernel": "cortex-m-dsp", "model": MODEL, "library_bytes": text + data - length,
-            "program_bytes": text + data, "ram_bytes": data + bss + STACK, "ram_what": f"statics {data + bss:,} + stack at most {STACK:,}",
-            "golden": None, "speed": None, "run": "built, not run"}
+    return row(BUILT[board], "cortex-m-dsp", MODEL, library_bytes=text + data - length, program_bytes=text + data, ram_bytes=data + bss + STACK,
+               ram_what=f"statics {data + bss:,} + stack at most {STACK:,}", golden=None, run="built, not run")
 
 
 def main():
@@ -281,7 +269,7 @@ def main():
     unknown = [board for board in boards if board not in BOARDS and board not in BUILT]
     if unknown:
         parser.error(f"unknown board {unknown[0]}; there are {', '.join([*BOARDS, *BUILT])}")
-    folder()
+    project.environment()
     targets = sorted({settings(board)[0] for board in boards})
     if subprocess.run(["tools/setup-cross", *targets], cwd=ROOT).returncode:
         sys.exit(2)
@@ -290,20 +278,17 @@ def main():
         command = ["cargo", subcommand, "--locked", "-q", "--release", "--manifest-path", "firmware-examples/Cargo.toml", "-p", "firmware", *rest]
         if subprocess.run(command, cwd=ROOT).returncode:
             sys.exit(f"test-firmware: FAILED: cargo {subcommand} of what the boards share")
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            for board in boards:
-                rows += run(board, scratch) if board in BOARDS else [built(board)]
-                if board == SMALL:
-                    does_not_fit(board, scratch)
-    except Failed as failure:
-        print(f"test-firmware: FAILED: {board}: {failure}", file=sys.stderr)
-        sys.exit(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        for board in boards:
+            project.NAME = f"test-firmware: {board}"
+            rows += run(board, scratch) if board in BOARDS else [built(board)]
+            if board == SMALL:
+                does_not_fit(board, scratch)
     for emulator in {shlex.split(settings(board)[1])[0] for board in boards if board in BOARDS}:
         said = subprocess.run([emulator, "--version"], capture_output=True, text=True, check=True).stdout
         versions[emulator] = re.search(r"version (\S+)", said)[1]
     if args.rows:
-        write(args.rows, json.dumps({"rows": rows, "versions": versions}, indent=1) + "\n")
+        project.write_rows(args.rows, rows, versions)
     print(f"test-firmware: {len(boards)} boards passed")
 
 

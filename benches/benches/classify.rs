@@ -1,11 +1,12 @@
-//! Text to scores: the default model by words, `classify/native/intents/{words}`, and beside it any other exported model.
+//! Text to scores: the default model by number of words, `classify/native/intents/{words}`, and optionally another
+//! exported model.
 //!
 //! ```sh
 //! cargo bench -p kinglet-benches
 //! KINGLET_BENCH_MODEL=runs/results/clinc150-light-onnx/model.onnx cargo bench -p kinglet-benches
 //! ```
 //!
-//! The second form measures another model in the same run, so that the ratio between the two means something.
+//! The second form measures another model in the same run, so that the two can be compared.
 
 use std::{path::Path, time::Duration};
 

@@ -8,7 +8,7 @@ use super::builder::{GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
 use crate::prepare::Quantized;
 
-/// `ids`: `[B, T]` to `[B, T, C]`. int8: `q[id] · s[id]`, one scale a row.
+/// Maps `ids`, `[B, T]`, to `[B, T, C]`. int8: `q[id] · s[id]`, one scale per row.
 pub(super) fn embedding(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value) -> Value {
     let (v, c) = (checkpoint.config.vocab_size, checkpoint.config.hidden_size);
     let name = Weight::Embedding.to_string();

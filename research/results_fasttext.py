@@ -16,7 +16,8 @@ import time
 import fasttext
 import zstandard
 
-TASKS = {"clinc150": "label", "trec": "fine", "sst2": "label", "ag_news": "label"}
+from tasks import TASKS
+
 GRID = {"lr": [0.25, 0.5, 1.0], "epoch": [5, 25, 50], "wordNgrams": [1, 2]}
 # Where an epoch is long, long trainings are left out: fastText is at its best there after few epochs.
 GRIDS = {"ag_news": {"lr": [0.25, 0.5], "epoch": [5, 10], "wordNgrams": [1, 2]}}
@@ -45,7 +46,7 @@ def main():
         with open(args.out, encoding="utf-8") as f:
             out["tasks"] = json.load(f)["tasks"]
     for task in args.task or TASKS:
-        field = TASKS[task]
+        field = TASKS[task]["field"]
         train = list(rows(f"{args.data}/{task}/train.jsonl.zst", field))
         dev = list(rows(f"{args.data}/{task}/dev.jsonl.zst", field))
         best = None
