@@ -133,10 +133,10 @@ Priority: optional
 Homepage: {MANIFEST['repository']}
 Installed-Size: {sum(-(-path.stat().st_size // 1024) for path in installed)}
 Description: classify text with small convolutional models{', without ONNX' if args.small else ''}
- Text in, label out, without network or Python. The program carries a model of
- 150 everyday requests, and runs models trained with kinglet-train: in int8, in
- the same memory for every length of text, and with the same answers on every
- processor, bit for bit. It is linked statically.
+ Text in, label out, without a network connection or Python. The program
+ includes a model of 150 everyday intents and runs models trained with
+ kinglet-train: in int8, in constant memory for texts of any length, with the
+ same scores on every processor, bit for bit. It is linked statically.
 """.encode())
         for path in [root, *root.rglob("*")]:
             if path.is_dir():
