@@ -16,7 +16,7 @@ use runtime::stream::Stream;
 use crate::border::{self, border};
 use crate::engine::Answer;
 use crate::options::{EngineOptions, Options};
-use crate::place::{self, Engine, Memory};
+use crate::place::{Engine, EngineBundle, Memory};
 use crate::status::{Error, Status};
 
 /// A model, ready to classify. Any number of threads may use it at the same time.
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn kinglet_model_engine(model: *const Model, engine: *mut 
             return Err(Error::new(Status::OutOfMemory, detail));
         }
         scratch.resize(need, 0);
-        let (bundle, memory) = (place::Model::Shared(bundle), Memory::Owned(scratch));
+        let (bundle, memory) = (EngineBundle::Shared(bundle), Memory::Owned(scratch));
         let engine = NativeEngine::with_chunk(bundle, memory, *model.engines.backend(), model.chunk)?;
         to.write(Box::into_raw(Box::new(Engine(Stream::new(engine)))));
         Ok(())
@@ -226,7 +226,7 @@ pub unsafe extern "C" fn kinglet_engine_free(engine: *mut Engine) {
         // SAFETY: the caller's promise: an engine of this library, not freed, used by nobody else. Those that share a model were made
         // with `Box::into_raw`.
         unsafe {
-            if matches!(border::get(engine)?.model(), place::Model::Shared(_)) {
+            if matches!(border::get(engine)?.model(), EngineBundle::Shared(_)) {
                 drop(Box::from_raw(engine));
             }
         }

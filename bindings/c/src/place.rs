@@ -30,11 +30,11 @@ const _: () = assert!(size_of::<Engine>() <= COUNTED + KINGLET_ENGINE_EXTRA);
 const _: () = assert!(align_of::<Engine>() <= KINGLET_ENGINE_ALIGN);
 
 /// Runs a model on one text after the other. One thread at a time may use it.
-pub struct Engine(pub(crate) Stream<NativeEngine<Model, Memory>>);
+pub struct Engine(pub(crate) Stream<NativeEngine<EngineBundle, Memory>>);
 
 /// The bundle that an engine runs.
 #[allow(clippy::large_enum_variant)] // there is nowhere to put a box without a heap
-pub(crate) enum Model {
+pub(crate) enum EngineBundle {
     /// The caller keeps its bytes where they are.
     Borrowed(Bundle<'static>),
     /// The engine is one of a model's, and keeps its bytes.
@@ -42,20 +42,20 @@ pub(crate) enum Model {
     Shared(Arc<OwnedBundle<BundleFile>>),
 }
 
-impl ReadBundle for Model {
+impl ReadBundle for EngineBundle {
     fn index(&self) -> &Index {
         match self {
-            Model::Borrowed(bundle) => bundle.index(),
+            EngineBundle::Borrowed(bundle) => bundle.index(),
             #[cfg(feature = "std")]
-            Model::Shared(bundle) => bundle.index(),
+            EngineBundle::Shared(bundle) => bundle.index(),
         }
     }
 
     fn as_bytes(&self) -> &[u8] {
         match self {
-            Model::Borrowed(bundle) => bundle.as_bytes(),
+            EngineBundle::Borrowed(bundle) => bundle.as_bytes(),
             #[cfg(feature = "std")]
-            Model::Shared(bundle) => ReadBundle::as_bytes(bundle),
+            EngineBundle::Shared(bundle) => ReadBundle::as_bytes(bundle),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Scratch for Memory {
 }
 
 impl Engine {
-    pub(crate) fn model(&self) -> &Model {
+    pub(crate) fn model(&self) -> &EngineBundle {
         self.0.engine().model()
     }
 
@@ -127,7 +127,7 @@ pub(crate) unsafe fn build(
         begin.write_bytes(0, scratch);
         slice::from_raw_parts_mut(begin, scratch)
     };
-    let (model, memory) = (Model::Borrowed(bundle), Memory::Given(scratch));
+    let (model, memory) = (EngineBundle::Borrowed(bundle), Memory::Given(scratch));
     let engine = Engine(Stream::new(NativeEngine::with_chunk(model, memory, options.backend, options.chunk)?));
     // SAFETY: the place is aligned to more than an `Engine` asks for and large enough for it.
     unsafe { place.write(engine) };
