@@ -10,7 +10,7 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-/// Lets tract run files that `kinglet-export --fused` wrote: the operator [`operator::CLASSIFIER`] of the domain
+/// Lets tract run files that `kinglet-export --custom-op` wrote: the operator [`operator::CLASSIFIER`] of the domain
 /// [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
 ///
 /// Inputs `[B, T]` int64 twice, ids and mask, output `[B, num_labels]` f32; one plan takes any `B` and `T`. Each text gets
@@ -26,7 +26,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 ///
 /// let mut onnx = tract_onnx::onnx();
 /// kinglet_onnx::register(&mut onnx);
-/// let plan = onnx.model_for_path("model.fused.onnx")?.into_optimized()?.into_runnable()?;
+/// let plan = onnx.model_for_path("model.custom-op.onnx")?.into_optimized()?.into_runnable()?;
 /// // Two texts, the second one token shorter.
 /// let ids = tensor2(&[[300_i64, 301, 1], [302, 1, 0]]);
 /// let mask = tensor2(&[[1_i64, 1, 1], [1, 1, 0]]);
