@@ -9,7 +9,7 @@ use kinglet::bundle::ReadBundle;
 use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model;
-use kinglet::spec::{Config, LayerWeight, MixerConfig, Norm, Pooling, Weight};
+use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -187,16 +187,13 @@ fn mixer(config: &Config) -> String {
     if let Some(kernels) = config.mixer.kernels() {
         text += &format!(", kernels {}", list(kernels.sizes.as_slice()));
     }
-    match &config.mixer {
-        MixerConfig::Light { heads, .. }
-        | MixerConfig::Dynamic { heads, .. }
-        | MixerConfig::Attention { heads, .. } => {
-            text += &format!(", {heads} heads");
-        }
-        MixerConfig::Dilated { dilations, .. } if dilations.as_slice().iter().any(|&d| d != 1) => {
-            text += &format!(", dilations {}", list(dilations.as_slice()));
-        }
-        MixerConfig::Dilated { .. } => {}
+    let dilations = config.mixer.parameters().dilations;
+    if dilations.as_slice().iter().any(|&d| d != 1) {
+        text += &format!(", dilations {}", list(dilations.as_slice()));
+    }
+    let heads = config.mixer.kernel_heads().max(config.mixer.attention_heads());
+    if heads > 0 {
+        text += &format!(", {heads} heads");
     }
     text
 }
