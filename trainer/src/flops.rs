@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn convolutions_grow_with_the_length_and_attention_with_its_square() {
         let at = |mixer, tokens| stack(&Seq2SeqConfig::preset("base", mixer, 32_128).unwrap().encoder, tokens).total();
-        for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        for mixer in Mixer::convolutions() {
             assert_eq!(at(mixer, 4096), 64 * at(mixer, 64));
         }
         assert!(at(Mixer::Attention, 4096) > 64 * at(Mixer::Attention, 64));

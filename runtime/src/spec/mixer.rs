@@ -46,6 +46,11 @@ impl Mixer {
         !matches!(self, Mixer::Attention)
     }
 
+    /// Returns the mixers whose receptive field is finite, which bundles hold and the native engine runs.
+    pub fn convolutions() -> impl Iterator<Item = Mixer> {
+        Self::ALL.into_iter().filter(|mixer| mixer.is_conv())
+    }
+
     /// Returns whether taps are computed from the block's input at each position.
     pub const fn reads_input(self) -> bool {
         matches!(self, Mixer::Dynamic)
