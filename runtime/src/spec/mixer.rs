@@ -152,7 +152,7 @@ impl MixerConfig {
     /// # Errors
     /// When the mixer cannot have what is given: dilations other than 1.
     pub const fn from_parameters(mixer: Mixer, layers: usize, given: &Parameters) -> Result<Self, ConfigError> {
-        if mixer.is_conv() && !matches!(mixer, Mixer::Dilated) {
+        if let Mixer::Light | Mixer::Dynamic = mixer {
             let got = given.dilations.len();
             if got > 1 && got != layers {
                 return Err(ConfigError::LayerCount { field: "dilations", got, layers });
