@@ -29,6 +29,9 @@ mod aarch64;
 mod arm;
 pub mod cast;
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)] // loads and stores
+mod simd;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[allow(unsafe_code)] // loads and stores
 mod wasm;

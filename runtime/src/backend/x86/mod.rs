@@ -2,7 +2,6 @@
 
 mod avx2;
 mod avx512;
-mod operations;
 mod peak;
 
 pub use peak::peak;

@@ -1,11 +1,11 @@
 //! Quantizing rows without dividing every element, yet with the bits of the division.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! quantize {
     ($features:literal) => {
         use core::arch::x86_64::*;
 
-        use super::vector::*;
+        use super::lanes::*;
         use crate::backend::PANEL_INPUTS;
         use crate::backend::x86::fitting;
         use crate::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
@@ -235,4 +235,4 @@ macro_rules! quantize {
     };
 }
 
-pub(in crate::backend::x86) use quantize;
+pub(in crate::backend) use quantize;

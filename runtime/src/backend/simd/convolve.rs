@@ -1,9 +1,9 @@
 //! Depthwise convolutions: sums of a few vectors stay in registers while the taps pass.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! convolve {
     ($features:literal) => {
-        use super::vector::*;
+        use super::lanes::*;
         use crate::backend::Window;
 
         /// Half as many sums as a convolution can keep.
@@ -213,4 +213,4 @@ macro_rules! convolve {
     };
 }
 
-pub(in crate::backend::x86) use convolve;
+pub(in crate::backend) use convolve;

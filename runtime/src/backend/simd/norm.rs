@@ -1,11 +1,11 @@
 //! Layer norm and RMS norm.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! norm {
     ($features:literal) => {
         use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
 
-        use super::vector::*;
+        use super::lanes::*;
         use crate::spec::NORM_EPS;
 
         /// Rows that are worked on together, so that the chains of dependent instructions of one fill the gaps of another.
@@ -179,4 +179,4 @@ macro_rules! norm {
     };
 }
 
-pub(in crate::backend::x86) use norm;
+pub(in crate::backend) use norm;

@@ -1,9 +1,9 @@
 //! The GLU and the softmax, and the exponential in them.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
-macro_rules! exponential {
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
+macro_rules! exp {
     ($features:literal) => {
-        use super::vector::*;
+        use super::lanes::*;
         use crate::backend::scalar;
 
         /// Runs of a softmax that are worked on together.
@@ -123,4 +123,4 @@ macro_rules! exponential {
     };
 }
 
-pub(in crate::backend::x86) use exponential;
+pub(in crate::backend) use exp;

@@ -1,9 +1,9 @@
 //! What is done to each element by itself: sums, int8 to f32, pooling.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! elements {
     ($features:literal) => {
-        use super::vector::*;
+        use super::lanes::*;
         use crate::backend::{POOL_LIMIT, POOL_SCALE};
 
         /// See [`crate::backend::Backend::add`].
@@ -73,4 +73,4 @@ macro_rules! elements {
     };
 }
 
-pub(in crate::backend::x86) use elements;
+pub(in crate::backend) use elements;
