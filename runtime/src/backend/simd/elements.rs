@@ -16,7 +16,9 @@ macro_rules! elements {
             for (a, b) in a.iter_mut().zip(b) {
                 store(add(load(a), load(b)), a);
             }
-            store_part(add(load_part(a_rest), load_part(b_rest)), a_rest);
+            if !a_rest.is_empty() {
+                store_part(add(load_part(a_rest), load_part(b_rest)), a_rest);
+            }
         }
 
         /// See [`crate::backend::Backend::dequantize`].
@@ -65,9 +67,11 @@ macro_rules! elements {
                 let (most, most_rest) = most.as_chunks_mut::<16>();
                 let (xs, rest) = row.as_chunks::<16>();
                 for (most, x) in most.iter_mut().zip(xs) {
-                    store(max(load(x), load(most)), most);
+                    store(larger(load(x), load(most)), most);
                 }
-                store_part(max(load_part(rest), load_part(most_rest)), most_rest);
+                if !rest.is_empty() {
+                    store_part(larger(load_part(rest), load_part(most_rest)), most_rest);
+                }
             }
         }
     };

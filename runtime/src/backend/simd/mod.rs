@@ -1,7 +1,10 @@
-//! All operations but `matmul`, written once in the vectors of 16 lanes that a backend's `lanes` module offers: one
-//! register of AVX-512, two of AVX2. The lanes are the virtual lanes of [`crate::backend`], so that sums have its order.
+//! All operations but `matmul`, written once over vectors of 16 lanes.
 //!
-//! Macros, because the features of a function are named by a literal.
+//! The lanes are the virtual lanes of [`crate::backend`], so that sums have its order. A backend offers them in its module
+//! `lanes`: one register of AVX-512, two of AVX2, four of NEON and WebAssembly. The names that such a module has to define
+//! are those of `aarch64/lanes.rs`; `docs/adding-a-backend.md` explains them.
+//!
+//! Macros, because the target features of a function are named by a literal.
 
 mod convolve;
 mod elements;
@@ -9,9 +12,12 @@ mod exp;
 mod norm;
 mod quantize;
 
-/// Defines the modules of the operations with the target features `$features` beside a module `lanes`.
-macro_rules! operations {
-    ($features:literal) => {
+/// Defines `$table`, the table of a backend, and its operations, compiled for the target features `$features`.
+///
+/// It stands beside the modules `lanes` and that of `$matmul`. [`super::Backend::all`] alone hands the table out, to
+/// processors with the features.
+macro_rules! backend {
+    ($table:ident, $name:literal, $features:literal, $matmul:path) => {
         mod convolve {
             crate::backend::simd::convolve!($features);
         }
@@ -28,12 +34,49 @@ macro_rules! operations {
             crate::backend::simd::quantize!($features);
         }
 
-        pub(in crate::backend) use convolve::{convolve_channels, convolve_shared};
-        pub(in crate::backend) use elements::{add_to, dequantize, pool_max, pool_mean};
-        pub(in crate::backend) use exp::{glu, softmax};
-        pub(in crate::backend) use norm::{layer_norm, rms_norm};
-        pub(in crate::backend) use quantize::quantize;
+        #[doc = concat!("`", $name, "`, for processors with ", $features, ".")]
+        #[allow(unused_unsafe)] // on wasm32 alone any function may call one with target features
+        pub(in crate::backend) const $table: crate::backend::Backend = crate::backend::Backend {
+            name: $name,
+            flip: lanes::FLIP,
+            // SAFETY, of each call: the table is handed out only where the features are.
+            quantize: |x, columns, x_stride, q, q_stride, scales| unsafe {
+                quantize::quantize(x, columns, x_stride, q, q_stride, scales)
+            },
+            // SAFETY: as above.
+            matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
+                $matmul(q, q_stride, scales, w, activation, out, out_stride)
+            },
+            // SAFETY: as above.
+            glu: |value, gate| unsafe { exp::glu(value, gate) },
+            // SAFETY: as above.
+            softmax: |x, width| unsafe { exp::softmax(x, width) },
+            // SAFETY: as above.
+            convolve_shared: |x, window, taps, taps_stride, heads, out| unsafe {
+                convolve::convolve_shared(x, window, taps, taps_stride, heads, out)
+            },
+            // SAFETY: as above.
+            convolve_channels: |x, window, taps, out| unsafe { convolve::convolve_channels(x, window, taps, out) },
+            // SAFETY: as above.
+            layer_norm: |x, gain, shift, out| unsafe { norm::layer_norm(x, gain, shift, out) },
+            // SAFETY: as above.
+            rms_norm: |x, gain, out| unsafe { norm::rms_norm(x, gain, out) },
+            // SAFETY: as above.
+            add: |a, b| unsafe { elements::add_to(a, b) },
+            // SAFETY: as above.
+            dequantize: |q, scale, out| unsafe { elements::dequantize(q, scale, out) },
+            prefetch: lanes::prefetch,
+            // SAFETY: as above.
+            pool_mean: |x, sums| unsafe { elements::pool_mean(x, sums) },
+            // SAFETY: as above.
+            pool_max: |x, most| unsafe { elements::pool_max(x, most) },
+        };
     };
 }
 
-pub(super) use {convolve::convolve, elements::elements, exp::exp, norm::norm, operations, quantize::quantize};
+pub(super) use {backend, convolve::convolve, elements::elements, exp::exp, norm::norm, quantize::quantize};
+
+/// Returns the number of rows of `width` elements, `stride` apart, in a slice of `len`.
+pub(super) fn fitting(len: usize, width: usize, stride: usize) -> usize {
+    if len < width { 0 } else { (len - width).checked_div(stride).map_or(1, |n| n + 1) }
+}

@@ -3,7 +3,4 @@
 mod lanes;
 mod matmul;
 
-pub(in crate::backend) use lanes::FLIP;
-pub(in crate::backend) use matmul::matmul;
-
-crate::backend::simd::operations!("avx2,fma");
+crate::backend::simd::backend!(AVX2, "x86-avx2", "avx2,fma", matmul::matmul);

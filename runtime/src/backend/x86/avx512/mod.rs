@@ -3,7 +3,9 @@
 mod lanes;
 mod matmul;
 
-pub(in crate::backend) use lanes::FLIP;
-pub(in crate::backend) use matmul::matmul;
-
-crate::backend::simd::operations!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+crate::backend::simd::backend!(
+    AVX512VNNI,
+    "x86-avx512vnni",
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    matmul::matmul
+);
