@@ -1,5 +1,5 @@
 """Scores a Parquet dataset with bindings/python/examples/score_parquet.py in one process and on a local Spark cluster of two
-workers, several times in turn, compares every row and reports throughput per core. Run by scripts/bench-scale."""
+workers, several times in turn, compares every row and reports throughput per core. Run by tools/x bench scale."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ def main() -> None:
         return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
     table = f"""\
-{arguments.rows:,} rows, {arguments.pairs} times; median (least to most):
+{arguments.rows:,} rows, {arguments.pairs} runs; median (minimum to maximum):
 
 | | |
 |---|---:|
 | rows that differ | 0 |
-| rows a second and core, Spark / one process | {middle("ratio")} |
-| the same without what a job of {FEW:,} rows costs | {middle("steady_ratio")} |
-| CPU seconds of scoring a row, Spark / one process | {middle("scoring_ratio")} |
+| rows per second and core, Spark / one process | {middle("ratio")} |
+| the same, without the cost of a job of {FEW:,} rows | {middle("steady_ratio")} |
+| CPU time of scoring a row, Spark / one process | {middle("scoring_ratio")} |
 """
     print(table, end="")
     if arguments.out:
@@ -142,10 +142,10 @@ def main() -> None:
         result = about | {"versions": versions, "rows": arguments.rows, "workers": WORKERS, "pairs": pairs}
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
         page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
-        head, rest = page.split("<!-- measured: scripts/bench-scale -->\n")
+        head, rest = page.split("<!-- measured: tools/x bench scale -->\n")
         tail = rest.split("<!-- end -->\n")[1]
         machine = f"{processor}, {os.cpu_count()} cores; commit {commit[:7]}; all numbers in [results/scale.json](results/scale.json).\n"
-        page = f"{head}<!-- measured: scripts/bench-scale -->\n{table}\n{machine}<!-- end -->\n{tail}"
+        page = f"{head}<!-- measured: tools/x bench scale -->\n{table}\n{machine}<!-- end -->\n{tail}"
         (ROOT / "docs/scale.md").write_text(page, encoding="utf-8")
 
 

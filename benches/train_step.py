@@ -7,7 +7,7 @@ speaks stand in trainer/src/step_time.rs; those that the Rust side alone answers
 those of runtime/src/spec.rs and trainer/src/model/seq2seq/config.rs; the formulas stand there, too.
 
 Everything is what one writes by hand for speed in eager mode: nn.Linear, F.conv1d with groups, scaled_dot_product_attention,
-F.cross_entropy, autocast, gradients set to None. scripts/bench-training runs it.
+F.cross_entropy, autocast, gradients set to None. tools/x bench training runs it.
 """
 
 import argparse

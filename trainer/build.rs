@@ -31,7 +31,7 @@ fn shim(lib: &str) {
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
     let include = root.join("include");
     let header = include.join("torch/csrc/distributed/c10d/ProcessGroupGloo.hpp");
-    assert!(header.exists(), "{} is missing: run scripts/setup-libtorch", header.display());
+    assert!(header.exists(), "{} is missing: run tools/x setup libtorch", header.display());
     let api = include.join("torch/csrc/api/include");
     cc::Build::new()
         .cpp(true)

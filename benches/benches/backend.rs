@@ -1,11 +1,11 @@
-//! The matrix products of the native engine on every backend of this machine, and as shares of its peak.
+//! Matrix products of the native engine on every backend of this machine, and their share of its peak.
 //!
 //! ```sh
-//! cargo bench -p kinglet-benches --bench kernels
+//! cargo bench -p kinglet-benches --bench backend
 //! ```
 //!
-//! The shares come first: `dpbusd` on registers alone and the product in turn, so that both see the same clock, and of
-//! the pairs the median. Sizes are `{rows}x{inputs}x{outputs}`.
+//! The shares come first: `dpbusd` on registers alone and the product in turn, so that both see the same clock, and the
+//! median of the pairs. Sizes are `{rows}x{inputs}x{outputs}`.
 
 use std::{
     hint::black_box,
@@ -18,7 +18,7 @@ use kinglet::backend::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, PackedM
 /// Inputs and outputs of the products in models of 256 and 128 channels.
 const SIZES: [(usize, usize); 6] = [(256, 256), (256, 1024), (1024, 256), (128, 128), (128, 256), (256, 128)];
 
-/// A buffer that begins with a cache line, as the engine's and the bundle's do.
+/// A buffer that begins with a cache line, like those of the engine and the bundle.
 struct Buffer<T> {
     values: Vec<T>,
     from: usize,
@@ -28,7 +28,7 @@ impl<T: Copy> Buffer<T> {
     fn new(value: T, len: usize) -> Self {
         const LINE: usize = 64;
         let values = vec![value; len + LINE / size_of::<T>()];
-        // Where no offset can be told the bench is slower, not wrong.
+        // If the offset is unknown, the bench is slower, not wrong.
         let from = values.as_ptr().align_offset(LINE).min(values.len() - len);
         Buffer { values, from }
     }
@@ -76,7 +76,7 @@ impl Product {
         format!("{}x{}x{}", self.rows, self.inputs, self.outputs)
     }
 
-    /// Products of two int8 that are added.
+    /// Returns the number of int8 products that are summed.
     fn products(&self) -> u64 {
         (self.rows * self.inputs * self.outputs) as u64
     }
@@ -95,14 +95,14 @@ impl Product {
     }
 }
 
-/// Time of one product of two int8, in seconds.
+/// Returns the time of one int8 product, in seconds.
 fn each(mut run: impl FnMut() -> u64) -> f64 {
     let start = Instant::now();
     let products = run();
     start.elapsed().as_secs_f64() / products as f64
 }
 
-/// Prints each product's share of the peak, if the machine's can be told.
+/// Prints each product's share of the peak, if the peak of the machine is known.
 #[cfg(target_arch = "x86_64")]
 fn shares() {
     use kinglet::backend::x86::peak;

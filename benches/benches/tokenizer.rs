@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kinglet::model::{self, Model};
+use kinglet::model;
 use kinglet::tokenizer::Table;
 use kinglet_benches::models::{self, Random};
 
@@ -11,7 +11,7 @@ fn tokenizer(c: &mut Criterion) {
     let made = models::table().expect("a table is written");
     let made = Table::new(&made).expect("a table is read");
     let text = made.decode(&Random(1).ids(10_000)).expect("ids are of the table");
-    let Model::Bundle(builtin) = model::builtin().expect("the default model opens") else { panic!("it is a bundle") };
+    let builtin = model::builtin().expect("the default model opens");
     let intents = builtin.bundle().expect("the default model opens").tokenizer();
     let mut group = c.benchmark_group("tokenizer/device");
     group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));

@@ -9,11 +9,11 @@ use crate::machine::Provenance;
 use crate::pairs::Quartiles;
 use crate::results::ColdStart;
 
-/// Runs `script` (`benches/peers/cold_start.py`) with `python` for `runs` processes of `command`, in turns with as many of a
-/// program that does nothing.
+/// Runs `script` (`benches/peers/cold_start.py`) with `python` for `runs` processes of `command`, in turns with as many
+/// of an empty program.
 ///
 /// # Errors
-/// When the script fails or says something else than two numbers of nanoseconds a line.
+/// If the script fails or prints anything but two numbers of nanoseconds per line.
 pub fn measure(
     python: &Path,
     script: &Path,

@@ -1,11 +1,11 @@
-//! Speed and memory of Kinglet, as ratios measured side by side.
+//! Speed and memory of Kinglet, measured as ratios side by side.
 //!
-//! `scripts/bench-peers` measures everything that docs/performance.md shows: [`models`] makes models with random weights,
-//! [`worker`] runs an engine in a process of its own and [`peer`] asks it, [`pairs`] takes turns; [`speed`], [`memory`],
-//! [`profile`], [`tokenizer`] and [`cold_start`] each measure one thing into [`results`], and [`report`] writes the tables
-//! and, with [`plot`], the pictures. `scripts/bench-training` does the same for docs/training-speed.md: [`training`] compares a
-//! training step with PyTorch's, [`training_report`] writes the page and the paper's two figures. The criterion benches in
-//! `benches/` are for comparing two states of the code.
+//! `tools/x bench peers` measures everything in docs/performance.md: [`models`] creates models with random weights,
+//! [`worker`] runs an engine in a process of its own and [`peer`] sends it requests, [`pairs`] takes turns; [`speed`],
+//! [`memory`], [`profile`], [`tokenizer`] and [`cold_start`] each write one part of [`results`], and [`report`] writes
+//! the tables and, with [`plot`], the figures. `tools/x bench training` does the same for docs/training-speed.md:
+//! [`training`] compares a training step with PyTorch's, [`training_report`] writes the page and the paper's two
+//! figures. The criterion benches in `benches/` compare two states of the code.
 
 pub mod cold_start;
 pub mod machine;
@@ -24,7 +24,7 @@ pub mod training;
 pub mod training_report;
 pub mod worker;
 
-/// A text of about `words` words, the same each time.
+/// Returns a text of about `words` words, always the same.
 pub fn text(words: usize) -> String {
     const WORDS: [&str; 12] =
         ["please", "wake", "me", "at", "seven", "tomorrow", "and", "book", "a", "table", "for", "two"];

@@ -1,29 +1,29 @@
-//! The machine that measures: what it is, and what it says of a process.
+//! The machine of a measurement, and the memory of a process.
 
 use std::fs;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// What a number needs beside it to mean something.
+/// Where a number comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The processor's own name.
     pub cpu: String,
     /// Processors that the system sees.
     pub cores: usize,
-    /// The kernels of the native engine that this processor can run.
+    /// The backends of the native engine that this processor can run.
     pub backend: Vec<String>,
     /// The commit measured; `-dirty` is appended when files differed from it.
     pub commit: String,
     /// The command, without paths.
     pub command: String,
-    /// Load average of the last minute when it began, as `/proc/loadavg` says.
+    /// Load average of the last minute at the start, from `/proc/loadavg`.
     pub load: String,
 }
 
 impl Provenance {
-    /// Of this machine and the working directory's repository, now. What cannot be found out is `unknown`.
+    /// Describes this machine and the repository of the working directory. Unknown values are `unknown`.
     pub fn now(command: &str) -> Self {
         let backend = kinglet::backend::Backend::all().map(|k| k.name().to_owned()).collect();
         Provenance {
@@ -37,17 +37,17 @@ impl Provenance {
     }
 }
 
-/// Memory of a process in KiB; 0 where the system does not say.
+/// Memory of a process in KiB; 0 if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resident {
-    /// Most that was resident at once (`VmHWM`).
+    /// Peak resident memory (`VmHWM`).
     pub peak: u64,
-    /// Resident now and of no file: heap, stacks, what a program changed of its own image (`RssAnon`).
+    /// Resident memory that belongs to no file: heap, stacks, modified parts of the program's image (`RssAnon`).
     pub anonymous: u64,
 }
 
 impl Resident {
-    /// Of this process, now.
+    /// Returns the memory of this process.
     pub fn now() -> Self {
         let status = proc("self/status");
         let field = |name| {
@@ -65,7 +65,7 @@ fn cpu_name() -> String {
         line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
     };
     let name = field("model name").unwrap_or_else(|| "unknown".to_owned());
-    // Virtual machines tell the family and the model where they hide the name.
+    // Virtual machines report family and model but hide the name.
     match (field("cpu family"), field("model")) {
         (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
         _ => name,

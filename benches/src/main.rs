@@ -1,4 +1,4 @@
-//! The `kinglet-benches` program: what `scripts/bench-peers` and `scripts/bench-training` call.
+//! The `kinglet-benches` program, used by `tools/x bench peers` and `tools/x bench training`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,9 +15,9 @@ use kinglet_benches::results::{self, Performance};
 use kinglet_benches::training::{self, Setup, Training};
 use kinglet_benches::{cold_start, memory, profile, report, speed, tokenizer, training_report, worker};
 
-/// Measures Kinglet's speed and memory, as ratios to peers in one run.
+/// Measure Kinglet's speed and memory relative to peers
 ///
-/// scripts/bench-peers calls the commands in their order; each measuring one replaces its own part of the results file.
+/// tools/x bench peers calls the commands in order; each one replaces its own part of the results file.
 #[derive(Parser)]
 #[command(name = "kinglet-benches", version)]
 struct Program {
@@ -27,9 +27,9 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make models with random weights and export them; what is there is kept
+    /// Create models with random weights and export them; existing ones are kept
     Models {
-        /// The folder of all models
+        /// Folder of all models
         #[arg(long, value_name = "DIR")]
         models: PathBuf,
         #[command(flatten)]
@@ -37,13 +37,13 @@ enum Command {
     },
     /// Serve one engine over stdin and stdout
     Worker {
-        /// The engine
+        /// Engine to run
         engine: Served,
-        /// The file it runs
+        /// Model file
         model: PathBuf,
-        /// The file of token ids
+        /// File of token ids
         ids: PathBuf,
-        /// The native engine's kernels, by name; by default the fastest
+        /// Backend of the native engine; by default the fastest
         #[arg(long, value_name = "NAME")]
         kernel: Option<String>,
     },
@@ -53,11 +53,11 @@ enum Command {
         setting: Setting,
         #[command(flatten)]
         sizes: Sizes,
-        /// Without AVX-512 alone
+        /// Only compare without AVX-512
         #[arg(long)]
         avx2_only: bool,
     },
-    /// Measure peak memory by length, a process each
+    /// Measure peak memory by length, one process each
     Memory {
         #[command(flatten)]
         setting: Setting,
@@ -75,10 +75,10 @@ enum Command {
     Tokenizer {
         #[command(flatten)]
         setting: Setting,
-        /// The directory that kinglet-train tokenizer wrote
+        /// Directory written by kinglet-train tokenizer
         #[arg(long, value_name = "DIR")]
         vocabulary: PathBuf,
-        /// The text, one text a line
+        /// Text file, one text per line
         #[arg(long, value_name = "FILE")]
         text: PathBuf,
     },
@@ -86,10 +86,10 @@ enum Command {
     ColdStart {
         #[command(flatten)]
         setting: Setting,
-        /// The script that starts them: benches/peers/cold_start.py
+        /// Script that starts the processes: benches/peers/cold_start.py
         #[arg(long, value_name = "FILE")]
         script: PathBuf,
-        /// The command and its arguments
+        /// Command and its arguments
         #[arg(last = true, required = true)]
         process: Vec<String>,
     },
@@ -100,7 +100,7 @@ enum Command {
         /// kinglet-train
         #[arg(long, value_name = "FILE")]
         trainer: PathBuf,
-        /// benches/train_step.py; --python has PyTorch
+        /// benches/train_step.py; --python must have PyTorch
         #[arg(long, value_name = "FILE")]
         script: PathBuf,
         /// Size of the model: nano, small or base
@@ -109,37 +109,37 @@ enum Command {
         /// Mixers, separated by commas
         #[arg(long, value_name = "MIXERS", value_delimiter = ',', default_value = "light,attention")]
         mixer: Vec<String>,
-        /// Ids of the vocabulary
+        /// Vocabulary size
         #[arg(long, value_name = "N", default_value_t = 8192)]
         vocab_size: usize,
-        /// Input ids in a batch, whatever the length
+        /// Input ids per batch, for any length
         #[arg(long, value_name = "N", default_value_t = 4096)]
         tokens: usize,
-        /// Where to compute: cpu or cuda:N
+        /// Device: cpu or cuda:N
         #[arg(long, value_name = "DEVICE", default_value = "cpu")]
         device: String,
-        /// Products in bfloat16
+        /// Use bfloat16 products
         #[arg(long)]
         bf16: bool,
-        /// Threads of each side
+        /// Threads per side
         #[arg(long, value_name = "N", default_value_t = 1)]
         threads: usize,
     },
-    /// Write tables and figures of the training that was measured
+    /// Write tables and figures of measured training
     TrainingReport {
-        /// What was measured
+        /// Results file
         #[arg(long, value_name = "FILE")]
         results: PathBuf,
-        /// The page whose generated part is written; figures go to the folder of the results
+        /// Page whose generated part is written; figures go to the folder of the results
         #[arg(long, value_name = "FILE")]
         page: PathBuf,
     },
-    /// Write tables and pictures of what was measured
+    /// Write tables and figures of the results
     Report {
-        /// What was measured
+        /// Results file
         #[arg(long, value_name = "FILE")]
         results: PathBuf,
-        /// The page whose generated part is written; pictures go to the folder of the results
+        /// Page whose generated part is written; figures go to the folder of the results
         #[arg(long, value_name = "FILE")]
         page: PathBuf,
     },
@@ -147,7 +147,7 @@ enum Command {
 
 #[derive(Args)]
 struct Sizes {
-    /// A size, such as d256x6; several may be given
+    /// Size, such as d256x6; may be repeated
     #[arg(long = "size", value_name = "SIZE", default_values = ["d128x4", "d256x6", "d768x12"])]
     sizes: Vec<String>,
 }
@@ -161,28 +161,28 @@ impl Sizes {
 
 #[derive(Args)]
 struct Setting {
-    /// The folder of all models
+    /// Folder of all models
     #[arg(long, value_name = "DIR", default_value = ".")]
     models: PathBuf,
-    /// The file that the results go to
+    /// Results file to write
     #[arg(long, value_name = "FILE")]
     results: PathBuf,
-    /// The command to name beside the results
+    /// Command to record with the results
     #[arg(long, value_name = "TEXT")]
     named: String,
-    /// Few pairs and short texts: to see that everything works
+    /// Few pairs and short texts, to check that everything works
     #[arg(long)]
     quick: bool,
-    /// peer-rten, of benches/peers; left out without it
+    /// peer-rten, from benches/peers; omitted without it
     #[arg(long, value_name = "FILE")]
     rten: Option<PathBuf>,
-    /// A Python with onnxruntime
+    /// Python with onnxruntime
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
-    /// benches/peers/onnxruntime_peer.py; onnxruntime is left out without it
+    /// benches/peers/onnxruntime_peer.py; onnxruntime is omitted without it
     #[arg(long, value_name = "FILE", requires = "python")]
     onnxruntime: Option<PathBuf>,
-    /// The folder that benches/peers/avx2_only.py made; without it these peers are not measured without AVX-512
+    /// Folder written by benches/peers/avx2_only.py; without it these peers are not measured without AVX-512
     #[arg(long, value_name = "DIR")]
     avx2: Option<PathBuf>,
 }
@@ -240,7 +240,7 @@ fn run(command: Command) -> Result<()> {
             let lengths: &[usize] = if setting.quick { &[64] } else { &[512] };
             let (effort, provenance) = (setting.effort(), setting.provenance());
             for size in sizes.all()? {
-                // The specification is not made to be fast.
+                // The specification is not optimized.
                 for backend in Backend::all().filter(|k| k.name() != Backend::SCALAR.name()) {
                     for &tokens in lengths {
                         eprintln!("profile: {}, {}, {tokens} tokens", size.name, backend.name());
@@ -341,7 +341,7 @@ fn remember(setting: &Setting, sizes: &[Size]) -> Result<()> {
     all_went_well(&failures)
 }
 
-/// One engine that fails does not end a run of hours.
+/// Records a failure; one failing engine does not end a run of hours.
 fn failed(failures: &mut Vec<String>, what: String) {
     eprintln!("kinglet-benches: {what}");
     failures.push(what);

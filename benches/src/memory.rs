@@ -1,4 +1,4 @@
-//! Peak memory against the length of a document: a fresh process for each length, until it takes too much.
+//! Peak memory by length of a document: a fresh process per length, up to a limit.
 
 use std::path::Path;
 
@@ -12,17 +12,17 @@ use crate::results::{Memory, MemoryRow};
 
 /// The lengths that are measured, in tokens.
 pub const LENGTHS: [usize; 8] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576];
-/// Peak memory after which longer texts are not tried, in GiB.
+/// Peak memory above which longer texts are not tried, in GiB.
 pub const MOST_GIB: u64 = 4;
-/// CPU time of a run after which longer texts are not tried, in seconds.
+/// CPU time of a run above which longer texts are not tried, in seconds.
 pub const MOST_SECONDS: f64 = 60.0;
-/// Address space of a process, in GiB: a guard of the machine.
+/// Address space of a process in GiB, to protect the machine.
 const LIMIT_GIB: u64 = 12;
 
-/// Measures one engine on a model. `stream`: feeds the document as text, piece by piece, instead of holding its ids.
+/// Measures one engine on a model. `stream` feeds the document as text, piece by piece, instead of holding its ids.
 ///
 /// # Errors
-/// When the engine cannot be started or not run the shortest text.
+/// If the engine cannot be started or cannot run the shortest text.
 pub fn measure(
     models: &Path,
     size: Size,

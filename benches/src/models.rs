@@ -1,11 +1,10 @@
-//! Models of named sizes with random weights, exported as trained ones are: speed and memory do not depend on training.
+//! Models of named sizes with random weights, exported like trained ones: speed and memory do not depend on training.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::engine::Engine;
-use kinglet::engine::tract::{Precision, TractModel};
 use kinglet::spec::{
     Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files, graph,
 };
@@ -13,6 +12,7 @@ use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
 use kinglet_export::calibrate::Stated;
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{DevSource, Plan, export, onnx};
+use kinglet_onnx::{Precision, TractModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -20,18 +20,18 @@ use safetensors::tensor::TensorView;
 pub const VOCABULARY: usize = 8192;
 /// Classes of every model here.
 pub const LABELS: usize = 16;
-/// Beside the models: token ids, u32 little endian, of which every run takes the first `T`.
+/// File next to the models: token ids, u32 little endian, of which every run takes the first `T`.
 pub const IDS: &str = "ids.bin";
-/// Ids in [`IDS`]: the longest document that is measured.
+/// Number of ids in [`IDS`]: the longest measured document.
 pub const MOST_TOKENS: usize = 1 << 20;
 
-/// The first piece of [`table`] that is a whole word: `!` to `~` and the mark before a word come first.
+/// First piece of [`table`] that is a whole word, after `!` to `~` and the mark before a word.
 const FIRST_WORD: u32 = FIRST_PIECE + 95;
 
-/// The measures of a model.
+/// A model size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// `d` and `C`, `x` and layers: part of the names of benches and files.
+    /// Name in benches and files: `d` and `C`, `x` and layers.
     pub name: &'static str,
     /// Channels, `C`; the feed-forward network has four times as many, an attention head 64.
     pub channels: usize,
@@ -47,12 +47,12 @@ impl Size {
         Size { name: "d768x12", channels: 768, layers: 12 },
     ];
 
-    /// The size of this name.
+    /// Returns the size of this name.
     pub fn by_name(name: &str) -> Option<Size> {
         Size::ALL.into_iter().find(|size| size.name == name)
     }
 
-    /// The configuration of a model of this size, kernel width 7.
+    /// Returns the configuration of a model of this size, kernel width 7.
     pub fn config(&self, mixer: Mixer) -> Config {
         Config {
             format_version: FORMAT_VERSION,
@@ -76,13 +76,13 @@ impl Size {
         .resolve()
     }
 
-    /// The folder of a model of this size, below the folder of all models.
+    /// Returns the folder of a model of this size, below the folder of all models.
     pub fn folder(&self, models: &Path, mixer: Mixer) -> PathBuf {
         models.join(format!("{}-{}", mixer.name(), self.name))
     }
 }
 
-/// Multiplications of int8 matrices for one token, the head left out: what the peak of the machine is compared with.
+/// Returns the int8 multiplications for one token, without the head: compared with the machine's peak.
 pub fn products_per_token(config: &Config) -> u64 {
     let matrices = config.weights().filter(|w| w.role() == Role::Linear && *w != Weight::HeadWeight);
     matrices.filter_map(|w| config.shape(w)).map(|shape| shape.len() as u64).sum()
@@ -100,21 +100,21 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Mean 0 and deviation 1, between −3.5 and 3.5: the sum of four uniform numbers.
+    /// Returns a number with mean 0 and deviation 1, between −3.5 and 3.5: the sum of four uniform numbers.
     fn about_normal(&mut self) -> f32 {
         let bits = self.bits();
         let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
         (sum as f32 / 65_536.0 - 2.0) * 1.732_050_8
     }
 
-    /// `count` token ids, all of them whole words: the words with spaces between them give the same ids again.
+    /// Returns `count` token ids, all whole words: encoding the words separated by spaces returns the same ids.
     pub fn ids(&mut self, count: usize) -> Vec<u32> {
         let words = VOCABULARY as u64 - u64::from(FIRST_WORD);
         (0..count).map(|_| FIRST_WORD + (self.bits() % words) as u32).collect()
     }
 }
 
-/// A table of [`VOCABULARY`] ids: the characters every table has, and syllables put together to words.
+/// Returns a table of [`VOCABULARY`] ids: the required characters, and words made of syllables.
 pub fn table() -> Result<Vec<u8>> {
     const BEGIN: [&str; 16] = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "th"];
     const END: [&str; 8] = ["a", "e", "i", "o", "an", "er", "in", "on"];
@@ -131,11 +131,11 @@ pub fn table() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a checkpoint directory with random weights. Its golden logits are what tract makes of the float32 graph, as no
-/// PyTorch ever ran it.
+/// Writes a checkpoint directory with random weights. Its golden logits come from tract on the float32 graph, since
+/// PyTorch never ran it.
 ///
 /// # Errors
-/// When a file cannot be written, or the graph cannot be run.
+/// If a file cannot be written, or the graph cannot be run.
 pub fn write_checkpoint(dir: &Path, config: &Config, seed: u64) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     let labels: Vec<String> = (0..config.num_labels).map(|i| format!("class {i}")).collect();
@@ -183,11 +183,11 @@ pub fn write_checkpoint(dir: &Path, config: &Config, seed: u64) -> Result<()> {
     golden(&logits)
 }
 
-/// Makes the models of `size` below `models`, a light and an attention one, each a checkpoint with its export beside it, and
-/// the token ids of all runs. What is there already is kept.
+/// Creates the models of `size` in `models`, one light and one attention, each a checkpoint with its export, and the
+/// token ids of all runs. Existing ones are kept.
 ///
 /// # Errors
-/// When a file cannot be written or an export fails.
+/// If a file cannot be written or an export fails.
 pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
     fs::create_dir_all(models).with_context(|| format!("cannot make the directory {}", models.display()))?;
     let ids = Random(1).ids(MOST_TOKENS);
@@ -213,7 +213,7 @@ pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
         };
         let report = export(&plan, |step| progress(&format!("{}: {step}", out.display())))?;
         ensure!(report.failures.is_empty(), "{}: {}", out.display(), report.failures.join("; "));
-        // What is measured stands in the exported files.
+        // The exported files have everything that is measured.
         fs::remove_dir_all(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;
     }
     Ok(())
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn products_are_those_of_the_matrices() {
-        // A layer: three matrices C·C and two C·4C.
+        // Per layer: three matrices C·C and two C·4C.
         let config = Size::ALL[0].config(Mixer::Light);
         assert_eq!(products_per_token(&config), 4 * (3 * 128 * 128 + 2 * 128 * 512));
     }

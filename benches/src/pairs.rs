@@ -1,9 +1,8 @@
-//! Ratios that survive a machine with other work on it: short turns, first the one, then the other, and the middle of the
-//! ratios of neighbours.
+//! Ratios that are robust against other load: short turns in alternation, and the median of the ratios of neighbours.
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of a list and the values a quarter from both ends.
+/// Median and quartiles of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quartiles {
     /// A quarter of the values are below.
@@ -15,7 +14,7 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
-    /// Of a list with at least one value; between two neighbours the value is interpolated.
+    /// Computes the quartiles of at least one value, interpolating between neighbours.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -30,37 +29,37 @@ impl Quartiles {
     }
 }
 
-/// How long and how often to measure.
+/// Effort of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Fewest pairs.
+    /// Minimum number of pairs.
     pub least: usize,
-    /// Most pairs.
+    /// Maximum number of pairs.
     pub most: usize,
-    /// Seconds that all pairs of one comparison should take together.
+    /// Target time of all pairs of a comparison, in seconds.
     pub seconds: f64,
-    /// Seconds that one turn should take at least: runs are repeated until they do.
+    /// Minimum time of a turn in seconds: runs are repeated to reach it.
     pub turn: f64,
 }
 
 impl Effort {
     /// For results that are published.
     pub const FULL: Effort = Effort { least: 5, most: 25, seconds: 3.0, turn: 0.02 };
-    /// To see that everything works.
+    /// For checking that everything works.
     pub const QUICK: Effort = Effort { least: 3, most: 3, seconds: 1.0, turn: 0.005 };
 
-    /// Runs in one turn of something that takes `seconds` once.
+    /// Returns the runs per turn of something that takes `seconds` once.
     pub fn runs(&self, seconds: f64) -> usize {
         ((self.turn / seconds.max(1e-9)).ceil() as usize).clamp(1, 10_000)
     }
 
-    /// Pairs of turns that take `seconds` together.
+    /// Returns the number of pairs if one takes `seconds`.
     pub fn pairs(&self, seconds: f64) -> usize {
         ((self.seconds / seconds.max(1e-9)) as usize).clamp(self.least, self.most)
     }
 }
 
-/// Takes turns: `pairs` times `a` and `b`, the one that begins changing each time. Gives what both returned, pair by pair.
+/// Takes turns: `pairs` times `a` and `b`, alternating which one starts. Returns the results of both, pair by pair.
 ///
 /// # Errors
 /// The first error of either.
@@ -73,8 +72,8 @@ pub fn turns<T, E>(
     Ok(rounds.into_iter().map(|[a, b]| (a, b)).collect())
 }
 
-/// Takes turns among `N`: `rounds` times each of them by its number, the one that begins changing each time. Gives what they
-/// returned, round by round, in the order of their numbers.
+/// Takes turns among `N`: `rounds` times each by its number, alternating which one starts. Returns the results, round
+/// by round, in the order of their numbers.
 ///
 /// # Errors
 /// The first error of any.

@@ -1,4 +1,5 @@
-//! One engine in a process of its own, told over stdin what to run: the side that asks. [`crate::worker`] says the lines.
+//! An engine in a process of its own, controlled over stdin: the requesting side. [`crate::worker`] documents the
+//! lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,12 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::machine::Resident;
 
-/// How a peer is started, and what it is called.
+/// How a peer is started, and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// The engine's name.
     pub engine: &'static str,
-    /// What runs in it, in words: precision and where the file comes from.
+    /// What runs in it: precision and origin of the file.
     pub variant: &'static str,
     /// Whether its matrix products are in int8.
     pub int8: bool,
@@ -26,13 +27,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Engine and variant: the name in tables.
+    /// Returns engine and variant: the name in tables.
     pub fn name(&self) -> String {
         format!("{} {}", self.engine, self.variant)
     }
 }
 
-/// Nanoseconds that runs took together.
+/// Total nanoseconds of some runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
     /// By the process's CPU clock.
@@ -41,23 +42,23 @@ pub struct Time {
     pub wall: u64,
 }
 
-/// A peer that is running; it ends with this value.
+/// A running peer; it ends when this value is dropped.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
-    /// What the engine calls its version.
+    /// Version reported by the engine.
     pub version: String,
 }
 
 impl Peer {
     /// Starts a peer on a file of `folder` and waits until it is ready.
     ///
-    /// `limit_gib`: address space it can have; it fails instead of taking the machine's memory.
+    /// `limit_gib`: limit of its address space, so that it fails instead of exhausting the machine's memory.
     ///
     /// # Errors
-    /// When it cannot be started, or not load the model.
+    /// If it cannot be started, or cannot load the model.
     pub fn start(spec: &Spec, folder: &Path, ids: &Path, limit_gib: u64) -> Result<Self> {
         let files = [folder.join(spec.file), ids.to_path_buf()].map(|path| path.display().to_string());
         let words: Vec<String> = spec.command.iter().cloned().chain(files).collect();
@@ -85,20 +86,20 @@ impl Peer {
     /// Scores the first `tokens` ids `runs` times.
     ///
     /// # Errors
-    /// When the peer says so or is gone: where memory ends, many engines end.
+    /// If the peer reports an error or is gone; many engines end when memory is exhausted.
     pub fn run(&mut self, tokens: usize, runs: usize) -> Result<Time> {
         self.time(&format!("run {tokens} {runs}"))
     }
 
-    /// Scores a text of `tokens` words that comes piece by piece.
+    /// Scores a text of `tokens` words that arrives piece by piece.
     ///
     /// # Errors
-    /// As [`Self::run`]; engines that do not stream say so.
+    /// As [`Self::run`], and for engines that do not stream.
     pub fn stream(&mut self, tokens: usize) -> Result<Time> {
         self.time(&format!("stream {tokens}"))
     }
 
-    /// Sends a request that is answered with the time it took.
+    /// Sends a request and returns the time it took.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -107,7 +108,7 @@ impl Peer {
         Ok(Time { cpu, wall })
     }
 
-    /// The scores of the first `tokens` ids.
+    /// Returns the scores of the first `tokens` ids.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -133,7 +134,7 @@ impl Peer {
         numbers.with_context(|| format!("`{line}` are not {N} numbers"))
     }
 
-    /// Sends a request and gives the line that it is answered with.
+    /// Sends a request and returns the line of the answer.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -156,7 +157,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // The end of its stdin ends a peer.
+        // A peer ends when its stdin does.
         self.requests.take();
         if self.child.wait().is_err() {
             self.child.kill().ok();
@@ -168,7 +169,7 @@ impl Drop for Peer {
 mod tests {
     use super::*;
 
-    /// A peer of three lines of shell.
+    /// Returns a peer of three lines of shell.
     fn shell(script: &str) -> Spec {
         let command = ["sh", "-c", script, "sh"].map(str::to_owned).into();
         Spec { engine: "shell", variant: "fp32", int8: false, file: "none", command, environment: Vec::new() }

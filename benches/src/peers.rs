@@ -1,4 +1,4 @@
-//! Who is measured, and on which file.
+//! The measured engines and their files.
 
 use std::path::{Path, PathBuf};
 
@@ -6,26 +6,28 @@ use kinglet::spec::{Mixer, files};
 
 use crate::peer::Spec;
 
-/// What onnxruntime's own dynamic quantization makes of `model.onnx`; `benches/peers/onnxruntime_peer.py prepare` writes it.
+/// Result of onnxruntime's own dynamic quantization of `model.onnx`; written by `benches/peers/onnxruntime_peer.py
+/// prepare`.
 pub const DYNAMIC: &str = "model.dynamic.onnx";
-/// `model.onnx` in the other of protobuf's two encodings of integer lists, the one that rten reads.
+/// `model.onnx` in protobuf's other encoding of integer lists, which rten reads.
 pub const UNPACKED: &str = "model.unpacked.onnx";
 /// `model.int8.onnx` likewise.
 pub const UNPACKED_INT8: &str = "model.int8.unpacked.onnx";
-/// The attention model with one `MultiHeadAttention` a layer, T5's bias added to its scores.
+/// The attention model with one `MultiHeadAttention` per layer, with T5's bias added to its scores.
 pub const FUSED: &str = "model.mha.onnx";
 /// [`FUSED`] quantized as [`DYNAMIC`] is.
 pub const FUSED_DYNAMIC: &str = "model.mha.dynamic.onnx";
-/// [`FUSED`] without the bias, so that onnxruntime takes its flash attention, whose memory does not grow with the square.
+/// [`FUSED`] without the bias, so that onnxruntime uses its flash attention, whose memory does not grow with the
+/// square.
 pub const FLASH: &str = "model.flash.onnx";
 /// [`FLASH`] quantized as [`DYNAMIC`] is.
 pub const FLASH_DYNAMIC: &str = "model.flash.dynamic.onnx";
 
-/// Variables that take from tract what AVX2 does not have.
+/// Variables that keep tract from using more than AVX2.
 const TRACT_AVX2: [(&str, &str); 1] =
     [("TRACT_CPU_ISA", "-avx512f,-avx512vnni,-avx512fp16,-avxvnni,-amx-int8,-amx-bf16")];
 
-/// The programs that peers run in.
+/// Programs of the peers.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// This program: the native engine and tract.
@@ -34,16 +36,16 @@ pub struct Programs {
     pub rten: Option<PathBuf>,
     /// A Python with onnxruntime, and `onnxruntime_peer.py`.
     pub onnxruntime: Option<(PathBuf, PathBuf)>,
-    /// The folder of `avx2_only.py`: the same Python and `peer-rten`, kept from AVX-512.
+    /// The folder of `avx2_only.py`: the same Python and `peer-rten`, kept from using AVX-512.
     pub avx2: Option<PathBuf>,
 }
 
-/// A set of comparisons with one meaning.
+/// A group of comparable peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The same light model in other engines.
     SameGraph,
-    /// A Transformer of the same measures.
+    /// A Transformer of the same size.
     Transformer,
     /// The same light model without AVX-512.
     Avx2,
@@ -53,7 +55,7 @@ impl Group {
     /// All groups.
     pub const ALL: [Group; 3] = [Group::SameGraph, Group::Transformer, Group::Avx2];
 
-    /// Its name in results.
+    /// Returns its name in results.
     pub const fn name(self) -> &'static str {
         match self {
             Group::SameGraph => "same graph",
@@ -62,7 +64,7 @@ impl Group {
         }
     }
 
-    /// The model that the peers of this group run.
+    /// Returns the model that the peers of this group run.
     pub const fn mixer(self) -> Mixer {
         match self {
             Group::Transformer => Mixer::Attention,
@@ -77,7 +79,7 @@ impl Programs {
         Spec { engine, variant, int8: variant.contains("int8"), file, command, environment: Vec::new() }
     }
 
-    /// The native engine with the kernels that it chooses, or those of AVX2.
+    /// Returns the native engine with the backend it selects, or with AVX2.
     pub fn native(&self, avx2: bool) -> Spec {
         let mut spec = self.own("native", "int8", files::BUNDLE);
         if avx2 {
@@ -87,7 +89,7 @@ impl Programs {
         spec
     }
 
-    /// The peers of a group that there are programs for.
+    /// Returns the peers of a group for which there are programs.
     pub fn peers(&self, group: Group) -> Vec<Spec> {
         let tract = |variant, file| self.own("tract", variant, file);
         let avx2 = |program: &str| self.avx2.as_ref().map(|folder| folder.join(program));
@@ -142,7 +144,7 @@ impl Programs {
     }
 }
 
-/// Whether the memory of a peer is measured as well: one of each kind, so that table and picture can be read.
+/// Returns whether the memory of a peer is measured too: one of each kind, to keep table and figure readable.
 pub fn is_for_memory(peer: &Spec) -> bool {
     ![files::ONNX_INT8, files::ONNX_FUSED, FUSED, FUSED_DYNAMIC].contains(&peer.file)
         && (peer.engine, peer.file) != ("rten", DYNAMIC)

@@ -1,4 +1,4 @@
-//! The pictures: lines over the length of a text, both axes logarithmic.
+//! Figures: lines over the length of a text, both axes logarithmic.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -9,16 +9,16 @@ use plotters::prelude::*;
 pub struct Line {
     /// Its name in the legend.
     pub name: String,
-    /// How it is drawn.
+    /// Line style.
     pub style: Style,
     /// The points, tokens ascending, all above 0.
     pub points: Vec<(f64, f64)>,
 }
 
-/// How a line is drawn.
+/// Style of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Ours: black and thick.
+    /// Kinglet: black and thick.
     Ours,
     /// A peer in int8.
     Solid,
@@ -26,7 +26,8 @@ pub enum Style {
     Dashed,
 }
 
-/// Wong's palette, which colour-blind readers tell apart (Nature Methods 8, 441, 2011), and two more.
+/// Wong's palette, which is distinguishable for colour-blind readers (Nature Methods 8, 441, 2011), and two more
+/// colours.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -39,10 +40,10 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(120, 120, 120),
 ];
 
-/// An SVG of the lines, 860 by 520 pixels.
+/// Draws the lines as SVG, 860 × 520 pixels.
 ///
 /// # Errors
-/// When there is no point, or the drawing library fails.
+/// If there is no point, or the drawing library fails.
 pub fn svg(title: &str, y_label: &str, lines: &[Line]) -> Result<String> {
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     let range = |pick: fn((f64, f64)) -> f64| {
@@ -72,7 +73,7 @@ fn draw(
     [low, high]: [f64; 2],
 ) -> Result<(), Box<dyn std::error::Error>> {
     area.fill(&WHITE)?;
-    // The legend has a column of its own: it never hides a line.
+    // The legend has its own column, so it never hides a line.
     let (plot, legend) = area.split_horizontally(600);
     let mut chart = ChartBuilder::on(&plot)
         .caption(title, ("sans-serif", 18))
@@ -110,7 +111,7 @@ fn draw(
     Ok(())
 }
 
-/// `0.0078`, `0.5`, `64`, `8,192`.
+/// Formats a number: `0.0078`, `0.5`, `64`, `8,192`.
 fn number(value: f64) -> String {
     if value < 10.0 {
         let text = if value < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") };
@@ -119,7 +120,7 @@ fn number(value: f64) -> String {
     grouped(value.round() as u64)
 }
 
-/// A number with its digits in groups of three, from 1,000 on.
+/// Formats a number with digits in groups of three, from 1,000 on.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();

@@ -1,5 +1,5 @@
-//! Where the time of the native engine goes: its operations one by one on the rows and weights of a forward pass, in turns
-//! with the whole engine and with the processor's peak.
+//! Time of each operation of the native engine, measured on the rows and weights of a forward pass, in turns with the
+//! whole engine and with the processor's peak.
 
 use std::path::Path;
 use std::time::Instant;
@@ -44,7 +44,7 @@ const POOLING: usize = 9;
 /// Measures the light model of a size at `tokens` tokens.
 ///
 /// # Errors
-/// When the model cannot be opened or this processor cannot run the kernels.
+/// If the model cannot be opened or this processor cannot run the backend.
 pub fn measure(
     models: &Path,
     size: Size,
@@ -105,8 +105,8 @@ pub fn measure(
     })
 }
 
-/// Seconds by operation of a pass. Every step is measured in each pass; its median counts, as what else the machine does hits
-/// single steps.
+/// Returns the seconds of a pass by operation. Every step is measured in each pass and its median counts, because other
+/// load affects single steps.
 fn by_operation(passes: &[Vec<(usize, f64)>]) -> [f64; OPERATIONS.len()] {
     let mut spent = [0.0; OPERATIONS.len()];
     for (step, &(operation, _)) in passes.first().into_iter().flatten().enumerate() {
@@ -116,8 +116,9 @@ fn by_operation(passes: &[Vec<(usize, f64)>]) -> [f64; OPERATIONS.len()] {
     spent
 }
 
-/// The operations of a forward pass of a light model, chunk by chunk, each with its time. What the engine does between them
-/// (rows that wait for their neighbours, rows kept for the next chunk) is left out, so the numbers it makes mean nothing.
+/// The operations of a forward pass of a light model, chunk by chunk, each with its time. What the engine does between
+/// them (rows that wait for their neighbours or for the next chunk) is omitted, so the computed numbers are
+/// meaningless.
 struct Pass<'a> {
     bundle: Bundle<'a>,
     backend: Backend,
@@ -226,7 +227,8 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Products per second of the instruction that `backend` multiply with, on registers alone; none where no such bench is known.
+/// Returns the products per second of the backend's multiply instruction, on registers alone, if there is a bench for
+/// it.
 fn peak(backend: &Backend) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     if backend.name() == "x86-avx512vnni" {

@@ -1,4 +1,4 @@
-//! What `performance.json` says, as tables and pictures.
+//! Tables and figures of docs/performance.md, from `performance.json`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,31 +15,31 @@ use crate::peers::Group;
 use crate::plot::{Line, Style, grouped, svg};
 use crate::results::{Comparison, Memory, MemoryRow, Performance, Profile, Row};
 
-/// What stands before and after the generated part of a page.
+/// Markers around the generated part of a page.
 pub const MARKERS: [&str; 2] =
-    ["<!-- scripts/bench-peers: begin; do not edit by hand -->", "<!-- scripts/bench-peers: end -->"];
+    ["<!-- tools/x bench peers: begin; do not edit by hand -->", "<!-- tools/x bench peers: end -->"];
 
-/// At every length: how many times as fast as the fastest int8 peer, by size.
-const INT8_BAR: [(&str, f64); 3] = [("d128x4", 1.7), ("d256x6", 1.7), ("d768x12", 1.4)];
-/// How many times as fast as tract in float32.
-const TRACT_FP32_BAR: f64 = 5.0;
-/// How many times as fast as the fastest int8 peer where neither uses AVX-512.
-const AVX2_BAR: f64 = 1.0;
-/// How the names of our engine begin.
+/// Target speed-up over the fastest int8 peer at every length, by size.
+const INT8_TARGET: [(&str, f64); 3] = [("d128x4", 1.7), ("d256x6", 1.7), ("d768x12", 1.4)];
+/// Target speed-up over tract in float32.
+const TRACT_FP32_TARGET: f64 = 5.0;
+/// Target speed-up over the fastest int8 peer when neither uses AVX-512.
+const AVX2_TARGET: f64 = 1.0;
+/// Prefix of the names of Kinglet's engine.
 const OURS: &str = "native";
-/// Share of the machine's int8 peak, and the kernels, the length and the size it is asked of.
-const PEAK_BAR: (f64, &str, usize, &str) = (0.85, "x86-avx512vnni", 512, "d256x6");
-/// Memory beyond the file, in KiB.
-const MEMORY_BAR_KIB: i64 = 1024;
-/// The tokenizer's megabytes a second.
-const TOKENIZER_BAR: f64 = 20.0;
-/// CPU time of a cold start in milliseconds.
-const COLD_START_BAR: f64 = 10.0;
+/// Target share of the machine's int8 peak, with the backend, length and size it applies to.
+const PEAK_TARGET: (f64, &str, usize, &str) = (0.85, "x86-avx512vnni", 512, "d256x6");
+/// Target for memory beyond the file, in KiB.
+const MEMORY_TARGET_KIB: i64 = 1024;
+/// Target for the tokenizer, in megabytes per second.
+const TOKENIZER_TARGET: f64 = 20.0;
+/// Target for the CPU time of a cold start, in milliseconds.
+const COLD_START_TARGET: f64 = 10.0;
 
-/// Writes the pictures to `folder` and the tables into the generated part of `page`.
+/// Writes the figures to `folder` and the tables into the generated part of `page`.
 ///
 /// # Errors
-/// When a file cannot be read or written, or the page has no generated part.
+/// If a file cannot be read or written, or the page has no generated part.
 pub fn write(performance: &Performance, folder: &Path, page: &Path) -> Result<()> {
     let mut pictures = String::new();
     for (name, title, content) in self::pictures(performance)? {
@@ -54,17 +54,17 @@ pub fn write(performance: &Performance, folder: &Path, page: &Path) -> Result<()
     write_atomically(page, new.as_bytes()).with_context(|| format!("cannot write {}", page.display()))
 }
 
-/// `old` with `content` between the markers.
+/// Returns `old` with `content` between the markers.
 ///
 /// # Errors
-/// When `old` has not both of them.
+/// If `old` lacks a marker.
 pub fn between(old: &str, content: &str, [begin, end]: [&str; 2]) -> Result<String> {
     let Some((head, rest)) = old.split_once(begin) else { bail!("`{begin}` is missing") };
     let Some((_, tail)) = rest.split_once(end) else { bail!("`{end}` is missing") };
     Ok(format!("{head}{begin}\n\n{}\n\n{end}{tail}", content.trim()))
 }
 
-/// All tables, one section each.
+/// Renders all tables, one section each.
 ///
 /// # Errors
 /// Never: writing to a string does not fail.
@@ -79,30 +79,34 @@ pub fn tables(performance: &Performance) -> Result<String> {
         writeln!(out, "### Tokenizer\n")?;
         writeln!(
             out,
-            "{} bytes of `{}`, text by text, {} ids of a vocabulary of {}, one thread; both give the same ids.\n",
+            "{} bytes of `{}`, one text at a time, {} ids from a vocabulary of {}, one thread. Both return the same ids.\n",
             grouped(t.bytes as u64),
             t.text,
             grouped(t.ids as u64),
             grouped(t.vocabulary as u64)
         )?;
         writeln!(out, "| | |\n|---|---:|")?;
-        writeln!(out, "| Hugging Face `encode` by ours | {} |", times(&t.ratio_encode))?;
-        writeln!(out, "| Hugging Face `encode_fast` (no offsets) by ours | {} |", times(&t.ratio_encode_fast))?;
-        writeln!(out, "| ours, MB/s on this machine | {} |\n", number(&t.megabytes_per_second, 1))?;
-        let kept = verdict(t.megabytes_per_second.median > TOKENIZER_BAR && t.ratio_encode_fast.median > 1.0);
-        writeln!(out, "Bar, over {TOKENIZER_BAR} MB/s and faster than Hugging Face: {kept}.\n")?;
+        writeln!(out, "| Hugging Face `encode`, time relative to Kinglet | {} |", times(&t.ratio_encode))?;
+        writeln!(
+            out,
+            "| Hugging Face `encode_fast` (no offsets), time relative to Kinglet | {} |",
+            times(&t.ratio_encode_fast)
+        )?;
+        writeln!(out, "| Kinglet, MB/s on this machine | {} |\n", number(&t.megabytes_per_second, 1))?;
+        let met = verdict(t.megabytes_per_second.median > TOKENIZER_TARGET && t.ratio_encode_fast.median > 1.0);
+        writeln!(out, "Target > {TOKENIZER_TARGET} MB/s and faster than Hugging Face: {met}.\n")?;
         provenance(&mut out, [&t.provenance])?;
     }
     if let Some(c) = &performance.cold_start {
         writeln!(out, "### Cold start\n")?;
         writeln!(
             out,
-            "`kinglet classify` with the default model, from the start of the process to its end, {} processes: {} ms of CPU \
-             time (user and system), of which a process that does nothing takes {} ms. Bar, under {COLD_START_BAR} ms: {}.\n",
+            "`kinglet classify` with the default model, from process start to exit, over {} processes: {} ms of CPU time (user \
+             and system), of which an empty process takes {} ms. Target < {COLD_START_TARGET} ms: {}.\n",
             c.runs,
             number(&c.cpu_ms, 1),
             number(&c.floor_ms, 1),
-            verdict(c.cpu_ms.median < COLD_START_BAR)
+            verdict(c.cpu_ms.median < COLD_START_TARGET)
         )?;
         provenance(&mut out, [&c.provenance])?;
     }
@@ -114,13 +118,13 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
         performance.speed.iter().filter(|c| c.size == size.name && c.group == group.name()).collect()
     };
     let titles = [
-        (Group::SameGraph, "the same light model in other engines", "The peer's CPU time by ours"),
+        (Group::SameGraph, "the same light model in other engines", "CPU time of the engine relative to Kinglet"),
         (
             Group::Transformer,
             "a Transformer of the same size in onnxruntime",
-            "The Transformer's CPU time by our light model's",
+            "CPU time of the Transformer relative to our light model",
         ),
-        (Group::Avx2, "without AVX-512", "The CPU time of the column by ours with `x86-avx2`"),
+        (Group::Avx2, "without AVX-512", "CPU time of the engine relative to Kinglet with `x86-avx2`"),
     ];
     for (group, title, what) in titles {
         let all = of(group);
@@ -128,7 +132,10 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
             continue;
         }
         writeln!(out, "### Speed, {}: {title}\n", size.name)?;
-        writeln!(out, "{what}, one thread, one text: median of pairs (quartiles). Above 1 we are faster.\n")?;
+        writeln!(
+            out,
+            "{what}, one thread, one text at a time: median of paired runs (quartiles). Above 1, Kinglet is faster.\n"
+        )?;
         let names: Vec<String> = all.iter().map(|c| format!(" {} |", c.peer)).collect();
         let fastest = group == Group::SameGraph;
         writeln!(out, "| tokens |{}{}", names.concat(), if fastest { " fastest int8 peer |" } else { "" })?;
@@ -151,13 +158,13 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
         }
         writeln!(out)?;
         if fastest {
-            bars(out, &all, size, &performance.profile)?;
+            targets(out, &all, size, &performance.profile)?;
         }
         if group == Group::Avx2 {
-            avx2_bar(out, &all)?;
+            avx2_target(out, &all)?;
         }
         for c in all.iter().filter(|c| c.stopped.is_some()) {
-            writeln!(out, "{} ended: {}.\n", c.peer, c.stopped.as_deref().unwrap_or_default())?;
+            writeln!(out, "{} was stopped: {}.\n", c.peer, c.stopped.as_deref().unwrap_or_default())?;
         }
         let versions: BTreeSet<String> =
             all.iter().map(|c| format!("{} {}", c.peer.split(' ').next().unwrap_or_default(), c.version)).collect();
@@ -167,56 +174,56 @@ fn speed(out: &mut String, performance: &Performance, size: Size) -> Result<()> 
     Ok(())
 }
 
-/// The least ratio, with its length, against the fastest int8 peer of each length.
+/// Returns the smallest ratio to the fastest int8 peer at each length, with its length.
 fn least_against_int8(all: &[&Comparison]) -> Option<(f64, usize)> {
     let ratios = lengths(all).into_iter().filter_map(|t| Some((fastest_int8(all, t)?.1.ratio.median, t)));
     ratios.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// Whether the bar of AVX2 is kept, in words; said only where a peer beside tract was measured.
-fn avx2_bar(out: &mut String, all: &[&Comparison]) -> Result<()> {
+/// Writes whether the AVX2 target is met, if a peer other than tract was measured.
+fn avx2_target(out: &mut String, all: &[&Comparison]) -> Result<()> {
     let Some((ratio, tokens)) = least_against_int8(all) else { return Ok(()) };
     if all.iter().any(|c| c.peer.starts_with("onnxruntime")) {
-        let kept = verdict(ratio >= AVX2_BAR);
+        let met = verdict(ratio >= AVX2_TARGET);
         writeln!(
             out,
-            "Against the fastest int8 peer without AVX-512 at each length, at least {ratio:.2} (at {} tokens); bar {AVX2_BAR}: {kept}.\n",
+            "Slowest result against the fastest int8 peer without AVX-512: {ratio:.2}× ({} tokens). Target ≥ {AVX2_TARGET}×: {met}.\n",
             grouped(tokens as u64)
         )?;
     }
     Ok(())
 }
 
-/// Whether the bars of the same graph are kept, in words.
-fn bars(out: &mut String, all: &[&Comparison], size: Size, profiles: &[Profile]) -> Result<()> {
+/// Writes whether the targets for the same graph are met.
+fn targets(out: &mut String, all: &[&Comparison], size: Size, profiles: &[Profile]) -> Result<()> {
     let least = |ratios: Vec<(f64, usize)>| ratios.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-    let bar = INT8_BAR.iter().find(|(name, _)| *name == size.name);
-    if let (Some((ratio, tokens)), Some((_, bar))) = (least_against_int8(all), bar) {
-        let kept = verdict(ratio >= *bar);
+    let target = INT8_TARGET.iter().find(|(name, _)| *name == size.name);
+    if let (Some((ratio, tokens)), Some((_, target))) = (least_against_int8(all), target) {
+        let met = verdict(ratio >= *target);
         writeln!(
             out,
-            "Against the fastest int8 peer at each length, at least {ratio:.2} (at {} tokens); bar {bar}: {kept}.\n",
+            "Slowest result against the fastest int8 peer: {ratio:.2}× ({} tokens). Target ≥ {target}×: {met}.\n",
             grouped(tokens as u64)
         )?;
-        // How far the peer itself is from what the processor can do.
+        // How close the peer itself comes to the processor's peak.
         let share = |p: &Profile| Some((p.tokens, p.share_of_peak.as_ref()?.median));
         for (tokens, ours) in profiles.iter().filter(|p| p.size == size.name).filter_map(share) {
             if let Some((_, row)) = fastest_int8(all, tokens) {
                 let peer = ours / row.ratio.median;
                 writeln!(
                     out,
-                    "At {tokens} tokens we run at {ours:.2} of the processor's peak (below), the peer so at {peer:.2}; {bar} times its speed would be {:.2} of the peak.\n",
-                    bar * peer
+                    "At {tokens} tokens, Kinglet reaches {ours:.2} of the processor's peak (see below) and the peer {peer:.2}; {target}× the peer's speed would be {:.2} of the peak.\n",
+                    target * peer
                 )?;
             }
         }
     }
     let tract = all.iter().filter(|c| c.peer == "tract fp32").flat_map(|c| &c.rows);
     if let Some((ratio, tokens)) = least(tract.map(|r| (r.ratio.median, r.tokens)).collect()) {
-        let kept = verdict(ratio >= TRACT_FP32_BAR);
+        let met = verdict(ratio >= TRACT_FP32_TARGET);
         writeln!(
             out,
-            "Against tract in float32, at least {ratio:.2} (at {} tokens); bar {TRACT_FP32_BAR}: {kept}.\n",
+            "Slowest result against tract fp32: {ratio:.2}× ({} tokens). Target ≥ {TRACT_FP32_TARGET}×: {met}.\n",
             grouped(tokens as u64)
         )?;
     }
@@ -228,10 +235,7 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
         return Ok(());
     }
     writeln!(out, "### Where the time goes\n")?;
-    writeln!(
-        out,
-        "Share of each operation, measured one by one inside a forward pass over the same rows and weights.\n"
-    )?;
+    writeln!(out, "Share of time by operation, each measured separately on the rows and weights of a forward pass.\n")?;
     let names: Vec<&str> = performance.profile.iter().fold(Vec::new(), |mut names, p| {
         for (name, _) in &p.shares {
             if !names.contains(&name.as_str()) {
@@ -247,7 +251,7 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
     for name in names {
         write!(out, "| {name} |")?;
         for p in &performance.profile {
-            let share = p.shares.iter().find(|(n, _)| n == name).map(|(_, share)| format!(" {:.1} % |", share * 100.0));
+            let share = p.shares.iter().find(|(n, _)| n == name).map(|(_, share)| format!(" {:.1}% |", share * 100.0));
             write!(out, "{}", share.unwrap_or_else(|| " |".to_owned()))?;
         }
         writeln!(out)?;
@@ -256,22 +260,22 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
         let cells = performance.profile.iter().map(|p| format!(" {} |", cell(p).unwrap_or_default()));
         Ok(writeln!(out, "| {name} |{}", cells.collect::<String>())?)
     };
-    line("operations by whole engine", &|p| Some(format!("{:.2}", p.accounted)))?;
-    line("products alone, share of peak", &|p| Some(format!("{:.0} %", p.products_share_of_peak? * 100.0)))?;
+    line("sum of operations relative to the whole engine", &|p| Some(format!("{:.2}", p.accounted)))?;
+    line("matrix products alone, share of peak", &|p| Some(format!("{:.0}%", p.products_share_of_peak? * 100.0)))?;
     line("whole engine, share of peak", &|p| {
         let q = p.share_of_peak?;
-        Some(format!("{:.0} % ({:.0}–{:.0})", q.median * 100.0, q.low * 100.0, q.high * 100.0))
+        Some(format!("{:.0}% ({:.0}–{:.0})", q.median * 100.0, q.low * 100.0, q.high * 100.0))
     })?;
     writeln!(out)?;
-    let (bar, backend, tokens, size) = PEAK_BAR;
+    let (target, backend, tokens, size) = PEAK_TARGET;
     let asked = performance.profile.iter().find(|p| p.backend == backend && p.tokens == tokens && p.size == size);
     if let Some(share) = asked.and_then(|p| p.share_of_peak) {
         writeln!(
             out,
-            "The peak is that of the kernel's own instruction on registers, measured in turns with the engine. Bar, {:.0} % at \
-             {tokens} tokens ({size}, {backend}): {}.\n",
-            bar * 100.0,
-            verdict(share.median >= bar)
+            "The peak is the throughput of the backend's multiply instruction on registers alone, measured in turns with the \
+             engine. Target ≥ {:.0}% at {tokens} tokens ({size}, {backend}): {}.\n",
+            target * 100.0,
+            verdict(share.median >= target)
         )?;
     }
     provenance(out, performance.profile.iter().map(|p| &p.provenance))
@@ -286,7 +290,7 @@ fn memory(out: &mut String, performance: &Performance) -> Result<()> {
         writeln!(out, "### Memory, {}\n", size.name)?;
         writeln!(
             out,
-            "Peak resident memory of a fresh process in MiB, and in brackets what opening and running the model added to it \
+            "Peak resident memory of a fresh process in MiB. In brackets: the part added by opening and running the model, \
              beyond the size of the model's file.\n"
         )?;
         writeln!(out, "| tokens |{}", all.iter().map(|m| format!(" {}, {} |", m.engine, m.mixer)).collect::<String>())?;
@@ -315,17 +319,17 @@ fn memory(out: &mut String, performance: &Performance) -> Result<()> {
             let (anonymous, beyond) = (most(&|r| r.anonymous_kib), most(&|r| m.beyond_kib(r)));
             writeln!(
                 out,
-                "Ours beyond the mapped files of model and program, at most {} KiB; bar {} KiB: {}. By peak resident memory, \
-                 which counts the pages of the program's code that a run touches, at most {} KiB beyond the model.\n",
+                "Kinglet uses at most {} KiB beyond the mapped files of model and program. Target < {} KiB: {}. Peak resident \
+                 memory, which includes the code pages that a run touches, is at most {} KiB beyond the model.\n",
                 grouped(anonymous.unsigned_abs()),
-                grouped(MEMORY_BAR_KIB.unsigned_abs()),
-                verdict(anonymous < MEMORY_BAR_KIB),
+                grouped(MEMORY_TARGET_KIB.unsigned_abs()),
+                verdict(anonymous < MEMORY_TARGET_KIB),
                 grouped(beyond.unsigned_abs())
             )?;
         }
         for m in &all {
             if let Some(stopped) = &m.stopped {
-                writeln!(out, "{}, {} ended: {stopped}.\n", m.engine, m.mixer)?;
+                writeln!(out, "{}, {} was stopped: {stopped}.\n", m.engine, m.mixer)?;
             }
         }
         provenance(out, all.iter().map(|m| &m.provenance))?;
@@ -333,13 +337,13 @@ fn memory(out: &mut String, performance: &Performance) -> Result<()> {
     Ok(())
 }
 
-/// File name, title and content of each picture.
+/// Returns file name, title and content of each figure.
 fn pictures(performance: &Performance) -> Result<Vec<(String, String, String)>> {
     let mut out = Vec::new();
     for size in Size::ALL {
         for (group, name, what) in [
-            (Group::SameGraph, "speed", "CPU time by the native engine's, the same light model"),
-            (Group::Transformer, "transformer", "CPU time of a Transformer by our light model's"),
+            (Group::SameGraph, "speed", "CPU time relative to Kinglet, same light model"),
+            (Group::Transformer, "transformer", "CPU time of a Transformer relative to our light model"),
         ] {
             let mut lines: Vec<Line> = Vec::new();
             for c in performance.speed.iter().filter(|c| c.size == size.name && c.group == group.name()) {
@@ -353,7 +357,7 @@ fn pictures(performance: &Performance) -> Result<Vec<(String, String, String)>> 
             let points = tokens.into_iter().map(|t| (t as f64, 1.0)).collect();
             lines.insert(0, Line { name: "native int8".to_owned(), style: Style::Ours, points });
             let title = format!("{what}, {}", size.name);
-            out.push((format!("{name}-{}.svg", size.name), title.clone(), svg(&title, "times ours", &lines)?));
+            out.push((format!("{name}-{}.svg", size.name), title.clone(), svg(&title, "relative to Kinglet", &lines)?));
         }
         let lines: Vec<Line> = performance
             .memory
@@ -373,7 +377,7 @@ fn pictures(performance: &Performance) -> Result<Vec<(String, String, String)>> 
     Ok(out)
 }
 
-/// How an engine of this name is drawn.
+/// Returns the line style of an engine.
 fn style(engine: &str) -> Style {
     match (engine.starts_with(OURS), engine.contains("int8")) {
         (true, _) => Style::Ours,
@@ -395,7 +399,7 @@ fn fastest_int8<'c>(all: &[&'c Comparison], tokens: usize) -> Option<(&'c Compar
     rows.min_by(|a, b| a.1.ratio.median.total_cmp(&b.1.ratio.median))
 }
 
-/// A ratio: median and quartiles with two digits.
+/// Formats a ratio as median and quartiles with two digits.
 pub fn times(q: &Quartiles) -> String {
     number(q, 2)
 }
@@ -404,19 +408,22 @@ fn number(q: &Quartiles, digits: usize) -> String {
     format!("{:.digits$} ({:.digits$}–{:.digits$})", q.median, q.low, q.high)
 }
 
-/// Whether a bar is kept, in words.
-pub fn verdict(kept: bool) -> &'static str {
-    if kept { "kept" } else { "**not kept**" }
+/// Returns the words for a target that is met or missed.
+pub fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "**missed**" }
 }
 
-/// Where the numbers above come from, each place once.
+/// Writes where the numbers come from, each place once.
 ///
 /// # Errors
 /// Never: writing to a string does not fail.
 pub fn provenance<'p>(out: &mut String, all: impl IntoIterator<Item = &'p Provenance>) -> Result<()> {
     let places: BTreeSet<String> = all
         .into_iter()
-        .map(|p| format!("{}, {} cores; commit {}; `{}`", p.cpu, p.cores, p.commit, p.command))
+        .map(|p| {
+            let cores = if p.cores == 1 { "core" } else { "cores" };
+            format!("{}, {} {cores}; commit {}; `{}`", p.cpu, p.cores, p.commit, p.command)
+        })
         .collect();
     Ok(writeln!(out, "{}.\n", places.into_iter().collect::<Vec<_>>().join("; "))?)
 }
@@ -431,7 +438,7 @@ mod tests {
             cores: 2,
             backend: vec!["scalar".to_owned()],
             commit: "0123456".to_owned(),
-            command: "scripts/bench-peers".to_owned(),
+            command: "tools/x bench peers".to_owned(),
             load: "0.01".to_owned(),
         }
     }
@@ -466,28 +473,25 @@ mod tests {
             text.contains("| 32 | 6.00 (5.90–6.10) | 2.00 (1.90–2.10) | 9.00 (8.90–9.10) | 2.00, a int8 |"),
             "{text}"
         );
-        assert!(text.contains("at least 1.50 (at 64 tokens); bar 1.7: **not kept**"), "{text}");
-        assert!(text.contains("at least 1.00 (at 64 tokens); bar 5: **not kept**"), "{text}");
+        assert!(text.contains("int8 peer: 1.50× (64 tokens). Target ≥ 1.7×: **missed**"), "{text}");
+        assert!(text.contains("tract fp32: 1.00× (64 tokens). Target ≥ 5×: **missed**"), "{text}");
         assert!(text.contains("commit 0123456") && text.contains("a processor"), "{text}");
         assert_eq!(pictures(&performance).unwrap().len(), 1);
     }
 
     #[test]
-    fn without_avx512_our_own_faster_kernels_are_no_peer() {
+    fn without_avx512_the_faster_native_backend_is_not_a_peer() {
         let mut performance = Performance::default();
         for (peer, ratios) in [("onnxruntime int8, AVX2", [1.2, 0.9]), ("native int8", [0.4, 0.4])] {
             performance
                 .put_comparison(Comparison { group: Group::Avx2.name().to_owned(), ..comparison(peer, true, ratios) });
         }
         let text = tables(&performance).unwrap();
-        assert!(
-            text.contains("without AVX-512 at each length, at least 0.90 (at 64 tokens); bar 1: **not kept**"),
-            "{text}"
-        );
+        assert!(text.contains("int8 peer without AVX-512: 0.90× (64 tokens). Target ≥ 1×: **missed**"), "{text}");
     }
 
     #[test]
-    fn what_a_bar_asks_for_is_compared_with_the_peak() {
+    fn a_target_is_compared_with_the_peak() {
         let mut performance = Performance::default();
         performance.put_comparison(comparison("a int8", true, [1.6, 1.4]));
         let median = 0.84;
@@ -502,7 +506,7 @@ mod tests {
             products_share_of_peak: Some(0.96),
         });
         let text = tables(&performance).unwrap();
-        let line = "At 64 tokens we run at 0.84 of the processor's peak (below), the peer so at 0.60; 1.7 times its speed would be 1.02 of the peak.";
+        let line = "At 64 tokens, Kinglet reaches 0.84 of the processor's peak (see below) and the peer 0.60; 1.7× the peer's speed would be 1.02 of the peak.";
         assert!(text.contains(line), "{text}");
     }
 

@@ -1,4 +1,4 @@
-//! What was measured, as it stands in `performance.json`, and how files of results are read and changed.
+//! Results in `performance.json`, and reading and changing of result files.
 
 use std::fs;
 use std::path::Path;
@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Provenance;
 use crate::pairs::Quartiles;
 
-/// Everything. Each part is replaced alone, by the command that measures it.
+/// All results. Each command replaces its own part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Performance {
     /// The native engine against peers, in pairs.
     pub speed: Vec<Comparison>,
-    /// Peak memory against length.
+    /// Peak memory by length.
     pub memory: Vec<Memory>,
-    /// Where the time of the native engine goes.
+    /// Time of the native engine by operation.
     pub profile: Vec<Profile>,
-    /// The tokenizer against Hugging Face's.
+    /// The tokenizer compared with Hugging Face's.
     pub tokenizer: Option<Tokenizer>,
     /// CPU time of `kinglet classify` from its start to its end.
     pub cold_start: Option<ColdStart>,
 }
 
-/// The native engine against one peer.
+/// The native engine compared with one peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Where it was measured.
@@ -36,7 +36,7 @@ pub struct Comparison {
     pub group: String,
     /// The models' size, [`crate::models::Size::name`].
     pub size: String,
-    /// What ran of ours.
+    /// The side of Kinglet.
     pub ours: String,
     /// The peer and its variant.
     pub peer: String,
@@ -44,11 +44,11 @@ pub struct Comparison {
     pub version: String,
     /// Whether the peer computes in int8.
     pub int8: bool,
-    /// Largest difference of the two's scores on 32 tokens, as a share of the largest score; none for another model.
+    /// Largest difference of their scores on 32 tokens, relative to the largest score; `None` for another model.
     pub difference: Option<f64>,
     /// By length, ascending.
     pub rows: Vec<Row>,
-    /// Why there are no longer ones.
+    /// Why longer lengths are missing.
     pub stopped: Option<String>,
 }
 
@@ -59,13 +59,13 @@ pub struct Row {
     pub tokens: usize,
     /// Pairs measured.
     pub pairs: usize,
-    /// The peer's CPU time by ours: above 1 we are faster.
+    /// CPU time of the peer relative to ours: above 1, Kinglet is faster.
     pub ratio: Quartiles,
-    /// The same of wall time.
+    /// The same for wall time.
     pub ratio_wall: Quartiles,
-    /// Our CPU time of one run in nanoseconds, the median: raw data, of this machine and hour.
+    /// Median CPU time of one run of Kinglet in nanoseconds: raw data of this machine and hour.
     pub ours_ns: f64,
-    /// The peer's.
+    /// The same for the peer.
     pub peer_ns: f64,
 }
 
@@ -84,7 +84,7 @@ pub struct Memory {
     pub file: u64,
     /// By length, ascending; a process each.
     pub rows: Vec<MemoryRow>,
-    /// Why there are no longer ones.
+    /// Why longer lengths are missing.
     pub stopped: Option<String>,
 }
 
@@ -95,20 +95,20 @@ pub struct MemoryRow {
     pub tokens: usize,
     /// Peak resident memory of the process in KiB.
     pub peak_kib: u64,
-    /// What of it was there before the model was opened.
+    /// The part that was there before the model was opened.
     pub before_kib: u64,
-    /// Memory of no file that opening and running the model added, as far as it was still held at the end.
+    /// Memory of no file that opening and running the model added and that was still held at the end.
     pub anonymous_kib: i64,
 }
 
 impl Memory {
-    /// Peak memory that opening and running the model added, less the model's file: what it takes beyond the file.
+    /// Returns the peak memory added by opening and running the model, without the size of its file.
     pub fn beyond_kib(&self, row: &MemoryRow) -> i64 {
         row.peak_kib as i64 - row.before_kib as i64 - self.file.div_ceil(1024) as i64
     }
 }
 
-/// Where the time goes, measured operation by operation in one run.
+/// Time by operation, measured in one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// Where it was measured.
@@ -121,15 +121,15 @@ pub struct Profile {
     pub tokens: usize,
     /// Operation and its share of the sum, in the order of the forward pass.
     pub shares: Vec<(String, f64)>,
-    /// The sum of the operations by the time of the whole engine.
+    /// Sum of the operations relative to the time of the whole engine.
     pub accounted: f64,
-    /// Products per second of the whole engine by the peak of the instructions it uses; none where no peak is known.
+    /// Products per second of the whole engine relative to the peak of its instructions; `None` if no peak is known.
     pub share_of_peak: Option<Quartiles>,
-    /// The same of the matrix products alone.
+    /// The same for the matrix products alone.
     pub products_share_of_peak: Option<f64>,
 }
 
-/// The tokenizer against Hugging Face's, one thread, the same text and vocabulary.
+/// The tokenizer compared with Hugging Face's, on one thread, with the same text and vocabulary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tokenizer {
     /// Where it was measured.
@@ -138,15 +138,15 @@ pub struct Tokenizer {
     pub text: String,
     /// Its bytes.
     pub bytes: usize,
-    /// Ids that both gave, the same ones.
+    /// Ids returned by both, identical.
     pub ids: usize,
     /// Ids in the vocabulary.
     pub vocabulary: usize,
     /// Our megabytes (10⁶ bytes) per second.
     pub megabytes_per_second: Quartiles,
-    /// Time of Hugging Face's `encode` by ours.
+    /// Time of Hugging Face's `encode` relative to ours.
     pub ratio_encode: Quartiles,
-    /// Time of Hugging Face's `encode_fast`, which leaves out offsets, by ours.
+    /// Time of Hugging Face's `encode_fast`, which omits offsets, relative to ours.
     pub ratio_encode_fast: Quartiles,
     /// Pairs measured.
     pub pairs: usize,
@@ -159,49 +159,49 @@ pub struct ColdStart {
     pub provenance: Provenance,
     /// User and system time of a process in milliseconds.
     pub cpu_ms: Quartiles,
-    /// The same of a program that does nothing, started alike: the floor.
+    /// The same for an empty program: the floor.
     pub floor_ms: Quartiles,
     /// Processes measured.
     pub runs: usize,
 }
 
 impl Performance {
-    /// Reads a file; the empty result where there is none.
+    /// Reads a file; returns the empty result if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be read or holds something else.
+    /// If it cannot be read or holds something else.
     pub fn read(path: &Path) -> Result<Self> {
         read(path)
     }
 
-    /// Reads a file, changes it, writes it.
+    /// Reads a file, changes it and writes it.
     ///
     /// # Errors
-    /// As [`Self::read`], and when it cannot be written.
+    /// As [`Self::read`], and if it cannot be written.
     pub fn change(path: &Path, change: impl FnOnce(&mut Self)) -> Result<()> {
         self::change(path, change)
     }
 
-    /// Puts a comparison in the place of an older one of the same two.
+    /// Adds a comparison, replacing an older one of the same two.
     pub fn put_comparison(&mut self, new: Comparison) {
         put(&mut self.speed, new, |c| (c.group.clone(), c.size.clone(), c.peer.clone()));
     }
 
-    /// Puts the memory of an engine in the place of an older one.
+    /// Adds the memory of an engine, replacing an older one.
     pub fn put_memory(&mut self, new: Memory) {
         put(&mut self.memory, new, |m| (m.size.clone(), m.mixer.clone(), m.engine.clone()));
     }
 
-    /// Puts a profile in the place of an older one.
+    /// Adds a profile, replacing an older one.
     pub fn put_profile(&mut self, new: Profile) {
         put(&mut self.profile, new, |p| (p.size.clone(), p.backend.clone(), p.tokens));
     }
 }
 
-/// Reads a file of results; the empty one where there is none.
+/// Reads a file of results; returns the empty one if it does not exist.
 ///
 /// # Errors
-/// When it cannot be read or holds something else.
+/// If it cannot be read or holds something else.
 pub fn read<R: Default + DeserializeOwned>(path: &Path) -> Result<R> {
     if !path.exists() {
         return Ok(R::default());
@@ -210,10 +210,10 @@ pub fn read<R: Default + DeserializeOwned>(path: &Path) -> Result<R> {
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }
 
-/// Reads a file of results, changes it, writes it.
+/// Reads a file of results, changes it and writes it.
 ///
 /// # Errors
-/// As [`read`], and when it cannot be written.
+/// As [`read`], and if it cannot be written.
 pub fn change<R: Default + DeserializeOwned + Serialize>(path: &Path, change: impl FnOnce(&mut R)) -> Result<()> {
     let mut results = read(path)?;
     change(&mut results);
@@ -222,7 +222,7 @@ pub fn change<R: Default + DeserializeOwned + Serialize>(path: &Path, change: im
     write_atomically(path, &json).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts `new` in the place of an older one with the same key.
+/// Adds `new`, replacing an older one with the same key.
 pub fn put<T, K: PartialEq>(list: &mut Vec<T>, new: T, key: impl Fn(&T) -> K) {
     match list.iter_mut().find(|old| key(old) == key(&new)) {
         Some(old) => *old = new,

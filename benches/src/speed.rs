@@ -1,4 +1,5 @@
-//! The native engine against peers: turns in pairs, each engine in its process, one thread, one text at a time.
+//! The native engine compared with peers: turns in pairs, each engine in its own process, one thread, one text at a
+//! time.
 
 use std::path::Path;
 
@@ -16,17 +17,17 @@ use crate::results::{Comparison, Row};
 pub const LENGTHS: [usize; 9] = [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 /// Address space of a process that is measured for speed, in GiB.
 const LIMIT_GIB: u64 = 16;
-/// A peer that takes longer for one run, in seconds, is not asked for longer texts.
+/// A peer that takes longer than this for one run, in seconds, is not measured on longer texts.
 const LONGEST_RUN: f64 = 20.0;
 /// Tokens on which scores are compared.
 const COMPARED: usize = 32;
-/// Scores that differ more, as a share of the largest, come from another graph: int8 of random weights stays below.
+/// Scores that differ more, relative to the largest, come from another graph: int8 of random weights stays below.
 const MOST_DIFFERENCE: f64 = 0.3;
 
 /// Compares `ours` with `peer` on every length.
 ///
 /// # Errors
-/// When one of the two cannot be started, ours fails, or their scores show that they do not run the same graph.
+/// If one of the two cannot be started, ours fails, or their scores show that they do not run the same graph.
 pub fn compare(
     models: &Path,
     size: Size,
@@ -53,7 +54,7 @@ pub fn compare(
         match length(&mut a, &mut b, tokens, effort) {
             Ok(row) => rows.push(row),
             Err(e) => {
-                // Ours has to go on at every length; a peer may end.
+                // Kinglet has to run every length; a peer may end.
                 a.run(tokens, 1).with_context(|| format!("{} at {tokens} tokens", ours.name()))?;
                 stopped = Some(format!("at {tokens} tokens: {e:#}"));
                 break;
@@ -79,7 +80,7 @@ pub fn compare(
     })
 }
 
-/// Pairs at one length. The first run of each, in which plans are made and pages touched, is not counted.
+/// Measures pairs at one length. The first run of each, in which plans are made and pages touched, does not count.
 fn length(a: &mut Peer, b: &mut Peer, tokens: usize, effort: Effort) -> Result<Row> {
     let (a_runs, a_seconds) = turn(a, tokens, effort)?;
     let (b_runs, b_seconds) = turn(b, tokens, effort)?;
@@ -100,7 +101,7 @@ fn length(a: &mut Peer, b: &mut Peer, tokens: usize, effort: Effort) -> Result<R
     })
 }
 
-/// How many runs make a turn, and the seconds a turn takes.
+/// Returns the runs per turn, and the seconds a turn takes.
 fn turn(peer: &mut Peer, tokens: usize, effort: Effort) -> Result<(usize, f64)> {
     peer.run(tokens, 1)?;
     let once = peer.run(tokens, 1)?.wall as f64 / 1e9;
@@ -108,7 +109,7 @@ fn turn(peer: &mut Peer, tokens: usize, effort: Effort) -> Result<(usize, f64)> 
     Ok((runs, once * runs as f64))
 }
 
-/// Largest difference as a share of the largest score of `a`; infinite when the lengths differ.
+/// Returns the largest difference relative to the largest score of `a`; infinite if the lengths differ.
 fn difference(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::INFINITY;

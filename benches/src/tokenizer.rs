@@ -1,4 +1,4 @@
-//! The device tokenizer against Hugging Face's: the same text and vocabulary, one thread, one process.
+//! The device tokenizer compared with Hugging Face's: the same text and vocabulary, one thread, one process.
 
 use std::fs;
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::pairs::{Effort, Quartiles, turns};
 use crate::results::Tokenizer;
 use crate::worker::timed;
 
-/// Compares both on the texts of a file, one by one, as a server gets them.
+/// Compares both on the texts of a file, one by one, as a server receives them.
 ///
-/// `folder`: holds `tokenizer.bin` and `tokenizer.json`, which `kinglet-train tokenizer` wrote. Both encode the same bytes
-/// in turns; ids are compared first.
+/// `folder`: has the `tokenizer.bin` and `tokenizer.json` written by `kinglet-train tokenizer`. Both encode the same
+/// bytes in turns; ids are compared first.
 ///
 /// # Errors
-/// When a file cannot be read, or the two give different ids.
+/// If a file cannot be read, or the two return different ids.
 pub fn compare(folder: &Path, text: &Path, effort: Effort, provenance: &Provenance) -> Result<Tokenizer> {
     use kinglet::spec::files;
     let table = folder.join(files::TOKENIZER_TABLE);
@@ -58,7 +58,7 @@ pub fn compare(folder: &Path, text: &Path, effort: Effort, provenance: &Provenan
         let (done, cpu, _) = timed(|| lines.iter().try_for_each(|line| encode_fast(&peer, line).map(|_| ())));
         done.map(|()| cpu as f64)
     };
-    // The first round, which fills Hugging Face's cache of words, says how long a pair takes.
+    // The first round, which fills Hugging Face's cache of words, determines the time of a pair.
     let once = (ours()? + whole()?) / 1e9;
     fast()?;
     let pairs = effort.pairs(once);

@@ -1,9 +1,9 @@
-//! A training step and a forward pass of the encoder-decoder against the same model in eager PyTorch, in turns.
+//! A training step and a forward pass of the encoder-decoder compared with the same model in eager PyTorch, in turns.
 //!
-//! Ours is `kinglet-train step-time`, the peer `benches/train_step.py`; each runs in a process of its own and speaks the lines
-//! that stand in `trainer/src/step_time.rs`. Before anything is timed both must have the same losses, of the first batch and of
-//! those after steps of the optimizer. A round has three turns: ours, the peer's, and that of our Transformer at the shortest
-//! length, which the paper's Figure 1 is drawn against.
+//! Kinglet runs `kinglet-train step-time`, the peer is `benches/train_step.py`; each runs in its own process and speaks
+//! the protocol documented in `trainer/src/step_time.rs`. Before anything is timed, both must have the same losses, on
+//! the first batch and after steps of the optimizer. A round has three turns: Kinglet, the peer, and Kinglet's
+//! Transformer at the shortest length, the reference of the paper's Figure 1.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::results::put;
 pub const LENGTHS: [usize; 7] = [64, 128, 256, 512, 1024, 2048, 4096];
 /// The length of the Transformer that all speeds of Figure 1 are relative to.
 pub const REFERENCE: usize = LENGTHS[0];
-/// How long a comparison is measured for results that are published.
+/// Effort for published results.
 pub const EFFORT: Effort = Effort { least: 9, most: 25, seconds: 20.0, turn: 0.2 };
 /// The model whose operations are counted, and its vocabulary: the paper's.
 pub const COUNTED: (&str, usize) = ("base", 32_128);
@@ -30,13 +30,13 @@ const LIMIT_GIB: u64 = 64;
 const LIMIT_GIB_CUDA: u64 = 4096;
 /// Training steps whose losses are compared.
 const STEPS: usize = 3;
-/// Largest relative difference of the first loss, and of those after steps; under bf16, in which the two round at
+/// Largest relative difference of the first loss, and of those after steps; under bf16, where the two round at
 /// different places, of all.
 const FIRST_LOSS: f64 = 1e-5;
 const LATER_LOSS: f64 = 1e-3;
 const BF16_LOSS: f64 = 2e-2;
 
-/// What was measured, as it stands in `training.json`.
+/// Results in `training.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Training {
@@ -46,12 +46,12 @@ pub struct Training {
     pub operations: Vec<Operations>,
 }
 
-/// Our training against PyTorch's.
+/// Kinglet's training compared with PyTorch's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Where it was measured.
     pub provenance: Provenance,
-    /// What mixes positions.
+    /// The mixer.
     pub mixer: String,
     /// Size of the model.
     pub preset: String,
@@ -63,9 +63,9 @@ pub struct Comparison {
     pub threads: usize,
     /// PyTorch's version.
     pub version: String,
-    /// Relative difference of the two's losses of the first batch.
+    /// Relative difference of the losses on the first batch.
     pub first_loss: f64,
-    /// The largest after steps of the optimizer.
+    /// Largest relative difference after steps of the optimizer.
     pub later_loss: f64,
     /// By pass and length, ascending.
     pub rows: Vec<Row>,
@@ -84,28 +84,28 @@ pub struct Row {
     pub batch: usize,
     /// Rounds measured.
     pub rounds: usize,
-    /// PyTorch's CPU time by ours: above 1 we are faster.
+    /// CPU time of PyTorch relative to Kinglet: above 1, Kinglet is faster.
     pub ratio: Quartiles,
-    /// The same of wall time.
+    /// The same for wall time.
     pub ratio_wall: Quartiles,
-    /// Our examples in a second of CPU time by those of our Transformer at [`REFERENCE`].
+    /// Examples per second of CPU time, relative to our Transformer at [`REFERENCE`].
     pub speed: Quartiles,
-    /// The same of wall time.
+    /// The same for wall time.
     pub speed_wall: Quartiles,
 }
 
 impl Comparison {
-    /// Whether wall time counts: what a CUDA device does is not in the CPU's clock.
+    /// Returns whether wall time counts: the CPU clock does not see the work of a CUDA device.
     pub fn by_wall(&self) -> bool {
         self.device != "cpu"
     }
 
-    /// The ratio that counts.
+    /// Returns the ratio that counts.
     pub fn ratio<'r>(&self, row: &'r Row) -> &'r Quartiles {
         if self.by_wall() { &row.ratio_wall } else { &row.ratio }
     }
 
-    /// The speed that counts.
+    /// Returns the speed that counts.
     pub fn speed<'r>(&self, row: &'r Row) -> &'r Quartiles {
         if self.by_wall() { &row.speed_wall } else { &row.speed }
     }
@@ -114,7 +114,7 @@ impl Comparison {
 /// Operations of a forward pass over one example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operations {
-    /// What mixes positions.
+    /// The mixer.
     pub mixer: String,
     /// Input ids.
     pub length: usize,
@@ -125,7 +125,7 @@ pub struct Operations {
 }
 
 impl Training {
-    /// Puts a comparison in the place of an older one of the same model, device and precision.
+    /// Adds a comparison, replacing an older one of the same model, device and precision.
     pub fn put(&mut self, new: Comparison) {
         put(&mut self.comparisons, new, |c| (c.mixer.clone(), c.preset.clone(), c.device.clone(), c.precision.clone()));
     }
@@ -140,15 +140,15 @@ pub struct Setup {
     pub python: PathBuf,
     /// `benches/train_step.py`.
     pub script: PathBuf,
-    /// The folder that weights are passed in.
+    /// Folder for passing weights.
     pub folder: PathBuf,
     /// Size of the model.
     pub preset: String,
     /// Ids of the vocabulary.
     pub vocab_size: usize,
-    /// Input ids in a batch, whatever the length.
+    /// Input ids per batch, for any length.
     pub tokens: usize,
-    /// Where both compute.
+    /// Device of both sides.
     pub device: String,
     /// Whether products run in bfloat16.
     pub bf16: bool,
@@ -166,7 +166,7 @@ impl Setup {
         Peer::spawn(&format!("kinglet-train, {}", mixer.name()), &words, &[], self.limit())
     }
 
-    /// The peer with the configuration and the weights of `ours`.
+    /// Returns the peer with the configuration and the weights of `ours`.
     fn peer(&self, ours: &mut Peer, mixer: Mixer) -> Result<Peer> {
         let weights = text(&self.folder.join(format!("training-{}-{}.safetensors", mixer.name(), self.preset)));
         ensure!(!weights.contains(char::is_whitespace), "the folder {weights} must have no white space in its name");
@@ -192,7 +192,7 @@ impl Setup {
         if self.bf16 { "bf16" } else { "f32" }
     }
 
-    /// The batch for examples of `length` input ids.
+    /// Returns the batch for examples of `length` input ids.
     fn batch(&self, ours: &mut Peer, length: usize) -> Result<Batch> {
         Ok(Batch { length, targets: targets(ours, length)?, batch: (self.tokens / length).max(1) })
     }
@@ -207,7 +207,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// The request that runs `pass` `count` times.
+    /// Returns the request that runs `pass` `count` times.
     fn request(&self, pass: &str, count: usize) -> String {
         format!("run {pass} {} {} {} {count}", self.length, self.targets, self.batch)
     }
@@ -225,7 +225,7 @@ fn text(path: &Path) -> String {
 /// Compares training steps and forward passes of a model with `mixer` at every length.
 ///
 /// # Errors
-/// When a side cannot be started or fails, or their losses show that they do not train the same model.
+/// If a side cannot be started or fails, or their losses show that they do not train the same model.
 pub fn compare(
     setup: &Setup,
     mixer: Mixer,
@@ -261,7 +261,7 @@ pub fn compare(
     })
 }
 
-/// Relative differences of the two's losses: of the first, and the largest after steps.
+/// Returns the relative differences of the losses: of the first, and the largest after steps.
 fn losses(setup: &Setup, ours: &mut Peer, peer: &mut Peer, lengths: &[usize]) -> Result<(f64, f64)> {
     let batch = setup.batch(ours, lengths.iter().copied().min().context("no length")?)?;
     let request = format!("losses {} {} {} {STEPS}", batch.length, batch.targets, batch.batch.min(8));
@@ -285,7 +285,7 @@ fn differences(a: &[f64], b: &[f64]) -> Result<(f64, f64)> {
     Ok((worst(0.0, first), later.iter().fold(0.0, worst)))
 }
 
-/// Rounds of three sides. The first run of each, in which memory is first touched, is not counted.
+/// Measures rounds of three sides. The first run of each, which touches memory for the first time, does not count.
 fn row(sides: [(&mut Peer, Batch); 3], pass: &str, effort: Effort) -> Result<Row> {
     let [(ours, batch), (peer, _), (reference, least)] = sides;
     let mut peers = [ours, peer, reference];
@@ -322,10 +322,10 @@ fn row(sides: [(&mut Peer, Batch); 3], pass: &str, effort: Effort) -> Result<Row
     })
 }
 
-/// Operations of the base model's forward pass by length, for every mixer; computes nothing.
+/// Returns the operations of the base model's forward pass by length, for every mixer, without running it.
 ///
 /// # Errors
-/// When our side cannot be started.
+/// If Kinglet's side cannot be started.
 pub fn operations(setup: &Setup) -> Result<Vec<Operations>> {
     let (preset, vocab_size) = COUNTED;
     let mut all = Vec::new();

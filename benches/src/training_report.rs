@@ -1,4 +1,4 @@
-//! What `training.json` says: the tables of docs/training-speed.md, and the paper's two figures as SVG and CSV.
+//! Tables of docs/training-speed.md and the paper's two figures (SVG and CSV), from `training.json`.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,17 +12,17 @@ use crate::plot::{Line, Style, grouped, svg};
 use crate::report::{between, provenance, times, verdict};
 use crate::training::{COUNTED, Comparison, REFERENCE, Row, Training};
 
-/// What stands before and after the generated part of the page.
+/// Markers around the generated part of the page.
 pub const MARKERS: [&str; 2] =
-    ["<!-- scripts/bench-training: begin; do not edit by hand -->", "<!-- scripts/bench-training: end -->"];
+    ["<!-- tools/x bench training: begin; do not edit by hand -->", "<!-- tools/x bench training: end -->"];
 
-/// The two passes, as results call them and in words.
+/// The two passes: key in the results, and words.
 const PASSES: [(&str, &str); 2] = [("step", "training step"), ("forward", "forward pass")];
 
 /// Writes the figures to `folder` and the tables into the generated part of `page`.
 ///
 /// # Errors
-/// When a file cannot be read or written, or the page has no generated part.
+/// If a file cannot be read or written, or the page has no generated part.
 pub fn write(training: &Training, folder: &Path, page: &Path) -> Result<()> {
     let save = |file: &Path, content: &str| {
         write_atomically(file, content.as_bytes()).with_context(|| format!("cannot write {}", file.display()))
@@ -33,13 +33,13 @@ pub fn write(training: &Training, folder: &Path, page: &Path) -> Result<()> {
         save(&folder.join(format!("{}.svg", figure.name)), &figure.svg)?;
         save(&folder.join(format!("{}.csv", figure.name)), &figure.csv)?;
         let Figure { name, title, .. } = figure;
-        writeln!(text, "![{title}]({shown}/{name}.svg)\n\nThe same as [numbers]({shown}/{name}.csv).\n")?;
+        writeln!(text, "![{title}]({shown}/{name}.svg)\n\nThe same data as [CSV]({shown}/{name}.csv).\n")?;
     }
     let old = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     save(page, &between(&old, &text, MARKERS).with_context(|| page.display().to_string())?)
 }
 
-/// A table for each setting: the ratio to PyTorch and the speed, by length.
+/// Renders a table per setting: the ratio to PyTorch and the speed, by length.
 ///
 /// # Errors
 /// Never: writing to a string does not fail.
@@ -49,17 +49,17 @@ pub fn tables(training: &Training) -> Result<String> {
         let Some(first) = all.first() else { continue };
         let clock = if first.by_wall() { "wall time" } else { "CPU time" };
         let Comparison { preset, device, precision, threads, version, .. } = first;
-        writeln!(out, "### `{preset}`, {precision} on {device}, {threads} thread(s)\n")?;
+        writeln!(out, "### `{preset}`, {precision} on {device}, threads: {threads}\n")?;
         writeln!(
             out,
-            "PyTorch {version}: its {clock} by ours, median of rounds (quartiles). Above 1 we are faster.\n"
+            "PyTorch {version}: {clock} relative to Kinglet, median of rounds (quartiles). Above 1, Kinglet is faster.\n"
         )?;
         table(&mut out, &all, |comparison, row| times(comparison.ratio(row)))?;
         let slowest = all.iter().flat_map(|c| c.rows.iter().map(move |row| (c.ratio(row).median, *c, row)));
         if let Some((ratio, comparison, row)) = slowest.min_by(|a, b| a.0.total_cmp(&b.0)) {
             writeln!(
                 out,
-                "Least {ratio:.2} ({}, {}, {} ids). Bar, no training step slower than PyTorch's: {}.\n",
+                "Slowest result: {ratio:.2}× ({}, {}, {} ids). Target, no training step slower than PyTorch's: {}.\n",
                 comparison.mixer,
                 row.pass,
                 grouped(row.length as u64),
@@ -71,14 +71,11 @@ pub fn tables(training: &Training) -> Result<String> {
         for comparison in &all {
             writeln!(
                 out,
-                "Losses of {} differ by {:.0e} of the loss before the first step, by {:.0e} after steps.\n",
+                "Relative difference of the losses of {}: {:.0e} before the first step, {:.0e} after training steps.\n",
                 comparison.mixer, comparison.first_loss, comparison.later_loss
             )?;
         }
-        writeln!(
-            out,
-            "Examples in a second of {clock}, as a share of those of the Transformer at {REFERENCE} ids (quartiles):\n"
-        )?;
+        writeln!(out, "Examples per second of {clock}, relative to the Transformer at {REFERENCE} ids (quartiles):\n")?;
         table(&mut out, &all, |comparison, row| {
             let speed = comparison.speed(row);
             format!("{:.4} ({:.4}–{:.4})", speed.median, speed.low, speed.high)
@@ -90,8 +87,8 @@ pub fn tables(training: &Training) -> Result<String> {
                 let slower = slower(light, attention, pass);
                 let where_not = slower.iter().map(|&n| grouped(n as u64)).collect::<Vec<_>>().join(", ");
                 let not = if slower.is_empty() { String::new() } else { format!(" (not at {where_not} ids)") };
-                let kept = verdict(slower.is_empty());
-                writeln!(out, "Light faster than the Transformer at every length, {words}: {kept}{not}.\n")?;
+                let met = verdict(slower.is_empty());
+                writeln!(out, "Target, light faster than the Transformer at every length ({words}): {met}{not}.\n")?;
             }
         }
         provenance(&mut out, all.iter().map(|c| &c.provenance))?;
@@ -99,7 +96,7 @@ pub fn tables(training: &Training) -> Result<String> {
     Ok(out)
 }
 
-/// The comparisons with the same size, device and precision, together.
+/// Groups the comparisons by size, device and precision.
 fn settings(training: &Training) -> Vec<Vec<&Comparison>> {
     let mut all: Vec<Vec<&Comparison>> = Vec::new();
     let key = |c: &Comparison| (c.preset.clone(), c.device.clone(), c.precision.clone());
@@ -112,7 +109,7 @@ fn settings(training: &Training) -> Vec<Vec<&Comparison>> {
     all
 }
 
-/// A row for each length, a column for each mixer and pass.
+/// Writes a table with a row per length and a column per mixer and pass.
 fn table(out: &mut String, all: &[&Comparison], cell: impl Fn(&Comparison, &Row) -> String) -> Result<()> {
     let columns: Vec<(&Comparison, &str)> = all.iter().flat_map(|c| PASSES.map(|(pass, _)| (*c, pass))).collect();
     let names: String = columns.iter().map(|(c, pass)| format!(" {}, {pass} |", c.mixer)).collect();
@@ -131,7 +128,7 @@ fn table(out: &mut String, all: &[&Comparison], cell: impl Fn(&Comparison, &Row)
     Ok(writeln!(out)?)
 }
 
-/// Lengths at which `light` does fewer examples than `attention`.
+/// Returns the lengths at which `light` processes fewer examples than `attention`.
 fn slower(light: &Comparison, attention: &Comparison, pass: &str) -> Vec<usize> {
     let speed = |c: &Comparison, length| {
         let row = c.rows.iter().find(|row| row.length == length && row.pass == pass)?;
@@ -141,7 +138,7 @@ fn slower(light: &Comparison, attention: &Comparison, pass: &str) -> Vec<usize> 
     lengths.filter(|&n| speed(light, n).zip(speed(attention, n)).is_some_and(|(a, b)| a <= b)).collect()
 }
 
-/// A picture and its numbers.
+/// A figure and its numbers.
 struct Figure {
     name: String,
     title: String,
@@ -171,9 +168,9 @@ fn figures(training: &Training) -> Result<Vec<Figure>> {
         if lines.iter().all(|line| line.points.len() < 2) {
             continue;
         }
-        let title = format!("Figure 1: examples a second by length, {preset}, {precision} on {device}");
+        let title = format!("Figure 1: examples per second by length, {preset}, {precision} on {device}");
         let svg = svg(&title, &format!("Transformer at {REFERENCE} = 1"), &lines)?;
-        // The paper's figure is that of the CPU in f32; others are named after their setting.
+        // The paper's figure is for the CPU in f32; others are named after their setting.
         let plain = device == "cpu" && precision == "f32";
         let suffix = if plain { String::new() } else { format!("-{}-{precision}", device.replace(':', "")) };
         out.push(Figure { name: format!("figure-1-{preset}{suffix}"), title, svg, csv });
@@ -194,7 +191,7 @@ fn figures(training: &Training) -> Result<Vec<Figure>> {
                 .collect(),
         };
         let title = format!("Figure 2: operations of a forward pass by length, {}", COUNTED.0);
-        let svg = svg(&title, "10⁹ FLOPs an example", &Mixer::ALL.map(line))?;
+        let svg = svg(&title, "10⁹ FLOPs per example", &Mixer::ALL.map(line))?;
         out.push(Figure { name: "figure-2".to_owned(), title, svg, csv });
     }
     Ok(out)
@@ -223,7 +220,7 @@ mod tests {
             }
         };
         Comparison {
-            provenance: Provenance::now("scripts/bench-training"),
+            provenance: Provenance::now("tools/x bench training"),
             mixer: mixer.to_owned(),
             preset: "nano".to_owned(),
             device: "cpu".to_owned(),
@@ -253,11 +250,11 @@ mod tests {
     fn a_slower_step_and_a_slower_convolution_are_named() {
         let text = tables(&training([1.0, 1.1])).unwrap();
         assert!(text.contains("| 64 | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) | 1.25 (1.25–1.25) |"), "{text}");
-        assert!(text.contains("no training step slower than PyTorch's: kept"), "{text}");
-        assert!(text.contains("training step: **not kept** (not at 128 ids)"), "{text}");
+        assert!(text.contains("no training step slower than PyTorch's: met"), "{text}");
+        assert!(text.contains("(training step): **missed** (not at 128 ids)"), "{text}");
         let text = tables(&training([0.9, 1.1])).unwrap();
-        assert!(text.contains("Least 0.90 (light, step, 64 ids)"), "{text}");
-        assert!(text.contains("no training step slower than PyTorch's: **not kept**"), "{text}");
+        assert!(text.contains("Slowest result: 0.90× (light, step, 64 ids)"), "{text}");
+        assert!(text.contains("no training step slower than PyTorch's: **missed**"), "{text}");
     }
 
     #[test]

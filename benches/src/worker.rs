@@ -1,17 +1,17 @@
-//! One engine in a process of its own, told over stdin what to run: the side that computes.
+//! An engine in a process of its own, controlled over stdin: the computing side.
 //!
-//! A process for each engine keeps allocators, thread pools and plans apart, and gives each its own peak of memory. Every
-//! peer speaks the same lines, whatever it is written in:
+//! Separate processes keep allocators, thread pools and plans apart, and give each engine its own peak of memory. Every
+//! peer speaks the same lines, in any language:
 //!
-//! | asked | answer |
+//! | request | answer |
 //! |---|---|
 //! | when started | `ready VERSION` once the model is loaded |
-//! | `run TOKENS RUNS` | `CPU WALL`: nanoseconds that the runs took together, by the process's CPU clock and by a monotonic one |
-//! | `stream TOKENS` | `CPU WALL` of scoring the words of the first `TOKENS` − 1 ids as text that comes in parts |
+//! | `run TOKENS RUNS` | `CPU WALL`: total nanoseconds of the runs, by the process's CPU clock and by a monotonic one |
+//! | `stream TOKENS` | `CPU WALL` of scoring the words of the first `TOKENS` − 1 ids as text that arrives in parts |
 //! | `scores TOKENS` | the scores, as decimal numbers |
 //! | `memory` | `PEAK ANONYMOUS PEAK ANONYMOUS`: resident memory in KiB ([`Resident`]) before the model was opened, and now |
 //!
-//! A run scores the first `TOKENS` ids of [`crate::models::IDS`]. What goes wrong is answered with `error MESSAGE`.
+//! A run scores the first `TOKENS` ids of [`crate::models::IDS`]. Errors are answered with `error MESSAGE`.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,31 +23,31 @@ use kinglet::backend::Backend;
 use kinglet::bundle::BundleFile;
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::engine::tract::{TRACT_VERSION, TractEngine, TractModel};
 use kinglet::tokenizer::{METASPACE, Token};
+use kinglet_onnx::{TRACT_VERSION, TractEngine, TractModel};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::machine::Resident;
 
-/// CPU time that this process used so far, all its threads together.
+/// Returns the CPU time used by all threads of this process.
 pub fn cpu_time() -> Duration {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// Runs `work`; gives the CPU time and the wall time it took, in nanoseconds.
+/// Runs `work`; returns its CPU time and wall time in nanoseconds.
 pub fn timed<R>(work: impl FnOnce() -> R) -> (R, u64, u64) {
     let (cpu, wall) = (cpu_time(), Instant::now());
     let result = work();
     (result, (cpu_time() - cpu).as_nanos() as u64, wall.elapsed().as_nanos() as u64)
 }
 
-/// An engine as the protocol needs it.
+/// An engine behind the protocol.
 trait Served {
-    /// The engine.
+    /// Returns the engine.
     fn engine(&mut self) -> &mut dyn Engine;
 
-    /// Scores a text that comes in parts: the words of these ids, and the end of text.
+    /// Scores a text that arrives in parts: the words of these ids, and the end of text.
     fn stream(&mut self, ids: &mut dyn Iterator<Item = u32>) -> Result<()>;
 }
 
@@ -81,10 +81,10 @@ impl Served for NativeEngine<'_> {
 
 /// Serves a bundle with the native engine until stdin ends.
 ///
-/// `backend`: the name of the backend; the fastest of this processor when there is none.
+/// `backend`: the name of the backend; by default the fastest of this processor.
 ///
 /// # Errors
-/// When the bundle cannot be opened, this processor cannot run the backend, or stdin or stdout break.
+/// If the bundle cannot be opened, this processor cannot run the backend, or stdin or stdout break.
 pub fn native(model: &Path, ids: &Path, backend: Option<&str>) -> Result<()> {
     let before = Resident::now();
     let backend = match backend {
@@ -103,7 +103,7 @@ pub fn native(model: &Path, ids: &Path, backend: Option<&str>) -> Result<()> {
 /// `ids`: the file of token ids.
 ///
 /// # Errors
-/// When the model cannot be opened, or stdin or stdout break.
+/// If the model cannot be opened, or stdin or stdout break.
 pub fn tract(model: &Path, ids: &Path) -> Result<()> {
     let before = Resident::now();
     let model = TractModel::open(model)?;
@@ -178,7 +178,7 @@ impl Work<'_> {
         }
     }
 
-    /// Holds the first `tokens` ids of the file.
+    /// Reads the first `tokens` ids of the file into memory.
     fn read(&mut self, tokens: usize) -> Result<()> {
         if self.held.len() != tokens {
             self.held = first_ids(&self.ids, tokens)?;
@@ -187,10 +187,10 @@ impl Work<'_> {
     }
 }
 
-/// The first `tokens` ids of a file.
+/// Returns the first `tokens` ids of a file.
 ///
 /// # Errors
-/// When the file cannot be read or holds fewer.
+/// If the file cannot be read or holds fewer.
 pub fn first_ids(path: &Path, tokens: usize) -> Result<Vec<u32>> {
     let mut bytes = vec![0; 4 * tokens];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));

@@ -5,11 +5,11 @@ use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::shared::SharedEngine;
-use kinglet::engine::tract::onnx::attribute_proto::AttributeType;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
-use kinglet::engine::tract::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
-use kinglet::engine::tract::{Precision, TractModel};
 use kinglet::spec::{graph, operator};
+use kinglet_onnx::onnx::attribute_proto::AttributeType;
+use kinglet_onnx::onnx::tensor_proto::DataType;
+use kinglet_onnx::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use kinglet_onnx::{Precision, TractModel};
 
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::{onnx, verify};

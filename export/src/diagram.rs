@@ -11,11 +11,13 @@ const ACCURACY: RGBColor = RGBColor(31, 119, 180);
 const CONFIDENCE: RGBColor = RGBColor(214, 39, 40);
 const ROWS: RGBColor = RGBColor(120, 120, 120);
 
-/// An SVG of two diagrams side by side, 900 by 520 pixels. Bars are the accuracy of each bin, dots its mean confidence: on an honest
-/// model each dot is at the top of its bar. Below, the share of rows in each bin.
+/// Draws two diagrams side by side as SVG, 900 × 520 pixels.
+///
+/// Bars are the accuracy of each bin, dots its mean confidence: in a calibrated model, each dot is at the top of its
+/// bar. Below: the share of rows in each bin.
 ///
 /// # Errors
-/// When the drawing library fails.
+/// If the drawing library fails.
 pub fn svg(title: &str, measured: &Measured) -> Result<String> {
     let mut out = String::new();
     {
@@ -108,7 +110,7 @@ fn panel(
     Ok(())
 }
 
-/// The corners of a bar for each bin with rows.
+/// Returns the corners of a bar for each bin with rows.
 fn bars(bins: &[Bin], height: impl Fn(&Bin) -> f64) -> impl Iterator<Item = [(f64, f64); 2]> {
     let width = 1.0 / bins.len().max(1) as f64;
     let filled = bins.iter().enumerate().filter(|(_, bin)| bin.rows > 0);

@@ -9,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet::engine::tract::{Precision, TRACT_VERSION, TractModel};
 use kinglet::spec::files;
 use kinglet_data::dataset::Dataset;
 use kinglet_data::files::write_atomically;
+use kinglet_onnx::{Precision, TRACT_VERSION, TractModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 

@@ -59,7 +59,7 @@ struct Args {
     out_of_scope: Option<String>,
     /// Write model.fused.onnx too: the whole int8 model as one operator for tract
     ///
-    /// A program that uses tract runs it after one call, `kinglet::tract::register(&mut onnx)`, with the kernels and the scores of the
+    /// A program that uses tract runs it after one call, `kinglet_onnx::register(&mut onnx)`, with the kernels and the scores of the
     /// bundle; `kinglet classify --model model.fused.onnx` does as well. Not for attention. It must give the same scores as the
     /// bundle, bit for bit, else nothing is written.
     #[arg(long)]

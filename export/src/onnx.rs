@@ -4,14 +4,14 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kinglet::calibration::Calibration;
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
-use kinglet::engine::tract::onnx::tensor_shape_proto::{Dimension, dimension};
-use kinglet::engine::tract::onnx::type_proto::{self, Value};
-use kinglet::engine::tract::onnx::{
+use kinglet::spec::{graph, metadata};
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::tensor_proto::DataType;
+use kinglet_onnx::onnx::tensor_shape_proto::{Dimension, dimension};
+use kinglet_onnx::onnx::type_proto::{self, Value};
+use kinglet_onnx::onnx::{
     GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
-use kinglet::spec::{graph, metadata};
 use prost::Message;
 
 use crate::checkpoint::Checkpoint;

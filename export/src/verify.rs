@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use kinglet::engine::Engine;
-use kinglet::engine::tract::TractModel;
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::Dataset;
 use kinglet_data::metrics::Confusion;
+use kinglet_onnx::TractModel;
 
 use crate::calibrate::{self, Row};
 use crate::checkpoint::{Checkpoint, Golden};

@@ -1,4 +1,4 @@
-//! Writes the bundle that the program embeds: a small model with weights from a formula.
+//! Writes the bundle embedded by the program: a small model with weights from a formula.
 
 use std::{env, error::Error, fs, path::Path};
 

@@ -1,5 +1,5 @@
-//! A no_std program is linked without default libraries; the entry point and `memcpy` are in the C library. Where there is no operating
-//! system the compiler's own library has `memcpy`, and `main` is where the program begins.
+//! A no_std program is linked without default libraries; the entry point and `memcpy` are in the C library. Without an
+//! operating system, the compiler's own library has `memcpy`, and the program begins at `main`.
 
 use std::env;
 

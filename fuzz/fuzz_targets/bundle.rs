@@ -1,4 +1,4 @@
-//! Whatever the bytes: an error, or a bundle that can be read and run to its end, without a panic or a read outside of it.
+//! Any bytes are an error, or a bundle that can be read and run to its end without a panic or an out-of-bounds read.
 #![no_main]
 
 use kinglet::backend::Backend;
@@ -6,9 +6,9 @@ use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
 use libfuzzer_sys::fuzz_target;
 
-/// Rows of a chunk: few, so that a short text has several chunks.
+/// Rows per chunk: few, so that a short text has several chunks.
 const CHUNK: usize = 3;
-/// Larger arenas are left out: dilations can ask for much memory, which is no fault.
+/// Larger arenas are skipped: dilations may need a lot of memory, which is not a bug.
 const MOST_SCRATCH: usize = 1 << 24;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Writes small bundles for the fuzzer to begin with: one for each mixer and norm.
+//! Writes small bundles to start fuzzing with: one per mixer and norm.
 //!
 //!     seeds DIRECTORY
 

@@ -1,4 +1,4 @@
-//! However a text is cut into parts, and whatever is asked in between, the scores are those of its tokens at once.
+//! For any split of a text and any queries in between, the scores are those of its tokens at once.
 #![no_main]
 
 use std::sync::LazyLock;

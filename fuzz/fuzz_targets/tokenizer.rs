@@ -1,5 +1,5 @@
-//! Whatever the table, it is refused or usable; whatever the text and its parts, the ids are those of the whole, in the
-//! vocabulary, and end with the end.
+//! Any table is rejected or usable; for any text and split, the ids are those of the whole, in the vocabulary, and end
+//! with the end of text.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -4,7 +4,7 @@ use kinglet::bundle::{Parts, write};
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
 use kinglet::tokenizer::Table;
 
-/// A table with some words.
+/// Returns a table with some words.
 pub fn tokenizer() -> Vec<u8> {
     let mut pieces: Vec<(String, i16)> = ('!'..='~').chain(['▁']).map(|c| (c.into(), -9000)).collect();
     pieces.push(("▁wake".into(), -3000));
@@ -13,7 +13,7 @@ pub fn tokenizer() -> Vec<u8> {
     Table::write(&pieces, false).unwrap_or_default()
 }
 
-/// Name and bytes of one bundle for each mixer and norm.
+/// Returns name and bytes of one bundle per mixer and norm.
 pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
     let tokenizer = tokenizer();
     let mut out = Vec::new();
@@ -48,7 +48,7 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
     Ok(out)
 }
 
-/// Cuts `text` into parts whose lengths come from `lengths`, again and again from its beginning.
+/// Cuts `text` into parts whose lengths come from `lengths`, cyclically.
 pub fn cut<'t>(mut text: &'t [u8], lengths: &[u8]) -> Vec<&'t [u8]> {
     let mut out = Vec::new();
     // A length of 0 gives an empty part; the first of each round takes something.

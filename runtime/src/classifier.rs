@@ -20,13 +20,8 @@ use std::vec::Vec;
 use crate::backend::Backend;
 use crate::bundle::{Bundle, BundleError};
 use crate::calibration::{self, Calibration, ConfidenceError};
-use crate::engine::EngineError;
 use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
-#[cfg(feature = "tract")]
-use crate::engine::{
-    Engine,
-    tract::{ModelError, TractEngine},
-};
+use crate::engine::{Engine, EngineError};
 use crate::model::Model;
 use crate::spec::files;
 use crate::tokenizer::{END, Table, TableError};
@@ -47,8 +42,8 @@ pub enum ClassifierError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not a bundle, and ONNX files need the feature `tract`, which this library was built without.
-    NoTract {
+    /// The file is not a bundle; ONNX files are for the crate `kinglet-onnx`.
+    NotBundle {
         /// The file.
         path: PathBuf,
     },
@@ -61,14 +56,6 @@ pub enum ClassifierError {
     },
     /// The native engine cannot be made.
     Native(NativeError),
-    /// The ONNX file cannot be used.
-    #[cfg(feature = "tract")]
-    Model {
-        /// The file.
-        path: Option<PathBuf>,
-        /// Why.
-        source: ModelError,
-    },
     /// The model's tokenizer table is broken.
     Tokenizer(TableError),
     /// The text has more tokens than the engine takes.
@@ -96,21 +83,9 @@ impl fmt::Display for ClassifierError {
                 files::ONNX
             ),
             ClassifierError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
-            ClassifierError::NoTract { path } => {
-                write!(
-                    f,
-                    "{} is not a {} file, and ONNX files need kinglet with its feature `tract`",
-                    path.display(),
-                    files::BUNDLE
-                )
+            ClassifierError::NotBundle { path } => {
+                write!(f, "{} is not a {} file; ONNX files are opened by kinglet-onnx", path.display(), files::BUNDLE)
             }
-            // Names the file itself.
-            #[cfg(feature = "tract")]
-            ClassifierError::Model { source: source @ ModelError::Read { .. }, .. } => source.fmt(f),
-            #[cfg(feature = "tract")]
-            ClassifierError::Model { path: Some(path), source } => write!(f, "{}: {source}", path.display()),
-            #[cfg(feature = "tract")]
-            ClassifierError::Model { path: None, source } => source.fmt(f),
             ClassifierError::Bundle { path: Some(path), source } => write!(f, "{}: {source}", path.display()),
             ClassifierError::Bundle { path: None, source } => write!(f, "the model in memory: {source}"),
             ClassifierError::Native(e) => e.fmt(f),
@@ -214,8 +189,7 @@ enum Runner<'m> {
     /// Made anew for each text, which costs as much as making it forget the text before.
     Native { bundle: Box<Bundle<'m>>, scratch: Vec<u8>, backend: Backend },
     /// With the ids of a text.
-    #[cfg(feature = "tract")]
-    Tract { engine: TractEngine, ids: Vec<u32> },
+    Any { engine: Box<dyn Engine + Send + 'm>, ids: Vec<u32> },
 }
 
 impl<'m> Classifier<'m> {
@@ -227,39 +201,40 @@ impl<'m> Classifier<'m> {
         Self::with_backend(model, Backend::detect())
     }
 
-    /// As [`Self::new`], with these kernels. tract, which runs ONNX files, has its own.
+    /// As [`Self::new`], with this backend.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn with_backend(model: &'m Model, backend: Backend) -> Result<Self, ClassifierError> {
-        let (table, runner) = match model {
-            Model::Bundle(model) => {
-                let bundle = model.bundle().map_err(|source| ClassifierError::Bundle { path: None, source })?;
-                let scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-                (bundle.tokenizer(), Runner::Native { bundle: Box::new(bundle), scratch, backend })
-            }
-            #[cfg(feature = "tract")]
-            // Prepares nothing for a length of text until a text of such a length comes.
-            Model::Onnx(model) => {
-                let table = Table::new(model.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
-                (table, Runner::Tract { engine: model.engine(), ids: Vec::new() })
-            }
-            #[cfg(not(feature = "tract"))]
-            Model::Onnx(absent) => match *absent {},
-        };
-        let calibration = model.calibration().map_err(|source| ClassifierError::Bundle { path: None, source })?;
-        let classes = model.config().num_labels;
-        Ok(Classifier {
+        let bundle = model.bundle().map_err(|source| ClassifierError::Bundle { path: None, source })?;
+        let scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
+        let (table, calibration) = (bundle.tokenizer(), bundle.calibration());
+        let runner = Runner::Native { bundle: Box::new(bundle), scratch, backend };
+        Ok(Self::of(table, model.labels(), calibration, runner))
+    }
+
+    /// A classifier that scores with any engine. `labels`: `num_labels` of the engine; `calibration`: that of its scores.
+    pub fn with_engine(
+        table: Table<'m>,
+        labels: &'m [String],
+        calibration: Option<Calibration>,
+        engine: Box<dyn Engine + Send + 'm>,
+    ) -> Self {
+        Self::of(table, labels, calibration, Runner::Any { engine, ids: Vec::new() })
+    }
+
+    fn of(table: Table<'m>, labels: &'m [String], calibration: Option<Calibration>, runner: Runner<'m>) -> Self {
+        Classifier {
             table,
-            labels: model.labels(),
+            labels,
             runner,
             calibration,
-            logits: vec![0.0; classes],
-            scores: vec![0.0; classes],
+            logits: vec![0.0; labels.len()],
+            scores: vec![0.0; labels.len()],
             tokens: 0,
             truncate: None,
             threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
-        })
+        }
     }
 
     /// What was fitted to make the model's confidence honest, if anything was.
@@ -285,8 +260,8 @@ impl<'m> Classifier<'m> {
     /// The probability of each class, `[num_labels]`: [`calibration::softmax`] of the logits with the model's temperature, 1 when
     /// it is not calibrated.
     ///
-    /// Memory is bounded, however long the text is: the native engine needs the same for every text, tract at most the ids of the
-    /// longest that it takes.
+    /// Memory is bounded, however long the text is: the native engine needs the same for every text, another one at most the ids of
+    /// the longest that it takes.
     ///
     /// # Errors
     /// When the text has too many tokens for the engine and [`Self::truncate`] does not cut it, and when the engine fails.
@@ -304,8 +279,7 @@ impl<'m> Classifier<'m> {
                 result?;
                 engine.finish(&mut self.logits)?;
             }
-            #[cfg(feature = "tract")]
-            Runner::Tract { engine, ids } => {
+            Runner::Any { engine, ids } => {
                 let max = engine.max_tokens();
                 let keep = self.truncate.map_or(max, |most| most.clamp(1, max));
                 ids.clear();

@@ -1,15 +1,15 @@
-//! Files mapped into memory: a model is in use as soon as it is opened, and programs that use it share its pages.
+//! Memory-mapped files: a model is usable as soon as it is opened, and programs that use it share its pages.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// A file's bytes, mapped read-only. They begin at the begin of a page.
+/// The bytes of a file, mapped read-only. They begin at the start of a page.
 ///
-/// The file must not be changed or cut while it is mapped: a program that does so gives this one other bytes, or ends it with
-/// `SIGBUS`. Kinglet's own tools replace files whole (`kinglet_data::files::write_atomically`), which leaves a mapping as it was.
-/// Windows refuses to cut a mapped file, and may refuse to replace it until it is no longer mapped.
+/// The file must not be changed or truncated while it is mapped: otherwise this program sees other bytes or ends with
+/// `SIGBUS`. Kinglet's own tools replace whole files (`kinglet_data::files::write_atomically`), which does not affect a
+/// mapping. Windows does not allow truncating a mapped file, and may not allow replacing it until it is unmapped.
 #[derive(Debug)]
 pub struct Mapped(memmap2::Mmap);
 
@@ -17,7 +17,7 @@ impl Mapped {
     /// Maps a regular file.
     ///
     /// # Errors
-    /// Whatever the system says; of things that are not regular files, such as pipes, that they cannot be mapped.
+    /// Any error of the system; files that are not regular, such as pipes, cannot be mapped.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         // SAFETY: the mapping is private and read-only, and lives as long as this value. That nobody changes the file
@@ -26,7 +26,7 @@ impl Mapped {
         Ok(Mapped(unsafe { memmap2::Mmap::map(&file)? }))
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     pub fn as_slice(&self) -> &[u8] {
         &self.0
     }

@@ -1,7 +1,7 @@
 //! int8 quantization: the one rounding rule of the project.
 //!
-//! Symmetric, no zero point. A row is an activation vector of one token, a row of the embedding or an output channel of a
-//! matrix; each has its own scale:
+//! Symmetric, without a zero point. A row is the activation vector of one token, a row of the embedding or an output
+//! channel of a matrix; each has its own scale:
 //!
 //! ```text
 //! s = max(max|x|, 1e-30) / 127          f32 division
@@ -9,21 +9,22 @@
 //! x ≈ q · s
 //! ```
 //!
-//! A product of a quantized activation (scale `s`) and a quantized channel (scale `w`) is `(f32(Σ q·r) · s) · w`, the sum
-//! exact in i32. These are the operations that `model.int8.onnx` spells out, so every engine computes the same numbers.
+//! A product of a quantized activation (scale `s`) and a quantized channel (scale `w`) is `(f32(Σ q·r) · s) · w`, with
+//! an exact i32 sum. These are the operations that `model.int8.onnx` spells out, so every engine computes the same
+//! numbers.
 
-/// The least magnitude a scale is made from, so that a row of zeros has a scale and quantizes to zeros.
+/// Smallest magnitude used for a scale, so that a row of zeros has a scale and quantizes to zeros.
 pub const MIN_MAGNITUDE: f32 = 1e-30;
 
 /// Largest quantized magnitude. −128 is never produced, so that negation is exact.
 pub const MAX_QUANTIZED: f32 = 127.0;
 
-/// Rounds to the nearest integer, halves to the even one (IEEE 754 roundTiesToEven, ONNX `Round`).
+/// Rounds to the nearest integer, ties to even (IEEE 754 roundTiesToEven, ONNX `Round`).
 ///
-/// Exact for every finite value; NaN and infinities are returned as they are.
+/// Exact for every finite value; NaN and infinities are returned unchanged.
 pub fn round_half_even(x: f32) -> f32 {
-    // Every f32 of this magnitude or more is an integer; adding and subtracting it rounds smaller ones to the nearest
-    // integer in the current mode, which Rust fixes to half-to-even.
+    // Every f32 of this magnitude or more is an integer. Adding and subtracting it rounds smaller values to the nearest
+    // integer in the current mode, which Rust fixes to ties-to-even.
     const INTEGERS: f32 = 8_388_608.0;
     if x.is_nan() || x.abs() >= INTEGERS {
         return x;
@@ -32,14 +33,14 @@ pub fn round_half_even(x: f32) -> f32 {
     if x.is_sign_negative() { -rounded } else { rounded }
 }
 
-/// The scale of a row: `max(max|x|, 1e-30) / 127`. NaN elements are skipped, as `f32::max` does.
+/// Returns the scale of a row, `max(max|x|, 1e-30) / 127`. Skips NaN elements, as `f32::max` does.
 pub fn scale(row: &[f32]) -> f32 {
     row.iter().fold(MIN_MAGNITUDE, |m, x| m.max(x.abs())) / MAX_QUANTIZED
 }
 
-/// Quantizes a row and returns its scale. `x` and `out`: `[n]`; what is longer in one of them is left alone.
+/// Quantizes a row and returns its scale. `x` and `out`: `[n]`; if one is longer, the rest of it is ignored.
 ///
-/// Does not allocate. A NaN becomes 0 and infinities, whose scale is infinite, give 0 as well (`inf / inf` is NaN).
+/// Does not allocate. NaN becomes 0, and so do infinities, whose scale is infinite (`inf / inf` is NaN).
 pub fn quantize(x: &[f32], out: &mut [i8]) -> f32 {
     let s = scale(x);
     for (q, &v) in out.iter_mut().zip(x) {

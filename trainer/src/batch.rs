@@ -1,25 +1,26 @@
-//! From token ids to tensors: which texts make up a batch, and the batch itself.
+//! From token ids to tensors: the texts of a batch, and the batch itself.
 //!
-//! The batches of an epoch are a pure function of the texts' lengths, the seed and the epoch's number, so that batch `i` of
-//! epoch `e` is the same whether training got there in one go or was resumed.
+//! The batches of an epoch are a pure function of the texts' lengths, the seed and the epoch, so batch `i` of epoch `e`
+//! is the same in a resumed run.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::random::{Purpose, SplitMix64, derive_seed};
 
-/// How texts are put together.
+/// How texts are batched.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
-    /// Most texts in a batch, `B`.
+    /// Maximum number of texts in a batch, `B`.
     pub texts: usize,
-    /// Most tokens in a batch with its padding, `B·T`; a single longer text is a batch of its own. 0: no limit.
+    /// Maximum number of tokens in a batch with its padding, `B·T`; a single longer text is a batch of its own. 0: no
+    /// limit.
     pub tokens: usize,
     /// Texts are sorted by length within windows of this many batches.
     pub window: usize,
 }
 
-/// The batches of one epoch as indices into `lengths`: shuffled, sorted by length inside each window, cut, and the batches
-/// shuffled. Every index occurs exactly once. `lengths` are in tokens.
+/// Returns the batches of one epoch as indices into `lengths` (in tokens): shuffled, sorted by length within each
+/// window, cut, and shuffled again. Every index occurs exactly once.
 pub fn epoch(lengths: &[usize], batching: Batching, seed: u64, epoch: u64) -> Vec<Vec<usize>> {
     let mut rng = SplitMix64::new(derive_seed(seed, Purpose::Epoch, epoch));
     let mut order: Vec<usize> = (0..lengths.len()).collect();
@@ -34,7 +35,7 @@ pub fn epoch(lengths: &[usize], batching: Batching, seed: u64, epoch: u64) -> Ve
     batches
 }
 
-/// All texts in batches from short to long, for evaluation.
+/// Returns all texts in batches from short to long, for evaluation.
 pub fn by_length(lengths: &[usize], texts: usize, tokens: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&i| lengths.get(i).copied());
@@ -71,7 +72,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The batch of the given `texts` (token ids), padded to the longest of them, on `device`.
+    /// Creates the batch of `texts` (token ids), padded to the longest of them, on `device`.
     pub fn new(texts: &[&[u32]], device: Device) -> Self {
         let (b, t) = (texts.len(), texts.iter().map(|ids| ids.len()).max().unwrap_or(0));
         let mut ids = vec![0i64; b * t];
@@ -87,7 +88,7 @@ impl Batch {
     }
 }
 
-/// The target that does not count: padding.
+/// Target value that is ignored: padding.
 pub const IGNORED: i64 = -100;
 
 /// Pairs of an input and a target text as tensors.
@@ -106,7 +107,7 @@ pub struct Seq2SeqBatch {
 }
 
 impl Seq2SeqBatch {
-    /// The batch of the given pairs, each side padded to its longest text, on `device`.
+    /// Creates the batch of `pairs`, each side padded to its longest text, on `device`.
     pub fn new<T: AsRef<[u32]>>(pairs: &[(T, T)], device: Device) -> Self {
         let inputs: Vec<&[u32]> = pairs.iter().map(|(input, _)| input.as_ref()).collect();
         let targets: Vec<&[u32]> = pairs.iter().map(|(_, target)| target.as_ref()).collect();
@@ -121,7 +122,7 @@ impl Seq2SeqBatch {
     }
 }
 
-/// Class indices as a tensor `[B]` i64 on `device`.
+/// Returns class indices as a tensor `[B]` i64 on `device`.
 pub fn targets(labels: impl Iterator<Item = usize>, device: Device) -> Tensor {
     let labels: Vec<i64> = labels.map(|l| l as i64).collect();
     Tensor::from_slice(&labels).to_kind(Kind::Int64).to_device(device)

@@ -1,6 +1,6 @@
-//! The checkpoint directory: written here, read by export and by the trainer itself. Its contract is [`kinglet::spec`].
+//! The checkpoint directory: written here, read by export and by the trainer. Its contract is [`kinglet::spec`].
 //!
-//! Each file is written to a temporary sibling and renamed, so that a reader sees the old file or the new one.
+//! Each file is written to a temporary sibling and renamed, so a reader sees either the old file or the new one.
 
 use std::{
     collections::HashMap,
@@ -10,10 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::{
-    files::write_atomically,
-    spec::{Config, Weight, files},
-};
+use kinglet::spec::{Config, Weight, files};
+use kinglet_data::files::write_atomically;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
 
@@ -26,7 +24,7 @@ use crate::run::TokenizerFiles;
 /// Folder of the encoder's checkpoint inside a pre-training run.
 pub const ENCODER: &str = "encoder";
 
-/// What [`load`] reads.
+/// Result of [`load`].
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The model with its weights.
@@ -35,12 +33,12 @@ pub struct Checkpoint {
     pub labels: Vec<String>,
 }
 
-/// Writes config, weights, labels and the tokenizer's files into `dir`, which is made if missing.
+/// Writes config, weights, labels and the tokenizer's files into `dir`, creating it if missing.
 ///
 /// `tokenizer`: a directory with `tokenizer.json` and `tokenizer.bin` to copy; may be `dir` itself.
 ///
 /// # Errors
-/// When a file cannot be read or written, and when there are not `num_labels` labels.
+/// If a file cannot be read or written, or there are not `num_labels` labels.
 pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path) -> Result<()> {
     let want = model.config().num_labels;
     ensure!(labels.len() == want, "{} labels for a model with {want} classes", labels.len());
@@ -54,8 +52,8 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
 /// Reads the model and labels of `dir` onto `device`.
 ///
 /// # Errors
-/// When a file is missing or malformed, when a weight is missing, unknown or has another shape than the configuration
-/// says (the weight and both shapes are named), and when the number of labels does not fit.
+/// If a file is missing or malformed; if a weight is missing, unknown or has another shape than the configuration says
+/// (the weight and both shapes are named); or if the number of labels does not match.
 pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
     let config: Config = read_json(&dir.join(files::CONFIG))?;
     let labels: Vec<String> = read_json(&dir.join(files::LABELS))?;
@@ -75,16 +73,16 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
     Ok(Checkpoint { model, labels })
 }
 
-/// What fine-tuning can start from.
+/// A checkpoint that fine-tuning can start from.
 #[derive(Debug)]
 pub enum Start {
-    /// A classifier: its encoder, and its head where the labels are the same.
+    /// A classifier: its encoder, and its head if the labels are the same.
     Classifier(Checkpoint),
-    /// An encoder without a head, as pre-training leaves it.
+    /// An encoder without a head, as written by pre-training.
     Encoder(EncoderCheckpoint),
 }
 
-/// What [`save_encoder`] wrote.
+/// An encoder written by [`save_encoder`].
 #[derive(Debug)]
 pub struct EncoderCheckpoint {
     /// Its configuration; `num_labels` is 0.
@@ -94,7 +92,7 @@ pub struct EncoderCheckpoint {
 }
 
 impl Start {
-    /// Reads the classifier or encoder of `dir`, which [`locate`] gave; a classifier onto `device`.
+    /// Reads the classifier or encoder in `dir`, as returned by [`locate`]; a classifier onto `device`.
     ///
     /// # Errors
     /// As [`load`].
@@ -116,7 +114,7 @@ impl Start {
         Ok(Start::Encoder(EncoderCheckpoint { config, weights }))
     }
 
-    /// The configuration of the model.
+    /// Returns the configuration of the model.
     pub fn config(&self) -> &Config {
         match self {
             Start::Classifier(checkpoint) => checkpoint.model.config(),
@@ -124,7 +122,7 @@ impl Start {
         }
     }
 
-    /// The weights of the model.
+    /// Returns the weights of the model.
     pub fn weights(&self) -> &[(Weight, Tensor)] {
         match self {
             Start::Classifier(checkpoint) => checkpoint.model.parameters(),
@@ -133,10 +131,10 @@ impl Start {
     }
 }
 
-/// The directory of the checkpoint that `dir` is or has: a pre-training run has its encoder's inside.
+/// Returns the checkpoint directory that `dir` is or contains: a pre-training run has that of its encoder inside.
 ///
 /// # Errors
-/// When there is none.
+/// If there is none.
 pub fn locate(dir: &Path) -> Result<PathBuf> {
     let candidates = [dir.to_path_buf(), dir.join(ENCODER)];
     candidates.into_iter().find(|dir| dir.join(files::CONFIG).exists()).with_context(|| {
@@ -148,11 +146,11 @@ pub fn locate(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Writes the encoder's configuration, its weights in f16 and the tokenizer's files into `dir`, which is made if missing. Of
-/// the embedding, the rows of the tokenizer's ids are kept: no text has sentinels.
+/// Writes the encoder's configuration, its weights in f16 and the tokenizer's files into `dir`, creating it if missing.
+/// The embedding keeps the rows of the tokenizer's ids, since texts have no sentinels.
 ///
 /// # Errors
-/// When a weight is not finite in f16, or a file cannot be written.
+/// If a weight is not finite in f16, or a file cannot be written.
 pub fn save_encoder<'a>(
     dir: &Path,
     config: &Config,
@@ -177,7 +175,7 @@ pub fn save_encoder<'a>(
     write_json(&dir.join(files::CONFIG), &Config { vocab_size: ids, num_labels: 0, ..config.clone() })
 }
 
-/// The model whose weights are all in `tensors`, taken out of it.
+/// Takes the weights of a model out of `tensors`, which must be empty then.
 fn take_model(config: &Config, tensors: &mut HashMap<String, Tensor>, device: Device) -> Result<Classifier> {
     config.validate().context("model configuration")?;
     let shapes = config.weights().filter_map(|w| Some((w, config.shape(w)?.dims().to_vec())));
@@ -187,7 +185,7 @@ fn take_model(config: &Config, tensors: &mut HashMap<String, Tensor>, device: De
 /// Takes weights of the given shapes out of `tensors`, as f32.
 ///
 /// # Errors
-/// When a weight is missing, has another shape (both are named), or is neither f32, f16 nor bf16.
+/// If a weight is missing, has another shape (both are named), or is neither f32, f16 nor bf16.
 pub fn take_weights<P: Display>(
     tensors: &mut HashMap<String, Tensor>,
     weights: impl IntoIterator<Item = (P, Vec<usize>)>,
@@ -203,10 +201,10 @@ pub fn take_weights<P: Display>(
     weights.into_iter().map(take).collect()
 }
 
-/// Writes the configuration and the weights of an encoder-decoder into `dir`, which is made if missing.
+/// Writes the configuration and the weights of an encoder-decoder into `dir`, creating it if missing.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn save_seq2seq(dir: &Path, model: &Seq2Seq) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     write_json(&dir.join(files::SEQ2SEQ), model.config())?;
@@ -230,11 +228,11 @@ pub fn load_seq2seq(dir: &Path, device: Device) -> Result<Seq2Seq> {
     Seq2Seq::from_weights(&config, weights, device)
 }
 
-/// Writes `golden.safetensors`: the token ids of `texts` (each at least one id), padded to one batch, and the logits that
-/// the model gives for them on the CPU in f32.
+/// Writes `golden.safetensors`: the token ids of `texts` (at least one id each), padded to one batch, and the model's
+/// logits for them on the CPU in f32.
 ///
 /// # Errors
-/// When there is no text, a text is empty, or the file cannot be written.
+/// If there is no text, a text is empty, or the file cannot be written.
 pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> {
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     ensure!(texts.iter().all(|t| !t.is_empty()) && longest > 0, "golden texts must not be empty");
@@ -257,10 +255,10 @@ pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> 
     write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))
 }
 
-/// Writes tensors (f32, f16 or i64, any device) by what their names are displayed as, as safetensors, atomically.
+/// Writes tensors (f32, f16 or i64, any device) as safetensors, atomically, under the names that `Display` writes.
 ///
 /// # Errors
-/// When a tensor has another kind or the file cannot be written.
+/// If a tensor has another kind or the file cannot be written.
 pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result<()> {
     let mut bytes = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -288,7 +286,7 @@ pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result
 /// Reads named tensors (f32, f16, bf16 or i64) from a safetensors file onto the CPU.
 ///
 /// # Errors
-/// When the file is missing, malformed or holds another kind.
+/// If the file is missing, malformed or holds another kind.
 pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{} is not safetensors", path.display()))?;
@@ -307,7 +305,7 @@ pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     Ok(out)
 }
 
-/// Copies the tokenizer's files; `tokenizer_config.json` only if there is one.
+/// Copies the tokenizer's files; `tokenizer_config.json` only if it exists.
 fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     for (name, needed) in [(files::TOKENIZER, true), (files::TOKENIZER_TABLE, true), (files::TOKENIZER_CONFIG, false)] {
         let source = from.join(name);
@@ -330,7 +328,7 @@ fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Result<()
 /// Reads a JSON file.
 ///
 /// # Errors
-/// When the file cannot be read or is not a `T`.
+/// If the file cannot be read or is not a `T`.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| path.display().to_string())

@@ -49,7 +49,8 @@ pub struct Train {
     pub max_length: usize,
     /// Peak learning rate. Default 1e-3.
     pub lr: f64,
-    /// What updates the weights. Default adafactor.
+    /// What updates the weights. Default adafactor. Also read as `optimiser`, its old name.
+    #[serde(alias = "optimiser")]
     pub optimizer: OptimizerName,
     /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,
@@ -233,10 +234,26 @@ pub fn parse<T: DeserializeOwned>(text: &str, sections: toml::Table, overrides: 
     }
     let mut table: toml::Table = toml::from_str(text)?;
     table.extend(sections);
+    rename_old_keys(&mut table);
     for o in overrides {
         set(&mut table, o).with_context(|| format!("--set {o}"))?;
+        rename_old_keys(&mut table);
     }
     toml::Value::Table(table).try_into().context("after --set")
+}
+
+/// Keys of `[train]` by their old names, which are still read, and their names.
+pub const OLD_KEYS: [(&str, &str); 1] = [("optimiser", "optimizer")];
+
+/// Gives keys with an old name their name, so that a later override replaces an earlier value whichever name it uses.
+fn rename_old_keys(table: &mut toml::Table) {
+    if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
+        for (old, new) in OLD_KEYS {
+            if let Some(value) = train.remove(old) {
+                train.insert(new.to_owned(), value);
+            }
+        }
+    }
 }
 
 /// Sets one dotted key of `table` from `key=value`; the value is TOML, or a plain word taken as a string.
@@ -362,6 +379,32 @@ mod tests {
         let c: Config = toml::Value::Table(t).try_into().unwrap();
         assert_eq!((c.train.lr, c.train.optimizer), (1e-4, OptimizerName::AdamW));
         assert_eq!(c.train.class_weights, ClassWeights::List(vec![1.0, 2.0]));
+    }
+
+    #[test]
+    fn the_old_name_of_a_key_is_read_and_overridden_by_either() {
+        let old = "[train]\noptimiser = \"adamw\"\n";
+        let read = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|&s| s.to_owned()).collect();
+            parse::<Config>(old, toml::Table::new(), &sets).unwrap().train.optimizer
+        };
+        assert_eq!(read(&[]), OptimizerName::AdamW);
+        assert_eq!(read(&["train.optimizer=adafactor"]), OptimizerName::Adafactor);
+        assert_eq!(read(&["train.optimiser=adafactor"]), OptimizerName::Adafactor);
+        assert_eq!(read(&["train.optimizer=adafactor", "train.optimiser=adamw"]), OptimizerName::AdamW);
+        let both = "[train]\noptimiser = \"adamw\"\noptimizer = \"adamw\"\n";
+        assert!(parse::<Config>(both, toml::Table::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn the_configurations_of_committed_models_are_read() {
+        for model in ["intents", "intents-nano"] {
+            let file = format!("{}/../models/{model}/training.json", env!("CARGO_MANIFEST_DIR"));
+            let training: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            assert_eq!(training["config"]["train"]["optimiser"], "adamw");
+            let config: Config = serde_json::from_value(training["config"].clone()).unwrap();
+            assert_eq!(config.train.optimizer, OptimizerName::AdamW);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `kinglet-train curves`: the losses of several runs in one picture.
+//! `kinglet-train curves`: the losses of several runs in one figure.
 
 use std::path::{Path, PathBuf};
 
@@ -9,30 +9,30 @@ use serde_json::Value;
 use crate::plot::{self, Curve};
 use crate::run_folder::METRICS;
 
-/// Draw the losses of several runs in one picture
+/// Draw the losses of several runs in one figure
 ///
-/// Reads each run's metrics.jsonl. Of pre-training the held-out loss can be drawn instead of the training loss.
+/// Reads metrics.jsonl of each run. For pre-training, the held-out loss can be drawn instead of the training loss.
 /// Example: kinglet-train curves runs/light runs/attention --out losses.svg
 #[derive(Clone, Debug, clap::Args)]
 pub struct CurvesArgs {
     /// Folders of runs.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// The SVG to write.
+    /// SVG file to write.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Draw evaluations instead of training.
+    /// Draw evaluations instead of training losses.
     #[arg(long)]
     pub held_out: bool,
-    /// Leave out what comes before this step, such as the steep beginning.
+    /// Omit steps before this one, such as the steep beginning.
     #[arg(long, default_value_t = 0, value_name = "STEP")]
     pub from_step: u64,
 }
 
-/// Draws what the arguments say.
+/// Draws the figure.
 ///
 /// # Errors
-/// When a run cannot be read, has no loss to draw, or the picture cannot be written.
+/// If a run cannot be read, has no loss to draw, or the figure cannot be written.
 pub fn run(args: &CurvesArgs) -> Result<()> {
     let kinds: &[&str] = if args.held_out { &["valid", "dev"] } else { &["train"] };
     let points = |run: &PathBuf| points(run, kinds, args.from_step);
@@ -47,13 +47,13 @@ pub fn run(args: &CurvesArgs) -> Result<()> {
     Ok(())
 }
 
-/// The name of the run's folder.
+/// Returns the name of the run's folder.
 fn name(run: &Path) -> String {
     let whole = run.canonicalize().unwrap_or_else(|_| run.to_owned());
     whole.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Steps and losses of the rows of a run whose kind is one of `kinds`.
+/// Returns steps and losses of the rows of a run whose kind is one of `kinds`.
 fn points(run: &Path, kinds: &[&str], from_step: u64) -> Result<Vec<(f64, f64)>> {
     let path = run.join(METRICS);
     let text = std::fs::read_to_string(&path)

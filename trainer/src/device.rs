@@ -1,4 +1,4 @@
-//! Choosing where to compute.
+//! Selection of the device.
 
 use std::str::FromStr;
 
@@ -7,10 +7,10 @@ use tch::Device;
 
 use crate::{ffi, machine};
 
-/// What `--device` says.
+/// Value of `--device`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first CUDA device where there is one, otherwise the CPU.
+    /// The first CUDA device, or the CPU if there is none.
     #[default]
     Auto,
     /// The CPU.
@@ -36,10 +36,10 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device.
+    /// Resolves the device.
     ///
     /// # Errors
-    /// When CUDA is asked for and there is none, or fewer devices; the message says why.
+    /// If CUDA is requested but missing, or there are fewer devices; the message says why.
     pub fn resolve(self) -> Result<Device> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -53,42 +53,42 @@ impl DeviceChoice {
     }
 }
 
-/// Sets libtorch's threads: `threads` inside an operation (default: all cores), one across operations. Must run before the
-/// first tensor operation.
+/// Sets libtorch's threads: `threads` within an operation (default: all cores), one across operations. Must run before
+/// the first tensor operation.
 pub fn set_threads(threads: Option<usize>) {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     tch::set_num_threads(threads.unwrap_or_else(cores) as i32);
     tch::set_num_interop_threads(1);
 }
 
-/// Whether CUDA's matrix products and convolutions of f32 may round their inputs to TF32 (10 bits of mantissa), which is
-/// several times faster. libtorch allows it for convolutions until told otherwise. The CPU does not know it.
+/// Sets whether CUDA's f32 matrix products and convolutions may round their inputs to TF32 (10 bits of mantissa), which
+/// is several times faster. By default libtorch allows it for convolutions. Does not affect the CPU.
 ///
 /// # Errors
-/// When libtorch refuses.
+/// If libtorch rejects it.
 pub fn set_tf32(allowed: bool) -> Result<()> {
     ffi::set_tf32(allowed).map_err(|why| anyhow!("TF32: {why}"))
 }
 
-/// Whether TF32 is allowed for products and convolutions.
+/// Returns whether TF32 is allowed for products and convolutions.
 ///
 /// # Errors
-/// When libtorch was told different things for one and the other by other means than [`set_tf32`].
+/// If the two differ, because they were set by other means than [`set_tf32`].
 pub fn tf32() -> Result<bool> {
     ffi::tf32().map_err(|why| anyhow!("TF32: {why}"))
 }
 
-/// Whether libtorch takes only algorithms that give the same bits each time. An operation that has none fails; on CUDA, matrix
-/// products do unless the program was started with `CUBLAS_WORKSPACE_CONFIG=:4096:8`. Fresh memory is filled with
-/// not-a-number, so that reading it shows.
+/// Sets whether libtorch uses only deterministic algorithms. An operation without one fails; on CUDA, matrix products
+/// do unless the program was started with `CUBLAS_WORKSPACE_CONFIG=:4096:8`. Fresh memory is filled with NaN, so that
+/// reading it shows.
 ///
 /// # Errors
-/// When libtorch refuses.
+/// If libtorch rejects it.
 pub fn set_deterministic(wanted: bool) -> Result<()> {
     ffi::set_deterministic(wanted).map_err(|why| anyhow!("deterministic algorithms: {why}"))
 }
 
-/// Returns when a device has done all that it was given.
+/// Waits until a device has finished its work.
 pub fn wait(device: Device) {
     if let Device::Cuda(n) = device {
         tch::Cuda::synchronize(n as i64);
@@ -123,7 +123,7 @@ mod tests {
         let fresh_is_nan = || Tensor::empty([64], (Kind::Float, Device::Cpu)).isnan().all().int64_value(&[]) == 1;
         set_deterministic(true).unwrap();
         assert!(fresh_is_nan());
-        // A memory block that was just filled with another value comes back as it is.
+        // A memory block that was just filled with another value comes back unchanged.
         set_deterministic(false).unwrap();
         drop(Tensor::ones([64], (Kind::Float, Device::Cpu)));
         assert!(!fresh_is_nan());

@@ -1,9 +1,9 @@
-//! Data parallel training: the processes of one run, started by `torchrun` or another launcher, add up their gradients.
+//! Data-parallel training: the processes of a run, started by `torchrun` or another launcher, sum their gradients.
 //!
-//! The collectives are libtorch's own (c10d): the processes meet at a `TCPStore`, Gloo serves CPU tensors and NCCL CUDA
-//! tensors. Every process calls the same functions with tensors of the same shapes in the same order; what is passed is
-//! compared before it is added. A call that fails closes this process's connections, whereupon the others' calls fail too:
-//! after the death of one process all stop with an error, none waits for ever.
+//! The collectives are libtorch's own (c10d): the processes meet at a `TCPStore`; Gloo serves CPU tensors and NCCL CUDA
+//! tensors. Every process calls the same functions with tensors of the same shapes in the same order, and shapes are
+//! compared before anything is summed. A call that fails closes the connections of its process, so the calls of the
+//! others fail too: if a process dies, all stop with an error and none waits forever.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,31 +15,31 @@ use tch::{Kind, Tensor};
 
 use crate::ffi::{Meeting, ProcessGroup};
 
-/// Bytes of f32 that are added up at once: large enough that a call's fixed cost does not matter, small enough that the copy
-/// stays small beside the model. PyTorch's `DistributedDataParallel` takes the same number.
+/// Bytes of f32 that are summed at once: large enough that the fixed cost of a call does not matter, small enough that
+/// the copy is small compared with the model. PyTorch's `DistributedDataParallel` uses the same number.
 const BUCKET_BYTES: usize = 25 << 20;
-/// Time to join, where [`RENDEZVOUS_TIMEOUT`] does not say otherwise.
+/// Default of [`RENDEZVOUS_TIMEOUT`].
 const RENDEZVOUS: Duration = Duration::from_secs(5 * 60);
-/// Time for a call, where [`TIMEOUT`] does not say otherwise; PyTorch's time for Gloo.
+/// Default of [`TIMEOUT`]; PyTorch's default for Gloo.
 const CALL: Duration = Duration::from_secs(30 * 60);
 
-/// The environment variable with the seconds until all processes must have joined. Without it, 300.
+/// Environment variable: seconds within which all processes must join. Default: 300.
 pub const RENDEZVOUS_TIMEOUT: &str = "KINGLET_RENDEZVOUS_TIMEOUT";
-/// The environment variable with the seconds that a sum, a broadcast or a barrier may wait for a process that is connected but
-/// late. Without it, 1800. The death of a process is noticed at once.
+/// Environment variable: seconds that a sum, a broadcast or a barrier waits for a process that is connected but late.
+/// Default: 1800. The death of a process is noticed at once.
 pub const TIMEOUT: &str = "KINGLET_DISTRIBUTED_TIMEOUT";
 
-/// What a launcher sets for each process.
+/// Variables that a launcher sets for each process.
 const LAUNCHER: [&str; 5] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"];
 
-/// What the environment says about this process's place among the others.
+/// This process's place among the others, from the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// This process's number, below `size`.
     pub rank: usize,
     /// Number of processes, at least 1.
     pub size: usize,
-    /// This process's number on its machine: the CUDA device that it takes.
+    /// This process's number on its machine: the CUDA device that it uses.
     pub local_rank: usize,
     /// Name or address of the machine where the processes meet, that of rank 0.
     pub address: String,
@@ -47,7 +47,7 @@ pub struct Launch {
     pub port: u16,
     /// Whether `torchrun` itself serves the store (`TORCHELASTIC_USE_AGENT_STORE`), not rank 0.
     pub agent_store: bool,
-    /// How often `torchrun` has started the processes anew (`TORCHELASTIC_RESTART_COUNT`).
+    /// How often `torchrun` has restarted the processes (`TORCHELASTIC_RESTART_COUNT`).
     pub attempt: u64,
     /// Time until all have joined ([`RENDEZVOUS_TIMEOUT`]).
     pub rendezvous: Duration,
@@ -56,11 +56,11 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Reads the variables through `get`: `None` where none of `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and
-    /// `MASTER_PORT` is set, so that the process is alone.
+    /// Reads the variables through `get`. Returns `None` if none of `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`
+    /// and `MASTER_PORT` is set: the process is alone.
     ///
     /// # Errors
-    /// When only some are set, or a value makes no sense; the variable is named.
+    /// If only some are set, or a value is invalid; the variable is named.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let missing: Vec<&str> = LAUNCHER.into_iter().filter(|name| get(name).is_none()).collect();
         if missing.len() == LAUNCHER.len() {
@@ -118,11 +118,11 @@ pub struct World {
 }
 
 impl World {
-    /// Joins the other processes if a launcher has set the environment ([`Launch::read`]), and returns when all are
-    /// connected; `None` where it has not, so that the process is alone.
+    /// Joins the other processes if a launcher has set the environment ([`Launch::read`]), and returns once all are
+    /// connected. Returns `None` if the process is alone.
     ///
     /// # Errors
-    /// When the variables are half set or make no sense, the master cannot be reached, or not all join in time.
+    /// If the variables are partly set or invalid, the master cannot be reached, or not all processes join in time.
     pub fn from_env() -> Result<Option<World>> {
         match Launch::read(|name| std::env::var(name).ok())? {
             Some(launch) => World::join(launch).map(Some),
@@ -130,17 +130,17 @@ impl World {
         }
     }
 
-    /// Joins the other processes and returns when all are connected.
+    /// Joins the other processes and returns once all are connected.
     ///
     /// # Errors
-    /// When the master cannot be reached, or not all join within `launch.rendezvous`.
+    /// If the master cannot be reached, or not all processes join within `launch.rendezvous`.
     pub fn join(launch: Launch) -> Result<World> {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let meeting = Meeting {
             host: &launch.address,
             port: launch.port,
             serves: launch.rank == 0 && !launch.agent_store,
-            // A process of an earlier attempt must not be mistaken for one of this.
+            // A process of an earlier attempt must not be mistaken for one of this attempt.
             prefix: &format!("kinglet/{}", launch.attempt),
             rank: launch.rank as i32,
             size: launch.size as i32,
@@ -165,24 +165,24 @@ impl World {
         self.launch.rank
     }
 
-    /// Number of processes.
+    /// Returns the number of processes.
     pub fn size(&self) -> usize {
         self.launch.size
     }
 
-    /// This process's number on its machine: the CUDA device that it takes.
+    /// This process's number on its machine: the CUDA device that it uses.
     pub fn local_rank(&self) -> usize {
         self.launch.local_rank
     }
 
-    /// Replaces each tensor by its sum over all processes, in f32, and the same bits in every process.
+    /// Replaces each tensor by its sum over all processes, in f32, with the same bits in every process.
     ///
-    /// `tensors`: f32, f16 or bf16, all on one device; narrower ones are added up in f32 and rounded once. They are copied
-    /// into buckets of 25 MiB, one after the other. Autograd does not see it.
+    /// `tensors`: f32, f16 or bf16, all on one device; narrower ones are summed in f32 and rounded once. They are
+    /// copied into buckets of 25 MiB, one after the other. Invisible to autograd.
     ///
     /// # Errors
-    /// When a process has gone or does not answer in time, or the processes pass tensors of different shapes.
-    /// The connections are closed then, and every later call fails.
+    /// If a process has gone or does not answer in time, or the processes pass tensors of different shapes. The
+    /// connections are closed then, and every later call fails.
     pub fn all_reduce_sum(&self, tensors: &[Tensor]) -> Result<()> {
         self.collective(Collective::Sum, tensors, || {
             let sizes: Vec<usize> = tensors.iter().map(Tensor::numel).collect();
@@ -205,10 +205,10 @@ impl World {
         })
     }
 
-    /// Gives each tensor the value it has in process `root`. Any kind; all on one device; autograd does not see it.
+    /// Copies the value of each tensor from process `root`. Any kind; all on one device; invisible to autograd.
     ///
     /// # Errors
-    /// As [`World::all_reduce_sum`], and when there is no process `root`.
+    /// As [`World::all_reduce_sum`], and if there is no process `root`.
     pub fn broadcast(&self, tensors: &[Tensor], root: usize) -> Result<()> {
         ensure!(root < self.size(), "there is no rank {root} to send from: the run has {} processes", self.size());
         self.collective(Collective::Broadcast(root), tensors, || {
@@ -216,14 +216,14 @@ impl World {
                 let sent = tensor.f_detach()?.f_contiguous()?;
                 let bytes = sent.f_reshape([-1])?.f_view_dtype(Kind::Uint8)?;
                 self.group.broadcast(&bytes, root as i32).map_err(|why| anyhow!("{why}"))?;
-                // Of a contiguous tensor `bytes` is a view, and this copies it onto itself.
+                // For a contiguous tensor, `bytes` is a view, and this copies it onto itself.
                 tensor.shallow_clone().f_copy_(&sent)?;
             }
             Ok(())
         })
     }
 
-    /// Returns when every process has called it.
+    /// Waits until every process has called it.
     ///
     /// # Errors
     /// As [`World::all_reduce_sum`].
@@ -231,14 +231,14 @@ impl World {
         self.collective(Collective::Barrier, &[], || self.group.barrier().map_err(|why| anyhow!("{why}")))
     }
 
-    /// Runs `body` when all processes are about to do the same; closes the connections if anything fails.
+    /// Runs `body` once all processes are about to do the same; closes the connections if anything fails.
     fn collective(&self, what: Collective, tensors: &[Tensor], body: impl FnOnce() -> Result<()>) -> Result<()> {
         let run = || {
             self.agree(what, tensors)?;
             tch::no_grad(body)
         };
         run().map_err(|error| {
-            // The first error is the one to tell; closing what is broken already may give another.
+            // Report the first error; closing a broken connection may cause another.
             let _ = self.group.close();
             error.context(format!(
                 "{what} of rank {} among {} processes failed (if another process has ended, its output says why)",
@@ -248,8 +248,8 @@ impl World {
         })
     }
 
-    /// Fails unless rank 0 is about to do the same with tensors of the same shapes and kinds: Gloo and NCCL would mix up the
-    /// numbers, or wait for ever.
+    /// Fails unless rank 0 is about to do the same with tensors of the same shapes and kinds: otherwise Gloo and NCCL
+    /// would mix up numbers, or wait forever.
     fn agree(&self, what: Collective, tensors: &[Tensor]) -> Result<()> {
         let mut hash = Sha256::new();
         hash.update(what.to_string());
@@ -279,7 +279,7 @@ impl World {
     }
 }
 
-/// A call in which all processes take part.
+/// A call that involves all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Collective {
     Sum,
@@ -318,7 +318,7 @@ fn buckets(sizes: &[usize], limit: usize) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    /// What torchrun sets, with changes; an empty name takes a variable away.
+    /// The variables of torchrun, with changes; an empty value removes a variable.
     fn read(changes: &[(&str, Option<&str>)]) -> Result<Option<Launch>> {
         let torchrun = |name: &str| match name {
             "RANK" => Some("3"),

@@ -1,4 +1,4 @@
-//! `kinglet-train doctor`: what libtorch and what devices this program has.
+//! `kinglet-train doctor`: the libtorch and devices of this program.
 
 use std::fmt::Write as _;
 
@@ -13,12 +13,12 @@ use crate::machine::{self, LIBTORCH_WANTED, Libtorch};
 pub struct DoctorArgs {
     /// Print one JSON object
     ///
-    /// Without it, one line a fact.
+    /// Otherwise, print one line per fact.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What was found.
+/// Findings.
 #[derive(Clone, Debug, Serialize)]
 pub struct Findings {
     /// The libtorch this program is built for.
@@ -29,7 +29,7 @@ pub struct Findings {
     pub libtorch_ok: bool,
     /// Whether CUDA can be used.
     pub cuda: bool,
-    /// Why not.
+    /// Why CUDA cannot be used.
     pub cuda_reason: Option<String>,
     /// Number of CUDA devices.
     pub cuda_devices: i64,
@@ -46,7 +46,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Looks.
+    /// Gathers the findings.
     pub fn gather() -> Self {
         let libtorch = Libtorch::loaded();
         let cuda = machine::cuda();
@@ -65,7 +65,7 @@ impl Findings {
         }
     }
 
-    /// One line a fact, each ending with a line break.
+    /// Formats one line per fact, each ending with a line break.
     pub fn to_text(&self) -> String {
         let yes = |b: bool| if b { "yes" } else { "no" };
         let version = self.libtorch.version.as_deref().unwrap_or("unknown");
@@ -89,10 +89,10 @@ impl Findings {
     }
 }
 
-/// Prints the findings on stdout; `false` when libtorch is not the wanted one.
+/// Prints the findings on stdout; returns `false` if libtorch is not the expected one.
 ///
 /// # Errors
-/// When stdout cannot be written.
+/// If stdout cannot be written.
 pub fn run(args: &DoctorArgs) -> Result<bool> {
     let findings = Findings::gather();
     if args.json {

@@ -1,9 +1,9 @@
-//! The border to foreign code: the dynamic linker, which opens libtorch's CUDA half, and the shim to libtorch's C++ classes
-//! that tch does not cover (`shim/`). What is safe to call stands in other modules, such as [`crate::distributed`].
+//! The boundary to foreign code: the dynamic linker, which opens libtorch's CUDA libraries, and the shim to libtorch's
+//! C++ classes that tch does not cover (`shim/`). Safe wrappers are in other modules, such as [`crate::distributed`].
 //!
-//! The program is linked to libtorch's CPU half only, so that one binary serves both. libtorch registers CUDA when
-//! `libtorch_cuda.so` is loaded, and remembers the first answer to "is there CUDA": [`open_cuda`] must run before any tensor
-//! is made.
+//! The program is linked to the CPU part of libtorch only, so one binary serves both. libtorch registers CUDA when
+//! `libtorch_cuda.so` is loaded, and remembers the first answer to "is there CUDA": [`open_cuda`] must run before any
+//! tensor is created.
 //!
 //! No C++ exception enters Rust: a function of the shim that can fail returns null or a message. No panic leaves Rust.
 #![allow(unsafe_code)]
@@ -19,11 +19,11 @@ use torch_sys::C_tensor;
 
 static CUDA: OnceLock<Result<(), String>> = OnceLock::new();
 
-/// Loads `libtorch_cuda.so` with all its symbols (`RTLD_NOW | RTLD_GLOBAL`); the first statement of `main`.
+/// Loads `libtorch_cuda.so` with all its symbols (`RTLD_NOW | RTLD_GLOBAL`); must be the first statement of `main`.
 ///
 /// # Errors
-/// The dynamic linker's words where the library or one of its dependencies is not there. Later calls return the first
-/// call's result.
+/// The dynamic linker's message if the library or one of its dependencies is missing. Later calls return the result of
+/// the first.
 pub fn open_cuda() -> &'static Result<(), String> {
     CUDA.get_or_init(open)
 }
@@ -36,7 +36,7 @@ fn open() -> Result<(), String> {
         fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
         fn dlerror() -> *const c_char;
     }
-    // <dlfcn.h> of Linux, all architectures that libtorch is built for.
+    // <dlfcn.h> of Linux, all architectures that libtorch supports.
     const RTLD_NOW: c_int = 2;
     const RTLD_GLOBAL: c_int = 0x100;
 
@@ -60,11 +60,11 @@ fn open() -> Result<(), String> {
     Err("CUDA is supported on Linux only".to_owned())
 }
 
-/// Lets the allocator keep freed memory for the next step instead of giving it back to the system: a training step frees and
-/// allocates the same tensors each time, and each page that comes from the system again has to be zeroed first.
+/// Lets the allocator keep freed memory for the next step: a training step frees and allocates the same tensors each
+/// time, and each page that comes from the system again has to be zeroed first.
 ///
-/// Tensors come from the heap instead of mappings of their own, and the heap is not shrunk (`mallopt(3)`). Elsewhere than
-/// with glibc nothing is changed. In `main`, before the first large allocation.
+/// Tensors come from the heap instead of separate mappings, and the heap is not shrunk (`mallopt(3)`). Only affects
+/// glibc. Call it in `main`, before the first large allocation.
 pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -85,7 +85,7 @@ pub fn keep_memory() {
     }
 }
 
-/// The shim's `World`, known by its address alone.
+/// The shim's `World`, an opaque pointer.
 #[repr(C)]
 struct CWorld {
     _private: [u8; 0],
@@ -122,7 +122,7 @@ unsafe extern "C" {
     fn kinglet_world_free(world: *mut CWorld);
 }
 
-/// Takes over a function's answer: null, or a message.
+/// Converts a function's result: null, or a message.
 ///
 /// # Safety
 /// `message` is what a function of the shim returned, and is passed here once.
@@ -139,10 +139,10 @@ unsafe fn answer(message: *mut c_char) -> Result<(), String> {
     Err(text)
 }
 
-/// Takes the gradient of a leaf away, so that the next backward pass hands over its own instead of adding to zeros.
+/// Drops the gradient of a leaf, so that the next backward pass hands over its own instead of adding to zeros.
 ///
 /// # Errors
-/// libtorch's words, for a tensor that is undefined.
+/// libtorch's message if the tensor is undefined.
 pub(crate) fn clear_gradient(tensor: &Tensor) -> Result<(), String> {
     // SAFETY: the tensor outlives the call, which drops its reference to the gradient; tensors that share the gradient keep it
     // alive.
@@ -158,7 +158,7 @@ pub(crate) struct Meeting<'a> {
     pub port: u16,
     /// Whether this process serves the store.
     pub serves: bool,
-    /// Before the names of all keys in the store.
+    /// Prefix of all keys in the store.
     pub prefix: &'a str,
     /// This process among `size`.
     pub rank: i32,
@@ -175,7 +175,7 @@ pub(crate) struct Meeting<'a> {
 pub(crate) struct ProcessGroup(NonNull<CWorld>);
 
 impl ProcessGroup {
-    /// Joins the others; returns when all are connected.
+    /// Joins the others; returns once all are connected.
     pub fn join(meeting: Meeting<'_>) -> Result<Self, String> {
         let string = |text: &str| CString::new(text).map_err(|_| format!("{text:?} has a NUL inside"));
         let (host, prefix) = (string(meeting.host)?, string(meeting.prefix)?);
@@ -190,26 +190,26 @@ impl ProcessGroup {
         NonNull::new(world).map(ProcessGroup).ok_or_else(|| "no group was made".to_owned())
     }
 
-    /// Adds up `tensor`, contiguous and f32, over all processes, in place.
+    /// Sums `tensor`, contiguous and f32, over all processes, in place.
     pub fn all_reduce(&self, tensor: &Tensor) -> Result<(), String> {
         // SAFETY: the world lives until `drop`, and no other call uses it meanwhile, as `self` stays in one thread; the
         // tensor outlives the call, which waits until it is done with it. The shim refuses another kind or layout.
         unsafe { answer(kinglet_world_all_reduce(self.0.as_ptr(), tensor.as_ptr())) }
     }
 
-    /// Gives `tensor`, contiguous bytes, the value it has in process `root`.
+    /// Copies the value of `tensor`, contiguous bytes, from process `root`.
     pub fn broadcast(&self, tensor: &Tensor, root: i32) -> Result<(), String> {
         // SAFETY: as in `all_reduce`.
         unsafe { answer(kinglet_world_broadcast(self.0.as_ptr(), tensor.as_ptr(), root)) }
     }
 
-    /// Returns when all processes have called it.
+    /// Waits until all processes have called it.
     pub fn barrier(&self) -> Result<(), String> {
         // SAFETY: the world lives until `drop`, and is used by this thread alone.
         unsafe { answer(kinglet_world_barrier(self.0.as_ptr())) }
     }
 
-    /// Closes the connections, so that the others' calls fail instead of waiting. Every later call fails.
+    /// Closes the connections, so that calls of the others fail instead of waiting. Every later call fails.
     pub fn close(&self) -> Result<(), String> {
         // SAFETY: the world lives until `drop`, and is used by this thread alone.
         unsafe { answer(kinglet_world_close(self.0.as_ptr())) }
@@ -223,7 +223,7 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// A closure of tensors as the shim keeps it; autograd may run and drop it on a thread of its own.
+/// A closure over tensors as kept by the shim; autograd may run and drop it on a thread of its own.
 type Shared<F> = Mutex<F>;
 
 // `shim/checkpoint.cpp`.
@@ -241,10 +241,10 @@ unsafe extern "C" {
 type CallClosure = unsafe extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut c_char) -> *mut C_tensor;
 type DropClosure = unsafe extern "C" fn(*mut c_void);
 
-/// Calls the closure on the `count` tensors of `inputs`; null and a message where it panics.
+/// Calls the closure on the `count` tensors of `inputs`; returns null and a message if it panics.
 ///
 /// # Safety
-/// `data` is a `Shared<F>` that lives, `inputs` points to `count` tensors, `error` to a pointer.
+/// `data` is a live `Shared<F>`, `inputs` points to `count` tensors, `error` to a pointer.
 unsafe extern "C" fn call_closure<F: Fn(&[Tensor]) -> Tensor + Send>(
     data: *mut c_void,
     inputs: *const *const C_tensor,
@@ -254,12 +254,12 @@ unsafe extern "C" fn call_closure<F: Fn(&[Tensor]) -> Tensor + Send>(
     let run = || {
         // SAFETY: the caller's promise; the mutex is only borrowed.
         let function = unsafe { &*data.cast::<Shared<F>>() };
-        // A closure that panicked once may be called again: what it holds is only read.
+        // A closure that panicked once may be called again: its state is only read.
         let function = function.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's promise; each tensor is copied (the handle alone), so that none is freed twice.
         let inputs: Vec<Tensor> =
             (0..count).map(|i| unsafe { Tensor::clone_from_ptr((*inputs.add(i)).cast_mut()) }).collect();
-        // The caller takes the tensor over.
+        // The caller takes ownership of the tensor.
         ManuallyDrop::new(function(&inputs)).as_mut_ptr()
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
@@ -274,15 +274,15 @@ unsafe extern "C" fn call_closure<F: Fn(&[Tensor]) -> Tensor + Send>(
 /// Drops the closure.
 ///
 /// # Safety
-/// `data` is a `Shared<F>` out of `Box::into_raw`, and nobody uses it any more.
+/// `data` is a `Shared<F>` from `Box::into_raw`, and is not used any more.
 unsafe extern "C" fn drop_closure<F>(data: *mut c_void) {
     // SAFETY: the caller's promise.
     let closure = unsafe { Box::from_raw(data.cast::<Shared<F>>()) };
-    // A panic in a destructor is told on stderr; there is nobody to pass it on to.
+    // A panic in a destructor is reported on stderr; nobody can handle it.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
 }
 
-/// `function(inputs)`, whose intermediate results autograd computes again when it needs them.
+/// Runs `function(inputs)`; autograd recomputes its intermediate results when it needs them.
 pub(crate) fn checkpoint<F>(function: F, inputs: &[Tensor]) -> Result<Tensor, String>
 where
     F: Fn(&[Tensor]) -> Tensor + Send + 'static,
@@ -304,7 +304,7 @@ where
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// The shim's `Meter`, known by its address alone.
+/// The shim's `Meter`, an opaque pointer.
 #[repr(C)]
 struct CMeter {
     _private: [u8; 0],
@@ -320,12 +320,12 @@ unsafe extern "C" {
     fn kinglet_set_deterministic(wanted: bool) -> *mut c_char;
 }
 
-/// Watches what tensors take in memory. Not `Send`: on the CPU it belongs to the thread that made it.
+/// Tracks the memory of tensors. Not `Send`: on the CPU it belongs to the thread that created it.
 #[derive(Debug)]
 pub(crate) struct Meter(NonNull<CMeter>);
 
 impl Meter {
-    /// Starts at nought; `device`: a CUDA device's number, or below 0 the CPU.
+    /// Starts at zero; `device` is the number of a CUDA device, or below 0 for the CPU.
     pub fn start(device: i32) -> Result<Self, String> {
         let mut meter = null_mut();
         // SAFETY: `out` points to a pointer, written when null is returned.
@@ -333,7 +333,7 @@ impl Meter {
         NonNull::new(meter).map(Meter).ok_or_else(|| "no meter was made".to_owned())
     }
 
-    /// Most bytes so far.
+    /// Returns the peak in bytes so far.
     pub fn peak(&self) -> Result<i64, String> {
         let mut bytes = 0;
         // SAFETY: the meter lives until `drop`; `bytes` is written when null is returned.
@@ -349,13 +349,13 @@ impl Drop for Meter {
     }
 }
 
-/// Whether CUDA's matrix products and convolutions of f32 may round their inputs to TF32.
+/// Sets whether CUDA's f32 matrix products and convolutions may round their inputs to TF32.
 pub(crate) fn set_tf32(allowed: bool) -> Result<(), String> {
     // SAFETY: takes a number alone.
     unsafe { answer(kinglet_set_tf32(allowed)) }
 }
 
-/// What [`set_tf32`] set.
+/// Returns the value of [`set_tf32`].
 pub(crate) fn tf32() -> Result<bool, String> {
     let mut allowed = false;
     // SAFETY: `allowed` is written when null is returned.
@@ -363,7 +363,7 @@ pub(crate) fn tf32() -> Result<bool, String> {
     Ok(allowed)
 }
 
-/// Whether libtorch takes only algorithms that give the same bits each time, and refuses operations that have none.
+/// Sets whether libtorch uses only deterministic algorithms and rejects operations without one.
 pub(crate) fn set_deterministic(wanted: bool) -> Result<(), String> {
     // SAFETY: takes a number alone.
     unsafe { answer(kinglet_set_deterministic(wanted)) }

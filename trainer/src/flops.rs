@@ -1,11 +1,12 @@
 //! Floating-point operations of a forward pass, counted from the shapes alone.
 //!
-//! Counted are matrix products, convolutions and attention, two operations (a multiplication and an addition) for each product
-//! of two numbers: what PyTorch's `FlopCounterMode` counts, and the paper as "einsum ops" (Tay et al. 2021, Figure 2).
-//! Sums, norms, softmaxes, gates and the embedding's look-up are left out. A causal attention counts in full, as it is computed.
+//! Matrix products, convolutions and attention are counted, with two operations (a multiplication and an addition) per
+//! product of two numbers, as PyTorch's `FlopCounterMode` counts them and the paper reports "einsum ops" (Tay et al.
+//! 2021, Figure 2). Sums, norms, softmaxes, gates and the embedding look-up are not counted. Causal attention counts in
+//! full, as it is computed.
 //!
-//! For `T` positions, `C` channels, `H` kernel heads of width `K`, a feed-forward network of `FF` and a vocabulary of `V`; one
-//! layer each, but for the output:
+//! For `T` positions, `C` channels, `H` kernel heads of width `K`, a feed-forward network of `FF` and a vocabulary of
+//! `V`, per layer except for the output:
 //!
 //! | part | multiply-adds |
 //! |---|---|
@@ -18,8 +19,8 @@
 //! | encoder-decoder attention from `T` to `S` | `2·T·C² + 2·S·C² + 2·T·S·C` |
 //! | output | `T·C·V` |
 //!
-//! The dynamic convolution is counted by its definition; for short texts `model/dynamicconv.rs` multiplies by a band matrix
-//! that is mostly zeros, which is more operations in less time.
+//! The dynamic convolution is counted by its definition; for short texts, `model/dynamicconv.rs` multiplies by a band
+//! matrix that is mostly zeros, which takes more operations in less time.
 
 use std::ops::Add;
 
@@ -33,24 +34,24 @@ use crate::model::seq2seq::Seq2SeqConfig;
 pub struct Flops {
     /// Matrices of the mixers.
     pub projections: u64,
-    /// What mixes positions: convolution, or the scores and sums of self-attention.
+    /// Mixing of positions: convolution, or scores and sums of self-attention.
     pub mixing: u64,
     /// Feed-forward networks.
     pub feed_forward: u64,
     /// Encoder-decoder attention with its matrices.
     pub cross_attention: u64,
-    /// The product with the embedding that gives the scores of the next token.
+    /// Product with the embedding that scores the next token.
     pub output: u64,
 }
 
 impl Flops {
-    /// All parts together.
+    /// Returns the sum of all parts.
     pub const fn total(&self) -> u64 {
         self.projections + self.mixing + self.feed_forward + self.cross_attention + self.output
     }
 
-    /// Operations of a training step: the backward pass has two products, for the inputs' and for the weights' gradient, where
-    /// the forward pass has one.
+    /// Returns the operations of a training step: for each product of the forward pass, the backward pass has two, for
+    /// the gradients of inputs and weights.
     pub const fn training(&self) -> u64 {
         3 * self.total()
     }
@@ -70,7 +71,8 @@ impl Add for Flops {
     }
 }
 
-/// A stack of blocks over a text of `tokens` ids: the encoder of `config`, which is resolved, without pooling and head.
+/// Counts a stack of blocks over a text of `tokens` ids: the encoder of the resolved `config`, without pooling and
+/// head.
 pub fn stack(config: &Config, tokens: usize) -> Flops {
     let [t, c, ff] = [tokens, config.hidden_size, config.intermediate_size].map(|n| n as u64);
     let heads = config.kernel_heads as u64;
@@ -88,8 +90,8 @@ pub fn stack(config: &Config, tokens: usize) -> Flops {
     (0..config.num_hidden_layers).map(layer).fold(Flops::default(), Flops::add)
 }
 
-/// The encoder-decoder of `config`, which is resolved, over `inputs` ids that the encoder reads and `targets` ids that the decoder is
-/// taught.
+/// Counts the encoder-decoder of the resolved `config`, with `inputs` ids read by the encoder and `targets` ids taught
+/// to the decoder.
 pub fn seq2seq(config: &Seq2SeqConfig, inputs: usize, targets: usize) -> Flops {
     let [s, t, c, v] = [inputs, targets, config.encoder.hidden_size, config.encoder.vocab_size].map(|n| n as u64);
     let layers = config.num_decoder_layers as u64;
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!(flops.total() - flops.projections - flops.mixing, 2 * 2 * 4 * 128 * 512);
     }
 
-    /// Every matrix of a layer is multiplied with every position once, whatever the dialect adds.
+    /// Every matrix of a layer is multiplied with every position once, in any dialect.
     #[test]
     fn the_products_are_those_of_the_matrices_that_there_are() {
         for (compat, mixer) in [("paper", "light"), ("mesh", "light"), ("mesh", "dilated"), ("fairseq", "light")]

@@ -1,7 +1,8 @@
-//! `kinglet-train gpu-check`: does CUDA compute what the CPU computes, and how fast is a training step?
+//! `kinglet-train gpu-check`: compares CUDA with the CPU, and times training steps.
 //!
-//! All data are synthetic. Three parts: every mixer's scores and gradients on both devices, fifty training steps on both, and
-//! the time of a step for convolution and attention over text lengths, with the number of tokens in a batch held constant.
+//! All data are synthetic. Three parts: scores and gradients of every mixer on both devices, fifty training steps on
+//! both, and the time of a step for convolution and attention by text length, with a constant number of tokens per
+//! batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -22,10 +23,10 @@ use crate::model::{Classifier, Mode};
 use crate::optim::{AdafactorConfig, OptimizerConfig, clear_gradients};
 use crate::random::SplitMix64;
 
-/// Largest difference of scores and gradients, relative to the largest value of the tensor. cuDNN may use TF32, whose
-/// mantissa has 10 bits.
+/// Largest allowed difference of scores and gradients, relative to the largest value of the tensor. cuDNN may use TF32,
+/// with a mantissa of 10 bits.
 const TENSOR_BOUND: f64 = 2e-3;
-/// Largest relative difference of a loss within [`STEPS`] steps; differences of single steps add up.
+/// Largest allowed relative difference of a loss within [`STEPS`] steps; differences of single steps accumulate.
 const LOSS_BOUND: f64 = 1e-2;
 /// Steps compared.
 const STEPS: u64 = 50;
@@ -33,7 +34,7 @@ const STEPS: u64 = 50;
 const LENGTHS: [usize; 6] = [128, 256, 512, 1024, 2048, 4096];
 /// Tokens in a timed batch.
 const TOKENS: usize = 16_384;
-/// Steps before a time is taken, and steps whose mean is taken.
+/// Warm-up steps, and steps whose mean time is taken.
 const TIMED: (u32, u32) = (3, 10);
 
 /// Arguments of `kinglet-train gpu-check`.
@@ -41,12 +42,12 @@ const TIMED: (u32, u32) = (3, 10);
 pub struct GpuCheckArgs {
     /// Directory for gpu-check.json
     ///
-    /// Without it, only the table on stdout.
+    /// Otherwise, only print the table.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-/// One mixer on two devices.
+/// Comparison of one mixer on two devices.
 #[derive(Clone, Debug, Serialize)]
 pub struct Agreement {
     /// The mixer.
@@ -60,7 +61,7 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Whether all differences are within their bounds; not-a-number is not.
+    /// Returns whether all differences are within their bounds; NaN is not.
     pub fn holds(&self) -> bool {
         self.logits <= TENSOR_BOUND && self.gradients <= TENSOR_BOUND && self.losses <= LOSS_BOUND
     }
@@ -73,18 +74,18 @@ pub struct StepTime {
     pub mixer: &'static str,
     /// `f32` or `bf16`.
     pub precision: &'static str,
-    /// Tokens a text, `T`.
+    /// Tokens per text, `T`.
     pub length: usize,
     /// Texts in the batch, `B`.
     pub texts: usize,
-    /// Milliseconds a step; `None` when it did not fit into memory.
+    /// Milliseconds per step; `None` if it did not fit in memory.
     pub milliseconds: Option<f64>,
 }
 
-/// Checks the first CUDA device and prints a table; `false` when something differs too much or there is no CUDA.
+/// Checks the first CUDA device and prints a table; returns `false` if something differs too much or there is no CUDA.
 ///
 /// # Errors
-/// When the report cannot be written or a model cannot be built.
+/// If the report cannot be written or a model cannot be built.
 pub fn run(args: &GpuCheckArgs) -> Result<bool> {
     if let Err(reason) = machine::cuda() {
         println!("no CUDA: {reason}");
@@ -132,7 +133,7 @@ pub fn run(args: &GpuCheckArgs) -> Result<bool> {
     Ok(ok)
 }
 
-/// A model's shape for the checks; attention is T5's and has its norm.
+/// Returns a model's shape for the checks; attention is T5's, with its norm.
 fn config(mixer: Mixer, hidden_size: usize, layers: usize) -> spec::Config {
     let norm = if mixer == Mixer::Attention { spec::Norm::PreRms } else { spec::Norm::PostLayer };
     spec::Config {
@@ -157,7 +158,7 @@ fn config(mixer: Mixer, hidden_size: usize, layers: usize) -> spec::Config {
     .resolve()
 }
 
-/// `texts` random texts of `shortest..=longest` tokens, and labels that depend on the first token.
+/// Returns `texts` random texts of `shortest..=longest` tokens, with labels that depend on the first token.
 fn synthetic(texts: usize, shortest: usize, longest: usize, seed: u64) -> (Vec<Vec<u32>>, Vec<usize>) {
     let mut rng = SplitMix64::new(seed);
     let ids: Vec<Vec<u32>> = (0..texts)
@@ -173,7 +174,7 @@ fn synthetic(texts: usize, shortest: usize, longest: usize, seed: u64) -> (Vec<V
 /// Trains the same model on both devices and compares.
 ///
 /// # Errors
-/// When the model cannot be built.
+/// If the model cannot be built.
 pub fn compare(mixer: Mixer, a: Device, b: Device) -> Result<Agreement> {
     let one = steps(mixer, a)?;
     let other = steps(mixer, b)?;
@@ -187,18 +188,18 @@ pub fn compare(mixer: Mixer, a: Device, b: Device) -> Result<Agreement> {
     })
 }
 
-/// The largest of some differences; not-a-number if one is.
+/// Returns the largest of some differences; NaN if one is NaN.
 fn largest(differences: impl Iterator<Item = f64>) -> f64 {
     differences.fold(0.0, |most, x| if x.is_nan() || x > most { x } else { most })
 }
 
-/// `max|x − y| / max|x|`.
+/// Returns `max|x − y| / max|x|`.
 fn difference(x: &Tensor, y: &Tensor) -> f64 {
     let most = x.abs().max().double_value(&[]).max(1e-30);
     (x - y).abs().max().double_value(&[]) / most
 }
 
-/// What a training gave: the first step's scores and gradients, and all losses.
+/// Trace of a training: scores and gradients of the first step, and all losses.
 struct Trace {
     logits: Tensor,
     gradients: Vec<Tensor>,
@@ -229,9 +230,9 @@ fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
     Ok(trace)
 }
 
-/// Milliseconds of a training step; `None` when it fails, as it does for want of memory.
+/// Returns the milliseconds of a training step; `None` if it fails, for example for lack of memory.
 fn step_time(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Option<f64> {
-    // tch panics where libtorch throws; the message is of no use here.
+    // tch panics if libtorch throws; the message is not useful here.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let time = catch_unwind(AssertUnwindSafe(|| timed_steps(mixer, length, bf16, device)));

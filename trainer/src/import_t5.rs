@@ -1,4 +1,5 @@
-//! `kinglet-train import-t5`: a T5 checkpoint of Hugging Face as an encoder-decoder of ours, the attention baseline.
+//! `kinglet-train import-t5`: converts a T5 checkpoint from Hugging Face into an encoder-decoder, the attention
+//! baseline.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +18,10 @@ use crate::model::seq2seq::{DecoderWeight, START, Seq2Seq, Seq2SeqConfig, Seq2Se
 /// Arguments of `kinglet-train import-t5`.
 #[derive(Args, Debug)]
 pub struct ImportT5Args {
-    /// Folder with T5's config.json and model.safetensors, as transformers saves them
+    /// Folder with T5's config.json and model.safetensors, as saved by transformers
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Folder to write seq2seq.json and model.safetensors to; made if missing
+    /// Folder to write seq2seq.json and model.safetensors to; created if missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -28,7 +29,7 @@ pub struct ImportT5Args {
 /// Runs the command.
 ///
 /// # Errors
-/// What [`import`] says, and when the files cannot be written.
+/// As [`import`], and if the files cannot be written.
 pub fn run(args: &ImportT5Args) -> Result<()> {
     let model = import(&args.checkpoint)?;
     save_seq2seq(&args.out, &model)?;
@@ -43,7 +44,7 @@ pub fn run(args: &ImportT5Args) -> Result<()> {
     Ok(())
 }
 
-/// The fields of transformers' `T5Config` that decide what the model computes; absent ones have its defaults.
+/// Fields of transformers' `T5Config` that affect the computation; absent ones have its defaults.
 #[derive(Debug, Deserialize)]
 struct T5Config {
     model_type: String,
@@ -64,7 +65,7 @@ struct T5Config {
     feed_forward_proj: String,
     #[serde(default = "yes")]
     tie_word_embeddings: bool,
-    /// Absent in files of old versions, which always scale where the embeddings are tied.
+    /// Absent in files of old versions, which always scale if the embeddings are tied.
     #[serde(default = "yes")]
     scale_decoder_outputs: bool,
     #[serde(default)]
@@ -88,7 +89,7 @@ fn yes() -> bool {
 }
 
 impl T5Config {
-    /// The configuration of the same model.
+    /// Returns the configuration of the same model.
     fn convert(&self) -> Result<Seq2SeqConfig> {
         let kind = &self.model_type;
         ensure!(kind == "t5", "model_type is {kind:?}, only \"t5\" is imported");
@@ -140,7 +141,7 @@ impl T5Config {
     }
 }
 
-/// The name of a weight in transformers' `T5ForConditionalGeneration`; `None` for one that T5 does not have.
+/// Returns the name of a weight in transformers' `T5ForConditionalGeneration`, or `None` if T5 does not have it.
 pub fn t5_name(weight: Seq2SeqWeight) -> Option<String> {
     use DecoderWeight as D;
     let (stack, i, name) = match weight {
@@ -160,7 +161,7 @@ pub fn t5_name(weight: Seq2SeqWeight) -> Option<String> {
     Some(format!("{stack}.block.{i}.layer.{name}.weight"))
 }
 
-/// A block's weight below `layer.`, with the feed-forward network as sublayer `ffn`.
+/// Returns the name of a block's weight below `layer.`, with the feed-forward network as sublayer `ffn`.
 fn block_name(weight: LayerWeight, ffn: usize) -> Option<String> {
     use LayerWeight as L;
     Some(match weight {
@@ -178,9 +179,9 @@ fn block_name(weight: LayerWeight, ffn: usize) -> Option<String> {
 }
 
 const SHARED: &str = "shared.weight";
-/// Other names of [`SHARED`], which some files carry.
+/// Other names of [`SHARED`] in some files.
 const COPIES: [&str; 3] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
-/// In the released T5 files, but read by nobody: transformers skips it, too (`_keys_to_ignore_on_load_unexpected`).
+/// Present in the released T5 files but unused: transformers skips it too (`_keys_to_ignore_on_load_unexpected`).
 const UNUSED: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
 
 /// A weight under T5's name.
@@ -192,12 +193,12 @@ impl std::fmt::Display for Named {
     }
 }
 
-/// Reads the T5 checkpoint in `dir` (`config.json` and `model.safetensors`; f32, f16 or bf16) as a model on the CPU. Its
-/// tokenizer is not read.
+/// Reads the T5 checkpoint in `dir` (`config.json` and `model.safetensors`; f32, f16 or bf16) as a model on the CPU,
+/// without its tokenizer.
 ///
 /// # Errors
-/// When a file is missing or malformed, when the model is no T5 1.0 (the field is named), and when a weight is missing, unknown,
-/// of another shape, or a copy of the embedding that differs from it.
+/// If a file is missing or malformed; if the model is not a T5 1.0 (the field is named); or if a weight is missing,
+/// unknown, of another shape, or a copy of the embedding that differs from it.
 pub fn import(dir: &Path) -> Result<Seq2Seq> {
     let path = dir.join(files::CONFIG);
     let t5: T5Config = read_json(&path)?;

@@ -1,6 +1,6 @@
-//! `kinglet-train info`: what a model of pre-training costs, counted from its shape alone.
+//! `kinglet-train info`: cost of a pre-training model, from its shape alone.
 //!
-//! What counts as an operation says [`crate::flops`].
+//! [`crate::flops`] defines the operations.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ use crate::pretrain::plan::ShapeArgs;
 /// Arguments of `kinglet-train info`.
 #[derive(Args, Clone, Debug)]
 pub struct InfoArgs {
-    /// Which model.
+    /// Shape of the model.
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Ids of the tokenizer
@@ -27,14 +27,14 @@ pub struct InfoArgs {
     /// Sentinels are added. Default: T5's number.
     #[arg(long, value_name = "N", default_value_t = 32_000)]
     pub vocab_size: usize,
-    /// Ids that the encoder reads, for FLOPs and memory; several with commas
+    /// Ids read by the encoder, for FLOPs and memory; several separated by commas
     ///
     /// Targets are as long as span corruption makes them. Default: train.inputs_length.
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(4..))]
     pub lengths: Vec<u32>,
     /// Change one key of the configuration
     ///
-    /// For example --set model.encoder.hidden_size=512. May be given many times.
+    /// Example: --set model.encoder.hidden_size=512. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Print one JSON object
@@ -45,13 +45,13 @@ pub struct InfoArgs {
 /// Parameters by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Parameters {
-    /// The embedding, which is the output's matrix as well.
+    /// The embedding, which is also the output matrix.
     pub embedding: usize,
-    /// What mixes positions in the encoder, with its norms.
+    /// Mixers of the encoder, with their norms.
     pub encoder_mixers: usize,
     /// The encoder's feed-forward networks, with their norms.
     pub encoder_ffn: usize,
-    /// What mixes positions in the decoder, with its norms.
+    /// Mixers of the decoder, with their norms.
     pub decoder_mixers: usize,
     /// The encoder-decoder attention, with its norms.
     pub cross_attention: usize,
@@ -62,7 +62,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Counts those of a model.
+    /// Counts the parameters of a model.
     pub fn of(config: &Seq2SeqConfig) -> Self {
         use kinglet::spec::LayerWeight as L;
         let mut out = Parameters::default();
@@ -82,12 +82,12 @@ impl Parameters {
         out
     }
 
-    /// All of them.
+    /// Returns the sum of all parts.
     pub const fn total(&self) -> usize {
         self.encoder() + self.decoder_mixers + self.cross_attention + self.decoder_ffn
     }
 
-    /// Those of the encoder, with the embedding and, where there are any, both final norms.
+    /// Returns the parameters of the encoder, with the embedding and both final norms, if there are any.
     pub const fn encoder(&self) -> usize {
         self.embedding + self.encoder_mixers + self.encoder_ffn + self.final_norms
     }
@@ -102,7 +102,7 @@ pub struct Cost {
     pub targets: usize,
     /// The encoder's forward pass on `S` ids.
     pub encoder: u64,
-    /// The decoder's forward pass on `T` ids, with its attention to the encoder's `S` vectors and the output.
+    /// The decoder's forward pass on `T` ids, including its attention to the encoder's `S` vectors and the output.
     pub decoder: u64,
     /// Forward and backward pass of both.
     pub step: u64,
@@ -117,30 +117,32 @@ impl Cost {
     }
 }
 
-/// Bytes that a step needs, f32.
+/// Bytes needed by a step, f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Memory {
     /// The weights.
     pub weights: f64,
     /// Their gradients.
     pub gradients: f64,
-    /// What the optimizer remembers.
+    /// State of the optimizer.
     pub optimizer: f64,
-    /// About what the forward pass keeps for the backward pass, of the examples computed at once: see [`Memory::of`].
+    /// Approximate memory that the forward pass keeps for the backward pass, for the examples computed at once: see
+    /// [`Memory::of`].
     pub activations: f64,
     /// The same with `train.gradient_checkpointing`.
     pub activations_recomputed: f64,
-    /// Weights, gradients, optimizer and the activations that the configuration asks for.
+    /// Weights, gradients, optimizer and the activations of the configuration.
     pub total: f64,
 }
 
 impl Memory {
     /// Counts a step with `examples` computed at once, of the lengths of `cost`.
     ///
-    /// The activations are an estimate, compared with what the light mixer takes: of a block 7 vectors of `C` numbers and one of
-    /// `FF` at each position, of the encoder-decoder attention 4 of `C` and the encoder's keys and values, attention scores
-    /// twice, and the output's scores three times. What a dynamic mixer keeps of its kernels and what bf16 saves are left out.
-    /// Computed again, a block keeps its input; beside all inputs there is either the output or the inside of one block.
+    /// The activations are an estimate, compared with measurements of the light mixer: a block keeps 7 vectors of `C`
+    /// numbers and one of `FF` per position; the encoder-decoder attention 4 of `C` and the encoder's keys and values;
+    /// attention scores count twice, and the output's scores three times. The kernels of a dynamic mixer and the
+    /// savings of bf16 are not counted. With recomputation, a block keeps its input; in addition to all inputs there is
+    /// either the output or the inside of one block.
     pub fn of(config: &Seq2SeqConfig, train: &Train, cost: &Cost, examples: usize) -> Self {
         let numbers = config.parameters() as f64;
         let optimizer: f64 = config
@@ -181,10 +183,10 @@ impl Memory {
     }
 }
 
-/// Prints what the model costs on stdout.
+/// Prints the cost of the model on stdout.
 ///
 /// # Errors
-/// A configuration that cannot be a model.
+/// If the configuration is not a valid model.
 pub fn run(args: &InfoArgs) -> Result<()> {
     let (config, model) = args.shape.resolve(args.vocab_size, &args.overrides, None)?;
     let parameters = Parameters::of(&model);
@@ -201,7 +203,8 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     Ok(())
 }
 
-/// What an example of `inputs` ids costs, and a step of the parts that the configuration computes at once.
+/// Returns the cost of an example of `inputs` ids, and of a step with the parts that the configuration computes at
+/// once.
 fn cost(config: &Config, model: &Seq2SeqConfig, inputs: usize) -> (Cost, Memory) {
     let cost = Cost::of(model, inputs, config.objective.lengths(inputs).targets);
     let memory = Memory::of(model, &config.train, &cost, config.train.batch_size / config.train.accumulate.max(1));

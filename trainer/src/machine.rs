@@ -1,4 +1,4 @@
-//! What is known about the machine and the libraries a run used.
+//! The machine and libraries of a run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,18 +14,18 @@ pub const LIBTORCH_WANTED: &str = "2.11.0";
 /// The tch crate that this program is built with.
 pub const TCH: &str = "0.24.0";
 
-/// Where libtorch was loaded from and which version it says it is.
+/// The loaded libtorch and its version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Libtorch {
-    /// Its version, such as `2.11.0+cu130`; `None` when the folder does not say.
+    /// Version, such as `2.11.0+cu130`; `None` if unknown.
     pub version: Option<String>,
     /// The library file.
     pub path: Option<PathBuf>,
 }
 
 impl Libtorch {
-    /// The libtorch of this process, found in `/proc/self/maps`. The version is read from `build-version` or `version.py`
-    /// in the folder above `lib`, one of which every distribution of libtorch has.
+    /// Finds the libtorch of this process in `/proc/self/maps`. The version is read from `build-version` or
+    /// `version.py` in the folder above `lib`, one of which every distribution of libtorch has.
     pub fn loaded() -> Self {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let path = library_path(&maps, "libtorch_cpu.so");
@@ -33,13 +33,13 @@ impl Libtorch {
         Libtorch { version, path }
     }
 
-    /// Whether the version, without its `+cu130`, is [`LIBTORCH_WANTED`].
+    /// Returns whether the version, without its `+cu130`, is [`LIBTORCH_WANTED`].
     pub fn is_wanted(&self) -> bool {
         self.version.as_deref().is_some_and(|v| v.split('+').next() == Some(LIBTORCH_WANTED))
     }
 }
 
-/// The path of the mapped file called `name` in the text of `/proc/self/maps`.
+/// Returns the path of the mapped file called `name` in the text of `/proc/self/maps`.
 fn library_path(maps: &str, name: &str) -> Option<PathBuf> {
     maps.lines()
         .filter_map(|line| line.find('/').and_then(|at| line.get(at..)))
@@ -56,16 +56,16 @@ fn version_in(folder: &Path) -> Option<String> {
     python_version(&text)
 }
 
-/// The value of `__version__ = '…'`.
+/// Returns the value of `__version__ = '…'`.
 fn python_version(text: &str) -> Option<String> {
     let line = text.lines().find(|l| l.starts_with("__version__"))?;
     line.split(['\'', '"']).nth(1).map(str::to_owned)
 }
 
-/// Whether CUDA can be used, and if not, why.
+/// Returns the number of CUDA devices.
 ///
 /// # Errors
-/// The reason in words.
+/// The reason why CUDA cannot be used.
 pub fn cuda() -> Result<i64, String> {
     if let Err(reason) = ffi::open_cuda() {
         return Err(format!("libtorch_cuda.so cannot be loaded: {reason}"));
@@ -76,7 +76,7 @@ pub fn cuda() -> Result<i64, String> {
     }
 }
 
-/// The name of a device in tables: `cpu`, `cuda:0`.
+/// Returns the name of a device for tables: `cpu`, `cuda:0`.
 pub fn device_name(device: Device) -> String {
     match device {
         Device::Cuda(n) => format!("cuda:{n}"),
@@ -84,12 +84,13 @@ pub fn device_name(device: Device) -> String {
     }
 }
 
-/// The CPU's name as Linux has it.
+/// Returns the CPU's name as reported by Linux.
 pub fn cpu_model() -> String {
     cpuinfo("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// Whether the CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16); elsewhere bf16 works but is slow.
+/// Returns whether the CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16). Without it, bf16 works
+/// but is slow.
 pub fn cpu_has_bf16() -> bool {
     let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
     flags.split_whitespace().any(|f| matches!(f, "avx512_bf16" | "amx_bf16" | "bf16"))
@@ -103,7 +104,7 @@ fn cpuinfo(key: &str) -> Option<String> {
     })
 }
 
-/// Names of the GPUs, as the driver or `nvidia-smi` gives them; empty without CUDA.
+/// Returns the names of the GPUs from the driver or `nvidia-smi`; empty without CUDA.
 pub fn gpus() -> Vec<String> {
     if cuda().is_err() {
         return Vec::new();
@@ -113,12 +114,12 @@ pub fn gpus() -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// The commit checked out in the current folder, `None` outside a repository.
+/// Returns the commit checked out in the current folder, or `None` outside of a repository.
 pub fn git_commit() -> Option<String> {
     run("git", &["rev-parse", "HEAD"])
 }
 
-/// Whether tracked files of the current folder's repository differ from its commit.
+/// Returns whether tracked files of the current folder's repository differ from its commit.
 pub fn git_dirty() -> Option<bool> {
     run("git", &["status", "--porcelain", "--untracked-files=no"]).map(|out| !out.is_empty())
 }
@@ -128,7 +129,7 @@ fn run(program: &str, arguments: &[&str]) -> Option<String> {
     out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
 }
 
-/// What a run ran on, for `environment.json`.
+/// Environment of a run, for `environment.json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Environment {
     /// Version of this program.
@@ -147,18 +148,18 @@ pub struct Environment {
     pub cpu_bf16: bool,
     /// The device that trains.
     pub device: String,
-    /// libtorch's threads. Results are the same for the same number of threads.
+    /// libtorch's threads. Results are identical for the same number of threads.
     pub threads: i32,
     /// The GPUs' names.
     pub gpus: Vec<String>,
     /// The commit checked out where the program was started.
     pub git_commit: Option<String>,
-    /// Whether that checkout was changed.
+    /// Whether that checkout was modified.
     pub git_dirty: Option<bool>,
 }
 
 impl Environment {
-    /// The environment of this process, training on `device`.
+    /// Returns the environment of this process, training on `device`.
     pub fn of(device: Device) -> Self {
         Environment {
             kinglet: env!("CARGO_PKG_VERSION"),

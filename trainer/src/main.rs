@@ -71,7 +71,7 @@ enum Command {
     ImportT5(ImportT5Args),
     /// Time training steps and forward passes of an encoder-decoder
     ///
-    /// On synthetic data. With --table a table by length; without it a worker for scripts/bench-training, which reads requests
+    /// On synthetic data. With --table a table by length; without it a worker for tools/x bench training, which reads requests
     /// from stdin and answers on stdout.
     StepTime(StepTimeArgs),
 }

@@ -1,24 +1,23 @@
-//! How much memory a computation takes.
+//! Peak memory of a computation.
 
 use anyhow::{Result, anyhow, bail};
 use tch::Device;
 
 use crate::ffi::Meter;
 
-/// The most bytes that tensors took at once, beyond those there when it was started.
+/// Peak of the bytes held by tensors, beyond those held at the start.
 ///
-/// On the CPU it sees the allocations of the thread that started it and of libtorch's threads at work for it; blocks from
-/// before are not counted when freed. On CUDA it reads the statistics of libtorch's allocator (bytes handed out, not the
-/// reserve), and resets their peak.
+/// On the CPU, it tracks allocations of the thread that started it and of libtorch's threads working for it; freeing
+/// older blocks is not counted. On CUDA, it reads the statistics of libtorch's allocator (bytes handed out, not
+/// reserved), and resets their peak.
 #[derive(Debug)]
 pub struct PeakMemory(Meter);
 
 impl PeakMemory {
-    /// Starts at nought.
+    /// Starts at zero.
     ///
     /// # Errors
-    /// When this thread measures the CPU's already, or there is no such device; other devices than CPU and CUDA are not
-    /// measured.
+    /// If this thread already measures the CPU, or there is no such device; only CPU and CUDA are supported.
     pub fn start(device: Device) -> Result<Self> {
         let number = match device {
             Device::Cpu => -1,
@@ -28,10 +27,10 @@ impl PeakMemory {
         Meter::start(number).map(PeakMemory).map_err(|why| anyhow!("measuring the memory of {device:?}: {why}"))
     }
 
-    /// The peak so far.
+    /// Returns the peak so far.
     ///
     /// # Errors
-    /// When the device's allocator gives no statistics.
+    /// If the device's allocator has no statistics.
     pub fn bytes(&self) -> Result<u64> {
         let bytes = self.0.peak().map_err(|why| anyhow!("reading the peak of memory: {why}"))?;
         Ok(u64::try_from(bytes).unwrap_or(0))

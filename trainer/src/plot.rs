@@ -1,9 +1,9 @@
-//! The run folder's pictures: training loss and dev metric over the steps, as SVG.
+//! Figures of a run: training loss and dev metric over the steps, as SVG.
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-/// One named line of points `(step, value)`.
+/// A named curve of points `(step, value)`.
 #[derive(Clone, Debug)]
 pub struct Curve<'a> {
     /// Its name in the legend.
@@ -24,18 +24,18 @@ const COLOURS: [RGBColor; 5] = [
 const THIN: u32 = 2;
 const BROAD: u32 = 9;
 
-/// Whether the two have common steps, and the same values at all of them.
+/// Returns whether the two curves have common steps, with equal values at all of them.
 fn coincide(a: &Curve<'_>, b: &Curve<'_>) -> bool {
     let mut common =
         a.points.iter().flat_map(|&(x, y)| b.points.iter().filter(move |p| p.0 == x).map(move |p| p.1 == y));
     common.next().is_some_and(|first| first && common.all(|equal| equal))
 }
 
-/// An SVG of the curves, 800 by 480 pixels, with a dot at every point. Points that are not finite are left out. A curve that a later one
-/// covers, equal in all their common steps, is drawn broad behind it.
+/// Draws the curves as SVG, 800 × 480 pixels, with a dot at every point. Points that are not finite are omitted. A
+/// curve that a later one covers, equal at all common steps, is drawn wider behind it.
 ///
 /// # Errors
-/// When the drawing library fails.
+/// If the drawing library fails.
 pub fn svg(title: &str, y_label: &str, curves: &[Curve<'_>]) -> Result<String> {
     let finite = || curves.iter().flat_map(|c| &c.points).filter(|p| p.1.is_finite());
     let (mut low, mut high, mut last) = (f64::INFINITY, f64::NEG_INFINITY, 1.0f64);

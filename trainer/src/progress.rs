@@ -1,14 +1,14 @@
-//! What a person sees while something takes its time: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
+//! Progress on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Least time between two plain lines about training loss.
+/// Minimum time between two plain lines about training loss.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Shows how far training is.
+/// Progress of training.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -29,14 +29,15 @@ impl Progress {
         Progress { bar, total, last: None }
     }
 
-    /// A step was made.
+    /// Advances to a step.
     pub fn step(&self, step: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(step);
         }
     }
 
-    /// The training loss of late, with more words about it: the bar's message, or a line unless one was written seconds ago.
+    /// Shows the recent training loss with more information: the bar's message, or a line unless one was written
+    /// seconds ago.
     pub fn loss(&mut self, step: u64, loss: f64, lr: f64, more: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(format!("loss {loss:.4}  {more}")),
@@ -48,7 +49,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays.
+    /// Prints a permanent line.
     pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
@@ -64,7 +65,7 @@ impl Progress {
     }
 }
 
-/// Shows how much is done of what has no known end.
+/// Progress without a known end.
 #[derive(Debug)]
 pub struct Counter {
     bar: Option<ProgressBar>,
@@ -86,7 +87,7 @@ impl Default for Counter {
 }
 
 impl Counter {
-    /// What is done by now: the bar's message, or a line unless one was written seconds ago.
+    /// Shows the work done so far: the bar's message, or a line unless one was written seconds ago.
     pub fn show(&mut self, done: &str) {
         match &self.bar {
             Some(bar) => {

@@ -1,19 +1,19 @@
 //! Random numbers from seeds: SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
 //!
-//! Whatever is drawn is a pure function of the run's seed, a [`Purpose`] and an index (step, epoch, example), so that a resumed
-//! run needs no generator's state.
+//! Every random number is a pure function of the run's seed, a [`Purpose`] and an index (step, epoch, example), so a
+//! resumed run needs no generator state.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// The generator whose first number is `mix(seed + γ)`.
+    /// Creates the generator whose first number is `mix(seed + γ)`.
     pub fn new(seed: u64) -> Self {
         SplitMix64(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,17 +22,17 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Uniform in the open interval (0, 1), 53 bits.
+    /// Returns a uniform number in the open interval (0, 1), with 53 bits.
     pub fn unit(&mut self) -> f64 {
         ((self.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    /// A number of `0..n`, each equally likely; 0 when `n` is 0.
+    /// Returns a uniform number in `0..n`, or 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 {
             return 0;
         }
-        // The largest multiple of n: what lies beyond would favour small numbers.
+        // The largest multiple of n: numbers beyond it would favour small results.
         let limit = u64::MAX - u64::MAX % n;
         loop {
             let x = self.next_u64();
@@ -50,21 +50,21 @@ impl SplitMix64 {
     }
 }
 
-/// A seed for one use (`index`) of a run's seed: epochs, steps and examples get independent streams.
+/// Derives a seed for one use (`index`) of a run's seed: epochs, steps and examples get independent streams.
 pub fn derive_seed(seed: u64, purpose: Purpose, index: u64) -> u64 {
     let mut rng = SplitMix64::new(seed);
     let mixed = SplitMix64::new(rng.next_u64() ^ purpose as u64).next_u64();
     SplitMix64::new(mixed ^ index).next_u64()
 }
 
-/// What a seed derived by [`derive_seed`] is for.
+/// Purpose of a seed derived by [`derive_seed`].
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose {
     /// The order of an epoch; the index is the epoch.
     Epoch = 1,
     /// Dropout in a step; the index is the step.
     Step = 2,
-    /// First values of the weights.
+    /// Initial values of the weights.
     Weights = 3,
     /// The order of a corpus's examples in an epoch, and where they are cut; the index is the epoch.
     Corpus = 4,

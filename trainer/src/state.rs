@@ -20,12 +20,15 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tch::Tensor;
 
 use crate::checkpoint::{read_tensors, write_tensors};
+use crate::config::OLD_KEYS;
 use crate::optim::{Optimizer, Parameter};
 
 /// Folder of the state inside the run folder.
 pub const FOLDER: &str = "resume";
 const PROGRESS: &str = "progress.json";
 const FORMAT: u32 = 2;
+/// The old name of [`files::OPTIMIZER`], which is still read.
+const OLD_OPTIMIZER: &str = "optimiser.safetensors";
 
 /// What must be the same when a run is resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,7 @@ fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
             if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
                 section = name.to_owned();
             } else if let Some((key, value)) = line.split_once(" = ") {
+                let key = OLD_KEYS.iter().find(|(old, _)| *old == key).map_or(key, |(_, new)| new);
                 out.push((format!("{section}.{key}"), value.to_owned()));
             }
         }
@@ -217,7 +221,8 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
             ensure!(shape == parameter.size(), "{weight} is {shape:?}, the model has {:?}", parameter.size());
             tch::no_grad(|| parameter.shallow_clone().copy_(saved));
         }
-        optimizer.load_state(&read_tensors(&here.join(files::OPTIMIZER))?)
+        let (new, old) = (here.join(files::OPTIMIZER), here.join(OLD_OPTIMIZER));
+        optimizer.load_state(&read_tensors(if !new.exists() && old.exists() { &old } else { &new })?)
     }
 }
 
@@ -269,6 +274,17 @@ mod tests {
         let message = now.check(&saved).unwrap_err().to_string();
         assert!(message.contains("now `train.lr = 0.01`, was `train.lr = 0.001`"), "{message}");
         assert!(message.contains("dev file") && !message.contains("training file"), "{message}");
+    }
+
+    #[test]
+    fn a_key_may_have_its_old_name() {
+        let (mut now, mut saved) = (fingerprint("b"), fingerprint("b"));
+        now.config += "optimizer = \"adamw\"\n";
+        saved.config += "optimiser = \"adamw\"\n";
+        assert!(now.check(&saved).is_ok());
+        saved.config = saved.config.replace("adamw", "adafactor");
+        let message = now.check(&saved).unwrap_err().to_string();
+        assert!(message.contains("was `train.optimizer = \"adafactor\"`"), "{message}");
     }
 
     #[test]

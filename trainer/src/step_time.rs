@@ -45,11 +45,11 @@ use crate::optim::{AdafactorConfig, Optimizer, OptimizerConfig, clear_gradients}
 const LEARNING_RATE: f64 = 1e-2;
 /// Seed of the weights.
 const SEED: i64 = 1;
-/// The first id that is no special one.
+/// First id that is not special.
 const FIRST_ID: u32 = 3;
 
-/// Peaks of dense matrix products in 10¹² operations a second, `(name contains, bf16, f32)`: the vendors' data sheets for the
-/// modules with HBM, f32 without TF32.
+/// Peaks of dense matrix products in 10¹² operations per second, `(name contains, bf16, f32)`: the vendors' data sheets
+/// for the modules with HBM, f32 without TF32.
 const PEAKS: [(&str, f64, f64); 3] = [("H200", 989.4, 66.9), ("H100", 989.4, 66.9), ("A100", 312.0, 19.5)];
 
 /// Arguments of `kinglet-train step-time`.
@@ -58,24 +58,24 @@ pub struct StepTimeArgs {
     /// Size of the model: nano, small or base
     #[arg(long, value_name = "SIZE", default_value = "nano", conflicts_with = "config")]
     pub preset: String,
-    /// Configuration of the model instead of a size: a JSON file such as seq2seq.json of a pre-training run
+    /// Model configuration instead of a size: a JSON file such as seq2seq.json of a pre-training run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What mixes positions: light, dynamic, dilated or attention
+    /// Mixer: light, dynamic, dilated or attention
     ///
-    /// Several, separated by commas, with --table.
+    /// With --table, several separated by commas.
     #[arg(long, value_name = "MIXER", value_delimiter = ',', default_value = "light", conflicts_with = "config")]
     pub mixer: Vec<String>,
-    /// Ids of the vocabulary, sentinels included
+    /// Vocabulary size, including sentinels
     #[arg(long, value_name = "N", default_value_t = 8192, conflicts_with = "config")]
     pub vocab_size: usize,
-    /// Products in bfloat16, with f32 master weights
+    /// Use bfloat16 products with f32 master weights
     #[arg(long)]
     pub bf16: bool,
-    /// Weight of the loss's log²Z
+    /// Weight of the z-loss, log²Z
     #[arg(long, value_name = "WEIGHT", default_value_t = 1e-4)]
     pub z_loss: f64,
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Device: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// Threads of libtorch
@@ -83,21 +83,21 @@ pub struct StepTimeArgs {
     /// Default: all cores.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Print a table for these lengths of the input, separated by commas, such as 64,128,256,512,1024,2048,4096
+    /// Print a table for these input lengths, separated by commas, such as 64,128,256,512,1024,2048,4096
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',')]
     pub table: Vec<usize>,
-    /// Input ids in each batch of the table
+    /// Input ids per batch of the table
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     pub tokens: usize,
-    /// Seconds that each number of the table is measured for
+    /// Seconds to measure each number of the table
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub seconds: f64,
-    /// The device's peak in 10¹² operations a second, for the utilisation
+    /// Peak of the device in 10¹² operations per second, for the utilization
     ///
     /// Known for some GPUs.
     #[arg(long, value_name = "TFLOPS")]
     pub peak: Option<f64>,
-    /// The table as JSON
+    /// Print the table as JSON
     #[arg(long, requires = "table")]
     pub json: bool,
 }
@@ -109,7 +109,7 @@ struct Took {
     wall: Duration,
 }
 
-/// What is timed.
+/// The pass to time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Pass {
@@ -125,17 +125,17 @@ struct Shape {
     batch: usize,
 }
 
-/// Builds what is timed from a configuration.
+/// Builds the timed model from a configuration.
 type Make = Box<dyn Fn(&Seq2SeqConfig) -> Result<Trainee>>;
 
-/// What serves requests. The model is made for the first that needs its weights.
+/// Serves requests. The model is created for the first request that needs its weights.
 struct Worker {
     config: Seq2SeqConfig,
     make: Make,
     trainee: Option<Trainee>,
 }
 
-/// A model with its optimizer, and the batch that it was last asked about.
+/// A model with its optimizer, and the last batch.
 struct Trainee {
     model: Seq2Seq,
     optimizer: Box<dyn Optimizer>,
@@ -144,7 +144,7 @@ struct Trainee {
     held: Option<(Shape, Seq2SeqBatch)>,
 }
 
-/// CPU time that this process used so far, all its threads together.
+/// Returns the CPU time used by all threads of this process.
 fn cpu_time() -> Duration {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
@@ -158,7 +158,7 @@ impl Trainee {
         Ok(Trainee { model, optimizer, mode, z_loss, held: None })
     }
 
-    /// Makes the batch of `shape`, if it is not the one already held.
+    /// Creates the batch of `shape`, unless it is the current one.
     fn hold(&mut self, shape: Shape) -> Result<()> {
         if self.held.as_ref().is_none_or(|(held, _)| *held != shape) {
             self.held = None;
@@ -172,7 +172,7 @@ impl Trainee {
         self.held.as_ref().map(|(_, batch)| batch).context("no batch")
     }
 
-    /// A training step; gives the loss in nats a target token before it, on the device.
+    /// Takes a training step; returns the loss before it in nats per target token, on the device.
     fn step(&mut self) -> Result<Tensor> {
         clear_gradients(self.model.parameters());
         let loss = self.model.loss(self.batch()?, self.z_loss, &self.mode);
@@ -182,7 +182,7 @@ impl Trainee {
         Ok(mean.detach())
     }
 
-    /// A forward pass with its loss.
+    /// Runs a forward pass with its loss.
     fn forward(&self) -> Result<Tensor> {
         tch::no_grad(|| Ok(self.model.loss(self.batch()?, self.z_loss, &self.mode).sum))
     }
@@ -207,8 +207,8 @@ impl Trainee {
     }
 }
 
-/// Ids that depend on their index alone, without padding: `3 + ((i + 1)·2654435761 mod 2³²) mod (V − 3)`, `i` counting the
-/// inputs row by row and then the targets. The same formula stands in `benches/train_step.py`.
+/// Returns ids that depend on their index alone, without padding: `3 + ((i + 1)·2654435761 mod 2³²) mod (V − 3)`, where
+/// `i` counts the inputs row by row and then the targets. `benches/train_step.py` has the same formula.
 fn synthetic(shape: Shape, vocab_size: usize, device: Device) -> Result<Seq2SeqBatch> {
     let Shape { inputs, targets, batch } = shape;
     ensure!(inputs > 0 && targets > 0 && batch > 0, "a batch of {batch} with {inputs} and {targets} ids is empty");
@@ -222,7 +222,7 @@ fn synthetic(shape: Shape, vocab_size: usize, device: Device) -> Result<Seq2SeqB
     Ok(Seq2SeqBatch::new(&(0..batch).map(row).collect::<Vec<(Vec<u32>, Vec<u32>)>>(), device))
 }
 
-/// Target ids of an example with `inputs` input ids, corrupted as T5 does.
+/// Returns the number of target ids of an example with `inputs` input ids, corrupted as in T5.
 fn target_ids(inputs: usize) -> usize {
     SpanCorruption::default().lengths(inputs).targets
 }
@@ -230,7 +230,7 @@ fn target_ids(inputs: usize) -> usize {
 /// Serves a worker, or prints a table.
 ///
 /// # Errors
-/// When the configuration is not valid, the device is not there, or stdin or stdout break.
+/// If the configuration is not valid, the device is missing, or stdin or stdout break.
 pub fn run(args: &StepTimeArgs) -> Result<()> {
     let device = args.device.resolve()?;
     let configs = args.configs()?;
@@ -261,7 +261,7 @@ impl StepTimeArgs {
         self.mixer.iter().map(config).collect()
     }
 
-    /// Peak of the device in operations a second, where it is known or given.
+    /// Returns the peak of the device in operations per second, if it is known or given.
     fn peak(&self, device: Device) -> Option<f64> {
         let known = || {
             let name = machine::gpus().into_iter().nth(if let Device::Cuda(n) = device { n } else { return None })?;
@@ -337,11 +337,11 @@ struct Row {
     targets: usize,
     /// Examples in a batch.
     batch: usize,
-    /// By the wall clock; none where it did not fit into memory.
+    /// By the wall clock; `None` if it did not fit in memory.
     examples_per_second: Option<f64>,
     /// Input and target ids.
     tokens_per_second: Option<f64>,
-    /// Operations of the model's formulas ([`crate::flops`]) a second by the device's peak.
+    /// Operations of the model's formulas ([`crate::flops`]) per second, relative to the device's peak.
     utilisation: Option<f64>,
 }
 
@@ -404,9 +404,9 @@ impl Row {
     }
 }
 
-/// Seconds of one pass by the wall clock; `None` when it fails, as it does for want of memory.
+/// Returns the seconds of one pass by the wall clock; `None` if it fails, for example for lack of memory.
 fn seconds(args: &StepTimeArgs, config: &Seq2SeqConfig, device: Device, pass: Pass, shape: Shape) -> Option<f64> {
-    // tch panics where libtorch throws; the message is of no use here.
+    // tch panics if libtorch throws; the message is not useful here.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let timed = || -> Result<f64> {

@@ -218,7 +218,7 @@ fn gpu_check_without_cuda_says_why_and_exits_with_1() {
     let task = Task::new();
     let found: Value = serde_json::from_str(&stdout(&task.run(&["doctor", "--json"]))).unwrap();
     if found["cuda"] == true {
-        eprintln!("CUDA is here: gpu-check itself is run by scripts/gpu-check");
+        eprintln!("CUDA is here: gpu-check itself is run by tools/x gpu-check");
         return;
     }
     let output = task.run(&["gpu-check"]);

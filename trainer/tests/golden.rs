@@ -1,4 +1,4 @@
-//! Layers, models and optimizers against PyTorch, transformers and fairseq. `scripts/golden` makes the files again; the
+//! Layers, models and optimizers against PyTorch, transformers and fairseq. `trainer/tests/golden/make` makes the files again; the
 //! versions used stand in `golden/versions.json`.
 #![allow(clippy::unwrap_used)]
 

@@ -83,6 +83,31 @@ fn a_killed_run_resumes_from_its_last_saved_state() {
 }
 
 #[test]
+fn a_run_that_was_stopped_before_optimizer_was_spelt_so_goes_on() {
+    let task = Task::new();
+    let config = fs::read_to_string(task.path("config.toml")).unwrap();
+    assert!(config.contains("optimizer = \"adamw\""));
+    fs::write(task.path("config.toml"), config.replace("optimizer", "optimiser")).unwrap();
+    task.train("whole", &LONG);
+    let child = start(&task, "stopped", &[]);
+    signal(&child, "TERM");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+
+    // The state as it was written then.
+    let progress = task.path("stopped/resume/progress.json");
+    let text = fs::read_to_string(&progress).unwrap();
+    assert!(text.contains("optimizer = "));
+    fs::write(&progress, text.replace("optimizer = ", "optimiser = ")).unwrap();
+    let folder = fs::read_dir(task.path("stopped/resume")).unwrap().flatten().map(|e| e.path());
+    let folder = folder.into_iter().find(|p| p.is_dir()).unwrap();
+    fs::rename(folder.join("optimizer.safetensors"), folder.join("optimiser.safetensors")).unwrap();
+
+    task.train("stopped", &[&LONG[..], &["--resume"]].concat());
+    assert_eq!(task.bytes("whole", "model.safetensors"), task.bytes("stopped", "model.safetensors"));
+    assert_eq!(task.metrics("whole"), task.metrics("stopped"));
+}
+
+#[test]
 fn the_time_limit_ends_training_with_a_usable_checkpoint() {
     let task = Task::new();
     let more = ["--set", "train.epochs=100000", "--set", "train.eval_every=1000000", "--max-minutes", "0.02"];

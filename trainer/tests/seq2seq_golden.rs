@@ -1,4 +1,4 @@
-//! Encoder-decoders against transformers' T5 and PyTorch: encoder, logits, losses and all gradients. `scripts/golden` makes the
+//! Encoder-decoders against transformers' T5 and PyTorch: encoder, logits, losses and all gradients. `trainer/tests/golden/make` makes the
 //! files again (`golden/seq2seq.py`).
 #![allow(clippy::unwrap_used)]
 

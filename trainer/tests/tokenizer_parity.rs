@@ -9,9 +9,10 @@ use std::{
 };
 
 use kinglet::{
-    dataset, spec,
+    spec,
     tokenizer::{Encoder, Table, Token},
 };
+use kinglet_data::dataset;
 use kinglet_train::tokenizer::{TokenizerPlan, flat_table, train};
 use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 use tokenizers::Tokenizer;

@@ -1,4 +1,4 @@
-//! rten behind the line protocol of `kinglet-benches` (`benches/src/worker.rs` says the lines): `peer-rten MODEL IDS`.
+//! rten behind the line protocol of `kinglet-benches` (documented in `benches/src/worker.rs`): `peer-rten MODEL IDS`.
 //!
 //! One thread: start it with `RTEN_NUM_THREADS=1`.
 
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The scores of one text.
+/// Returns the scores of one text.
 fn scores(model: &Model, inputs: [NodeId; 2], logits: NodeId, ids: &[i32]) -> Result<Vec<f32>> {
     let shape = [1, ids.len()];
     let [input_ids, attention_mask] = inputs;
@@ -72,20 +72,20 @@ fn scores(model: &Model, inputs: [NodeId; 2], logits: NodeId, ids: &[i32]) -> Re
     Ok(scores.to_vec())
 }
 
-/// The first `tokens` ids of a file; rten has 32-bit integers.
+/// Returns the first `tokens` ids of a file; rten has 32-bit integers.
 fn first_ids(path: &str, tokens: usize) -> Result<Vec<i32>> {
     let mut bytes = vec![0; 4 * tokens];
     File::open(path)?.read_exact(&mut bytes)?;
     Ok(bytes.as_chunks().0.iter().map(|&id| i32::from_le_bytes(id)).collect())
 }
 
-/// Nanoseconds of CPU that all threads of the process used.
+/// Returns the CPU time of all threads of the process in nanoseconds.
 fn cpu_time() -> i64 {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-/// Peak and anonymous resident memory in KiB (`VmHWM`, `RssAnon`); 0 where the system does not say.
+/// Returns peak and anonymous resident memory in KiB (`VmHWM`, `RssAnon`); 0 if unknown.
 fn memory() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name| {

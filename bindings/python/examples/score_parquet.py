@@ -7,12 +7,12 @@
 
 The output has the columns of the input and
 
-    label         the label; null where the model is not sure, or the text is null
-    likeliest     the likeliest label, sure or not; null where the text is
-    probability   of the likeliest label, calibrated if the model is; null where the text is
+    label         the label; null if the model is unsure or the text is null
+    likeliest     the most likely label, sure or not; null if the text is null
+    probability   of the most likely label, calibrated if the model is; null if the text is null
 
 Every worker needs the wheel installed and, with --model, that file at the same path: a worker that finds another model there
-refuses it. Prints a JSON line: rows, seconds of the job and, apart from it, of the start of Spark and its workers, and the CPU
+rejects it. Prints a JSON line: rows, seconds of the job, separately those of starting Spark and its workers, and the CPU
 seconds of scoring.
 """
 
@@ -35,7 +35,7 @@ ANSWER = [("label", "string"), ("likeliest", "string"), ("probability", "float")
 
 
 def answers(classifier: kinglet_text.Classifier, texts: pd.Series) -> pd.DataFrame:
-    """The new columns for a column of texts."""
+    """Returns the new columns for a column of texts."""
     known = texts.notna().to_numpy()
     probabilities = classifier.predict_proba(texts[known])
     best = probabilities.argmax(axis=1)
@@ -52,7 +52,7 @@ def answers(classifier: kinglet_text.Classifier, texts: pd.Series) -> pd.DataFra
 def scorer(
     classifier: kinglet_text.Classifier, column: str, spent: Callable[[float], None]
 ) -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
-    """What runs on the workers. The classifier travels as its path; each task opens it once, by mapping the file."""
+    """Returns the function for the workers. The classifier is sent as its path; each task opens it once, by mapping the file."""
 
     def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:

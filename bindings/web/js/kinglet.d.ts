@@ -1,22 +1,22 @@
 /** Kinglet: text classifiers that run anywhere, here in WebAssembly. */
 
-/** What the loaded module is. */
+/** The loaded module. */
 export interface Loaded {
-  /** Name of the backend: "wasm-simd128" or "scalar". Both give the same bits. */
+  /** Name of the backend: "wasm-simd128" or "scalar". Both return the same bits. */
   readonly backend: string;
-  /** Bytes of memory that the module has by now, models and engines included. */
+  /** Returns the bytes of memory of the module, including models and engines. */
   memoryBytes(): number;
 }
 
 /**
- * Loads the module; before that no classifier can be made. Later calls give what the first one loaded.
+ * Loads the module, which is required before a classifier can be created. Later calls return what the first one loaded.
  *
- * @param options.simd Whether to load the module with vectors: unless given, where the engine has them.
- * @throws {Error} when the module cannot be loaded.
+ * @param options.simd Whether to load the SIMD module; by default, if the engine supports it.
+ * @throws {Error} if the module cannot be loaded.
  */
 export function load(options?: { simd?: boolean }): Promise<Loaded>;
 
-/** Whether this engine has vectors of 128 bits. */
+/** Returns whether this engine supports 128-bit SIMD. */
 export function hasSimd(): boolean;
 
 /** A label with its score. */
@@ -26,45 +26,45 @@ export interface Prediction {
   score: number;
 }
 
-/** What a model says about a text. */
+/** The answer for a text. */
 export interface Answer {
-  /** The likeliest label, or null when the model is not sure enough. */
+  /** The most likely label, or null if the model is unsure. */
   label: string | null;
-  /** Probability of the likeliest label, also when unsure. */
+  /** Probability of the most likely label, also if unsure. */
   score: number;
   /** Whether no label is likely enough. Models without calibration are always sure. */
   unsure: boolean;
   /** Whether probabilities are calibrated. */
   calibrated: boolean;
-  /** The likeliest labels, the likeliest first. */
+  /** The most likely labels, most likely first. */
   top: Prediction[];
-  /** The labels to expect the right one among, the likeliest first, or null of a model without calibration. */
+  /** The labels expected to include the correct one, most likely first, or null without calibration. */
   set: string[] | null;
-  /** Tokens that the answer is of, the end of the text included. */
+  /** Number of tokens that the answer covers, including the end of text. */
   tokens: number;
-  /** 8 hexadecimal digits that name the exact scores: the same on every target. */
+  /** Hash of the exact scores, 8 hexadecimal digits: the same on every target. */
   fingerprint: string;
 }
 
 /** A model, ready to classify texts one after the other. */
 export class Classifier {
   /**
-   * @param model The bytes of a file `model.kinglet`; they are checked completely and copied.
-   * @throws {TypeError | Error} when they are not a whole, undamaged bundle; the message says why.
+   * @param model The bytes of a `model.kinglet` file; they are checked completely and copied.
+   * @throws {TypeError | Error} if they are not an intact bundle; the message says why.
    */
   constructor(model: Uint8Array | ArrayBuffer);
   /**
-   * The answer for a text.
+   * Classifies a text.
    *
    * @param text A string, or bytes of UTF-8.
-   * @param top How many of the likeliest labels to give, 5 unless given.
+   * @param top Number of most likely labels to return; default 5.
    */
   classify(text: string | Uint8Array, top?: number): Answer;
-  /** The scores before softmax, one a label. */
+  /** Returns the scores before softmax, one per label. */
   scores(text: string | Uint8Array): Float32Array;
-  /** The fingerprint of the scores: 8 hexadecimal digits. */
+  /** Returns the fingerprint of the scores: 8 hexadecimal digits. */
   fingerprint(text: string | Uint8Array): string;
-  /** A text of any length that comes in parts. Any number of streams may be open. */
+  /** Opens a stream for a text of any length that arrives in parts. Any number of streams may be open. */
   stream(): Stream;
   /** The names of all labels. */
   readonly labels: string[];
@@ -72,9 +72,9 @@ export class Classifier {
   readonly calibrated: boolean;
   /** Bytes of the model. */
   readonly modelBytes: number;
-  /** Bytes of memory that classifying takes beside the model, whatever the length of the text. */
+  /** Bytes of memory for classifying, in addition to the model, for texts of any length. */
   readonly arenaBytes: number;
-  /** Gives the memory back at once; without, the garbage collector does. */
+  /** Frees the memory at once; otherwise, the garbage collector does. */
   free(): void;
   [Symbol.dispose](): void;
 }
@@ -82,17 +82,17 @@ export class Classifier {
 /** One text after another, each in parts; memory does not grow with the text. */
 export class Stream {
   private constructor();
-  /** Takes the next part. Bytes may be cut anywhere, also within a character; strings not within a surrogate pair. */
+  /** Pushes the next part. Bytes may be cut anywhere, even within a character; strings not within a surrogate pair. */
   push(part: string | Uint8Array): void;
-  /** The answer for the text so far, but for its last words; undefined before there is one. */
+  /** Returns the answer for the text so far, except for its last words; undefined before there is one. */
   snapshot(top?: number): Answer | undefined;
-  /** Ends the text and gives the answer that the text at once would have; the stream is then ready for the next text. */
+  /** Ends the text and returns its answer, identical to that of the text at once; the stream is then ready for the next text. */
   finish(top?: number): Answer;
-  /** Forgets the text so far. */
+  /** Discards the text so far. */
   reset(): void;
-  /** Tokens that are certain by now. */
+  /** Number of final tokens. */
   readonly tokens: number;
-  /** Gives the memory back at once; without, the garbage collector does. */
+  /** Frees the memory at once; otherwise, the garbage collector does. */
   free(): void;
   [Symbol.dispose](): void;
 }

@@ -39,7 +39,7 @@ async function guarded(what, f) {
 function show(answer, box, prefix) {
   box.classList.toggle("unsure", answer.unsure);
   $(`${prefix}label`).textContent = answer.unsure ? "not sure" : answer.label;
-  const how = answer.calibrated ? "sure" : "by its scores, which are not calibrated";
+  const how = answer.calibrated ? "sure" : "by scores that are not calibrated";
   $(`${prefix}sure`).textContent = answer.unsure
     ? `perhaps ${answer.top[0].label} (${percent(answer.score)})`
     : `${percent(answer.score)} ${how}`;
@@ -149,7 +149,7 @@ async function read(file, name) {
     $("progress").value = 1;
     show(answer, box, "document-");
     $("document-facts").textContent = `${number(answer.tokens)} tokens in ${milliseconds(time)}, scores ${answer.fingerprint}`;
-    $("document-state").textContent = "read to its end";
+    $("document-state").textContent = "complete";
   } catch (error) {
     $("document-state").textContent = `cannot be read: ${error.message ?? error}`;
   } finally {
@@ -181,7 +181,7 @@ $("stop").addEventListener("click", () => {
 $("bundle").addEventListener("change", ({ target }) => {
   const [file] = target.files;
   target.value = "";
-  if (file) guarded(`${file.name} is no model that can be used`, async () => use(await file.arrayBuffer(), file.name));
+  if (file) guarded(`${file.name} is not a usable model`, async () => use(await file.arrayBuffer(), file.name));
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -194,7 +194,7 @@ addEventListener("drop", (event) => {
   const [file] = event.dataTransfer.files;
   if (!file) return;
   if (file.name.endsWith(".kinglet")) {
-    guarded(`${file.name} is no model that can be used`, async () => use(await file.arrayBuffer(), file.name));
+    guarded(`${file.name} is not a usable model`, async () => use(await file.arrayBuffer(), file.name));
   } else if (classifier) {
     read(file, file.name);
   }
@@ -209,7 +209,7 @@ if ("serviceWorker" in navigator) {
 await guarded("The classifier cannot start", async () => {
   loaded = await load({ simd: parameters.get("backend") !== "scalar" && hasSimd() });
   // The model may be missing; one from the user is as good.
-  await guarded("There is no model yet; you can choose one below. The page's own cannot be used", async () =>
+  await guarded("No model is loaded; choose one below. The model of this page cannot be used", async () =>
     use(await download(MODEL), MODEL.split("/").pop()),
   );
   $("bundle").disabled = false;

@@ -119,7 +119,7 @@ try {
   await ready(bad, "mine.kinglet");
   assert.ok(await bad.locator("#problem").isHidden());
   await bundle.setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no model") });
-  await shown(bad, "problem", "notes.txt is no model");
+  await shown(bad, "problem", "notes.txt is not a usable model");
   await typesGolden(bad, 3);
   await bad.context().close();
   await writeFile(join(site, "models/damaged.kinglet"), damaged);
@@ -143,7 +143,7 @@ try {
   await typesGolden(page, 2);
   assert.equal(await textOf(page, "document-state"), "reading", "texts are answered while the document is read");
   await picture(page, "reading");
-  await shown(page, "document-state", "read to its end");
+  await shown(page, "document-state", "complete");
   assert.match(await textOf(page, "document-facts"), new RegExp(`^${batch.tokens.toLocaleString("en")} tokens in .*, scores ${batch.fingerprint}$`));
   assert.equal(await page.locator("#document-bars li b").first().textContent(), batch.top[0].label);
   assert.equal(await textOf(page, "memory"), memory, "the document's length does not show in the memory");

@@ -1,7 +1,7 @@
-//! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, scores not scaled, bias by relative position.
+//! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, unscaled, with a bias by relative position.
 
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::{LayerWeight, Weight, relative_bucket};
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use super::{Mask, linear};
@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 /// Added to the scores of masked keys: far below any score, so that their weight is exactly 0.
 const MASKED: f32 = -1e9;
 
-/// What is added to the scores, the same in all layers.
+/// The bias added to the scores, the same in all layers.
 pub(super) struct Bias {
     /// By relative position, `[H, T, T]`.
     position: Value,
@@ -19,8 +19,8 @@ pub(super) struct Bias {
 }
 
 impl Bias {
-    /// Looks the bias up by distance, key minus query, in a table `[H, 2·D + 1]`: `D` is the least distance from which the
-    /// bucket stays the same, so the table serves any `T`.
+    /// Looks up the bias by distance, key minus query, in a table `[H, 2·D + 1]`: from distance `D` on the bucket stays
+    /// the same, so the table serves any `T`.
     pub(super) fn new(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value, mask: &Mask) -> Self {
         let config = &checkpoint.config;
         let (h, buckets) = (config.num_attention_heads, config.relative_attention_num_buckets);
@@ -40,7 +40,7 @@ impl Bias {
         let (zero, one) = (g.index(0), g.index(1));
         let tokens = g.op("Gather", &format!("{path}/tokens"), &[&shape, &one]);
         let positions = g.op("Range", path, &[&zero, &tokens, &one]);
-        // tract computes with symbols wherever ONNX has int64, element by element and slowly; int32 are numbers to it.
+        // tract computes int64 with symbols, element by element and slowly; it treats int32 as numbers.
         let positions = g.cast(path, &positions, DataType::Int32);
         let (first, second) = (g.indices(&[0]), g.indices(&[1]));
         let key = g.op("Unsqueeze", &format!("{path}/key"), &[&positions, &first]);

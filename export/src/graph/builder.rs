@@ -1,21 +1,21 @@
-//! Grows an ONNX graph node by node.
+//! Builds an ONNX graph node by node.
 //!
-//! A node is named after the path of the layer it belongs to and its operator, `layers.0/mixer/in_proj/MatMul`, and gives
-//! one tensor of the same name. Stored tensors are named as in the checkpoint, constants `const/…`.
+//! A node is named after the path of its layer and its operator, `layers.0/mixer/in_proj/MatMul`, and has one output of
+//! the same name. Stored tensors are named as in the checkpoint, constants `const/…`.
 
 use std::collections::{HashMap, HashSet};
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::attribute_proto::AttributeType;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
-use kinglet::engine::tract::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::attribute_proto::AttributeType;
+use kinglet_onnx::onnx::tensor_proto::DataType;
+use kinglet_onnx::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-/// A tensor of the graph: an input, a stored tensor or what a node gives.
+/// A tensor of the graph: an input, a stored tensor or the output of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(String);
 
 impl Value {
-    /// The tensor's name.
+    /// Returns the tensor's name.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -32,7 +32,7 @@ pub enum Attribute {
     Float(f32),
 }
 
-/// The graph so far.
+/// The graph under construction.
 #[derive(Debug)]
 pub struct GraphBuilder {
     precision: Precision,
@@ -43,7 +43,7 @@ pub struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    /// An empty graph whose matrix products are computed in `precision`.
+    /// Creates an empty graph whose matrix products are computed in `precision`.
     pub fn new(precision: Precision) -> Self {
         GraphBuilder {
             precision,
@@ -54,7 +54,7 @@ impl GraphBuilder {
         }
     }
 
-    /// In which numbers the matrix products are computed.
+    /// Returns the precision of the matrix products.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -64,12 +64,12 @@ impl GraphBuilder {
         Value(self.fresh(name))
     }
 
-    /// Adds a node without attributes below `path` and gives its output.
+    /// Adds a node without attributes below `path` and returns its output.
     pub fn op(&mut self, op: &str, path: &str, inputs: &[&Value]) -> Value {
         self.op_with(op, path, inputs, &[])
     }
 
-    /// Adds a node with attributes below `path` and gives its output.
+    /// Adds a node with attributes below `path` and returns its output.
     pub fn op_with(&mut self, op: &str, path: &str, inputs: &[&Value], attributes: &[(&str, Attribute)]) -> Value {
         let name = self.fresh(&format!("{path}/{op}"));
         self.nodes.push(NodeProto {
@@ -88,7 +88,7 @@ impl GraphBuilder {
         self.op_with("Cast", path, &[value], &[("to", Attribute::Int(to as i64))])
     }
 
-    /// Gives `value` the name `name`, which is to be a graph output.
+    /// Renames `value` to `name`, a graph output.
     pub fn output(&mut self, value: &Value, name: &str) {
         let renamed = self.fresh(name);
         for node in &mut self.nodes {
@@ -108,29 +108,29 @@ impl GraphBuilder {
         self.store(name, dims, DataType::Int8, data.iter().map(|x| x.to_le_bytes()[0]).collect())
     }
 
-    /// A scalar constant, stored once however often it is asked for.
+    /// Returns a scalar constant, stored once.
     pub fn scalar(&mut self, value: f32) -> Value {
         self.constant(format!("const/{value:?}"), &[], DataType::Float, value.to_le_bytes().to_vec())
     }
 
-    /// A scalar int64 constant, stored once.
+    /// Returns a scalar int64 constant, stored once.
     pub fn index(&mut self, value: i64) -> Value {
         self.constant(format!("const/i{value}"), &[], DataType::Int64, value.to_le_bytes().to_vec())
     }
 
-    /// A scalar int32 constant, stored once.
+    /// Returns a scalar int32 constant, stored once.
     pub fn distance(&mut self, value: i32) -> Value {
         self.constant(format!("const/d{value}"), &[], DataType::Int32, value.to_le_bytes().to_vec())
     }
 
-    /// A vector of int64, stored once: axes, shapes, bounds of slices.
+    /// Returns a vector of int64, stored once: axes, shapes, bounds of slices.
     pub fn indices(&mut self, values: &[i64]) -> Value {
         let list: Vec<String> = values.iter().map(ToString::to_string).collect();
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.constant(format!("const/[{}]", list.join(",")), &[values.len()], DataType::Int64, bytes)
     }
 
-    /// The finished graph.
+    /// Returns the finished graph.
     pub fn finish(self, name: &str, inputs: Vec<ValueInfoProto>, outputs: Vec<ValueInfoProto>) -> GraphProto {
         GraphProto {
             node: self.nodes,
@@ -163,7 +163,7 @@ impl GraphBuilder {
         Value(name)
     }
 
-    /// `name`, or `name_1`, `name_2`, … when it is taken.
+    /// Returns `name`, or `name_1`, `name_2`, … if it is taken.
     fn fresh(&mut self, name: &str) -> String {
         let mut candidate = name.to_owned();
         let mut n = 0;

@@ -1,17 +1,17 @@
-//! Depthwise convolution with one kernel a channel: tap `j` reads position `i + (j − offset)·dilation`.
+//! Depthwise convolution with one kernel per channel: tap `j` reads position `i + (j − offset)·dilation`.
 
 use kinglet::spec::{LayerWeight, Weight};
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
 
-/// `x`: `[B, T, C]` to `[B, T, C]`, taps as they are.
+/// Maps `x`, `[B, T, C]`, to `[B, T, C]`, with unmodified taps.
 pub(super) fn dilatedconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value) -> Value {
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
     depthwise(g, checkpoint, layer, path, x, &weight.to_string(), checkpoint.weight(weight))
 }
 
-/// A grouped 1-D `Conv` with `kernel`: `[C, K]`, zeros outside the sequence.
+/// Adds a grouped 1-D `Conv` with `kernel`: `[C, K]`, zeros outside the sequence.
 pub(super) fn depthwise(
     g: &mut GraphBuilder,
     checkpoint: &Checkpoint,

@@ -8,7 +8,8 @@ use crate::checkpoint::Checkpoint;
 
 /// `y[i, c] = Σ_j softmax(X·W_K)[i, h(c), j] · gated[i + j − offset, c]`.
 ///
-/// `x`: the block's input `[B, T, C]`; `gated`: `[B, T, C]`. Written as one shifted slice a tap, which needs no unfolding.
+/// `x`: the block's input `[B, T, C]`; `gated`: `[B, T, C]`. Written as one shifted slice per tap, which needs no
+/// unfolding.
 pub(super) fn dynamicconv(
     g: &mut GraphBuilder,
     checkpoint: &Checkpoint,

@@ -1,14 +1,14 @@
 //! Rows of the embedding, looked up by token id.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::Weight;
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
 use crate::prepare::Quantized;
 
-/// `ids`: `[B, T]` to `[B, T, C]`. int8: `q[id] · s[id]`, one scale a row.
+/// Maps `ids`, `[B, T]`, to `[B, T, C]`. int8: `q[id] · s[id]`, one scale per row.
 pub(super) fn embedding(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value) -> Value {
     let (v, c) = (checkpoint.config.vocab_size, checkpoint.config.hidden_size);
     let name = Weight::Embedding.to_string();

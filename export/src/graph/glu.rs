@@ -6,7 +6,7 @@ use super::builder::{GraphBuilder, Value};
 use super::{Mask, linear};
 use crate::checkpoint::Checkpoint;
 
-/// `(X·W_I) ⊙ sigmoid(X·W_S)`, `[B, T, C]`, zero outside the text: the convolution reads it across positions.
+/// `(X·W_I) ⊙ sigmoid(X·W_S)`, `[B, T, C]`, zero outside the text, since the convolution reads across positions.
 pub(super) fn glu(
     g: &mut GraphBuilder,
     checkpoint: &Checkpoint,

@@ -6,7 +6,7 @@ use super::builder::{GraphBuilder, Value};
 use super::dilatedconv::depthwise;
 use crate::checkpoint::Checkpoint;
 
-/// `x`: `[B, T, C]` to `[B, T, C]`. The softmax over taps is folded into the stored kernel, `[C, 1, K]`.
+/// Maps `x`, `[B, T, C]`, to `[B, T, C]`. The softmax over taps is folded into the stored kernel, `[C, 1, K]`.
 pub(super) fn lightconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value) -> Value {
     let config = &checkpoint.config;
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
@@ -16,7 +16,7 @@ pub(super) fn lightconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u1
     depthwise(g, checkpoint, layer, path, x, &weight.to_string(), &kernel)
 }
 
-/// The softmax of each kernel of a layer, `[H]` kernels of `[K]`.
+/// Returns the softmax of each kernel of a layer, `[H]` kernels of `[K]`.
 pub(crate) fn folded(checkpoint: &Checkpoint, layer: u16) -> Vec<Vec<f32>> {
     let k = checkpoint.config.kernel_sizes.get(usize::from(layer));
     checkpoint.weight(Weight::Layer(layer, LayerWeight::Kernel)).chunks(k).map(softmax).collect()

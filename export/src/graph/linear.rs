@@ -1,29 +1,29 @@
 //! Matrix products: `y = x·Wᵀ` with `W`: `[out, in]`.
 //!
-//! int8, by the rules of [`kinglet::quant`], where each token (the last axis of `x`) has its own scale, so that a text's
-//! answer does not depend on what else is in the batch:
+//! int8, by the rules of [`kinglet::quant`]. Each token (the last axis of `x`) has its own scale, so the answer for a
+//! text does not depend on the rest of the batch:
 //!
 //! ```text
 //! s = max(max|x|, 1e-30) / 127;   q = round_half_even(x / s);   y[o] = (f32(Σ q[i]·r[i, o]) · s) · w[o]
 //! ```
 //!
-//! tract computes `x / s` as `x · (1/s)`, one rounding more than the division of onnxruntime and of the formula: values
-//! that stand within an ulp of the middle between two integers can differ by one step.
+//! tract computes `x / s` as `x · (1/s)`, with one more rounding than the division in onnxruntime and in the formula:
+//! values within an ulp of the middle between two integers can differ by one step.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 use kinglet::spec::Weight;
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::checkpoint::Checkpoint;
 use crate::prepare::Quantized;
 
-/// The left side of matrix products, quantized once for all of them.
+/// Left side of matrix products, quantized once for all of them.
 pub(super) enum Operand {
-    /// As it is.
+    /// Unmodified.
     Fp32(Value),
-    /// Integers and one scale a token, `[…, in]` and `[…, 1]`.
+    /// Integers and one scale per token, `[…, in]` and `[…, 1]`.
     Int8 {
         /// The integers.
         q: Value,
@@ -53,7 +53,7 @@ impl Operand {
     }
 }
 
-/// `x`: `[…, in]` to `[…, out]`.
+/// Maps `x`, `[…, in]`, to `[…, out]`.
 pub(super) fn linear(g: &mut GraphBuilder, checkpoint: &Checkpoint, weight: Weight, path: &str, x: &Operand) -> Value {
     let (out, inner) = checkpoint.matrix(weight);
     let name = weight.to_string();
@@ -74,7 +74,7 @@ pub(super) fn linear(g: &mut GraphBuilder, checkpoint: &Checkpoint, weight: Weig
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
+/// Transposes `[rows, columns]` to `[columns, rows]`.
 fn transposed<T: Copy>(data: &[T], columns: usize) -> Vec<T> {
     (0..columns).flat_map(|column| data.iter().skip(column).step_by(columns).copied()).collect()
 }

@@ -1,11 +1,12 @@
-//! The encoder as an ONNX graph, layer by layer as [`kinglet::spec`] writes it.
+//! The encoder as an ONNX graph, layer by layer as in [`kinglet::spec`].
 //!
-//! One file a layer, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C` channels.
+//! One file per layer, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C`
+//! channels.
 
-use kinglet::engine::tract::Precision;
-use kinglet::engine::tract::onnx::GraphProto;
-use kinglet::engine::tract::onnx::tensor_proto::DataType;
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight, graph};
+use kinglet_onnx::Precision;
+use kinglet_onnx::onnx::GraphProto;
+use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use crate::checkpoint::Checkpoint;
 use crate::onnx;
@@ -56,7 +57,7 @@ pub fn build(checkpoint: &Checkpoint, precision: Precision) -> GraphProto {
     g.finish("kinglet", inputs, outputs)
 }
 
-/// The attention mask in the forms that layers read.
+/// The attention mask in the forms that layers need.
 pub(crate) struct Mask {
     /// `[B, T, 1]`, 1 for a token, 0 for padding.
     tokens: Value,
@@ -74,7 +75,7 @@ impl Mask {
     }
 }
 
-/// What the two halves of a layer differ in.
+/// Differences between the two halves of a layer.
 struct Half {
     name: &'static str,
     gain: LayerWeight,

@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 /// Added to masked positions before the maximum: below any activation.
 const MASKED: f32 = -1e30;
 
-/// `x`: `[B, T, C]` to `[B, C]`, over the tokens that the mask keeps.
+/// Maps `x`, `[B, T, C]`, to `[B, C]`, over the unmasked tokens.
 pub(super) fn pooling(g: &mut GraphBuilder, pooling: Pooling, x: &Value, mask: &Mask) -> Value {
     let path = "pool";
     match pooling {

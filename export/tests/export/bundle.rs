@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use kinglet::backend::PackedMatrix;
 use kinglet::bundle::{Buffer, Bundle, Taps};
-use kinglet::engine::tract::{Precision, onnx};
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_onnx::{Precision, onnx};
 use prost::Message;
 
 use crate::fixture;

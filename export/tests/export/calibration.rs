@@ -4,12 +4,12 @@ use std::fs;
 
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::calibration::{self, Calibration};
-use kinglet::engine::tract::TractModel;
 use kinglet_data::calibration_metrics::Selective;
 use kinglet_export::DIAGRAM;
 use kinglet_export::binomial::Binomial;
 use kinglet_export::calibrate::{self, CONFIDENCE, FOLDS, Row, Stated};
 use kinglet_export::out_of_scope::SCORES;
+use kinglet_onnx::TractModel;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

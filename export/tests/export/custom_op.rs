@@ -5,10 +5,10 @@ use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::shared::SharedEngine;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
-use kinglet::tract::tract_onnx::{self, prelude::*};
-use kinglet::tract::{self, ModelError, TractModel, onnx};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{bundle, custom_op};
+use kinglet_onnx::tract_onnx::{self, prelude::*};
+use kinglet_onnx::{ModelError, Precision, TractModel, onnx};
 use prost::Message;
 
 use crate::fixture::{self, Random};
@@ -38,7 +38,7 @@ fn native(engine: &SharedEngine, text: &[u32]) -> Vec<f32> {
 /// Reads a file as a program does that knows tract and one function of ours.
 fn plan(file: &onnx::ModelProto) -> TractResult<Plan> {
     let mut onnx = tract_onnx::onnx();
-    tract::register(&mut onnx);
+    kinglet_onnx::register(&mut onnx);
     onnx.model_for_proto_model(file)?.into_optimized()?.into_runnable()
 }
 
@@ -108,7 +108,7 @@ fn the_tract_engine_runs_a_fused_file_like_any_other() {
     let config = fixture::config(Mixer::Dynamic, Norm::PreRms, Pooling::Max);
     let (file, engine) = exported(&config, 2);
     let model = TractModel::from_bytes(&file).unwrap();
-    assert_eq!((model.config(), model.precision()), (&config, tract::Precision::Int8));
+    assert_eq!((model.config(), model.precision()), (&config, Precision::Int8));
     assert!(model.is_fused());
     assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.bundle().as_bytes().len())]);
     let mut tract_engine = model.engine();

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use kinglet::engine::tract::{ModelError, Precision, TractModel, onnx};
 use kinglet::engine::{Engine, EngineError};
 use kinglet::spec::{Mixer, Norm, Pooling, files, metadata};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_onnx::{ModelError, Precision, TractModel, onnx};
 use prost::Message;
 use safetensors::Dtype;
 

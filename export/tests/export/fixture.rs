@@ -6,11 +6,11 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kinglet::engine::tract::{self, TractModel};
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files};
 use kinglet::tokenizer::Table;
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::onnx;
+use kinglet_onnx::TractModel;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -188,14 +188,14 @@ pub fn write_dev(path: &Path, texts: &[String], gold: impl Fn(usize) -> usize) {
 }
 
 /// The exported file of a random checkpoint.
-pub fn exported_bytes(config: &Config, weights: &Weights, precision: tract::Precision) -> Vec<u8> {
+pub fn exported_bytes(config: &Config, weights: &Weights, precision: kinglet_onnx::Precision) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), config, weights);
     onnx::file(&Checkpoint::read(dir.path()).unwrap(), precision).unwrap()
 }
 
 /// The exported model of a random checkpoint.
-pub fn exported(config: &Config, weights: &Weights, precision: tract::Precision) -> TractModel {
+pub fn exported(config: &Config, weights: &Weights, precision: kinglet_onnx::Precision) -> TractModel {
     TractModel::from_bytes(&exported_bytes(config, weights, precision)).unwrap()
 }
 

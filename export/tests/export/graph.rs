@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use kinglet::engine::tract::{Precision, onnx};
 use kinglet::spec::{Mixer, Norm, Pooling};
+use kinglet_onnx::{Precision, onnx};
 use prost::Message;
 
 use crate::fixture::{self, exported_bytes};

@@ -8,10 +8,10 @@ use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::engine::tract::{Precision, TractModel};
 use kinglet::spec::{Config, Mixer, Norm, PerLayer, Pooling};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::{bundle, onnx};
+use kinglet_onnx::{Precision, TractModel};
 
 use crate::fixture::{self, Random};
 use crate::reference;

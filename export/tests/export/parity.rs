@@ -1,8 +1,8 @@
 //! Exported models compute what the formulas say, whatever surrounds a text.
 
 use kinglet::engine::Engine;
-use kinglet::engine::tract::{Precision, SHORTEST_PLAN};
 use kinglet::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use kinglet_onnx::{Precision, SHORTEST_PLAN};
 
 use crate::fixture::{self, exported};
 use crate::reference;

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kinglet::engine::tract::TractModel;
+use kinglet::classifier::Classifier;
 use kinglet::spec::{Mixer, Norm, Pooling, files};
 use kinglet_export::VERIFICATION;
+use kinglet_onnx::TractModel;
 use serde_json::{Value, json};
 
 use crate::fixture::{self, Tensor, write_tensors};
@@ -40,9 +41,9 @@ impl Run {
     /// Dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
     pub fn dev(&self, texts: usize, wrong: usize) -> &'static str {
         let model = kinglet_export::checkpoint::Checkpoint::read(&self.path("checkpoint")).unwrap();
-        let bytes = kinglet_export::onnx::file(&model, kinglet::engine::tract::Precision::Fp32).unwrap();
-        let model = kinglet::model::Model::Onnx(TractModel::from_bytes(&bytes).unwrap());
-        let mut classifier = kinglet::classifier::Classifier::new(&model).unwrap();
+        let bytes = kinglet_export::onnx::file(&model, kinglet_onnx::Precision::Fp32).unwrap();
+        let model = TractModel::from_bytes(&bytes).unwrap();
+        let mut classifier = model.classifier().unwrap();
         let texts: Vec<String> = (0..texts).map(|i| format!("alarm {i} seven {}", i * i)).collect();
         let labels: Vec<usize> = texts.iter().map(|text| classifier.classify(text, 1).unwrap()[0].class).collect();
         fixture::write_dev(&self.path("dev.jsonl"), &texts, |i| (labels[i] + usize::from(i < wrong)) % 5);
@@ -98,12 +99,10 @@ fn a_fused_file_is_written_when_asked_for() {
     let report = run.report();
     let file = report["files"].as_array().unwrap().iter().find(|file| file["name"] == files::ONNX_FUSED).unwrap();
     assert_eq!(file["sha256"], kinglet_export::report::sha256(&bytes));
-    let classify = |path: &Path| {
-        let model = kinglet::model::open(path, true).unwrap();
-        let mut classifier = kinglet::classifier::Classifier::new(&model).unwrap();
-        classifier.classify("alarm seven", 1).unwrap()[0].class
-    };
-    assert_eq!(classify(&path), classify(&run.path("out").join(files::BUNDLE)));
+    let class = |mut classifier: Classifier<'_>| classifier.classify("alarm seven", 1).unwrap()[0].class;
+    let fused = TractModel::open(&path).unwrap();
+    let bundle = kinglet::model::open(&run.path("out").join(files::BUNDLE), true).unwrap();
+    assert_eq!(class(fused.classifier().unwrap()), class(Classifier::new(&bundle).unwrap()));
 
     let config = fixture::config(Mixer::Attention, Norm::PreRms, Pooling::Mean);
     fixture::write(&run.path("checkpoint"), &config, &fixture::weights(&config, 3));
@@ -234,6 +233,6 @@ fn what_cannot_be_exported_ends_with_code_2_and_says_why() {
 #[test]
 fn the_tract_that_reports_name_is_the_one_that_is_pinned() {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let pinned = format!("tract-onnx = {{ version = \"={}\"", kinglet::engine::tract::TRACT_VERSION);
+    let pinned = format!("tract-onnx = {{ version = \"={}\"", kinglet_onnx::TRACT_VERSION);
     assert!(fs::read_to_string(manifest).unwrap().contains(&pinned), "{pinned}");
 }

@@ -1,4 +1,4 @@
-//! The engine's memory: a static that is given out once.
+//! The engine's memory: a static that is handed out once.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +14,15 @@ pub struct Arena<const N: usize> {
 unsafe impl<const N: usize> Sync for Arena<N> {}
 
 impl<const N: usize> Arena<N> {
-    /// The arena, not yet given out.
+    /// Creates the arena, not yet handed out.
     pub const fn new() -> Self {
         Arena { bytes: UnsafeCell::new([0; N]), taken: AtomicBool::new(false) }
     }
 
-    /// The bytes the first time, then nothing.
+    /// Returns the bytes the first time, then nothing.
     ///
-    /// Not for interrupt handlers: two calls at once, one of them within the other, would both be the first. (Processors without
-    /// atomic exchange, such as riscv32imc, run this too.)
+    /// Not for interrupt handlers: two calls, one of them within the other, would both be the first. (Processors
+    /// without atomic exchange, such as riscv32imc, run this too.)
     #[allow(clippy::mut_from_ref)] // the first call alone gets the bytes
     pub fn take(&'static self) -> &'static mut [u8] {
         if self.taken.load(Ordering::Relaxed) {

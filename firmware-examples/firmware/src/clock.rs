@@ -1,14 +1,14 @@
-//! What time a program measures itself by.
+//! Clocks for measurements.
 //!
-//! Under QEMU with `-icount shift=0` an instruction takes one nanosecond of the machine's time, so ticks, and with them
-//! instructions, repeat exactly. On a real board the same code counts the ticks of its clock.
+//! Under QEMU with `-icount shift=0`, an instruction takes one nanosecond of the machine's time, so ticks, and with
+//! them instructions, repeat exactly. On a real board the same code counts the ticks of its clock.
 
-/// A counter that goes up.
+/// A counter that counts up.
 pub trait Clock {
-    /// Ticks a second.
+    /// Returns ticks per second.
     fn hz(&self) -> u32;
 
-    /// Ticks since it was started.
+    /// Returns ticks since the start.
     fn ticks(&self) -> u64;
 }
 
@@ -25,9 +25,9 @@ mod systick {
 
     use super::Clock;
 
-    /// The counter has 24 bits and goes down.
+    /// The counter has 24 bits and counts down.
     const TOP: u32 = 0xff_ffff;
-    /// How often it has begun again.
+    /// Number of wraparounds.
     static WRAPS: AtomicU32 = AtomicU32::new(0);
 
     #[exception]
@@ -42,7 +42,7 @@ mod systick {
     }
 
     impl SysTick {
-        /// Starts it. `hz`: ticks a second, the frequency of the core's clock.
+        /// Starts the timer. `hz`: ticks per second, the frequency of the core's clock.
         pub fn start(mut timer: SYST, hz: u32) -> Self {
             timer.set_clock_source(SystClkSource::Core);
             timer.set_reload(TOP);
@@ -61,7 +61,7 @@ mod systick {
         fn ticks(&self) -> u64 {
             cortex_m::interrupt::free(|_| {
                 let (mut left, mut wraps) = (SYST::get_current(), WRAPS.load(Ordering::Relaxed));
-                // It has begun again, and the handler has not run yet.
+                // It has wrapped, and the handler has not run yet.
                 if SCB::is_pendst_pending() {
                     left = SYST::get_current();
                     wraps = wraps.wrapping_add(1);

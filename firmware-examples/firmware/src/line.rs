@@ -1,14 +1,14 @@
-//! A line that comes byte by byte over a wire.
+//! A line that arrives byte by byte over a wire.
 
-/// Bytes of a line, kept until it is whole. While the engine works nothing reads the wire, so whoever is at its other end waits for
-/// the answer before the next line.
+/// Bytes of a line, kept until it is complete. While the engine works nothing reads the wire, so the other end must
+/// wait for the answer before it sends the next line.
 pub struct Line<const N: usize> {
     bytes: [u8; N],
-    /// Bytes of the line so far, those that found no room included.
+    /// Bytes of the line so far, including those that did not fit.
     len: usize,
 }
 
-/// What a byte made of the line.
+/// Effect of a byte on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received<'l> {
     /// The line goes on.
@@ -17,18 +17,18 @@ pub enum Received<'l> {
     Whole(&'l [u8]),
     /// The line has ended and was longer than `max` bytes.
     TooLong {
-        /// Bytes that there is room for.
+        /// Capacity in bytes.
         max: usize,
     },
 }
 
 impl<const N: usize> Line<N> {
-    /// An empty line.
+    /// Creates an empty line.
     pub const fn new() -> Self {
         Line { bytes: [0; N], len: 0 }
     }
 
-    /// Takes a byte. Carriage return and line feed both end a line; empty lines are passed over, so that both together end one.
+    /// Adds a byte. Carriage return and line feed both end a line; empty lines are skipped, so both together end one.
     pub fn push(&mut self, byte: u8) -> Received<'_> {
         if !matches!(byte, b'\r' | b'\n') {
             if let Some(place) = self.bytes.get_mut(self.len) {
@@ -43,7 +43,7 @@ impl<const N: usize> Line<N> {
         }
     }
 
-    /// Forgets the line so far.
+    /// Discards the line so far.
     pub fn clear(&mut self) {
         self.len = 0;
     }

@@ -1,24 +1,24 @@
-//! How deep the stack has been: what lies below is painted, and later searched for what is no longer paint.
+//! Depth of the stack: unused memory is painted, and later searched for what is no longer paint.
 
 use core::hint::black_box;
 use core::ptr;
 
 unsafe extern "C" {
-    // From the linker scripts of cortex-m-rt and riscv-rt: the end of all statics, and the stack's upper end.
+    // From the linker scripts of cortex-m-rt and riscv-rt: the end of all statics, and the upper end of the stack.
     static mut __euninit: u32;
     static mut _stack_start: u32;
 }
 
 const PAINT: u32 = 0xcccc_cccc;
-/// Left alone below the place where [`paint`] runs: its own frame. Counts as used.
+/// Not painted below the frame of [`paint`]. Counts as used.
 const MARGIN: usize = 256;
 
-/// The lowest place that the stack may reach, and where it begins.
+/// Returns the lowest address that the stack may reach, and where it begins.
 fn ends() -> (*mut u32, *mut u32) {
     (&raw mut __euninit, &raw mut _stack_start)
 }
 
-/// Paints all of the stack that is not in use.
+/// Paints the unused part of the stack.
 #[inline(never)]
 pub fn paint() {
     let here = black_box(0u32);
@@ -32,7 +32,7 @@ pub fn paint() {
     }
 }
 
-/// Most bytes of stack that were in use since [`paint`].
+/// Returns the maximum stack use in bytes since [`paint`].
 pub fn deepest() -> usize {
     let (mut place, start) = ends();
     // SAFETY: as above; reading does no harm, whatever the stack holds.
@@ -42,7 +42,7 @@ pub fn deepest() -> usize {
     start.addr() - place.addr()
 }
 
-/// Bytes between the statics and the begin of the stack: it may grow to this.
+/// Returns the bytes between the statics and the beginning of the stack: its maximum size.
 pub fn room() -> usize {
     let (low, start) = ends();
     start.addr() - low.addr()

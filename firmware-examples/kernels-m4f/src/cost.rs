@@ -1,4 +1,5 @@
-//! What the operations cost on the shapes of intents-nano, a row (token) each: 96 channels, 192 inside, a convolution of 15 taps.
+//! Cost of the operations on the shapes of intents-nano, per row (token): 96 channels, 192 inside, a convolution of 15
+//! taps.
 
 use firmware::clock::Clock;
 use kinglet::backend::{Activation, Backend, Window};
@@ -11,10 +12,11 @@ const CHANNELS: usize = 96;
 const INNER: usize = 192;
 /// Rows of a chunk.
 const ROWS: usize = 8;
-/// Turns that a tick is divided by.
+/// Repetitions of each measurement.
 const TURNS: u64 = 20;
 
-/// Prints instructions a row for each operation and backend. QEMU counts them with `-icount shift=0`: one is a nanosecond.
+/// Prints instructions per row for each operation and backend. QEMU counts them with `-icount shift=0`: one per
+/// nanosecond.
 pub fn print(clock: &impl Clock, room: &mut Room) {
     let random = &mut Random(1);
     random.fill(Kind::Ordinary, &mut room.x);

@@ -1,7 +1,9 @@
-//! Every backend of a Cortex-M4F against the scalar one, bit for bit: what `runtime/tests/kernels.rs` tests where there is std, here
-//! with the machine code that a microcontroller runs. Seeded random sizes and numbers, with the edges and extremes among them.
+//! Compares every backend of a Cortex-M4F with the scalar one, bit for bit: like `runtime/tests/backend.rs` where there
+//! is std, but with the machine code of a microcontroller. Seeded random sizes and numbers, including edges and
+//! extremes.
 //!
-//! Prints `kernels tested: …`, the number of cases, and what each operation costs. Exit code 1 when a bit differs.
+//! Prints `backends tested: …`, the number of cases, and the cost of each operation. The exit code is 1 if a bit
+//! differs.
 #![no_std]
 #![no_main]
 
@@ -17,16 +19,16 @@ use semihosting::{eprintln, print, println, process};
 
 /// Cases of each operation.
 const CASES: u64 = 300;
-/// Ticks of SysTick a second: the clock of the core.
+/// Ticks of SysTick per second: the clock of the core.
 const HZ: u32 = 25_000_000;
 /// Room for a matrix, in bytes.
 const WEIGHTS: usize = 64 * 1024;
 /// Room for any other operand, in elements.
 const ROOM: usize = 16 * 1024;
-/// What a place that must not be written holds.
+/// Marks memory that must not be written.
 const UNTOUCHED: f32 = -7.125e-12;
 
-/// Memory for the operands of a case. Each test takes what it needs from the front.
+/// Memory for the operands of a case. Each test takes its part from the front.
 struct Room {
     x: [f32; ROOM],
     more: [f32; ROOM],
@@ -37,7 +39,7 @@ struct Room {
     sums: [[i64; 512]; 2],
 }
 
-/// A case that differs: the operation and where.
+/// A differing case: the operation and where.
 struct Differs {
     operation: &'static str,
     at: usize,
@@ -45,7 +47,7 @@ struct Differs {
     got: u32,
 }
 
-/// Runs `f` on `want` with the scalar backend and on `got`, which is the same before, with `backend`, and compares them.
+/// Runs `f` on `want` with the scalar backend and on `got`, initially equal, with `backend`, and compares them.
 fn compare(
     operation: &'static str,
     backend: &Backend,
@@ -60,7 +62,7 @@ fn compare(
     }
 }
 
-/// Lengths around the widths of registers and blocks, and others.
+/// Returns lengths around the widths of registers and blocks, and others.
 fn length(random: &mut Random) -> usize {
     const EDGES: [usize; 16] = [0, 1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 255, 256, 257, 511, 513];
     if random.below(2) == 0 { EDGES[random.below(EDGES.len())] } else { random.below(300) }
@@ -72,7 +74,7 @@ fn fill(random: &mut Random, x: &mut [f32]) {
     random.fill(kind, x);
 }
 
-/// A random matrix `[outputs, inputs]` in `weights`; its scales are the first of `scales`.
+/// Returns a random matrix `[outputs, inputs]` in `weights`; its scales are the first of `scales`.
 fn matrix<'a>(
     random: &mut Random,
     outputs: usize,
@@ -182,7 +184,7 @@ fn elements(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(
     }
 }
 
-/// All cases of a backend.
+/// Runs all cases of a backend.
 fn test(backend: &Backend, room: &mut Room) -> Result<u64, Differs> {
     let operations = [quantize, matmul, convolve, norms, elements];
     for operation in operations {

@@ -1,7 +1,7 @@
-//! Arm's MPS2 board with a Cortex-M4F (application note AN386): 4 MB for the program, 4 MB of RAM, as QEMU's mps2-an386. Room for
-//! `models/intents`, too.
+//! Arm's MPS2 board with a Cortex-M4F (application note AN386): 4 MB for the program, 4 MB of RAM, as QEMU's
+//! mps2-an386. Also has room for `models/intents`.
 //!
-//! See `firmware::console` for what the program reads and prints.
+//! `firmware::console` documents input and output.
 #![no_std]
 #![no_main]
 
@@ -9,11 +9,11 @@ use cortex_m::peripheral::Peripherals;
 use firmware::clock::SysTick;
 use firmware::{Arena, arena_bytes, console};
 
-/// Rows of a chunk: more need more memory and read the weights less often.
+/// Rows per chunk: more need more memory and read the weights less often.
 const CHUNK: usize = 8;
-/// Bytes that the arena and the stack may have; intents-nano needs a quarter of it.
+/// Budget for the arena and the stack in bytes; intents-nano needs a quarter of it.
 const RAM: usize = 256 * 1024;
-/// Ticks of SysTick a second: the clock of the core.
+/// Ticks of SysTick per second: the clock of the core.
 const HZ: u32 = 25_000_000;
 
 static ARENA: Arena<{ arena_bytes(CHUNK, RAM) }> = Arena::new();

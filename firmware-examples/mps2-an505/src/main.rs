@@ -1,6 +1,6 @@
 //! Arm's MPS2 board with a Cortex-M33 (application note AN505), in the secure state, as QEMU's mps2-an505.
 //!
-//! See `firmware::console` for what the program reads and prints.
+//! `firmware::console` documents input and output.
 #![no_std]
 #![no_main]
 
@@ -8,11 +8,11 @@ use cortex_m::peripheral::Peripherals;
 use firmware::clock::SysTick;
 use firmware::{Arena, arena_bytes, console};
 
-/// Rows of a chunk: more need more memory and read the weights less often.
+/// Rows per chunk: more need more memory and read the weights less often.
 const CHUNK: usize = 8;
-/// Bytes that the arena and the stack may have: as many as on a small machine.
+/// Budget for the arena and the stack in bytes, as on a small machine.
 const RAM: usize = 64 * 1024;
-/// Ticks of SysTick a second: the clock of the core.
+/// Ticks of SysTick per second: the clock of the core.
 const HZ: u32 = 20_000_000;
 
 static ARENA: Arena<{ arena_bytes(CHUNK, RAM) }> = Arena::new();

@@ -1,6 +1,6 @@
 //! STM32F405: a Cortex-M4F with 1 MB of flash and 128 KB of RAM, as QEMU's netduinoplus2.
 //!
-//! See `firmware::console` for what the program reads and prints.
+//! `firmware::console` documents input and output.
 #![no_std]
 #![no_main]
 
@@ -8,11 +8,11 @@ use cortex_m::peripheral::Peripherals;
 use firmware::clock::SysTick;
 use firmware::{Arena, arena_bytes, console};
 
-/// Rows of a chunk: more need more memory and read the weights less often.
+/// Rows per chunk: more need more memory and read the weights less often.
 const CHUNK: usize = 8;
-/// Bytes that the arena and the stack may have: half of this machine's RAM, the rest is the application's.
+/// Budget for the arena and the stack in bytes: half of this machine's RAM, the rest is for the application.
 const RAM: usize = 64 * 1024;
-/// Ticks of SysTick a second: the clock of the core.
+/// Ticks of SysTick per second: the clock of the core.
 const HZ: u32 = 168_000_000;
 
 static ARENA: Arena<{ arena_bytes(CHUNK, RAM) }> = Arena::new();

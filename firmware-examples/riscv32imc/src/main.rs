@@ -1,15 +1,16 @@
-//! A 32-bit RISC-V core without FPU: every f32 operation is a call of the compiler's library, and the lines are the same.
+//! A 32-bit RISC-V core without FPU: every f32 operation is a call into the compiler's library, and the output is the
+//! same.
 //!
-//! QEMU's virt with the core lowRISC Ibex (rv32imc). See `firmware::console` for what the program reads and prints.
+//! QEMU's virt with the core lowRISC Ibex (rv32imc). `firmware::console` documents input and output.
 #![no_std]
 #![no_main]
 
 use firmware::clock::Instructions;
 use firmware::{Arena, arena_bytes, console};
 
-/// Rows of a chunk: more need more memory and read the weights less often.
+/// Rows per chunk: more need more memory and read the weights less often.
 const CHUNK: usize = 8;
-/// Bytes that the arena and the stack may have.
+/// Budget for the arena and the stack in bytes.
 const RAM: usize = 64 * 1024;
 
 static ARENA: Arena<{ arena_bytes(CHUNK, RAM) }> = Arena::new();

@@ -1,6 +1,7 @@
-//! Raspberry Pi Pico 2: a line of text over UART in, `label<TAB>fingerprint` back. 115,200 baud, GP0 sends, GP1 receives.
+//! Raspberry Pi Pico 2: reads a line of text over UART and answers `label<TAB>fingerprint`. 115,200 baud, GP0 sends,
+//! GP1 receives.
 //!
-//! A line has at most 1,024 bytes. The next one may be sent when the answer to the one before has come.
+//! A line has at most 1,024 bytes. Send the next one after the answer to the previous one.
 #![no_std]
 #![no_main]
 
@@ -15,17 +16,17 @@ use hal::clocks::Clock as _;
 use hal::fugit::RateExtU32 as _;
 use hal::uart::{DataBits, StopBits, UartConfig, UartPeripheral};
 
-/// What the boot ROM looks for.
+/// Block that the boot ROM looks for.
 // SAFETY: memory.x has this section, and the boot ROM alone reads it.
 #[unsafe(link_section = ".start_block")]
 #[used]
 pub static IMAGE: ImageDef = ImageDef::secure_exe();
 
-/// Rows of a chunk: more need more memory and read the weights less often.
+/// Rows per chunk: more need more memory and read the weights less often.
 const CHUNK: usize = 8;
-/// Bytes that the arena and the stack may have: an eighth of this machine's RAM, the rest is the application's.
+/// Budget for the arena and the stack in bytes: an eighth of this machine's RAM, the rest is for the application.
 const RAM: usize = 64 * 1024;
-/// Bytes of the longest line.
+/// Maximum length of a line in bytes.
 const LINE: usize = 1024;
 /// Frequency of the board's crystal.
 const CRYSTAL_HZ: u32 = 12_000_000;
@@ -58,7 +59,7 @@ fn main() -> ! {
     let engine = match &mut engine {
         Ok(engine) => engine,
         Err(failure) => loop {
-            // Again and again: nobody may have listened the first time.
+            // Repeatedly: nobody may have listened the first time.
             say(&mut uart, format_args!("error: {failure}"));
             hal::arch::delay(150_000_000);
         },
@@ -86,6 +87,6 @@ fn main() -> ! {
 
 /// Sends a line.
 fn say(uart: &mut impl core::fmt::Write, line: core::fmt::Arguments<'_>) {
-    // A wire takes everything.
+    // A UART accepts everything.
     let _ = write!(uart, "{line}\r\n");
 }

@@ -1,4 +1,4 @@
-//! `kinglet classify`: the label of one text, of each line, or of a whole document.
+//! `kinglet classify`: labels for a text, for each line, or for a whole document.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -10,24 +10,28 @@ use kinglet::classifier::{Answer, Classifier, ClassifierError, Prediction};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Text, Texts};
-use super::{Cli, ModelArg, Outcome, number, probability, report, stream};
+use super::model::ModelArg;
+use super::{Cli, Outcome, number, probability, report, stream};
 
-/// Characters of the longest bar.
+/// Length of the longest bar, in characters.
 const BAR: f32 = 30.0;
 
-/// Give the label of a text
+/// Classify a text, or each line of a file
 ///
-/// One TEXT is answered by its label and score (a probability, 0 to 1; calibrated if the model is). A score that is not above
-/// the model's threshold gives `unsure (LABEL)` in the label's place. Without TEXT, or with -, stdin is read line by
-/// line, and each line is answered as it comes, with `label<TAB>score<TAB>text`; --file answers the lines of a file (of
-/// .jsonl, .csv and .tsv the field `text`; .gz and .zst are unpacked). With --top K the first two columns come K times.
+/// Prints the most likely label of TEXT and its score, a probability between 0 and 1. A score that does not exceed the
+/// model's threshold is printed as 'unsure (LABEL)'; see --threshold.
 ///
-/// --stream takes stdin or --file as one text of any length, in the same memory for every length, and answers while it is still
-/// coming (a pipe, `tail -f`): a line `bytes<TAB>label<TAB>score<TAB>running` whenever the likeliest label changes, and the same
-/// with `final` at the end. A running label is that of the text so far, but for the last words: the model looks ahead.
+/// Without TEXT, or when TEXT is '-', reads stdin line by line and prints 'label<TAB>score<TAB>text' for each line as it
+/// arrives. --file does the same for the lines of a file. For .jsonl, .csv and .tsv files it reads the field 'text';
+/// .gz and .zst files are decompressed. With --top K, the label and score columns are repeated K times.
 ///
-/// Empty text gets an answer too. Bytes that are not UTF-8 are read as U+FFFD. A line without an answer (too long) is
-/// reported on stderr with its number; its row has an empty label, or `error` with --json, and the exit code is 1.
+/// --stream reads stdin or --file as one text of any length, in constant memory, and prints answers while the text is
+/// still arriving (from a pipe or 'tail -f'): 'bytes<TAB>label<TAB>score<TAB>running' whenever the most likely label
+/// changes, and a last line with 'final'. A running label does not cover the last few words, since the model looks ahead.
+///
+/// Empty text is classified too. Invalid UTF-8 is replaced by U+FFFD. A line that cannot be classified (because it is
+/// too long) is reported on stderr with its number. Its output line has an empty label, or 'error' with --json, and the
+/// exit code is 1.
 ///
 /// Examples:
 ///   kinglet classify "wake me at seven tomorrow"
@@ -37,48 +41,49 @@ const BAR: f32 = 30.0;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The text; - reads stdin line by line. Put -- before a text that begins with -
+    /// Text to classify; '-' reads stdin line by line. Put '--' before a text that starts with '-'
     #[arg(value_name = "TEXT", conflicts_with = "file")]
     text: Option<OsString>,
 
     #[command(flatten)]
     model: ModelArg,
 
-    /// Classify each line of file F (- is stdin)
-    #[arg(short, long, value_name = "F")]
+    /// Classify each line of FILE ('-' for stdin)
+    #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Take all of stdin or of --file as one text
+    /// Classify all of stdin or --file as one text
     #[arg(short, long)]
     whole: bool,
 
-    /// Take all of stdin or of --file as one text, and tell its running label while it comes (.kinglet models)
+    /// Classify stdin or --file as one text while it is still arriving (.kinglet models only)
     #[arg(short, long, conflicts_with_all = ["whole", "truncate"])]
     stream: bool,
 
-    /// With --stream, a line at least every N bytes, also when the label stays
+    /// With --stream, print a line at least every N bytes, even if the label does not change
     #[arg(long, value_name = "N", requires = "stream", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     every: Option<u64>,
 
-    /// Show the K likeliest labels; more than the model has shows all
+    /// Print the K most likely labels, at most as many as the model has
     #[arg(short = 'k', long, value_name = "K", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     top: u64,
 
-    /// One JSON object a line: `label` (null when unsure), `score`, `top`, `calibrated`, of calibrated models `set` (the labels
-    /// to expect the right one among), of lines also `line`, of cut texts `truncated`, of streams `bytes`, `tokens` and `final`
+    /// Print one JSON object per line. Fields: 'label' (null when unsure), 'score', 'top', 'calibrated'; 'set' for calibrated
+    /// models (the labels expected to include the correct one); 'line', 'truncated' and 'tokens' where they apply; 'bytes',
+    /// 'tokens' and 'final' with --stream
     #[arg(long, verbatim_doc_comment)]
     json: bool,
 
-    /// Give a label only with a probability above P: 0 is never unsure, 1 always [default: the model's, if it is calibrated]
+    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label, 1 never [default: the calibrated model's own]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     threshold: Option<f32>,
 
-    /// Read only the first N tokens of a text, the end of text included [default: a text too long is an error]
+    /// Read only the first N tokens of each text, including the end token [default: fail on texts that are too long]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     truncate: Option<u64>,
 }
 
-/// What to classify.
+/// Input to classify.
 enum Source {
     One(Text),
     Many(Texts),
@@ -86,15 +91,15 @@ enum Source {
 }
 
 impl Args {
-    /// Opens what was asked for.
+    /// Opens the input.
     fn source(&self) -> Result<Source> {
         let dash = |path: &OsString| path == "-";
         if let Some(text) = self.text.as_ref().filter(|text| !dash(text)) {
             if self.stream {
-                usage(ErrorKind::ArgumentConflict, "--stream is for stdin and --file; TEXT is there at once");
+                usage(ErrorKind::ArgumentConflict, "--stream reads stdin or --file, not TEXT");
             }
             if self.whole {
-                usage(ErrorKind::ArgumentConflict, "--whole is for stdin and --file; TEXT is always one text");
+                usage(ErrorKind::ArgumentConflict, "--whole reads stdin or --file; TEXT is always a single text");
             }
             return Ok(Source::One(Text::of_argument(text)));
         }
@@ -104,7 +109,10 @@ impl Args {
             Some(file) => Ok(Source::Many(input::file_texts(file)?)),
             None => {
                 if self.text.is_none() && self.file.is_none() && io::stdin().is_terminal() {
-                    usage(ErrorKind::MissingRequiredArgument, "no text: give TEXT or --file F, or pipe lines to stdin");
+                    usage(
+                        ErrorKind::MissingRequiredArgument,
+                        "no input: pass TEXT or --file FILE, or pipe lines to stdin",
+                    );
                 }
                 if self.stream {
                     return Ok(Source::Stream(input::stdin_stream()));
@@ -115,7 +123,7 @@ impl Args {
     }
 }
 
-/// Ends the program as clap does for a wrong command line: message, usage, exit code 2.
+/// Exits as clap does on a usage error: message, usage, exit code 2.
 fn usage(kind: ErrorKind, message: &str) -> ! {
     let mut command = Cli::command();
     command.build();
@@ -130,7 +138,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
     let top = usize::try_from(args.top).unwrap_or(usize::MAX);
-    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
+    let mut classifier = model.classifier()?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;
@@ -172,11 +180,11 @@ pub fn run(args: Args) -> Result<Outcome> {
                     (Err(message), true) => writeln!(out, "{}", json!({ "line": lines, "error": message })),
                     (Err(_), false) => writeln!(out, "{}", "\t".repeat(2 * top.min(classifier.labels().len()))),
                 }?;
-                // Whoever reads the pipe waits for this line's answer before sending the next.
+                // The other end of the pipe may wait for this answer before it sends the next line.
                 out.flush()?;
             }
             if failed > 0 {
-                report(&format!("{failed} of {lines} lines got no answer"));
+                report(&format!("{failed} of {lines} lines could not be classified"));
                 return Ok(Outcome::Partly);
             }
             Ok(Outcome::Done)
@@ -184,17 +192,17 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
 }
 
-/// Adds how to mend it.
+/// Adds advice to an error.
 fn explain(e: ClassifierError) -> anyhow::Error {
     match e {
         ClassifierError::TooLong { max, .. } => {
-            anyhow!("{e}; --truncate {max} reads the first {max} tokens and leaves the rest out")
+            anyhow!("{e}; use --truncate {max} to read only the first {max} tokens")
         }
         e => e.into(),
     }
 }
 
-/// What is said once, however many lines it is true of.
+/// Notes that are shown once, however many lines they apply to.
 #[derive(Default)]
 struct Notes {
     replaced: bool,
@@ -206,18 +214,16 @@ impl Notes {
         let place = line.map_or(String::new(), |line| format!("line {line}: "));
         if text.replaced && !self.replaced {
             self.replaced = true;
-            report(&format!("warning: {place}bytes that are not UTF-8 are read as U+FFFD (said once)"));
+            report(&format!("warning: {place}invalid UTF-8 was replaced by U+FFFD (shown once)"));
         }
         if text.text.trim().is_empty() && !self.empty {
             self.empty = true;
-            report(&format!(
-                "note: {place}the text is empty; the label is what the model says without a word (said once)"
-            ));
+            report(&format!("note: {place}empty input; the label reflects the model's prior (shown once)"));
         }
     }
 }
 
-/// The labels as they are written: the first one of an unsure answer as `unsure (LABEL)`.
+/// Returns the labels as they are printed: the first label of an unsure answer as `unsure (LABEL)`.
 pub fn labels(answer: &Answer<'_>) -> impl Iterator<Item = (String, f32)> {
     answer.top.iter().enumerate().map(|(i, p)| {
         let label = if i == 0 && answer.unsure { format!("unsure ({})", p.label) } else { p.label.to_string() };
@@ -225,7 +231,7 @@ pub fn labels(answer: &Answer<'_>) -> impl Iterator<Item = (String, f32)> {
     })
 }
 
-/// One text's labels, one a line, with scores; several with bars.
+/// Writes the labels of one text, one per line, with scores; several labels get bars.
 fn bars(out: &mut dyn Write, answer: &Answer<'_>) -> Result<()> {
     let width = labels(answer).map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     for (label, score) in labels(answer) {
@@ -236,7 +242,7 @@ fn bars(out: &mut dyn Write, answer: &Answer<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One line's labels and scores, then the text as it was read, between tabs.
+/// Writes the labels and scores of one line, then the text as it was read, separated by tabs.
 fn row(out: &mut dyn Write, answer: &Answer<'_>, text: &str) -> io::Result<()> {
     for (label, score) in labels(answer) {
         write!(out, "{label}\t{score:.4}\t")?;
@@ -257,7 +263,7 @@ fn object(line: Option<u64>, answer: &Answer<'_>, classifier: &Classifier<'_>) -
     Value::Object(object)
 }
 
-/// Adds what every answer says.
+/// Adds the fields that every answer has.
 pub fn put(object: &mut Map<String, Value>, answer: &Answer<'_>) {
     let one = |p: &Prediction<'_>| json!({ "label": p.label, "score": number(p.score) });
     if let Some(best) = answer.top.first() {

@@ -1,4 +1,4 @@
-//! `kinglet eval`: how often a model is right on labelled data.
+//! `kinglet eval`: accuracy and calibration of a model on labelled data.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -12,21 +12,22 @@ use kinglet_data::dataset::Dataset;
 use kinglet_data::metrics::Confusion;
 use serde_json::{Map, Value, json};
 
-use super::{ModelArg, Outcome, number, probability, shows_progress};
+use super::model::ModelArg;
+use super::{Outcome, number, probability, shows_progress};
 
-/// Pairs of classes that the text report lists.
+/// Number of confused pairs in the text report.
 const CONFUSED_PAIRS: usize = 5;
 
-/// Measure a model on labelled data
+/// Measure accuracy and calibration on labelled data
 ///
-/// Reads .jsonl, .csv or .tsv, plain, .gz or .zst, with a field `text` and a label, which is one of the model's names or
-/// a class index. Reports accuracy, macro F1 (mean over the classes that occur), F1 of class 1 where there are two
-/// classes, rows a second (tokenising and scoring, one thread, making the engine's plans included) and the pairs of
-/// classes confused most.
+/// Reads .jsonl, .csv or .tsv files, plain, .gz or .zst, with a field 'text' and a label: a name that the model knows or a
+/// class index. Reports accuracy, macro F1 (averaged over the classes that occur), F1 of class 1 for two classes, rows
+/// per second (tokenizing and scoring on one thread, including the preparation of the engine) and the pairs of classes
+/// that are confused most often.
 ///
-/// Of confidences: the expected calibration error of the probabilities (15 bins of equal width, and of equal numbers of
-/// rows), the share of texts answered above the threshold and the accuracy of these answers; of calibrated models also how
-/// many sets of labels hold the right one and their mean size. On the rows of the calibration itself these are flattering.
+/// Also reports the expected calibration error (15 bins of equal width, and of equal size), the share of texts answered
+/// above the threshold, and the accuracy of those answers. For calibrated models, it reports how many label sets contain
+/// the correct label and their mean size. On the data used for calibration these numbers are optimistic.
 ///
 /// Example: kinglet eval --model out/ --data dev.jsonl.zst --json
 #[derive(clap::Args)]
@@ -35,30 +36,30 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArg,
 
-    /// Labelled data
-    #[arg(short, long, value_name = "F")]
+    /// Labelled data file
+    #[arg(short, long, value_name = "FILE")]
     data: PathBuf,
 
-    /// Field or column of the label, such as `fine` for TREC's 50 classes
+    /// Field or column that holds the label, such as 'fine' for TREC's 50 classes
     #[arg(short, long, value_name = "FIELD", default_value = "label")]
     label_field: String,
 
-    /// One JSON object: `rows`, `accuracy`, `macro_f1`, `binary_f1` (two classes), `rows_per_second`, `labels`, and
-    /// `confusion`, where confusion[i][j] counts rows of class i that were given label j; `confidence`: `calibrated`, `ece`,
-    /// `ece_adaptive`, `brier`, `nll`, `threshold`, `answered`, `accuracy_answered`, of calibrated models `set_coverage` and
-    /// `mean_set_size`
+    /// Print one JSON object. Fields: 'rows', 'accuracy', 'macro_f1', 'binary_f1' (two classes), 'rows_per_second', 'labels',
+    /// 'confusion' (confusion[i][j] counts rows of class i predicted as j), and 'confidence' with 'calibrated', 'ece',
+    /// 'ece_adaptive', 'brier', 'nll', 'threshold', 'answered', 'accuracy_answered'; for calibrated models also 'set_coverage'
+    /// and 'mean_set_size'
     #[arg(long, verbatim_doc_comment)]
     json: bool,
 
-    /// The threshold to measure answers at, 0 to 1 [default: the model's, 0 if it is not calibrated]
+    /// Threshold for answers, 0 to 1 [default: the model's, or 0 if it is not calibrated]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     threshold: Option<f32>,
 
-    /// Print the confusion matrix too, tab-separated: a row for each true class, a column for each given label
+    /// Also print the confusion matrix, tab-separated, with one row per true class and one column per predicted class
     #[arg(short, long)]
     confusion: bool,
 
-    /// Read only the first N tokens of a text, the end of text included [default: a text too long is an error]
+    /// Read only the first N tokens of each text, including the end token [default: fail on texts that are too long]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     truncate: Option<u64>,
 }
@@ -67,7 +68,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
-    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
+    let mut classifier = model.classifier()?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {
         classifier.threshold = threshold;
@@ -105,19 +106,21 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Adds how to mend it.
+/// Adds advice to an error.
 fn explain(e: ClassifierError) -> anyhow::Error {
     match e {
-        ClassifierError::TooLong { max, .. } => anyhow!("{e}; --truncate {max} reads the first {max} tokens"),
+        ClassifierError::TooLong { max, .. } => {
+            anyhow!("{e}; use --truncate {max} to read only the first {max} tokens")
+        }
         e => e.into(),
     }
 }
 
-/// How sure the model was, row by row.
+/// Confidence of the model, row by row.
 #[derive(Default)]
 struct Confidences {
     rows: Reliability,
-    /// Sets that hold the right label, and labels of all sets.
+    /// Sets that contain the correct label, and the size of all sets.
     held: usize,
     labels: usize,
 }
@@ -158,10 +161,10 @@ impl Confidences {
         let selective = rows.selective(classifier.threshold);
         let (ece, adaptive) = (rows.ece(BINS), rows.adaptive_ece(BINS));
         let calibrated = if classifier.calibration().is_some() { "" } else { " (not calibrated)" };
-        writeln!(out, "ECE        {ece:.4}  {adaptive:.4} with bins of equal rows{calibrated}")?;
+        writeln!(out, "ECE        {ece:.4}  {adaptive:.4} with bins of equal size{calibrated}")?;
         writeln!(
             out,
-            "answered   {:.4}  above {:.4}, {:.4} of them right",
+            "answered   {:.4}  above {:.4}, accuracy {:.4}",
             selective.answered, classifier.threshold, selective.accuracy
         )?;
         if let Some(calibration) = classifier.calibration() {
@@ -169,7 +172,7 @@ impl Confidences {
             let (held, size) = (self.held as f64 / n, self.labels as f64 / n);
             writeln!(
                 out,
-                "sets       {held:.4}  hold the right label (stated {}), {size:.2} labels each",
+                "sets       {held:.4}  contain the correct label (target {}), mean size {size:.2}",
                 calibration.coverage
             )?;
         }
@@ -205,11 +208,11 @@ fn table(out: &mut dyn Write, confusion: &Confusion, labels: &[String], speed: f
     Ok(())
 }
 
-/// The pairs of classes confused most.
+/// Writes the pairs of classes that are confused most often.
 fn confused(out: &mut dyn Write, confusion: &Confusion, labels: &[String]) -> Result<()> {
     let worst = confusion.worst(CONFUSED_PAIRS);
     if !worst.is_empty() {
-        writeln!(out, "confused most (rows: true class > given label)")?;
+        writeln!(out, "most confused (rows: true class > predicted class)")?;
     }
     for (gold, given, rows) in worst {
         let name = |class: usize| labels.get(class).map_or("", String::as_str);
@@ -219,7 +222,7 @@ fn confused(out: &mut dyn Write, confusion: &Confusion, labels: &[String]) -> Re
 }
 
 fn matrix(out: &mut dyn Write, confusion: &Confusion, labels: &[String]) -> Result<()> {
-    writeln!(out, "\ntrue\\given\t{}", labels.join("\t"))?;
+    writeln!(out, "\ntrue\\predicted\t{}", labels.join("\t"))?;
     for (gold, label) in labels.iter().enumerate() {
         write!(out, "{label}")?;
         for given in 0..labels.len() {
@@ -230,7 +233,7 @@ fn matrix(out: &mut dyn Write, confusion: &Confusion, labels: &[String]) -> Resu
     Ok(())
 }
 
-/// A counter on stderr, when a person looks at it.
+/// A counter on stderr, shown only on a terminal.
 struct Progress {
     rows: usize,
     shown: bool,

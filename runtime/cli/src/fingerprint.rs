@@ -1,22 +1,24 @@
-//! `kinglet fingerprint`: the lines that another processor must give for the same model and texts.
+//! `kinglet fingerprint`: lines that every processor must print for the same model and texts.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use kinglet::calibration;
-use kinglet::classifier::Classifier;
 use kinglet::engine::fingerprint;
 use sha2::{Digest, Sha256};
 
-use super::{ModelArg, Outcome, input};
+use super::model::ModelArg;
+use super::{Outcome, input};
 
-/// Name a model's exact scores, to compare devices by
+/// Print hashes of exact scores, to compare devices
 ///
-/// For each line of --file (of .jsonl, .csv and .tsv the field `text`) a line `label<TAB>fingerprint`: the likeliest label, and
-/// the CRC-32C of the scores before softmax as little-endian f32, 8 hexadecimal digits. Last `all<TAB>hash`, the SHA-256 of the
-/// scores of all texts, one after the other. Every processor gives the same lines for the same .kinglet file, so a device, a
-/// phone or a page is right if and only if its lines are these.
+/// For each line of --file ('text' field of .jsonl, .csv and .tsv files), prints 'label<TAB>fingerprint': the most likely
+/// label and the CRC-32C, in 8 hexadecimal digits, of the scores before softmax as little-endian f32. The last line is
+/// 'all<TAB>hash', the SHA-256 of the scores of all texts in order.
+///
+/// Every processor prints the same lines for the same .kinglet file. A device, a phone or a web page computes correctly
+/// if and only if its lines are identical.
 ///
 /// Example: kinglet fingerprint --model model.kinglet --file texts.txt > expected.txt
 #[derive(clap::Args)]
@@ -25,8 +27,8 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArg,
 
-    /// The texts; - is stdin
-    #[arg(short, long, value_name = "F")]
+    /// File of texts ('-' for stdin)
+    #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
 }
 
@@ -35,15 +37,15 @@ pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     if model.as_bundle().is_none() {
         bail!(
-            "fingerprint needs a .kinglet file: the scores of an ONNX file differ from one processor to the next; export the model again"
+            "fingerprint needs a .kinglet file: the scores of an ONNX file differ between processors; export the model again"
         );
     }
     let texts = if args.file.as_os_str() == "-" { input::stdin_lines() } else { input::file_texts(&args.file)? };
-    let mut classifier = Classifier::with_backend(&model, super::backend()?)?;
+    let mut classifier = model.classifier()?;
     let mut all = Sha256::new();
     let mut out = BufWriter::new(io::stdout().lock());
     for (i, text) in texts.enumerate() {
-        // A line left out would change every hash after it without a word.
+        // Skipping a line would silently change the hash of all texts.
         let text = text?.or_else(|message| bail!("text {}: {message}", i + 1))?;
         classifier.scores(&text.text)?;
         let logits = classifier.logits();

@@ -1,4 +1,4 @@
-//! Texts from the command line, files and pipes.
+//! Input texts: command line, files and pipes.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -9,13 +9,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use kinglet_data::dataset::{self, DataError};
 
-/// Most bytes of one text; a longer one is refused before it fills the memory.
+/// Largest text in bytes; a longer one is rejected before it fills the memory.
 const MAX_TEXT_BYTES: u64 = 1 << 28;
 
 /// A text as it was read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Text {
-    /// The text; bytes that are not UTF-8 are replaced by U+FFFD.
+    /// The text, with invalid UTF-8 replaced by U+FFFD.
     pub text: String,
     /// Whether any byte was replaced.
     pub replaced: bool,
@@ -29,7 +29,7 @@ impl Text {
         }
     }
 
-    /// The text of a command-line argument.
+    /// Reads a command-line argument.
     pub fn of_argument(argument: &OsStr) -> Self {
         match argument.to_string_lossy() {
             Cow::Borrowed(text) => Text { text: text.to_string(), replaced: false },
@@ -38,20 +38,20 @@ impl Text {
     }
 }
 
-/// Texts, one after the other. The inner error is of one text and does not end the input.
+/// Texts in order. The inner error concerns one text and does not end the input.
 pub type Texts = Box<dyn Iterator<Item = Result<Result<Text, String>>>>;
 
-/// The lines of stdin as they come.
+/// Returns the lines of stdin as they arrive.
 pub fn stdin_lines() -> Texts {
     Box::new(Lines::new(Box::new(BufReader::new(io::stdin())), "stdin".to_string()))
 }
 
-/// All of stdin as one text.
+/// Reads all of stdin as one text.
 pub fn stdin_whole() -> Result<Text> {
     whole(&mut io::stdin().lock(), "stdin")
 }
 
-/// The texts of a file: the field `text` of JSONL, CSV and TSV, the lines of any other; .gz and .zst are unpacked.
+/// Returns the texts of a file: the field `text` of JSONL, CSV and TSV files, otherwise the lines. Decompresses .gz and .zst.
 pub fn file_texts(path: &Path) -> Result<Texts> {
     if !is_data(path) {
         return Ok(Box::new(Lines::new(Box::new(BufReader::new(open(path)?)), path.display().to_string())));
@@ -64,40 +64,43 @@ pub fn file_texts(path: &Path) -> Result<Texts> {
     })))
 }
 
-/// All of a file as one text.
+/// Reads a file as one text.
 pub fn file_whole(path: &Path) -> Result<Text> {
     if is_data(path) {
-        bail!("--whole reads plain text, and {} holds rows or is packed; leave --whole out", path.display());
+        bail!("--whole reads plain text, and {} holds rows or is compressed; omit --whole", path.display());
     }
     whole(&mut open(path)?, &path.display().to_string())
 }
 
-/// Bytes that are read as they come, and what they are called.
+/// Bytes that are read as they arrive, and the name of their source.
 pub type Source = (Box<dyn Read>, String);
 
-/// Stdin as it comes.
+/// Opens stdin as a stream.
 pub fn stdin_stream() -> Source {
     (Box::new(io::stdin().lock()), "stdin".to_string())
 }
 
-/// A file as it is read.
+/// Opens a file as a stream.
 pub fn file_stream(path: &Path) -> Result<Source> {
     if is_data(path) {
-        bail!("--stream reads plain text, and {} holds rows or is packed; unpack it into a pipe", path.display());
+        bail!(
+            "--stream reads plain text, and {} holds rows or is compressed; decompress it into a pipe",
+            path.display()
+        );
     }
     Ok((Box::new(open(path)?), path.display().to_string()))
 }
 
-/// Whether [`dataset`] knows how to take the texts out of such a file, by its name.
+/// Returns whether [`dataset`] reads files with this extension.
 fn is_data(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     matches!(extension.as_str(), "jsonl" | "json" | "ndjson" | "csv" | "tsv" | "gz" | "zst")
 }
 
 fn open(path: &Path) -> Result<File> {
-    // Asked first: Windows does not open a directory, and says no more than that access is denied.
+    // Checked first: Windows only reports that access is denied.
     if path.is_dir() {
-        bail!("cannot read {}: it is a directory, give a file", path.display());
+        bail!("cannot read {}: it is a directory; pass a file", path.display());
     }
     File::open(path).with_context(|| format!("cannot read {}", path.display()))
 }
@@ -116,17 +119,17 @@ fn whole(reader: &mut dyn Read, name: &str) -> Result<Text> {
 }
 
 fn too_many_bytes() -> String {
-    format!("more than {} MiB, the most that is read as one text", MAX_TEXT_BYTES >> 20)
+    format!("more than {} MiB, the limit for one text", MAX_TEXT_BYTES >> 20)
 }
 
-/// Removes the byte order mark that some editors put before UTF-8.
+/// Removes the byte order mark that some editors write before UTF-8.
 fn strip_mark(bytes: &mut Vec<u8>) {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         bytes.drain(..3);
     }
 }
 
-/// Lines without their ends, `\n` or `\r\n`; the last may lack it.
+/// Lines without their terminators (`\n` or `\r\n`), which the last line may lack.
 struct Lines {
     reader: Box<dyn BufRead>,
     name: String,
@@ -139,7 +142,7 @@ impl Lines {
         Lines { reader, name, first: true, ended: false }
     }
 
-    /// Reads over the rest of a line that is too long to keep.
+    /// Skips the rest of a line that is too long to keep.
     fn skip_line(&mut self) -> io::Result<()> {
         loop {
             let buffer = match self.reader.fill_buf() {

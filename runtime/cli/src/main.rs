@@ -1,38 +1,35 @@
 //! `kinglet`: text in, label out.
 //!
-//! This file has the program's commands, its exit codes and how it reports errors.
-//! Exit codes: 0 done, 1 some input lines could not be classified, 2 could not run. A closed pipe (`| head`) is no error.
+//! Commands, exit codes and error reporting of the program. Exit codes: 0 for success, 1 if some input lines could not be
+//! classified, 2 for any other error. A closed pipe (`| head`) is not an error.
 
 mod classify;
 mod eval;
 mod fingerprint;
 mod info;
 mod input;
+mod model;
 mod stream;
 
 use std::any::Any;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kinglet::backend::Backend;
-use kinglet::classifier::ClassifierError;
-use kinglet::model::{self, Model};
-use kinglet::spec::files;
 use serde_json::Value;
 
-/// Classifies text with small convolutional models, without network or Python.
+/// Classify text with small convolutional models
 ///
-/// The program carries a model of 150 everyday requests, so `kinglet classify "wake me at seven tomorrow"` works at once.
-/// Other models are made with kinglet-train and kinglet-export.
+/// kinglet runs without a network connection and without Python. It includes a model of 150 everyday intents, so
+/// 'kinglet classify "wake me at seven tomorrow"' works right away. Train other models with kinglet-train and
+/// kinglet-export.
 ///
-/// The environment variable KINGLET_BACKEND names the inner loops of the native engine to use (`kinglet info` names the one in use):
-/// every one gives the same answers, bit for bit.
+/// Set the environment variable KINGLET_BACKEND to choose the SIMD backend of the native engine; 'kinglet info' shows the
+/// one in use. All backends return the same scores, bit for bit.
 ///
-/// Exit codes: 0 done, 1 some lines could not be classified, 2 could not run.
+/// Exit codes: 0 for success, 1 if some lines could not be classified, 2 for any other error.
 #[derive(Parser)]
 #[command(name = "kinglet", version, infer_subcommands = false)]
 struct Cli {
@@ -48,12 +45,12 @@ enum Command {
     Info(info::Args),
 }
 
-/// How a command that could run ended.
+/// Result of a command that could run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// All was done: exit code 0.
+    /// Everything succeeded: exit code 0.
     Done,
-    /// Some input had no answer and was reported: exit code 1.
+    /// Some input could not be classified: exit code 1.
     Partly,
 }
 
@@ -73,7 +70,7 @@ fn main() -> ExitCode {
         Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Outcome::Partly)) => ExitCode::from(1),
         Ok(Err(e)) => {
-            // Whatever is read fails with words around it, so a bare error is of writing.
+            // Read errors carry context, so a bare I/O error comes from writing.
             let of_writing = e.downcast_ref::<io::Error>().filter(|_| e.chain().count() == 1).map(io::Error::kind);
             let e = match of_writing {
                 Some(io::ErrorKind::BrokenPipe) => return ExitCode::SUCCESS,
@@ -85,18 +82,18 @@ fn main() -> ExitCode {
         }
         Err(payload) => {
             let words = words(payload.as_ref());
-            report(&format!("error: a bug in kinglet: {words}; run again with RUST_BACKTRACE=1 and report it"));
+            report(&format!("error: bug in kinglet: {words}; please report it with the output of RUST_BACKTRACE=1"));
             ExitCode::from(2)
         }
     }
 }
 
-/// Writes a line to stderr. A stderr that is closed changes nothing.
+/// Writes a line to stderr, ignoring a closed stderr.
 fn report(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// Whether stderr is looked at by a person, so that progress is worth showing.
+/// Returns whether stderr is a terminal, so that progress is worth showing.
 fn shows_progress() -> bool {
     io::stderr().is_terminal()
 }
@@ -106,82 +103,15 @@ fn words(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
-/// Where a model comes from.
-#[derive(clap::Args)]
-struct ModelArg {
-    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
-    /// [default: the built-in one]
-    #[arg(short, long, value_name = "DIR|FILE")]
-    model: Option<PathBuf>,
-
-    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
-    #[arg(long)]
-    no_verify: bool,
-}
-
-impl ModelArg {
-    /// Opens the model, or the built-in one.
-    fn open(&self) -> Result<Model> {
-        open_model(self.model.as_deref(), !self.no_verify)
-    }
-}
-
-/// Opens the model at `path`, or the built-in one.
-fn open_model(path: Option<&Path>, verify: bool) -> Result<Model> {
-    let Some(path) = path else { return Ok(model::builtin()?) };
-    model::open(path, verify).map_err(|error| match error {
-        ClassifierError::NoTract { path } => anyhow!(without_tract(&path)),
-        error => error.into(),
-    })
-}
-
-/// Says how to run the model at `path`, which is not a bundle, in one line.
-fn without_tract(path: &Path) -> String {
-    let bundle = path.with_file_name(files::BUNDLE);
-    let instead = match bundle.is_file() {
-        true => format!("{} beside it runs at once", bundle.display()),
-        false => format!("the {} that kinglet-export writes beside it runs at once", files::BUNDLE),
-    };
-    format!(
-        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}; \
-         `cargo build --release -p kinglet-cli --features tract` (or the package kinglet instead of kinglet-small) brings tract",
-        path.display(),
-    )
-}
-
-/// The environment variables that name the backend to use; the second is its former name.
-const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
-
-/// The backend of the native engine: the one that `KINGLET_BACKEND` names, or the fastest.
-fn backend() -> Result<Backend> {
-    let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
-    let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
-        return Ok(Backend::detect());
-    };
-    let available = || Backend::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
-    name.to_str().and_then(Backend::by_name).with_context(|| {
-        let name = name.to_string_lossy();
-        format!("{variable} is `{name}`, which this machine does not have; it has {}", available())
-    })
-}
-
-/// The engine's name, as reports give it: with the backend of the native one, with the version of tract.
-fn engine_name(model: &Model) -> Result<String> {
-    Ok(match model {
-        Model::Bundle(_) => format!("native, {}", backend()?.name()),
-        Model::Onnx(model) => model.engine_name(),
-    })
-}
-
-/// Reads a probability, 0 to 1.
+/// Parses a probability between 0 and 1.
 fn probability(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err("must be a probability, 0 to 1".to_string()),
+        _ => Err("must be a probability between 0 and 1".to_string()),
     }
 }
 
-/// A score with the digits that tell it from its neighbours in f32, not with those of its expansion to f64.
+/// Returns a score with the shortest digits that identify it as f32, not those of its expansion to f64.
 fn number(score: f32) -> Value {
     score.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

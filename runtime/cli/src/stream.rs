@@ -1,4 +1,4 @@
-//! `kinglet classify --stream`: the running label of a text that is still coming.
+//! `kinglet classify --stream`: the running label of a text that is still arriving.
 
 use std::io::{self, Write};
 
@@ -6,42 +6,42 @@ use anyhow::{Result, bail};
 use kinglet::calibration::{self, Calibration};
 use kinglet::classifier::Answer;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::model::Model;
 use serde_json::{Map, Value};
 
 use super::Outcome;
 use super::classify::{labels, put};
 use super::input::Source;
+use super::model::{Model, backend};
 
-/// Most bytes between two looks at the running label.
+/// Maximum number of bytes between two running labels.
 const MOST: usize = 1 << 16;
 
-/// How the stream is read and written.
+/// Options of a stream.
 pub struct Plan {
-    /// Labels to show.
+    /// Number of labels to print.
     pub top: usize,
-    /// JSON instead of columns.
+    /// Whether to print JSON instead of columns.
     pub json: bool,
-    /// A line at least every so many bytes, if at all.
+    /// Prints a line at least every so many bytes.
     pub every: Option<u64>,
-    /// In the place of the model's threshold.
+    /// Overrides the model's threshold.
     pub threshold: Option<f32>,
 }
 
-/// Reads the input to its end and writes the running label when it changes, and the answer at the end.
+/// Reads the input to its end; writes the running label when it changes, and the final answer.
 ///
 /// Memory does not grow with the input.
 pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: &Plan) -> Result<Outcome> {
     let Some(bundle) = model.as_bundle() else {
         bail!(
-            "--stream needs a .kinglet file: an ONNX model reads a text at once; export the model again, or leave --stream out"
+            "--stream needs a .kinglet file, because an ONNX model reads a whole text at once; export the model again, or omit --stream"
         );
     };
     let bundle = bundle.bundle()?;
     let calibration = bundle.calibration();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let mut logits = vec![0.0; bundle.config().num_labels];
-    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, super::backend()?)?;
+    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, backend()?)?;
     let mut stream = engine.stream();
     let mut answers =
         Answers { out, plan, labels: model.labels(), calibration, probabilities: vec![0.0; logits.len()], last: None };
@@ -51,7 +51,7 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
     let mut buffer = vec![0; MOST];
     let mut mark = Mark::default();
     loop {
-        // No further than to where a line is due, so that where lines stand does not depend on how the input comes in.
+        // Stop where a line is due, so that the output does not depend on how the input arrives.
         let most = usize::try_from(due - bytes).unwrap_or(MOST).min(MOST);
         let read = match input.read(buffer.get_mut(..most).unwrap_or_default()) {
             Ok(0) => break,
@@ -70,7 +70,7 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
         }
     }
     mark.end(|text| stream.push(text))?;
-    // White space after the text changes nothing but that its last word counts now; the end of text is one more token.
+    // White space completes the last word and changes nothing else; the end of text is one more token.
     stream.push(b" ")?;
     let tokens = stream.tokens() + 1;
     stream.finish(&mut logits)?;
@@ -78,7 +78,7 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
     Ok(Outcome::Done)
 }
 
-/// Takes the byte order mark off the beginning, which may come in parts.
+/// Strips the byte order mark from the start of the input, which may arrive in parts.
 #[derive(Default)]
 struct Mark {
     seen: usize,
@@ -88,7 +88,7 @@ struct Mark {
 impl Mark {
     const BYTES: &[u8] = b"\xEF\xBB\xBF";
 
-    /// Gives on what of `text` is not the mark.
+    /// Passes on the part of `text` that is not the mark.
     fn strip<E>(&mut self, text: &[u8], mut push: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut text = text;
         while !self.over {
@@ -97,14 +97,14 @@ impl Mark {
                 (self.seen, text) = (self.seen + 1, rest);
                 self.over = self.seen == Self::BYTES.len();
             } else {
-                // Not a mark: what looked like its beginning is text.
+                // Not a mark: what looked like its start is text.
                 self.end(&mut push)?;
             }
         }
         push(text)
     }
 
-    /// At the end of the text: a part of a mark is none.
+    /// Ends the input: an incomplete mark is text.
     fn end<E>(&mut self, mut push: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let held = if self.over { 0 } else { self.seen };
         self.over = true;
@@ -119,7 +119,7 @@ struct Answers<'a> {
     labels: &'a [String],
     calibration: Option<Calibration>,
     probabilities: Vec<f32>,
-    /// What was said last: the likeliest class, and whether it was unsure.
+    /// The last printed class, and whether it was unsure.
     last: Option<(usize, bool)>,
 }
 
@@ -139,7 +139,6 @@ impl<'a> Answers<'a> {
         if is_due || said != self.last {
             self.last = said;
             writeln!(self.out, "{line}")?;
-            // Whoever watches wants it now.
             self.out.flush()?;
         }
         Ok(())
@@ -153,7 +152,7 @@ impl<'a> Answers<'a> {
         Ok(())
     }
 
-    /// `bytes<TAB>label<TAB>score<TAB>running`, or an object.
+    /// Formats `bytes<TAB>label<TAB>score<TAB>running`, or a JSON object.
     fn line(&self, bytes: u64, tokens: u64, answer: &Answer<'_>, is_final: bool) -> String {
         if self.plan.json {
             let mut object = Map::new();

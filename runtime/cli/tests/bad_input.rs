@@ -3,8 +3,8 @@
 mod fixture;
 
 use fixture::{Folder, run, run_with};
-use kinglet::engine::tract::onnx;
 use kinglet::spec::metadata;
+use kinglet_onnx::onnx;
 use prost::Message;
 
 /// `kinglet classify --model PATH cat`, and the same for `info` and `eval`, which must fail alike.
@@ -201,7 +201,7 @@ fn bytes_that_are_not_utf8_are_replaced_with_one_warning() {
     let folder = Folder::new();
     let path = folder.path().to_str().unwrap();
     let run = run_with(&["classify", "--model", path], b"ok\ncat \xFF\xFE dog\n\xC3\ncar");
-    assert_eq!(run.err, "warning: line 2: bytes that are not UTF-8 are read as U+FFFD (said once)\n");
+    assert_eq!(run.err, "warning: line 2: invalid UTF-8 was replaced by U+FFFD (shown once)\n");
     assert_eq!(
         run.answers(),
         "machine\t0.6225\tok\nanimal\t0.9994\tcat \u{FFFD}\u{FFFD} dog\nmachine\t0.6225\t\u{FFFD}\nmachine\t0.9890\tcar\n"
@@ -252,7 +252,11 @@ fn ten_megabytes_on_one_line() {
         "{}",
         run.err
     );
-    assert!(run.err.contains("error: line 2: ") && run.err.contains("1 of 3 lines got no answer"), "{}", run.err);
+    assert!(
+        run.err.contains("error: line 2: ") && run.err.contains("1 of 3 lines could not be classified"),
+        "{}",
+        run.err
+    );
 
     let run = run_with(&["classify", "--model", path, "--json"], lines.as_bytes());
     assert_eq!(run.code, Some(1));

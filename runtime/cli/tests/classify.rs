@@ -89,7 +89,7 @@ fn threshold_overrides_the_models_own() {
     let plain = Folder::new();
     assert_eq!(run(&classify(&plain, &["cat", "--threshold", "0.98"])).answers(), "unsure (animal)  0.9707\n");
     for wrong in ["-0.1", "1.1", "NaN", "half"] {
-        run(&classify(&plain, &["cat", "--threshold", wrong])).fails_with(&["--threshold", "0 to 1"]);
+        run(&classify(&plain, &["cat", "--threshold", wrong])).fails_with(&["--threshold", "between 0 and 1"]);
     }
 }
 

@@ -81,9 +81,9 @@ fn eval_measures_confidence() {
     near("set_coverage", 0.75);
     near("mean_set_size", 1.25);
     let text = eval(&[]);
-    assert!(text.contains("answered   0.7500  above 0.7000, 0.6667 of them right\n"), "{text}");
-    assert!(text.contains("sets       0.7500  hold the right label (stated 0.9), 1.25 labels each\n"), "{text}");
-    assert!(eval(&["--threshold", "0"]).contains("answered   1.0000  above 0.0000, 0.5000 of them right\n"));
+    assert!(text.contains("answered   0.7500  above 0.7000, accuracy 0.6667\n"), "{text}");
+    assert!(text.contains("sets       0.7500  contain the correct label (target 0.9), mean size 1.25\n"), "{text}");
+    assert!(eval(&["--threshold", "0"]).contains("answered   1.0000  above 0.0000, accuracy 0.5000\n"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn info_says_how_a_model_was_calibrated() {
     assert_eq!(got["calibration"]["rows"], wanted["rows"]);
     let text = run(&["info", path]).answers();
     assert!(text.contains("on 100 texts, temperature 2.000"), "{text}");
-    assert!(text.contains("at 0.700 or less: at most 5 % of labels wrong"), "{text}");
+    assert!(text.contains("at or below 0.700: at most 5% of labels wrong"), "{text}");
     let plain = Folder::new();
     let path = plain.path().to_str().unwrap();
     assert_eq!(object(&run(&["info", "--json", path]).answers())["calibrated"], false);
@@ -125,7 +125,7 @@ fn eval_reports_for_people() {
             .answers();
     assert!(out.contains("rows       2\naccuracy   0.5000\n"), "{out}");
     assert!(out.contains("      1: animal > machine\n"), "{out}");
-    assert!(out.ends_with("true\\given\tanimal\tmachine\nanimal\t1\t1\nmachine\t0\t0\n"), "{out}");
+    assert!(out.ends_with("true\\predicted\tanimal\tmachine\nanimal\t1\t1\nmachine\t0\t0\n"), "{out}");
 }
 
 #[test]

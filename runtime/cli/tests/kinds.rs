@@ -5,8 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kinglet::model::RUNS_ONNX;
-
 const TEXT: &str = "wake me at seven tomorrow";
 
 fn models() -> PathBuf {
@@ -49,13 +47,13 @@ fn a_bundle_and_a_directory_answer_with_and_without_tract() {
 #[test]
 fn an_onnx_file_answers_with_tract_and_is_refused_with_advice_without() {
     let model = models().join("model.int8.onnx");
-    if RUNS_ONNX {
+    if cfg!(feature = "tract") {
         let output = kinglet(&["classify", "--model", model.to_str().unwrap(), TEXT]);
         assert!(output.stdout.starts_with(b"alarm  "), "{}", String::from_utf8_lossy(&output.stderr));
         return;
     }
     let beside = models().join("model.kinglet");
-    let beside = format!("{} beside it runs at once", beside.display());
+    let beside = format!("use {} instead", beside.display());
     refused(
         &model,
         &["without tract", &beside, "cargo build --release -p kinglet-cli --features tract", "kinglet-small"],
@@ -64,7 +62,7 @@ fn an_onnx_file_answers_with_tract_and_is_refused_with_advice_without() {
     let folder = tempfile::tempdir().unwrap();
     let alone = folder.path().join("model.onnx");
     fs::copy(&model, &alone).unwrap();
-    refused(&alone, &["without tract", "the model.kinglet that kinglet-export writes beside it"]);
+    refused(&alone, &["without tract", "the model.kinglet that kinglet-export writes next to it"]);
     refused(folder.path(), &["without tract", "model.onnx"]);
 }
 

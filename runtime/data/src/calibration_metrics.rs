@@ -1,15 +1,15 @@
-//! Whether probabilities mean what they say: calibration error, proper scores and selective accuracy, measured on labelled rows.
+//! Calibration error, proper scores and selective accuracy, measured on labelled rows.
 
 use kinglet::calibration::best;
 use serde::Serialize;
 
-/// Bins of the calibration errors that reports give (Guo et al. 2017).
+/// Number of bins of the reported calibration errors (Guo et al. 2017).
 pub const BINS: usize = 15;
 
-/// Confidences of rows and whether the likeliest class was the right one.
+/// Confidences of rows and whether the most likely class was correct.
 #[derive(Clone, Debug, Default)]
 pub struct Reliability {
-    /// Probability of the likeliest class, and whether it is the right one.
+    /// Probability of the most likely class, and whether it is correct.
     rows: Vec<(f32, bool)>,
     nll: f64,
     brier: f64,
@@ -20,28 +20,29 @@ pub struct Reliability {
 pub struct Bin {
     /// Number of rows.
     pub rows: usize,
-    /// Mean probability of the likeliest class; 0 without rows.
+    /// Mean probability of the most likely class; 0 without rows.
     pub confidence: f64,
-    /// Share of rows whose likeliest class is the right one; 0 without rows.
+    /// Share of rows whose most likely class is correct; 0 without rows.
     pub accuracy: f64,
 }
 
-/// What is left when only rows above a threshold are answered.
+/// Result of answering only rows above a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Selective {
     /// Share of rows that are answered, 0 to 1 (coverage).
     pub answered: f64,
-    /// Share of right answers among them, 0 to 1; 1 when none is answered.
+    /// Share of correct answers among them, 0 to 1; 1 if none is answered.
     pub accuracy: f64,
 }
 
 impl Reliability {
-    /// Nothing measured yet.
+    /// Creates an empty measurement.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a row. `probabilities`: `[num_labels]`. A row without classes, or whose right class is not among them, is ignored.
+    /// Adds a row. `probabilities`: `[num_labels]`. A row without classes, or whose correct class is not among them, is
+    /// ignored.
     pub fn add(&mut self, probabilities: &[f32], gold: usize) {
         let (Some((class, most)), Some(&right)) = (best(probabilities), probabilities.get(gold)) else {
             return;
@@ -52,27 +53,27 @@ impl Reliability {
         self.brier += squares - 2.0 * f64::from(right) + 1.0;
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// Mean of `−ln p[gold]`; 0 without rows. Infinite when a right class had probability 0.
+    /// Returns the mean of `−ln p[gold]`; 0 without rows. Infinite if a correct class had probability 0.
     pub fn nll(&self) -> f64 {
         mean(self.nll, self.rows.len())
     }
 
-    /// Mean of `Σ (p[c] − [c = gold])²`, 0 to 2 (Brier 1950); 0 without rows.
+    /// Returns the mean of `Σ (p[c] − [c = gold])²`, 0 to 2 (Brier 1950); 0 without rows.
     pub fn brier(&self) -> f64 {
         mean(self.brier, self.rows.len())
     }
 
-    /// Share of rows whose likeliest class is the right one; 0 without rows.
+    /// Share of rows whose most likely class is correct; 0 without rows.
     pub fn accuracy(&self) -> f64 {
         mean(self.rows.iter().filter(|row| row.1).count() as f64, self.rows.len())
     }
 
-    /// `bins` bins of equal width: bin `b` holds confidences in `(b / bins, (b + 1) / bins]`.
+    /// Returns `bins` bins of equal width: bin `b` holds confidences in `(b / bins, (b + 1) / bins]`.
     pub fn bins(&self, bins: usize) -> Vec<Bin> {
         let mut parts = std::vec![Vec::new(); bins];
         for &row in &self.rows {
@@ -84,13 +85,15 @@ impl Reliability {
         parts.iter().map(|part| Bin::of(part)).collect()
     }
 
-    /// Expected calibration error over `bins` bins of equal width: `Σ rows_b / rows · |accuracy_b − confidence_b|`.
+    /// Returns the expected calibration error over `bins` bins of equal width: `Σ rows_b / rows · |accuracy_b −
+    /// confidence_b|`.
     pub fn ece(&self, bins: usize) -> f64 {
         expected(&self.bins(bins))
     }
 
-    /// The same over `bins` bins of equal numbers of rows, by ascending confidence; the first ones hold one row more where the
-    /// number does not divide (numpy's `array_split`). Of equal confidences the one added first comes first.
+    /// Returns the expected calibration error over `bins` bins of equal size, by ascending confidence; if the number
+    /// does not divide, the first ones hold one more row (numpy's `array_split`). Equal confidences keep the order in
+    /// which they were added.
     pub fn adaptive_ece(&self, bins: usize) -> f64 {
         let mut rows = self.rows.clone();
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -104,7 +107,7 @@ impl Reliability {
         expected(&parts.collect::<Vec<_>>())
     }
 
-    /// What is answered, and how well, when a probability must be greater than `threshold`.
+    /// Returns the share and accuracy of answers whose probability is greater than `threshold`.
     pub fn selective(&self, threshold: f32) -> Selective {
         let answered: Vec<_> = self.rows.iter().filter(|row| row.0 > threshold).collect();
         let right = answered.iter().filter(|row| row.1).count();

@@ -1,7 +1,7 @@
-//! Labelled texts and documents from JSONL, CSV, TSV and text files, plain or packed with gzip or zstd.
+//! Labelled texts and documents from JSONL, CSV, TSV and text files, plain or compressed with gzip or zstd.
 //!
-//! The kind is told by the name: `.jsonl`/`.json`/`.ndjson` (one object a line), `.csv`, `.tsv` (first row names the
-//! columns), `.txt` and anything else (one text a line, no labels), each with `.gz` or `.zst` behind it or not.
+//! The name determines the kind: `.jsonl`/`.json`/`.ndjson` (one object per line), `.csv`, `.tsv` (the first row names
+//! the columns), `.txt` and anything else (one text per line, no labels), each optionally followed by `.gz` or `.zst`.
 
 use crate::zstd_reader::ZstdReader;
 use kinglet::spec::files::MANIFEST;
@@ -17,7 +17,7 @@ use std::{
     vec::Vec,
 };
 
-/// Texts with the class index of each.
+/// Texts with their classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
     /// The texts, in the order of the file.
@@ -28,31 +28,31 @@ pub struct Dataset {
     pub names: Vec<String>,
 }
 
-/// Why a data file could not be read.
+/// Error while reading a data file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DataError {
-    /// The file system or a decompressor said no.
+    /// The file system or a decompressor failed.
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The underlying error.
         source: io::Error,
     },
-    /// A row is not what its file should hold.
+    /// A row is malformed.
     Row {
         /// The file.
         path: PathBuf,
         /// Row, counted from 1 as an editor counts lines (CSV: records, the header included).
         row: usize,
-        /// What is wrong and how to mend it.
+        /// The problem and how to fix it.
         what: String,
     },
     /// The whole file is unusable.
     Whole {
         /// The file.
         path: PathBuf,
-        /// What is wrong and how to mend it.
+        /// The problem and how to fix it.
         what: String,
     },
 }
@@ -73,7 +73,7 @@ impl core::error::Error for DataError {
     }
 }
 
-/// A row as found: the text and the label's raw value.
+/// A raw row: the text and the label's raw value.
 struct Row {
     number: usize,
     text: String,
@@ -89,7 +89,7 @@ enum Packed {
     Not,
 }
 
-/// Which fields or columns are read; the text's is `text` unless another is named.
+/// Fields or columns to read; the text field is `text` unless another is named.
 #[derive(Clone, Copy)]
 struct Fields<T> {
     text: Option<T>,
@@ -101,7 +101,7 @@ impl Fields<String> {
         self.text.as_deref().unwrap_or("text")
     }
 
-    /// How to mend that there is no text field, where it can be named.
+    /// Returns advice for a missing text field, if it can be named.
     fn advice(&self) -> &'static str {
         if self.text.is_some() { "; name the text's field with --text-field" } else { "" }
     }
@@ -115,12 +115,12 @@ enum Kind {
 }
 
 impl Dataset {
-    /// Reads a labelled file. Labels are names or indices; `label_field` is the field or column that holds them.
+    /// Reads a labelled file. Labels are names or indices in the field or column `label_field`.
     ///
-    /// `names`: the class names of a model, which labels must then be among. Without them they come from the
-    /// `MANIFEST.json` beside the file (`classes` for the field `label`, `{field}_classes` for another, such as
-    /// `fine_classes`), else from the labels themselves: names sorted, or `0..=max` for integers. Where there is a manifest,
-    /// an integer means the manifest's class of that index, and is looked up in `names` by its name.
+    /// `names`: the class names of a model, which must include the labels. Otherwise they come from the `MANIFEST.json`
+    /// next to the file (`classes` for the field `label`, `{field}_classes` for another, such as `fine_classes`), or
+    /// from the labels themselves: sorted names, or `0..=max` for integers. If there is a manifest, an integer means
+    /// the manifest's class of that index, and is looked up in `names` by its name.
     ///
     /// # Errors
     /// An unreadable file, a malformed row, a missing field, a label that is not among the names, no rows at all. A
@@ -175,18 +175,19 @@ impl Dataset {
     }
 }
 
-/// The texts of a file, one by one, for training a tokenizer; of text files the lines.
+/// Returns the texts of a file, one by one, for training a tokenizer; for text files, the lines.
 ///
 /// # Errors
-/// When the file cannot be opened; the iterator yields an error for a malformed row.
+/// If the file cannot be opened; the iterator yields an error for a malformed row.
 pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
     Ok(rows(path, Fields { text: None, label: None })?.map(|row| row.map(|row| row.text)))
 }
 
-/// The inputs and targets of a file of pairs: the fields or columns `text_field` and `target_field` of each row.
+/// Returns the inputs and targets of a file of pairs: the fields or columns `text_field` and `target_field` of each
+/// row.
 ///
 /// # Errors
-/// An unreadable file, a malformed row, a missing field, a field that is no string, no rows at all.
+/// An unreadable file, a malformed row, a missing field, a field that is not a string, no rows at all.
 pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Vec<(String, String)>, DataError> {
     let mut out = Vec::new();
     for row in rows(path, Fields { text: Some(text_field), label: Some(target_field) })? {
@@ -208,21 +209,21 @@ pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Vec<(S
     Ok(out)
 }
 
-/// Where a document of a text file ends. In other files each row is a document.
+/// End of a document in a text file. In other files each row is a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DocumentEnd {
-    /// At a line of white space alone, or none.
+    /// A blank line.
     #[default]
     BlankLine,
-    /// At the end of the line.
+    /// The end of the line.
     Line,
 }
 
-/// The documents of a file, one by one, for pre-training: blocks of lines or lines of a text file, the field or column
-/// `text_field` of others. Documents of white space alone are left out.
+/// Returns the documents of a file, one by one, for pre-training: blocks of lines or lines of a text file, the field or
+/// column `text_field` of others. Blank documents are omitted.
 ///
 /// # Errors
-/// When the file cannot be opened; the iterator yields an error for a malformed row.
+/// If the file cannot be opened; the iterator yields an error for a malformed row.
 pub fn documents(
     path: &Path,
     text_field: &str,
@@ -258,7 +259,7 @@ pub fn documents(
 fn class(value: &Value, index: &HashMap<&str, usize>, number: impl Fn(usize) -> Option<usize>) -> Option<usize> {
     match value {
         Value::Number(n) => number(usize::try_from(n.as_u64()?).ok()?),
-        // A name wins over a number, for classes that are called "1" and "2".
+        // A name takes precedence over a number, for classes called "1" and "2".
         Value::String(s) => index.get(s.as_str()).copied().or_else(|| number(s.trim().parse().ok()?)),
         Value::Bool(b) => number(usize::from(*b)),
         _ => None,
@@ -283,7 +284,7 @@ fn names_in(raw: &[(usize, Value)]) -> Result<Vec<String>, String> {
     Ok(names.into_iter().collect())
 }
 
-/// The class names for `label_field` in the manifest beside `path`; `None` where there is none.
+/// Returns the class names for `label_field` in the manifest next to `path`, or `None` without a manifest.
 fn manifest_names(path: &Path, label_field: &str) -> Result<Option<Vec<String>>, DataError> {
     let manifest = path.with_file_name(MANIFEST);
     let bytes = match std::fs::read(&manifest) {
@@ -310,7 +311,7 @@ fn rows(path: &Path, fields: Fields<&str>) -> Result<Rows, DataError> {
     }
 }
 
-/// How a file is packed, and of what kind it is when unpacked, by its name.
+/// Returns the compression and the kind of a file, by its name.
 fn kind(path: &Path) -> (Packed, Kind) {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let (packed, stem) = if let Some(stem) = name.strip_suffix(".gz") {
@@ -331,7 +332,7 @@ fn kind(path: &Path) -> (Packed, Kind) {
 
 fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
     let io = |source| DataError::Io { path: path.to_path_buf(), source };
-    // Asked first: Windows does not open a directory, and says no more than that access is denied.
+    // Checked first: Windows only reports that access is denied.
     if path.is_dir() {
         return Err(io(io::Error::other("it is a directory, not a data file")));
     }

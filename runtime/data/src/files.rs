@@ -1,4 +1,4 @@
-//! Writing files so that a reader sees the old bytes or the new ones, never a part.
+//! Atomic writes: a reader sees the old bytes or the new ones, never a part.
 
 use std::{
     ffi::OsString,
@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The temporary sibling that [`write_atomically`] writes before the rename: `.NAME.PID.tmp` in the same directory.
+/// Returns the temporary sibling that [`write_atomically`] writes before the rename: `.NAME.PID.tmp` in the same
+/// directory.
 pub fn sibling(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -18,8 +19,8 @@ pub fn sibling(path: &Path) -> PathBuf {
 /// Writes `bytes` to a temporary sibling of `path`, syncs it and renames it to `path`.
 ///
 /// # Errors
-/// Whatever the file system says, on Windows also that `path` is in use (mapped, say); `path` is then as it was and the sibling is
-/// removed.
+/// Any error of the file system; on Windows also if `path` is in use (mapped, for example). `path` is then unchanged
+/// and the sibling is removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = sibling(path);
     let written = File::create(&temporary)
@@ -29,7 +30,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // The first error is the one to report; the sibling may not even exist.
+        // Report the first error; the sibling may not even exist.
         let _ = fs::remove_file(&temporary);
     }
     written

@@ -2,7 +2,7 @@
 
 use std::{vec, vec::Vec};
 
-/// How often each class was predicted as each: `counts[gold · classes + predicted]`.
+/// Counts of each class predicted as each: `counts[gold · classes + predicted]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
@@ -10,7 +10,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// An empty matrix for `classes` classes. Allocates `8 · classes²` bytes.
+    /// Creates an empty matrix for `classes` classes. Allocates `8 · classes²` bytes.
     pub fn new(classes: usize) -> Self {
         Confusion { classes, counts: vec![0; classes * classes] }
     }
@@ -25,12 +25,12 @@ impl Confusion {
         }
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// Rows of class `gold` that were predicted as `predicted`.
+    /// Returns the rows of class `gold` that were predicted as `predicted`.
     pub fn count(&self, gold: usize, predicted: usize) -> u64 {
         if gold >= self.classes || predicted >= self.classes {
             return 0;
@@ -38,37 +38,38 @@ impl Confusion {
         self.counts.get(gold * self.classes + predicted).copied().unwrap_or(0)
     }
 
-    /// Rows counted.
+    /// Returns the number of rows.
     pub fn rows(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Share of rows predicted right, 0 to 1; 0 without rows.
+    /// Returns the share of correct predictions, 0 to 1; 0 without rows.
     pub fn accuracy(&self) -> f64 {
         let right: u64 = (0..self.classes).map(|c| self.count(c, c)).sum();
         ratio(right, self.rows())
     }
 
-    /// F1 of one class: `2·tp / (2·tp + fp + fn)`; `None` when it occurs neither in gold nor in predictions.
+    /// Returns the F1 of one class, `2·tp / (2·tp + fp + fn)`, or `None` if it occurs neither in gold nor in
+    /// predictions.
     pub fn f1(&self, class: usize) -> Option<f64> {
         let gold: u64 = (0..self.classes).map(|p| self.count(class, p)).sum();
         let predicted: u64 = (0..self.classes).map(|g| self.count(g, class)).sum();
         (gold + predicted > 0).then(|| ratio(2 * self.count(class, class), gold + predicted))
     }
 
-    /// Unweighted mean of [`Self::f1`] over the classes that occur in gold or predictions (scikit-learn's
+    /// Returns the unweighted mean of [`Self::f1`] over the classes that occur in gold or predictions (scikit-learn's
     /// `f1_score(average="macro")`); 0 without rows.
     pub fn macro_f1(&self) -> f64 {
         let scores: Vec<f64> = (0..self.classes).filter_map(|c| self.f1(c)).collect();
         if scores.is_empty() { 0.0 } else { scores.iter().sum::<f64>() / scores.len() as f64 }
     }
 
-    /// F1 of class 1 where there are two classes, `None` otherwise.
+    /// Returns the F1 of class 1 if there are two classes.
     pub fn binary_f1(&self) -> Option<f64> {
         (self.classes == 2).then(|| self.f1(1).unwrap_or(0.0))
     }
 
-    /// The most frequent confusions: `(gold, predicted, rows)`, most first, ties by class.
+    /// Returns the most frequent confusions: `(gold, predicted, rows)`, most first, ties by class.
     pub fn worst(&self, most: usize) -> Vec<(usize, usize, u64)> {
         let mut pairs: Vec<_> = (0..self.classes)
             .flat_map(|g| (0..self.classes).map(move |p| (g, p)))

@@ -6,9 +6,9 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The content of a zstd file: its frames one after the other, each compared with its checksum, skippable frames left out.
+/// The content of a zstd file: its frames in order, each verified against its checksum, without skippable frames.
 ///
-/// A frame may ask for a window of up to 128 MiB, the most that the program `zstd` writes without `--long=28` or more.
+/// A frame may need a window of up to 128 MiB, the most that the program `zstd` writes without `--long=28` or more.
 pub struct ZstdReader<R> {
     source: R,
     decoder: FrameDecoder,
@@ -17,7 +17,7 @@ pub struct ZstdReader<R> {
 }
 
 impl<R: BufRead> ZstdReader<R> {
-    /// Reads from `source`; nothing is read before the first call of [`Read::read`].
+    /// Reads from `source`, starting with the first call of [`Read::read`].
     pub fn new(source: R) -> Self {
         ZstdReader { source, decoder: FrameDecoder::new(), inside: false }
     }
@@ -49,7 +49,7 @@ impl<R: BufRead> ZstdReader<R> {
         Ok(false)
     }
 
-    /// Leaves a frame that was read to its end.
+    /// Leaves a completely read frame.
     fn leave(&mut self) -> io::Result<()> {
         self.inside = false;
         match self.decoder.get_checksum_from_data() {
@@ -106,7 +106,7 @@ mod tests {
         ZstdReader::new(packed).read_to_end(&mut out).map(|_| out)
     }
 
-    /// Packs with the C library; `checksum` as the program `zstd` does.
+    /// Compresses with the C library; `checksum` as in the program `zstd`.
     fn pack(bytes: &[u8], level: i32, checksum: bool) -> Vec<u8> {
         let mut encoder = zstd::Encoder::new(Vec::new(), level).unwrap();
         encoder.include_checksum(checksum).unwrap();
@@ -159,7 +159,7 @@ mod tests {
         for bit in 0..packed.len() * 8 {
             let mut damaged = packed.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            // Not all of the header is under the checksum: what is read must then be the same.
+            // The checksum does not cover the whole header: what is read must then be the same.
             if let Ok(read) = unpack(&damaged) {
                 assert!(read == text, "bit {bit}");
             }

@@ -1,18 +1,12 @@
 //! From token ids to class scores.
 //!
-//! [`Engine`] is what every backend offers; the programs are written against it. [`native`] runs bundles; under the feature
-//! `tract`, `engine::tract` runs exported ONNX files.
+//! [`Engine`] is what every backend offers; the programs are written against it. [`native`] runs bundles; the
+//! crate `kinglet-onnx` runs exported ONNX files.
 
 use core::fmt;
 
-#[cfg(all(feature = "std", not(feature = "tract")))]
-pub(crate) mod absent;
-#[cfg(feature = "tract")]
-mod container;
 mod fingerprint;
 pub mod native;
-#[cfg(feature = "tract")]
-pub mod tract;
 
 pub use fingerprint::fingerprint;
 

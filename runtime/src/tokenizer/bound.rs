@@ -1,19 +1,20 @@
-//! The most that the rest of a word can score.
+//! Upper bound of the score of the rest of a word.
 
-/// Lengths that are told apart, in bytes; longer ones count as this.
+/// Number of lengths that are distinguished, in bytes; longer ones count as this.
 const LENGTHS: usize = 16;
 
-/// No less than what any segmentation of an ASCII text can score, by the text's length.
+/// Upper bound of the score of any segmentation of an ASCII text, by the length of the text.
 ///
-/// `bound[r] = max over a of (best[a] + bound[r − a])`, with `bound[r] = 0` for `r ≤ 0` and `best[a]` the highest score of a
-/// piece of `a` bytes that begins with an ASCII byte. No score is above 0, so this also holds for texts longer than `r`. Sums stop
-/// at [`i16::MIN`], which is no less than the sum, and more than a character that no piece covers costs. 32 bytes,
-/// whatever the vocabulary.
+/// `bound[r] = max over a of (best[a] + bound[r − a])`, with `bound[r] = 0` for `r ≤ 0` and `best[a]` the highest score
+/// of a piece of `a` bytes that begins with an ASCII byte. No score is above 0, so this also holds for texts longer
+/// than `r`. Sums are clamped to [`i16::MIN`], which is no less than the sum, and more than the cost of a character
+/// that no piece covers. 32 bytes for any vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bound([i16; LENGTHS]);
 
 impl Bound {
-    /// The bound of a vocabulary from its pieces that begin with an ASCII byte, as (bytes, score); none if a score is above 0.
+    /// Computes the bound from the pieces that begin with an ASCII byte, as (bytes, score). Returns `None` if a score
+    /// is above 0.
     pub(super) fn new(pieces: impl Iterator<Item = (usize, i16)>) -> Option<Self> {
         let mut best = [i16::MIN; LENGTHS];
         for (bytes, score) in pieces {
@@ -37,7 +38,7 @@ impl Bound {
         Some(Bound(bound))
     }
 
-    /// The bound of a text of `bytes`, 1 or more.
+    /// Returns the bound of a text of `bytes` bytes, 1 or more.
     #[inline]
     pub(super) fn of(&self, bytes: usize) -> i32 {
         let Bound(bound) = self;

@@ -2,7 +2,7 @@
 
 use super::{CHUNK_CHARS, END, FIRST_BYTE, METASPACE, Table, UNKNOWN, UNKNOWN_COST, utf8};
 
-/// The best segmentation that ends at a character of the chunk.
+/// Best segmentation that ends at a character of the chunk.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     /// Sum of the scores.
@@ -15,18 +15,18 @@ struct Node {
     next: u8,
 }
 
-/// A character that no segmentation has reached yet: far below any sum, and sums with it do not overflow.
+/// A character that no segmentation has reached yet: far below any sum, without overflow when added.
 const UNREACHED: Node = Node { score: i32::MIN / 2, id: UNKNOWN, from: 0, next: 0 };
 
 // Positions in a chunk are kept in bytes.
 const _: () = assert!(CHUNK_CHARS < 256);
 
-// What the table adds to speed the search is part of an encoder's memory, which firmware pays for.
+// The tables that speed up the search are part of an encoder's memory, which firmware pays for.
 const _: () = assert!(size_of::<Encoder<'static>>() <= 1536);
 
-/// Encodes a text that comes in parts, cut anywhere, even within a character: the ids are those of the whole.
+/// Encodes a text that arrives in parts, cut anywhere, even within a character. The ids are those of the whole text.
 ///
-/// Holds one chunk of a word, under 1.5 KiB, for a text of any length. Allocates nothing and never fails.
+/// Holds one chunk of a word, under 1.5 KiB, for a text of any length. Does not allocate and never fails.
 #[derive(Clone, Debug)]
 pub struct Encoder<'a> {
     table: Table<'a>,
@@ -38,17 +38,17 @@ pub struct Encoder<'a> {
 struct Chunk {
     /// UTF-8 of the chunk.
     text: [u8; 4 * CHUNK_CHARS],
-    /// Where each character begins in `text`, and where the last ends.
+    /// Where each character begins in `text`, and where the last one ends.
     begins: [u16; CHUNK_CHARS + 1],
     /// Number of characters.
     chars: usize,
-    /// Whether the word has begun, maybe in a chunk before.
+    /// Whether the word has begun, possibly in an earlier chunk.
     in_word: bool,
     nodes: [Node; CHUNK_CHARS + 1],
 }
 
 impl<'a> Encoder<'a> {
-    /// An encoder at the beginning of a text.
+    /// Creates an encoder at the beginning of a text.
     pub const fn new(table: Table<'a>) -> Self {
         let chunk = Chunk {
             text: [0; 4 * CHUNK_CHARS],
@@ -60,7 +60,7 @@ impl<'a> Encoder<'a> {
         Encoder { table, utf8: utf8::Decoder::new(), chunk }
     }
 
-    /// Takes the next bytes of the text and gives `sink` the ids that are certain by now.
+    /// Encodes the next bytes of the text and passes the ids that are final to `sink`.
     pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(u32)) {
         let Encoder { table, utf8, chunk } = self;
         for &byte in bytes {
@@ -68,7 +68,8 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Ends the text: gives `sink` the remaining ids and [`END`]. The encoder is then at the beginning of the next text.
+    /// Ends the text: passes the remaining ids and [`END`] to `sink`. The encoder is then at the beginning of the next
+    /// text.
     pub fn finish(&mut self, sink: &mut impl FnMut(u32)) {
         let Encoder { table, utf8, chunk } = self;
         utf8.finish(|c| chunk.take(table, c, sink));
@@ -108,7 +109,7 @@ impl Chunk {
         }
     }
 
-    /// Adds a character; the chunk has room, as a full one is encoded at once.
+    /// Adds a character. The chunk has room, since a full one is encoded at once.
     #[inline]
     fn append(&mut self, c: char) {
         let Some([begin, next, ..]) = self.begins.get_mut(self.chars..) else { return };
@@ -126,18 +127,18 @@ impl Chunk {
         self.in_word = false;
     }
 
-    /// Gives the ids of the chunk and empties it.
+    /// Passes on the ids of the chunk and empties it.
     ///
-    /// Pieces that start at a character are not looked up where the best sum up to it and the most that the rest can score
-    /// ([`super::bound`]) say that no segmentation through it is chosen: it would have to exceed the sum found for the whole chunk,
-    /// and at least equal the one that ends in the last character alone. Left out is only what loses, so the ids are those of
-    /// the full search.
+    /// Skips pieces that start at a character if the best sum up to it and the bound of the rest ([`super::bound`])
+    /// show that no segmentation through it is chosen: it would have to exceed the sum found for the whole chunk, and
+    /// at least equal the one that ends in the last character alone. Only losing segmentations are skipped, so the ids
+    /// are those of the full search.
     fn encode(&mut self, table: &Table<'_>, sink: &mut impl FnMut(u32)) {
-        // Never more; said again so that the compiler knows that indices up to `n` are inside.
+        // Never more; repeated so that the compiler knows that indices up to `n` are in bounds.
         let n = core::mem::take(&mut self.chars).min(CHUNK_CHARS);
         let Chunk { text, begins, nodes, .. } = self;
         let end = usize::from(begins[n]);
-        // Bounds are of ASCII texts; the first character, which is always visited, may be another.
+        // Bounds are for ASCII texts; the first character, which is always visited, may be another one.
         let ascii = n > 1 && end + 1 == usize::from(begins[1]) + n;
         let bound = table.bound().filter(|_| ascii);
         let before_last = n.saturating_sub(1);
@@ -146,7 +147,8 @@ impl Chunk {
         nodes[..=n].fill(UNREACHED);
         nodes[0].score = 0;
         for i in 0..n {
-            // Every character is reached, by a piece of one character or by its bytes, unless the one before was left out.
+            // Every character is reached, by a piece of one character or by its bytes, unless the one before was
+            // skipped.
             let here = nodes[i].score;
             if let Some(bound) = bound.filter(|_| i > 0) {
                 let most = here + bound.of(n - i);
@@ -174,7 +176,7 @@ impl Chunk {
                 reach(i + 1, UNKNOWN, here - UNKNOWN_COST);
             }
         }
-        // A token ends after it begins, so both ways come to their ends.
+        // A token ends after it begins, so both loops terminate.
         let mut at = n;
         while at > 0 {
             let from = nodes.get(at).map_or(0, |node| usize::from(node.from));

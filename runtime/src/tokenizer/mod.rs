@@ -1,18 +1,18 @@
 //! Text to token ids: a unigram vocabulary with byte fallback, streaming, without allocation.
 //!
-//! The result equals that of Hugging Face `tokenizers` 0.22 on the `tokenizer.json` that `kinglet-train tokenizer` writes
-//! beside the table, for every input:
-//! 1. invalid UTF-8 is replaced as by `String::from_utf8_lossy`: U+FFFD for each maximal part of a character;
-//! 2. `Lowercase`, if the table says so: each character by [`char::to_lowercase`], without context;
-//! 3. `WhitespaceSplit`: words are what [`char::is_whitespace`] separates;
-//! 4. `Metaspace`: a word gets a leading [`METASPACE`] unless it begins with one;
-//! 5. `FixedLength`: words are cut into chunks of [`CHUNK_CHARS`] characters, so memory is bounded for any input;
-//! 6. `Unigram`: the pieces whose scores have the largest sum, by the Viterbi algorithm. Of equal sums the first found
-//!    wins, starts visited from left to right. A character that no piece covers alone costs [`UNKNOWN_COST`] and gives its
-//!    UTF-8 bytes;
-//! 7. `TemplateProcessing`: the text ends with [`END`], so that there is always at least one token.
+//! The result equals that of Hugging Face `tokenizers` 0.22 on the `tokenizer.json` that `kinglet-train tokenizer`
+//! writes next to the table, for every input:
+//! 1. Invalid UTF-8 is replaced as by `String::from_utf8_lossy`: U+FFFD for each maximal part of a character.
+//! 2. `Lowercase`, if the table says so: each character by [`char::to_lowercase`], without context.
+//! 3. `WhitespaceSplit`: words are separated by [`char::is_whitespace`].
+//! 4. `Metaspace`: a word gets a leading [`METASPACE`] unless it begins with one.
+//! 5. `FixedLength`: words are cut into chunks of [`CHUNK_CHARS`] characters, so memory is bounded for any input.
+//! 6. `Unigram`: the pieces whose scores have the largest sum, by the Viterbi algorithm. Among equal sums, the first
+//!    one found wins, with starts visited from left to right. A character that no single piece covers costs
+//!    [`UNKNOWN_COST`] and becomes its UTF-8 bytes.
+//! 7. `TemplateProcessing`: the text ends with [`END`], so there is always at least one token.
 //!
-//! Scores are integers in units of [`SCORE_UNIT`], in `tokenizer.json` too, so both sides compare the same exact sums.
+//! Scores are integers in units of [`SCORE_UNIT`], also in `tokenizer.json`, so both sides compare the same exact sums.
 //!
 //! # Ids
 //! | id | token |
@@ -33,31 +33,31 @@ mod utf8;
 pub use encoder::Encoder;
 pub use table::{Table, TableError};
 
-/// Id of `<pad>`, which fills a batch's shorter rows.
+/// Id of `<pad>`, which fills the shorter rows of a batch.
 pub const PAD: u32 = 0;
 /// Id of `</s>`, the last token of every text.
 pub const END: u32 = 1;
-/// Id of `<unk>`, which Hugging Face's unigram model wants and which no text gives.
+/// Id of `<unk>`, which Hugging Face's unigram model requires and no text produces.
 pub const UNKNOWN: u32 = 2;
 /// Id of `<0x00>`; the other bytes follow.
 pub const FIRST_BYTE: u32 = 3;
 /// Id of the first piece.
 pub const FIRST_PIECE: u32 = FIRST_BYTE + 256;
 
-/// What marks the beginning of a word, U+2581 (as in SentencePiece).
+/// Marks the beginning of a word, U+2581 (as in SentencePiece).
 pub const METASPACE: char = '\u{2581}';
-/// A word is cut into chunks of at most this many characters, the leading [`METASPACE`] included.
+/// Maximum number of characters in a chunk of a word, including the leading [`METASPACE`].
 pub const CHUNK_CHARS: usize = 64;
-/// One step of a piece's score.
+/// Resolution of a piece's score.
 pub const SCORE_UNIT: f64 = 1.0 / 1024.0;
-/// The score that `tokenizer.json` gives `<pad>`, `</s>`, `<unk>` and the byte tokens: far below any sum of pieces that
-/// spells the same text, so that a text that contains `</s>` literally is spelt.
+/// Score of `<pad>`, `</s>`, `<unk>` and the byte tokens in `tokenizer.json`: far below any sum of pieces that spells
+/// the same text, so a text that contains `</s>` literally is spelled out.
 pub const SPECIAL_SCORE: f64 = -1000.0;
-/// What an unknown character costs, in units of [`SCORE_UNIT`]: 10 below the lowest score of the vocabulary, which is
+/// Cost of an unknown character, in units of [`SCORE_UNIT`]: 10 below the lowest score of the vocabulary, which is
 /// [`SPECIAL_SCORE`] (`K_UNK_PENALTY` of SentencePiece and `tokenizers`).
 pub const UNKNOWN_COST: i32 = 1010 * 1024;
 
-/// What an id stands for.
+/// Meaning of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
     /// `<pad>`.

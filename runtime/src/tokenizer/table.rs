@@ -19,16 +19,17 @@ const MARK: [u8; METASPACE.len_utf8()] = {
 };
 /// Bytes after [`METASPACE`] that have an entry in [`Words`]: the block of ASCII with the small letters.
 const LETTERS: Range<u8> = 0x60..0x80;
-/// As many pieces as are compared one by one.
+/// Number of pieces that are compared one by one.
 const FEW: usize = 8;
 
-/// A vocabulary, read in place from borrowed bytes, which need no alignment.
+/// A vocabulary, read in place from borrowed bytes of any alignment.
 ///
-/// Beside the slices it holds under 200 bytes that speed the search, computed when it is opened: where the words with
-/// each first letter begin, and the most that texts of each length can score.
+/// Besides the slices, it holds under 200 bytes that speed up the search and are computed when it is opened: where the
+/// words with each first letter begin, and the highest score of texts of each length.
 ///
 /// # Format
-/// Little endian; each field begins at a multiple of 4 bytes. `N` is the number of pieces, `S` the bytes of all of them.
+/// Little endian; each field begins at a multiple of 4 bytes. `N` is the number of pieces, `S` the bytes of all of
+/// them.
 ///
 /// | bytes | field |
 /// |---|---|
@@ -43,12 +44,13 @@ const FEW: usize = 8;
 /// | 0 or 2 | zero, up to a multiple of 4 |
 /// | S | text: the pieces, UTF-8, each of 1 to 256 bytes, strictly ascending by their bytes |
 ///
-/// Piece `i` has id [`FIRST_PIECE`] + `i`. All of `!` to `~` (without `A` to `Z` where the text is lower-cased) and
-/// [`METASPACE`] are pieces; `<pad>`, `</s>`, `<unk>` and `<0x00>` to `<0xFF>` are not. This is what makes the table equal to
-/// `tokenizer.json`, where those names are vocabulary too but cost more than any spelling of theirs.
+/// Piece `i` has id [`FIRST_PIECE`] + `i`. All of `!` to `~` (without `A` to `Z` if the text is lower-cased) and
+/// [`METASPACE`] are pieces; `<pad>`, `</s>`, `<unk>` and `<0x00>` to `<0xFF>` are not. This makes the table equivalent
+/// to `tokenizer.json`, where those names are part of the vocabulary but cost more than any way to spell them.
 ///
 /// 16 bits are enough: scores are logarithms of probabilities, and −32 is e⁻³². A chunk has at most
-/// [`super::CHUNK_CHARS`] tokens, each between −[`super::UNKNOWN_COST`] and 32,767, so sums stay within 2²⁷ and `i32` never overflows.
+/// [`super::CHUNK_CHARS`] tokens, each between −[`super::UNKNOWN_COST`] and 32,767, so sums stay within 2²⁷ and `i32`
+/// never overflows.
 #[derive(Clone, Copy)]
 pub struct Table<'a> {
     bytes: &'a [u8],
@@ -61,27 +63,27 @@ pub struct Table<'a> {
     bound: Option<Bound>,
 }
 
-/// Where the pieces lie that begin with [`METASPACE`], most of a vocabulary.
+/// Position of the pieces that begin with [`METASPACE`], most of a vocabulary.
 #[derive(Clone, Copy)]
 struct Words {
     /// The first of them.
     first: u32,
-    /// The first that goes on with each of [`LETTERS`] or a greater byte, and that of the byte after these.
+    /// The first one that continues with each of [`LETTERS`] or a greater byte, and with the byte after these.
     letters: [u32; (LETTERS.end - LETTERS.start) as usize + 1],
 }
 
 const _: () = assert!(super::CHUNK_CHARS as i64 * super::UNKNOWN_COST as i64 <= 1 << 27);
 const _: () = assert!(super::CHUNK_CHARS as i64 * (i16::MAX as i64) <= 1 << 27);
 
-/// Why bytes are no table, or pieces make none. `piece` counts from 0.
+/// Error for bytes that are not a table, or pieces that do not form one. `piece` counts from 0.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableError {
     /// The bytes end too early or too late for the numbers in their header.
     Length {
-        /// Bytes that the header asks for, or the header's own.
+        /// Bytes required by the header, or the size of the header itself.
         need: usize,
-        /// Bytes there are.
+        /// Bytes found.
         got: usize,
     },
     /// The first four bytes are not `KTOK`.
@@ -89,7 +91,7 @@ pub enum TableError {
         /// The first four bytes.
         got: [u8; 4],
     },
-    /// Another version of the format.
+    /// The version of the format is not supported.
     Version {
         /// The version that this crate reads.
         expected: u32,
@@ -101,14 +103,14 @@ pub enum TableError {
         /// The flags found.
         got: u32,
     },
-    /// More pieces than the format allows.
+    /// There are more pieces than the format allows.
     TooManyPieces {
         /// The limit.
         max: usize,
         /// The number found.
         got: usize,
     },
-    /// A piece is empty, too long, or its offsets do not follow those of the piece before.
+    /// A piece is empty, too long, or its offsets do not follow those of the previous piece.
     PieceLength {
         /// The piece.
         piece: usize,
@@ -122,12 +124,12 @@ pub enum TableError {
         /// The piece.
         piece: usize,
     },
-    /// A piece is not greater than the one before.
+    /// A piece is not greater than the previous one.
     NotSorted {
         /// The piece.
         piece: usize,
     },
-    /// A piece is spelt as a special token or a byte token.
+    /// A piece is spelled like a special token or a byte token.
     Reserved {
         /// The piece.
         piece: usize,
@@ -136,7 +138,7 @@ pub enum TableError {
     Index {
         /// The first byte whose entry is wrong, or 256.
         byte: usize,
-        /// The entry that the pieces ask for.
+        /// The entry required by the pieces.
         expected: usize,
         /// The entry found.
         got: usize,
@@ -186,15 +188,15 @@ impl<'a> Table<'a> {
     /// Reads a table from exactly its bytes and checks all of it.
     ///
     /// # Errors
-    /// Whatever is not as the format says.
+    /// If anything deviates from the format.
     pub fn new(bytes: &'a [u8]) -> Result<Self, TableError> {
         let table = Self::known(bytes)?;
         table.check()?;
         Ok(table)
     }
 
-    /// Reads a table from bytes that [`Table::new`] took before: checks lengths, not pieces. Other bytes give a table that
-    /// encodes wrongly, but neither panics nor reads outside.
+    /// Reads a table from bytes that [`Table::new`] has accepted before; checks lengths, not pieces. Other bytes lead
+    /// to a table that encodes wrongly, but neither panics nor reads out of bounds.
     pub(crate) fn known(bytes: &'a [u8]) -> Result<Self, TableError> {
         let short = |need: usize| TableError::Length { need, got: bytes.len() };
         let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(short(HEADER))?;
@@ -307,22 +309,22 @@ impl<'a> Table<'a> {
         missing.map_or(Ok(()), |character| Err(TableError::MissingCharacter { character }))
     }
 
-    /// Whether text is lower-cased first.
+    /// Returns whether the text is lower-cased first.
     pub const fn lowercase(&self) -> bool {
         self.lowercase
     }
 
-    /// Number of ids, special and byte tokens included: ids are smaller than this.
+    /// Returns the number of ids, including special and byte tokens. All ids are smaller.
     pub const fn vocab_size(&self) -> usize {
         FIRST_PIECE as usize + self.scores.len()
     }
 
-    /// The bytes that the table was read from.
+    /// Returns the bytes that the table was read from.
     pub const fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// What an id stands for; `None` from [`Table::vocab_size`] on.
+    /// Returns the meaning of an id, or `None` from [`Table::vocab_size`] on.
     pub fn token(&self, id: u32) -> Option<Token<'a>> {
         match id {
             super::PAD => Some(Token::Pad),
@@ -336,7 +338,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The score of a piece in units of [`super::SCORE_UNIT`]; `None` for other ids.
+    /// Returns the score of a piece in units of [`super::SCORE_UNIT`], or `None` for other ids.
     pub fn score(&self, id: u32) -> Option<i16> {
         let piece = usize::try_from(id.checked_sub(FIRST_PIECE)?).ok()?;
         self.scores.get(piece).map(|&s| i16::from_le_bytes(s))
@@ -349,13 +351,13 @@ impl<'a> Table<'a> {
         encoder.finish(sink);
     }
 
-    /// The most that ASCII texts can score; none if a score is above 0.
+    /// Returns the most that ASCII texts can score; none if a score is above 0.
     #[inline]
     pub(super) fn bound(&self) -> Option<Bound> {
         self.bound
     }
 
-    /// The piece of one ASCII character, as (id, score).
+    /// Returns the piece of one ASCII character, as (id, score).
     #[inline]
     pub(super) fn character(&self, byte: u8) -> Option<(u32, i32)> {
         let piece = self.index_at(usize::from(byte));
@@ -411,7 +413,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Those of the pieces `low..high`, which are longer than `depth` and begin alike up to there, that go on with `byte`.
+    /// Returns those of the pieces `low..high`, which are longer than `depth` and begin alike up to there, that go on
+    /// with `byte`.
     #[inline]
     fn narrow(&self, mut low: usize, mut high: usize, depth: usize, byte: u8) -> (usize, usize) {
         while low < high {
@@ -433,7 +436,7 @@ impl<'a> Table<'a> {
         (low, high)
     }
 
-    /// The first of `low..high` for which `before` does not hold, or `high`.
+    /// Returns the first of `low..high` for which `before` does not hold, or `high`.
     #[inline]
     fn partition(&self, mut low: usize, mut high: usize, before: impl Fn(usize) -> bool) -> usize {
         while low < high {
@@ -456,7 +459,7 @@ impl<'a> Table<'a> {
         self.text.get(self.offset(piece)..self.offset(piece + 1)).unwrap_or(&[])
     }
 
-    /// Bytes of a piece.
+    /// Returns the bytes of a piece.
     #[inline]
     fn len_of(&self, piece: usize) -> usize {
         self.offset(piece + 1).saturating_sub(self.offset(piece))
@@ -489,7 +492,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Whether a piece is spelt as a token that `tokenizer.json` has below [`FIRST_PIECE`].
+/// Returns whether a piece is spelt as a token that `tokenizer.json` has below [`FIRST_PIECE`].
 fn is_reserved(piece: &[u8]) -> bool {
     let hex = |b: &u8| b.is_ascii_digit() || (b'A'..=b'F').contains(b);
     match piece {
@@ -542,15 +545,17 @@ impl Table<'_> {
         Ok(out)
     }
 
-    /// The ids of a text, [`super::END`] last. Invalid UTF-8 is replaced.
+    /// Returns the ids of a text, [`super::END`] last. Invalid UTF-8 is replaced.
     pub fn encode(&self, text: impl AsRef<[u8]>) -> alloc::vec::Vec<u32> {
         let mut ids = alloc::vec::Vec::new();
         self.encode_with(text.as_ref(), &mut |id| ids.push(id));
         ids
     }
 
-    /// The text of ids: words with one space between them, lower-cased if the table says so, otherwise as they were.
-    /// Special tokens give nothing; bytes that make no character give U+FFFD. `None` if an id is not in the vocabulary.
+    /// Returns the text of ids: words separated by one space, lower-cased if the table says so.
+    ///
+    /// Special tokens are omitted; bytes that do not form a character become U+FFFD. Returns `None` if an id is not in
+    /// the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Option<alloc::string::String> {
         let mut bytes = alloc::vec::Vec::new();
         for &id in ids {

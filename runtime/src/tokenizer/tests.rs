@@ -1,4 +1,5 @@
-//! Tests of table and encoder together. Equality with Hugging Face `tokenizers` is tested in the trainer, which has it.
+//! Tests of table and encoder together. The trainer, which depends on Hugging Face `tokenizers`, tests equality with
+//! it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -33,7 +34,7 @@ fn pieces(lowercase: bool) -> Pieces {
     pieces
 }
 
-/// Those of [`pieces`] that are one character.
+/// Returns those of [`pieces`] that are one character.
 fn characters() -> Pieces {
     pieces(false).into_iter().filter(|(p, _)| p.chars().count() == 1).collect()
 }
@@ -42,7 +43,7 @@ fn table(lowercase: bool) -> Vec<u8> {
     Table::write(&pieces(lowercase), lowercase).expect("the pieces make a table")
 }
 
-/// The tokens of a text, bytes as `<0x..>`.
+/// Returns the tokens of a text, bytes as `<0x..>`.
 fn spell(bytes: &[u8], text: impl AsRef<[u8]>) -> Vec<String> {
     let table = Table::new(bytes).expect("the table is whole");
     let name = |id: u32| match table.token(id).expect("an id of the table") {
@@ -225,7 +226,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(part, 0..4).prop_map(|parts| parts.concat())
 }
 
-/// The ids of one word by the definition: every start, every piece, of equal sums the first found.
+/// Returns the ids of one word by definition: every start, every piece, the first found among equal sums.
 fn viterbi(pieces: &Pieces, word: &str) -> Vec<u32> {
     let marked: Vec<char> =
         (!word.starts_with(METASPACE)).then_some(METASPACE).into_iter().chain(word.chars()).collect();
@@ -263,7 +264,8 @@ fn viterbi(pieces: &Pieces, word: &str) -> Vec<u32> {
     ids
 }
 
-/// A vocabulary of few characters, so that many pieces begin alike, and of few scores, so that many sums are equal.
+/// Returns a vocabulary of few characters, so that many pieces begin alike, and of few scores, so that many sums are
+/// equal.
 fn vocabulary() -> impl Strategy<Value = Pieces> {
     let highest = prop_oneof![8 => Just(-1i16), 1 => Just(3)];
     let character = proptest::sample::select("aaabbbc`\u{7F}~Aé,▁".chars().collect::<Vec<_>>());
@@ -322,7 +324,8 @@ fn the_bound_of_ascii_is_not_that_of_other_characters() {
 
 #[test]
 fn every_first_letter_of_a_word_finds_its_pieces() {
-    // The bytes at and beside the ends of the index of first letters, and more pieces of a letter than are compared one by one.
+    // The bytes at and next to the ends of the index of first letters, and more pieces of a letter than are compared
+    // one by one.
     let mut pieces: Pieces = characters();
     for first in "!Z_`abyz{~\u{7F}\u{80}é".chars() {
         pieces.extend(

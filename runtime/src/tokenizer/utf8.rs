@@ -1,12 +1,12 @@
 //! Bytes to characters, one byte at a time.
 
-/// A decoder of UTF-8 that replaces what is invalid as `String::from_utf8_lossy` does: one U+FFFD for each maximal part of
-/// a character (Unicode standard, section 3.9, "U+FFFD substitution of maximal subparts").
+/// Decodes UTF-8 and replaces invalid bytes as `String::from_utf8_lossy` does: one U+FFFD per maximal part of a
+/// character (Unicode standard, section 3.9, "U+FFFD substitution of maximal subparts").
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
     /// Bits of the character so far.
     code: u32,
-    /// Bytes that the character still lacks, 0 between characters.
+    /// Bytes missing from the character, 0 between characters.
     need: u8,
     /// Bounds of the next byte.
     low: u8,
@@ -18,7 +18,7 @@ impl Decoder {
         Decoder { code: 0, need: 0, low: 0x80, high: 0xBF }
     }
 
-    /// Takes a byte and gives the characters, none to two, that it completes.
+    /// Decodes a byte and passes on the characters, none to two, that it completes.
     #[inline]
     pub(super) fn push(&mut self, byte: u8, mut sink: impl FnMut(char)) {
         if self.need > 0 {
@@ -49,7 +49,7 @@ impl Decoder {
         self.code = u32::from(byte) & (0x3F >> self.need);
     }
 
-    /// Ends the text: gives U+FFFD if it stops within a character.
+    /// Ends the text: passes on U+FFFD if it stops within a character.
     pub(super) fn finish(&mut self, mut sink: impl FnMut(char)) {
         if self.need > 0 {
             self.need = 0;

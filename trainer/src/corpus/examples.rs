@@ -1,4 +1,4 @@
-//! A corpus cut into examples of a given number of tokens, each of which can be read alone.
+//! Examples: a corpus cut into parts of a given number of tokens, each readable alone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use anyhow::{Result, ensure};
 
 use super::Corpus;
 
-/// Documents between two that the index counts the examples before.
+/// Stride of the index, in documents.
 const STRIDE: u64 = 64;
-/// Shortest example of a document by itself: of one token nothing could be masked.
+/// Shortest example made of a single document: one token cannot be masked.
 const SHORTEST: u64 = 2;
 
 /// The examples of a corpus.
@@ -22,22 +22,22 @@ pub struct Examples {
 
 #[derive(Clone, Debug)]
 enum Cut {
-    /// The documents are one after another and the last is followed by the first.
+    /// The documents are joined into a ring.
     Merged,
-    /// Each document is by itself. Examples before every [`STRIDE`]th document, and all.
+    /// Each document is separate. Number of examples before every [`STRIDE`]th document, and in total.
     Documents(Vec<u64>),
 }
 
 impl Examples {
     /// Cuts `corpus` into examples of `length` tokens.
     ///
-    /// `merge`: the documents are concatenated and cut (T5's `reduce_concat_tokens` and `split_tokens`). Otherwise each document
-    /// is cut by itself; what is left of it is an example too, if it has at least 2 tokens.
+    /// `merge`: the documents are concatenated and cut (T5's `reduce_concat_tokens` and `split_tokens`). Otherwise each
+    /// document is cut separately; its remainder is an example too if it has at least 2 tokens.
     ///
-    /// Takes memory for 1 of 64 documents if they are not merged, else none.
+    /// Needs memory for one of 64 documents if they are not merged, otherwise none.
     ///
     /// # Errors
-    /// When the corpus is too small for one example.
+    /// If the corpus is too small for one example.
     pub fn new(corpus: Arc<Corpus>, length: usize, merge: bool) -> Result<Self> {
         ensure!(length as u64 >= SHORTEST, "examples of {length} tokens are too short");
         let tokens = corpus.tokens();
@@ -60,7 +60,7 @@ impl Examples {
         Ok(examples)
     }
 
-    /// How many there are.
+    /// Returns the number of examples.
     pub fn count(&self) -> u64 {
         match &self.cut {
             Cut::Merged => self.corpus.tokens() / self.length,
@@ -68,15 +68,15 @@ impl Examples {
         }
     }
 
-    /// Examples in a document by itself.
+    /// Returns the number of examples in a separate document.
     fn of_document(&self, document: u64) -> u64 {
         let Range { start, end } = self.corpus.document(document);
         let tokens = end - start;
         tokens / self.length + u64::from(tokens % self.length >= SHORTEST)
     }
 
-    /// Puts the tokens of example `index` into `out`. Merged documents are cut `offset` tokens further on, so that the cuts and what
-    /// is left over at the end can be others in each epoch; of documents by themselves `offset` does nothing.
+    /// Reads the tokens of example `index` into `out`. Merged documents are cut `offset` tokens further on, so that
+    /// cuts and the remainder differ between epochs; separate documents ignore `offset`.
     pub fn read(&self, index: u64, offset: u64, out: &mut Vec<u32>) {
         out.clear();
         match &self.cut {

@@ -1,4 +1,4 @@
-//! Batches for pre-training, made on another thread; and the fixed batches of a held-out corpus.
+//! Batches for pre-training, prepared on another thread, and the fixed batches of a held-out corpus.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -12,25 +12,25 @@ use super::{Corpus, Examples};
 use crate::objective::{Example, Sentinels, SpanCorruption};
 use crate::random::{Purpose, SplitMix64, derive_seed};
 
-/// Batches that wait ready.
+/// Number of batches prepared in advance.
 const AHEAD: usize = 4;
-/// The seed of held-out batches: the same whatever the run's, so that runs can be compared.
+/// Seed of held-out batches: the same for every run, so that runs are comparable.
 const HELD_OUT_SEED: u64 = 0;
 
-/// What examples are made and how many a step takes.
+/// Which examples are made, and how many a step takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoaderConfig {
     /// How examples are corrupted.
     pub objective: SpanCorruption,
-    /// Most ids in the inputs of an example.
+    /// Maximum number of ids in the inputs of an example.
     pub inputs_length: usize,
-    /// Examples in a step, those of all ranks together.
+    /// Examples per step, over all ranks.
     pub batch_size: usize,
-    /// Whether documents are joined to fill examples, or each is by itself.
+    /// Whether documents are joined to fill examples, or kept separate.
     pub merge: bool,
     /// Seed of order, cuts and masks.
     pub seed: u64,
-    /// Ids of the model: the tokenizer's, and sentinels at the end.
+    /// Number of ids of the model: those of the tokenizer, followed by sentinels.
     pub vocab_size: usize,
 }
 
@@ -59,7 +59,8 @@ impl Sampler {
         Ok(Sampler { examples: Examples::new(corpus, length, merge)?, config, sentinels })
     }
 
-    /// The examples numbered `numbers` since the run began. Every epoch visits all examples in an order of its own.
+    /// Returns the examples `numbers`, counted from the start of the run. Every epoch visits all examples in an order
+    /// of its own.
     fn examples(&self, numbers: std::ops::Range<u64>) -> Result<Vec<Example>> {
         let (seed, count) = (self.config.seed, self.examples.count());
         let mut tokens = Vec::new();
@@ -86,10 +87,10 @@ impl Sampler {
     }
 }
 
-/// The batches of a run from some step on, one after another without end.
+/// The endless batches of a run from a given step on.
 ///
-/// A batch is a pure function of corpus, configuration and step: a run that is resumed asks for its next step and sees what an
-/// uninterrupted one would have seen, nothing is replayed. Every rank gets its share of the same batch.
+/// A batch is a pure function of corpus, configuration and step: a resumed run asks for its next step and sees what an
+/// uninterrupted one would have seen, without replaying anything. Every rank gets its share of the same batch.
 #[derive(Debug)]
 pub struct Loader {
     batches: Option<Receiver<Result<Vec<Example>>>>,
@@ -99,13 +100,13 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Begins to make batches of step `first_step` and on for the process `rank` of `world`.
+    /// Starts preparing batches from step `first_step` for process `rank` of `world`.
     ///
-    /// Rank `r` takes the examples from `r·B / world` on of the `B` of a batch, so that the ranks' batches joined are the batch
-    /// of a single process.
+    /// Rank `r` takes the examples from `r·B / world` on of the `B` in a batch, so the batches of all ranks together
+    /// are the batch of a single process.
     ///
     /// # Errors
-    /// When the configuration is impossible, the corpus too small, or there are more ranks than examples in a batch.
+    /// If the configuration is impossible, the corpus too small, or there are more ranks than examples in a batch.
     pub fn new(corpus: Arc<Corpus>, config: LoaderConfig, first_step: u64, rank: usize, world: usize) -> Result<Self> {
         let batch = config.batch_size as u64;
         ensure!(rank < world, "rank {rank} of {world} processes is not possible");
@@ -128,10 +129,10 @@ impl Loader {
         Ok(Loader { batches: Some(batches), thread: Some(thread), examples, waited: Duration::ZERO })
     }
 
-    /// This rank's examples of the next step.
+    /// Returns this rank's examples of the next step.
     ///
     /// # Errors
-    /// When an example could not be made, or the thread has ended.
+    /// If an example could not be made, or the thread has ended.
     pub fn next_batch(&mut self) -> Result<Vec<Example>> {
         let started = Instant::now();
         let batch = self.batches.as_ref().and_then(|batches| batches.recv().ok());
@@ -139,12 +140,12 @@ impl Loader {
         batch.unwrap_or_else(|| Err(anyhow!("the thread that loads batches has ended")))
     }
 
-    /// Examples in an epoch.
+    /// Returns the number of examples per epoch.
     pub fn examples(&self) -> u64 {
         self.examples
     }
 
-    /// How long [`Loader::next_batch`] has waited for data, altogether.
+    /// Returns the total time that [`Loader::next_batch`] has waited for data.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -160,8 +161,9 @@ impl Drop for Loader {
     }
 }
 
-/// Batches of a held-out corpus: every example once, or `most` of them drawn from all over the corpus (0: all). They depend on the
-/// corpus and the kind of examples alone, not on `config.seed`. The last batch may be smaller.
+/// Returns batches of a held-out corpus: every example once, or `most` of them drawn from the whole corpus (0: all).
+///
+/// They depend on the corpus and the kind of examples, not on `config.seed`. The last batch may be smaller.
 ///
 /// # Errors
 /// As [`Loader::new`].

@@ -1,5 +1,5 @@
-//! Text for pre-training: tokenised once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped [`shard`]s, cut into
-//! examples ([`examples`]), put into a random order ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
+//! Text for pre-training: tokenized once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped
+//! [`shard`]s, cut into [`examples`], shuffled ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
 //!
 //! What step `n` of a run sees is a pure function of corpus, configuration, seed and `n`.
 
@@ -23,22 +23,22 @@ use shard::Shard;
 
 use crate::run::hex;
 
-/// A tokenised corpus: all documents of all shards, one after another.
+/// A tokenized corpus: all documents of all shards, in order.
 #[derive(Debug)]
 pub struct Corpus {
     shards: Vec<Shard>,
-    /// Token ids before each shard, and of all.
+    /// Token ids before each shard, and in total.
     tokens: Vec<u64>,
-    /// Documents before each shard, and all.
+    /// Documents before each shard, and in total.
     documents: Vec<u64>,
 }
 
 impl Corpus {
-    /// Maps the shards in `dir` and reads each of them once, on all cores, to see that it is whole.
+    /// Maps the shards in `dir` and reads each of them once, on all cores, to verify that it is intact.
     ///
     /// # Errors
-    /// When `dir` holds no corpus, a shard is missing, damaged or made with another tokenizer than that whose table has the
-    /// given SHA-256 (in hex), or there is no token in it.
+    /// If `dir` is not a corpus, a shard is missing, damaged or made with another tokenizer than that whose table has
+    /// the given SHA-256 (in hex), or there is no token in it.
     pub fn open(dir: &Path, tokenizer_sha256: &str) -> Result<Self> {
         let open = |index| Shard::open(&dir.join(shard::file_name(index)), tokenizer_sha256);
         let first = open(0).with_context(|| {
@@ -75,27 +75,27 @@ impl Corpus {
         Ok(corpus)
     }
 
-    /// Token ids in all documents, which have no `</s>`.
+    /// Returns the number of token ids in all documents, which have no `</s>`.
     pub fn tokens(&self) -> u64 {
         self.tokens.last().copied().unwrap_or(0)
     }
 
-    /// Documents.
+    /// Returns the number of documents.
     pub fn documents(&self) -> u64 {
         self.documents.last().copied().unwrap_or(0)
     }
 
-    /// Bytes of the documents' text in UTF-8.
+    /// Returns the size of the documents' text in UTF-8, in bytes.
     pub fn text_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.header().text_bytes).sum()
     }
 
-    /// Ids of the tokenizer.
+    /// Returns the number of ids of the tokenizer.
     pub fn vocab_size(&self) -> usize {
         self.shards.first().map_or(0, |shard| shard.header().vocab_size as usize)
     }
 
-    /// Tells corpora apart: SHA-256, in hex, of what the shards say about themselves, their checksums included.
+    /// Identifies a corpus: SHA-256, in hex, of the headers of the shards, including their checksums.
     pub fn fingerprint(&self) -> String {
         let mut hasher = Sha256::new();
         for shard in &self.shards {
@@ -104,7 +104,7 @@ impl Corpus {
         hex(hasher)
     }
 
-    /// The ids of a document as a range of the corpus's.
+    /// Returns the ids of a document as a range of the corpus.
     pub fn document(&self, document: u64) -> Range<u64> {
         let shard = self.documents.partition_point(|&before| before <= document).saturating_sub(1);
         match (self.shards.get(shard), self.tokens.get(shard)) {

@@ -40,12 +40,12 @@ pub fn file_name(index: u32) -> String {
     format!("shard-{index:05}.tokens")
 }
 
-/// What a shard says about itself.
+/// Header of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// SHA-256 of the tokenizer's table, 64 hexadecimal digits.
     pub tokenizer: String,
-    /// Ids of the tokenizer.
+    /// Returns the number of ids of the tokenizer.
     pub vocab_size: u32,
     /// Number of this shard, from 0.
     pub index: u32,
@@ -57,17 +57,17 @@ pub struct Header {
     pub tokens: u64,
     /// Bytes of its documents' text in UTF-8.
     pub text_bytes: u64,
-    /// CRC-32C of what follows the header.
+    /// CRC-32C of everything after the header.
     checksum: u32,
 }
 
 impl Header {
-    /// Bytes of an id.
+    /// Returns the number of bytes per id.
     fn width(&self) -> usize {
         if self.vocab_size <= 1 << 16 { 2 } else { 4 }
     }
 
-    /// Where the documents' offsets begin, and the length of the file; `None` if they do not fit memory.
+    /// Returns where the documents' offsets begin and the length of the file, or `None` if they do not fit in memory.
     fn layout(&self) -> Option<(usize, usize)> {
         let ids = usize::try_from(self.tokens).ok()?.checked_mul(self.width())?;
         let offsets = HEADER.checked_add(ids)?.checked_next_multiple_of(8)?;
@@ -116,7 +116,7 @@ impl Header {
     }
 }
 
-/// A shard that can be read.
+/// A readable shard.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
@@ -127,10 +127,12 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Maps a shard and checks its header, that it was made with the tokenizer of the given SHA-256 (in hex), and its length.
+    /// Maps a shard and checks its header, its length, and that it was made with the tokenizer of the given SHA-256 (in
+    /// hex).
     ///
     /// # Errors
-    /// When the file cannot be mapped, is no shard, was made with another tokenizer, or is longer or shorter than it says.
+    /// If the file cannot be mapped, is not a shard, was made with another tokenizer, or has another length than its
+    /// header states.
     pub fn open(path: &Path, tokenizer_sha256: &str) -> Result<Self> {
         let context = || format!("{}", path.display());
         let file = Mapped::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -152,10 +154,11 @@ impl Shard {
         Ok(Shard { path: path.to_path_buf(), file, header, offsets })
     }
 
-    /// Reads the whole shard once: its checksum, the order of its documents, and that every id is the tokenizer's.
+    /// Reads the whole shard once and checks its checksum, the order of its documents, and that every id belongs to the
+    /// tokenizer.
     ///
     /// # Errors
-    /// When one of them is not right.
+    /// If a check fails.
     pub fn verify(&self) -> Result<()> {
         let path = self.path.display();
         let content = self.file.as_slice().get(HEADER..).unwrap_or_default();
@@ -171,19 +174,19 @@ impl Shard {
         Ok(())
     }
 
-    /// What the shard says about itself.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Where a document begins, in ids; of the number of documents, where the last one ends.
+    /// Returns where a document begins, in ids; for the number of documents, where the last one ends.
     fn begin(&self, document: u64) -> u64 {
         let at = self.offsets + 8 * document as usize;
         let bytes = self.file.as_slice().get(at..).and_then(|rest| rest.first_chunk::<8>());
         bytes.map_or(self.header.tokens, |&bytes| u64::from_le_bytes(bytes))
     }
 
-    /// The ids of a document as a range of the shard's.
+    /// Returns the ids of a document as a range of the shard.
     pub fn document(&self, document: u64) -> Range<u64> {
         self.begin(document)..self.begin(document + 1)
     }
@@ -205,7 +208,7 @@ impl Shard {
     }
 }
 
-/// Writes a shard document by document. It cannot be read before it is [sealed](seal).
+/// Writes a shard document by document. It is readable once it is [sealed](seal).
 #[derive(Debug)]
 pub struct ShardWriter {
     path: PathBuf,
@@ -217,10 +220,10 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins the shard numbered `index` in `folder`.
+    /// Creates the shard numbered `index` in `folder`.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// If the file cannot be created.
     pub fn create(folder: &Path, index: u32, tokenizer: &str, vocab_size: u32) -> Result<Self> {
         ensure!(tokenizer.len() == 64 && tokenizer.is_ascii(), "{tokenizer:?} is no SHA-256 in hexadecimal digits");
         let path = folder.join(file_name(index));
@@ -242,7 +245,7 @@ impl ShardWriter {
         Ok(ShardWriter { path, file, header, begins: vec![0], checksum: Crc32c::new(), bytes: Vec::new() })
     }
 
-    /// Token ids so far.
+    /// Returns the number of token ids so far.
     pub fn tokens(&self) -> u64 {
         self.header.tokens
     }
@@ -250,7 +253,7 @@ impl ShardWriter {
     /// Adds a document of `text_bytes` bytes, whose ids come in `parts`.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn push<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u32]>, text_bytes: u64) -> Result<()> {
         for ids in parts {
             self.bytes.clear();
@@ -268,10 +271,10 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Ends the shard; what it says about itself, for [`seal`].
+    /// Ends the shard and returns its header for [`seal`].
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn finish(mut self) -> Result<Header> {
         let written = HEADER as u64 + self.header.tokens * self.header.width() as u64;
         self.bytes.clear();
@@ -290,10 +293,10 @@ impl ShardWriter {
     }
 }
 
-/// Writes the header of a finished shard in `folder`, now that the number of `shards` is known, and syncs the file.
+/// Writes the header of a finished shard in `folder`, once the number of `shards` is known, and syncs the file.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn seal(folder: &Path, header: &Header, shards: u32) -> Result<()> {
     let path = folder.join(file_name(header.index));
     let bytes = Header { shards, ..header.clone() }.to_bytes();

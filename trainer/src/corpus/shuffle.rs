@@ -1,11 +1,12 @@
-//! A random order of any number of things without a list of them: a Feistel network over the smallest domain of 2²ʰ numbers that
-//! holds them, walked until the result is one of theirs (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+//! A random order of any number of things without a list of them: a Feistel network over the smallest domain of 2²ʰ
+//! numbers that holds them, walked until the result is in range (Black and Rogaway 2002, "Ciphers with arbitrary finite
+//! domains").
 //!
-//! The order is a pure function of number and seed, takes a few bytes, and any place of it is computed alone.
+//! The order is a pure function of number and seed, takes a few bytes, and each place of it can be computed alone.
 
 use crate::random::SplitMix64;
 
-/// Luby and Rackoff need four for a pseudorandom permutation of a large domain; small ones take more.
+/// Number of rounds. Luby and Rackoff need four for a pseudorandom permutation of a large domain; small ones need more.
 const ROUNDS: usize = 8;
 
 /// A random order of the numbers `0..len`.
@@ -17,18 +18,19 @@ pub struct Shuffle {
 }
 
 impl Shuffle {
-    /// The order of `0..len` that belongs to `seed`; `len` is below 2⁶².
+    /// Creates the order of `0..len` for `seed`; `len` is below 2⁶².
     pub fn new(len: u64, seed: u64) -> Self {
         let bits = u64::BITS - len.saturating_sub(1).leading_zeros();
         let mut random = SplitMix64::new(seed);
         Shuffle { len, half_bits: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| random.next_u64()) }
     }
 
-    /// The number at `place` of the order, both below `len`.
+    /// Returns the number at `place` of the order, both below `len`.
     pub fn at(&self, place: u64) -> u64 {
         debug_assert!(place < self.len);
         let mut number = place;
-        // The domain is less than four times as large as `len`; since it is permuted, the walk comes back to `place` at the latest.
+        // The domain is less than four times as large as `len`. It is permuted, so the walk returns to `place` at the
+        // latest.
         loop {
             number = self.permute(number);
             if number < self.len {
@@ -87,7 +89,7 @@ mod tests {
         let len = 10_000u64;
         let shuffle = Shuffle::new(len, 3);
         let close = (1..len).filter(|&place| shuffle.at(place).abs_diff(shuffle.at(place - 1)) < 100).count();
-        // Of a random order 2 % of the neighbours lie within 100 of each other.
+        // In a random order, 2% of the neighbours lie within 100 of each other.
         assert!((120..280).contains(&close), "{close}");
     }
 

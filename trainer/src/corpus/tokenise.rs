@@ -1,4 +1,4 @@
-//! Documents to token ids on all cores, faster than the tokenizer alone: words that came before are looked up.
+//! Documents to token ids on all cores, with a cache of words.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use kinglet::tokenizer::{END, Table};
 use rayon::prelude::*;
 
-/// A document is cut into parts of about this many bytes, so that a long one keeps all cores busy.
+/// Approximate size in bytes of the parts that documents are cut into, so that a long one keeps all cores busy.
 const PART: usize = 64 << 10;
-/// Words remembered by one thread; the frequent ones come early.
+/// Number of words cached by one thread; the frequent ones come early.
 const WORDS: usize = 1 << 17;
-/// Longest word remembered, in bytes.
+/// Longest cached word, in bytes.
 const LONGEST: usize = 32;
 
-/// The ids of words that came before.
+/// Cache of the ids of words.
 #[derive(Default)]
 struct Memory {
     words: HashMap<Box<str>, (u32, u32)>,
@@ -21,8 +21,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// Appends the ids of `text`. The tokenizer treats each word, what stands between white space, by itself, so the ids of a text are
-    /// those of its words.
+    /// Appends the ids of `text`. The tokenizer treats each word, separated by white space, independently, so the ids
+    /// of a text are those of its words.
     fn encode(&mut self, table: &Table<'_>, text: &str, out: &mut Vec<u32>) {
         for word in text.split_whitespace() {
             if let Some(&(start, end)) = self.words.get(word) {
@@ -45,17 +45,17 @@ impl Memory {
 /// Encodes documents with one table.
 pub struct Tokeniser<'a> {
     table: Table<'a>,
-    /// One for each thread that works at the same time.
+    /// One per concurrent thread.
     memories: Mutex<Vec<Memory>>,
 }
 
 impl<'a> Tokeniser<'a> {
-    /// A tokeniser that has seen no word.
+    /// Creates a tokenizer with an empty cache.
     pub fn new(table: Table<'a>) -> Self {
         Tokeniser { table, memories: Mutex::default() }
     }
 
-    /// The ids of each document in parts, without `</s>`; the parts joined are what [`Table::encode`] gives.
+    /// Returns the ids of each document in parts, without `</s>`; the joined parts are the result of [`Table::encode`].
     pub fn encode(&self, documents: &[String]) -> Vec<Vec<Vec<u32>>> {
         let parts: Vec<(usize, &str)> =
             documents.iter().enumerate().flat_map(|(i, text)| parts(text).map(move |part| (i, part))).collect();
@@ -68,7 +68,7 @@ impl<'a> Tokeniser<'a> {
     }
 
     fn part(&self, text: &str) -> Vec<u32> {
-        // A memory holds nothing half done, so one that a panic left behind may be used.
+        // A cache holds nothing half done, so one that a panic left behind may be used.
         let memories = || self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = memories().pop().unwrap_or_default();
         let mut ids = Vec::with_capacity(text.len() / 4);
@@ -78,7 +78,7 @@ impl<'a> Tokeniser<'a> {
     }
 }
 
-/// `text` cut at white space into parts of about [`PART`] bytes.
+/// Cuts `text` at white space into parts of about [`PART`] bytes.
 fn parts(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         if text.is_empty() {

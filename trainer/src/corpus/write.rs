@@ -1,4 +1,4 @@
-//! `kinglet-train corpus`: tokenises documents once, into shards.
+//! `kinglet-train corpus`: tokenizes documents once, into shards.
 
 use std::fs;
 use std::io::Write;
@@ -18,19 +18,20 @@ use crate::interrupt::Interrupt;
 use crate::progress::Counter;
 use crate::run::{TokenizerFiles, sha256};
 
-/// What the corpus was made of, for people; nothing reads it.
+/// Record of how the corpus was made, for people; nothing reads it.
 pub const RECORD: &str = "corpus.json";
-/// Bytes of text that are tokenised at once.
+/// Bytes of text that are tokenized at once.
 const BATCH: usize = 8 << 20;
 
-/// Tokenise text once, for pre-training
+/// Tokenize text for pre-training
 ///
-/// Reads documents of text files, JSONL, CSV or TSV, plain, .gz or .zst, and writes a folder of shards that pre-training maps into
-/// memory, so that neither text nor tokens need fit it. The folder appears when it is whole; a run that is stopped leaves nothing.
+/// Reads documents from text, JSONL, CSV or TSV files, plain, .gz or .zst, and writes a folder of shards. Pre-training
+/// maps the shards, so neither text nor tokens need to fit in memory. The folder appears once it is complete; an
+/// interrupted run leaves nothing behind.
 /// Example: kinglet-train corpus --tokenizer tokenizer --out corpus books.txt.zst pages.jsonl.gz
 #[derive(Clone, Debug, clap::Args)]
 pub struct CorpusArgs {
-    /// Files with documents, in this order
+    /// Files with documents, in order
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
@@ -44,28 +45,28 @@ pub struct CorpusArgs {
     /// Field or column with the text
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub text_field: String,
-    /// Where a document of a text file ends
+    /// End of a document in text files
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     pub document_end: End,
-    /// Token ids in a shard
+    /// Token ids per shard
     ///
-    /// A document is never divided: a shard can be longer by its last document.
+    /// Documents are never split, so a shard can be longer by its last document.
     #[arg(long, value_name = "N", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
     pub shard_tokens: u64,
     /// Replace the corpus in --out
     #[arg(long)]
     pub force: bool,
-    /// Threads that tokenise
+    /// Threads that tokenize
     ///
-    /// Default: all cores. The corpus is the same for any number.
+    /// Default: all cores. The corpus does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Print what was written as JSON
+    /// Print a summary as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// [`DocumentEnd`] as it is typed.
+/// [`DocumentEnd`] as typed.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum End {
     /// At a blank line.
@@ -84,37 +85,37 @@ impl From<End> for DocumentEnd {
     }
 }
 
-/// A file that went into a corpus.
+/// A source file of a corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Source {
-    /// Its name, without folders.
+    /// File name, without folders.
     pub file: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
-    /// Its documents.
+    /// Number of documents.
     pub documents: u64,
 }
 
-/// What was written.
+/// Summary of a written corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Documents.
+    /// Returns the number of documents.
     pub documents: u64,
-    /// Token ids.
+    /// Number of token ids.
     pub tokens: u64,
     /// Bytes of text.
     pub text_bytes: u64,
-    /// Shards.
+    /// Number of shards.
     pub shards: u32,
-    /// Ids of the tokenizer.
+    /// Returns the number of ids of the tokenizer.
     pub vocab_size: usize,
     /// SHA-256 of the tokenizer's table.
     pub tokenizer: String,
-    /// What was read.
+    /// Files read.
     pub sources: Vec<Source>,
 }
 
-/// Runs the command: writes the corpus and says what it holds.
+/// Runs the command: writes the corpus and prints a summary.
 ///
 /// # Errors
 /// As [`write()`].
@@ -132,12 +133,12 @@ pub fn run(args: &CorpusArgs, interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
-/// Tokenises the documents of `args.files` into shards in `args.out`, which appears at the end.
+/// Tokenizes the documents of `args.files` into shards in `args.out`, which appears at the end.
 ///
 /// Holds about three times 8 MB of text and its ids, or the longest document, in memory.
 ///
 /// # Errors
-/// When a file cannot be read or written, a row is malformed, there is no text at all, `args.out` holds something else, or
+/// If a file cannot be read or written, a row is malformed, there is no text, `args.out` holds something else, or
 /// `interrupt` was requested.
 pub fn write(args: &CorpusArgs, interrupt: &Interrupt) -> Result<Summary> {
     let tokenizer = TokenizerFiles::read(&args.tokenizer)?;
@@ -196,7 +197,7 @@ pub fn write(args: &CorpusArgs, interrupt: &Interrupt) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Sends the documents of all files in batches of about [`BATCH`] bytes; ends when nobody receives any more.
+/// Sends the documents of all files in batches of about [`BATCH`] bytes; ends when the receiver is gone.
 fn read(args: &CorpusArgs, send: SyncSender<Vec<String>>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -217,12 +218,12 @@ fn read(args: &CorpusArgs, send: SyncSender<Vec<String>>) -> Result<Vec<Source>>
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         sources.push(Source { file, sha256: sha256(path)?, documents: count });
     }
-    // The receiver has said why it left, if it did.
+    // The receiver has reported why it left.
     let _ = send.send(batch);
     Ok(sources)
 }
 
-/// The shards written so far.
+/// Shards written so far.
 struct Shards<'a> {
     folder: &'a Path,
     tokenizer: String,
@@ -265,13 +266,13 @@ impl Shards<'_> {
     }
 }
 
-/// A folder beside the one that is to be written. Removed unless it takes that one's place.
+/// A temporary folder next to the target. Removed unless it replaces the target.
 struct Unfinished {
     folder: PathBuf,
 }
 
 impl Unfinished {
-    /// Checks that `out` may be written, and makes the folder.
+    /// Checks that `out` may be written, and creates the folder.
     fn create(out: &Path, force: bool) -> Result<Self> {
         ensure!(out.file_name().is_some(), "--out {} has no name", out.display());
         let filled = match fs::read_dir(out) {
@@ -292,7 +293,7 @@ impl Unfinished {
         Ok(Unfinished { folder })
     }
 
-    /// Puts the folder in the place of `out`.
+    /// Moves the folder to `out`.
     fn replace(self, out: &Path) -> Result<()> {
         let context = || format!("cannot put the finished corpus into {}", out.display());
         let before = self.folder.with_extension("before");
@@ -313,7 +314,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After `replace` there is nothing there. What cannot be removed is named for what it is, and hidden.
+        // After `replace` there is nothing to remove. A leftover has a telling, hidden name.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

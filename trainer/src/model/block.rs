@@ -1,4 +1,4 @@
-//! A block: the sublayers of one layer, each with its norm and its residual connection.
+//! A block: the sublayers of a layer, each with its norm and residual connection.
 
 use anyhow::{Context, Result};
 use kinglet::spec::{Compat, Config, LayerWeight, Mixer, Norm as NormKind};
@@ -18,7 +18,8 @@ pub(super) enum Conv {
 }
 
 impl Conv {
-    /// `x`: the gated `[B, T, C]`, `source`: what dynamic kernels are computed from, `[B, T, C]`; gives `[B, T, C]` f32.
+    /// Convolves `x`, the gated `[B, T, C]`; dynamic kernels are computed from `source` `[B, T, C]`. Returns `[B, T,
+    /// C]` f32.
     fn forward(&self, x: &Tensor, source: &Tensor, mode: &Mode) -> Tensor {
         match self {
             Conv::Light(conv) => conv.forward(x, mode),
@@ -28,22 +29,22 @@ impl Conv {
     }
 }
 
-/// What a causal mixer keeps of the positions before the one it computes.
+/// State of a causal mixer for the positions before the one it computes.
 #[derive(Debug)]
 pub(super) struct Past {
-    /// The gated rows that a convolution reaches back to, `[B, R, C]` f32, zeros before the first position.
+    /// The gated rows within reach of a convolution, `[B, R, C]` f32, zeros before the first position.
     frames: Tensor,
     /// Keys and values of an attention, each `[B, heads, T, C/heads]`.
     read: Option<(Tensor, Tensor)>,
 }
 
 impl Past {
-    /// The past of the first position, for `B` texts: `frames` is the zeros `[B, R, C]`.
+    /// Creates the state before the first position of `B` texts: `frames` is zeros `[B, R, C]`.
     pub(super) fn start(frames: Tensor) -> Self {
         Past { frames, read: None }
     }
 
-    /// The past of other texts: row `i` becomes a copy of row `rows[i]`; `rows`: `[M]` i64.
+    /// Reorders the state: row `i` becomes a copy of row `rows[i]`; `rows`: `[M]` i64.
     pub(super) fn select(&mut self, rows: &Tensor) {
         self.frames = self.frames.index_select(0, rows);
         if let Some((key, value)) = &mut self.read {
@@ -52,27 +53,27 @@ impl Past {
     }
 }
 
-/// The GLU, the convolution and the matrices of a conv block.
+/// The GLU, the convolution and the matrices of a convolutional block.
 #[derive(Debug)]
 pub(super) struct ConvMixer {
     glu: Glu,
     conv: Conv,
-    /// Whether dynamic kernels are computed from the gated rows and not from the block's input.
+    /// Whether dynamic kernels are computed from the gated rows instead of the block's input.
     from_gated: bool,
-    /// Added to what the convolution gives, and the matrix behind it.
+    /// Added to the result of the convolution, and the matrix behind it.
     pointwise: Option<(Tensor, Linear)>,
     out: Linear,
 }
 
 impl ConvMixer {
-    /// The gated rows, zero where masked, and what dynamic kernels are computed from: each `[B, T, C]`.
+    /// Returns the gated rows, zero where masked, and the source of dynamic kernels: each `[B, T, C]`.
     fn gated(&self, x: &Tensor, mask: Option<&Tensor>, mode: &Mode) -> (Tensor, Tensor) {
         let open = self.glu.forward(x, mode);
         let source = if self.from_gated { open.shallow_clone() } else { x.shallow_clone() };
         (mask.map_or_else(|| open.shallow_clone(), |mask| &open * mask), source)
     }
 
-    /// What follows the convolution, `[B, T, C]` to `[B, T, C]`.
+    /// Applies the part after the convolution, `[B, T, C]` to `[B, T, C]`.
     fn finish(&self, mixed: Tensor, mode: &Mode) -> Tensor {
         match &self.pointwise {
             Some((bias, pointwise)) => self.out.forward(&pointwise.forward(&(mixed + bias), mode), mode),
@@ -81,7 +82,7 @@ impl ConvMixer {
     }
 }
 
-/// What mixes positions in a block.
+/// The mixer of a block.
 #[derive(Debug)]
 pub(super) enum MixerLayer {
     Conv(ConvMixer),
@@ -89,8 +90,8 @@ pub(super) enum MixerLayer {
 }
 
 impl MixerLayer {
-    /// `x`: `[B, T, C]`, `mask`: `[B, T, 1]` f32 where positions are to be hidden from the convolution, `bias` for attention
-    /// only; gives `[B, T, C]`.
+    /// Applies the mixer to `x` `[B, T, C]`; `mask` `[B, T, 1]` f32 hides positions from the convolution, `bias` is for
+    /// attention only. Returns `[B, T, C]`.
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
         match self {
             MixerLayer::Conv(mixer) => {
@@ -104,8 +105,8 @@ impl MixerLayer {
         }
     }
 
-    /// The newest position of a causal mixer: `x`: `[B, 1, C]`, `mask`: `[B, 1, 1]` f32 where it may be hidden from the
-    /// convolution, `bias`: `[1, heads, 1, T]` for attention only; gives `[B, 1, C]` and adds the position to `past`.
+    /// Computes the newest position of a causal mixer and adds it to `past`. `x`: `[B, 1, C]`; `mask`: `[B, 1, 1]` f32
+    /// if it may be hidden from the convolution; `bias`: `[1, heads, 1, T]` for attention only. Returns `[B, 1, C]`.
     pub(super) fn step(
         &self,
         x: &Tensor,
@@ -119,7 +120,7 @@ impl MixerLayer {
                 let (gated, source) = mixer.gated(x, mask, mode);
                 let window = Tensor::cat(&[&past.frames, &gated], 1);
                 let reach = window.size()[1] - 1;
-                // Of the window's rows the last alone has all its neighbours, and its own source of kernels.
+                // Only the last row of the window has all its neighbours and its own source of kernels.
                 let mixed = mixer.conv.forward(&window, &source.expand_as(&window), mode).narrow(1, reach, 1);
                 past.frames = window.narrow(1, 1, reach);
                 mixer.finish(mixed, mode)
@@ -148,14 +149,14 @@ pub(super) struct Residual {
 }
 
 impl Residual {
-    /// The norm of `gain` and `shift` where `config` has it.
+    /// Creates the norm of `gain` and `shift` in the place given by `config`.
     pub(super) fn new(gain: Tensor, shift: Option<Tensor>, config: &Config) -> Self {
         let norm = Norm::new(gain, shift, config.compat.norm_eps());
         Residual { norm, place: config.norm, compat: config.compat }
     }
 
-    /// `x + norm(sublayer(x))`, `norm(x + sublayer(x))` (fairseq) or `x + sublayer(norm(x))`; `x`: `[B, T, C]` f32, as is the
-    /// result.
+    /// Computes `x + norm(sublayer(x))`, `norm(x + sublayer(x))` (fairseq) or `x + sublayer(norm(x))`; `x` and result:
+    /// `[B, T, C]` f32.
     pub(super) fn around(&self, x: &Tensor, mode: &Mode, sublayer: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
         match (self.place, self.compat) {
             (NormKind::PostLayer, Compat::Fairseq) => {
@@ -177,7 +178,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Layer `i` of `config`; `find` gives its weights by name. The tensors are shared, not copied.
+    /// Creates layer `i` of `config`; `find` returns its weights by name. The tensors are shared, not copied.
     pub(super) fn new(config: &Config, i: usize, find: impl Fn(LayerWeight) -> Option<Tensor>) -> Result<Self> {
         let get = |w: LayerWeight| find(w).with_context(|| format!("layer {i} has no {w:?}"));
         let linear = |w: LayerWeight| get(w).map(Linear::new);
@@ -224,17 +225,17 @@ impl Block {
         })
     }
 
-    /// The whole block, `[B, T, C]` f32 to `[B, T, C]` f32; arguments as [`Block::mix`] has them.
+    /// Applies the whole block, `[B, T, C]` f32 to `[B, T, C]` f32; arguments as in [`Block::mix`].
     pub(super) fn forward(&self, x: &Tensor, mask: Option<&Tensor>, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
         self.feed_forward(&self.mix(x, mask, bias, mode), mode)
     }
 
-    /// The mixer with norm and residual: `[B, T, C]` f32 to `[B, T, C]` f32. `mask`: `[B, T, 1]` f32.
+    /// Applies the mixer with norm and residual: `[B, T, C]` f32 to `[B, T, C]` f32. `mask`: `[B, T, 1]` f32.
     pub(super) fn mix(&self, x: &Tensor, mask: Option<&Tensor>, bias: Option<&Tensor>, mode: &Mode) -> Tensor {
         self.mixer_residual.around(x, mode, |x| self.mixer.forward(x, mask, bias, mode))
     }
 
-    /// The feed-forward network with norm and residual: `[B, T, C]` f32 to `[B, T, C]` f32.
+    /// Applies the feed-forward network with norm and residual: `[B, T, C]` f32 to `[B, T, C]` f32.
     pub(super) fn feed_forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         self.ffn_residual.around(x, mode, |x| self.ffn.forward(x, mode))
     }
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_mesh_dialect_is_that_of_mesh_tensorflows_own_block() {
-        // `scripts/golden` makes the file again: tests/golden/dialect_mesh.py.
+        // `trainer/tests/golden/make` regenerates the file: tests/golden/dialect_mesh.py.
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mesh.safetensors");
         let golden = read_tensors(&file).unwrap();
         let mut read = 0;
@@ -271,7 +272,7 @@ mod tests {
             let config = config.resolve();
             config.validate().unwrap();
             let take = |name: &str| golden[&format!("{case}.{name}")].shallow_clone();
-            // What the file has not, norms and feed-forward network, is not used.
+            // Weights that the file lacks, norms and feed-forward network, are not used.
             let mut weights = HashMap::new();
             for weight in LayerWeight::ALL {
                 let Some(shape) = config.shape(Weight::Layer(0, weight)) else { continue };
@@ -302,7 +303,7 @@ mod tests {
             }
             read += 4;
 
-            // Position by position it is the same.
+            // Position by position, the result is the same.
             if case.ends_with("causal") {
                 let mut past = Past::start(Tensor::zeros([2, 8, 6], (Kind::Float, tch::Device::Cpu)));
                 for t in 0..11 {

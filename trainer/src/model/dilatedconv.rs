@@ -1,12 +1,14 @@
-//! Depthwise convolution with one kernel a channel, and the form of it that the lightweight convolution shares.
+//! Depthwise convolution with one kernel per channel, and the form shared with the lightweight convolution.
 
 use tch::{Kind, Tensor};
 
 use super::Mode;
 
-/// Depthwise convolution: `Y[b, i, c] = Σ_j taps[c, j] · X[b, i + (j − offset)·dilation, c]`, zero outside the sequence.
+/// Depthwise convolution: `Y[b, i, c] = Σ_j taps[c, j] · X[b, i + (j − offset)·dilation, c]`, zero outside the
+/// sequence.
 ///
-/// `x`: `[B, T, C]`, `taps`: `[C, K]` of the same kind; gives `[B, T, C]`. `offset` is in taps, `dilation` in positions.
+/// `x`: `[B, T, C]`, `taps`: `[C, K]` of the same kind; returns `[B, T, C]`. `offset` is in taps, `dilation` in
+/// positions.
 pub fn depthwise(x: &Tensor, taps: &Tensor, offset: i64, dilation: i64) -> Tensor {
     let (channels, width) = (x.size()[2], taps.size()[1]);
     let (left, right) = (offset * dilation, (width - 1 - offset) * dilation);
@@ -18,7 +20,7 @@ pub fn depthwise(x: &Tensor, taps: &Tensor, offset: i64, dilation: i64) -> Tenso
     x.conv2d(&taps, None::<&Tensor>, [1, 1], [0, padding], [1, dilation], channels).squeeze_dim(2).transpose(1, 2)
 }
 
-/// The paper's eq. 1: taps `[C, K]` as they are, without softmax.
+/// Equation 1 of the paper: taps `[C, K]` used directly, without softmax.
 #[derive(Debug)]
 pub struct DilatedConv {
     kernel: Tensor,
@@ -27,12 +29,13 @@ pub struct DilatedConv {
 }
 
 impl DilatedConv {
-    /// The layer of a kernel `[C, K]`; tap `j` reads position `i + (j − offset)·dilation`. The tensor is shared.
+    /// Creates the layer of a kernel `[C, K]`; tap `j` reads position `i + (j − offset)·dilation`. The tensor is
+    /// shared.
     pub fn new(kernel: Tensor, offset: i64, dilation: i64) -> Self {
         DilatedConv { kernel, offset, dilation }
     }
 
-    /// `[B, T, C]` to `[B, T, C]`; the product is bf16 under [`Mode::bf16`].
+    /// Maps `[B, T, C]` to `[B, T, C]`; the product is bf16 under [`Mode::bf16`].
     ///
     /// DropConnect as in [`super::lightconv`], on the taps themselves.
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {

@@ -9,12 +9,12 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// The layer of a table `[V, C]`. The tensor is shared, not copied.
+    /// Creates the layer of a table `[V, C]`. The tensor is shared, not copied.
     pub fn new(weight: Tensor) -> Self {
         Embedding { weight }
     }
 
-    /// `[B, T]` i64, each below `V`, to `[B, T, C]`.
+    /// Maps `[B, T]` i64, each below `V`, to `[B, T, C]`.
     pub fn forward(&self, ids: &Tensor) -> Tensor {
         Tensor::embedding(&self.weight, ids, -1, false, false)
     }

@@ -1,4 +1,4 @@
-//! The encoder: embedding and blocks, as the classifier and the encoder-decoder have it.
+//! The encoder: embedding and blocks, shared by the classifier and the encoder-decoder.
 
 use anyhow::{Context, Result};
 use kinglet::spec::{Config, LayerWeight, Weight};
@@ -17,10 +17,10 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The encoder of `config`, which has been validated; `find` gives its weights. The tensors are shared, not copied.
+    /// Creates the encoder of the validated `config`; `find` returns its weights. The tensors are shared, not copied.
     ///
     /// # Errors
-    /// Names a weight that is missing.
+    /// If a weight is missing; it is named.
     pub fn new(config: &Config, find: impl Fn(Weight) -> Option<Tensor>) -> Result<Self> {
         let embedding = find(Weight::Embedding).with_context(|| format!("the model has no {}", Weight::Embedding))?;
         let block = |i: usize| Block::new(config, i, |w| find(Weight::Layer(i as u16, w))).map(Recomputable::new);
@@ -32,10 +32,10 @@ impl Encoder {
         })
     }
 
-    /// Token vectors `[B, T, C]` f32 after the last layer.
+    /// Returns token vectors `[B, T, C]` f32 after the last layer.
     ///
-    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, at least one token a row;
-    /// both on the weights' device. Vectors of padding are finite but mean nothing.
+    /// `ids`: `[B, T]` i64, each below `V`; `mask`: `[B, T]` i64, 1 for a token and 0 for padding, with at least one
+    /// token per row; both on the weights' device. Vectors of padding are finite but meaningless.
     pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
         let bias = self.bias.as_ref().map(|bias| bias.both_ways(mask));
@@ -54,7 +54,7 @@ impl Encoder {
         }
     }
 
-    /// The table of token vectors.
+    /// Returns the table of token vectors.
     pub(super) fn embedding(&self) -> &Embedding {
         &self.embedding
     }

@@ -12,12 +12,12 @@ pub struct Ffn {
 }
 
 impl Ffn {
-    /// The network of `[FF, C]` and `[C, FF]`.
+    /// Creates the network of `[FF, C]` and `[C, FF]`.
     pub fn new(up: Linear, down: Linear) -> Self {
         Ffn { up, down }
     }
 
-    /// `[B, T, C]` to `[B, T, C]`.
+    /// Maps `[B, T, C]` to `[B, T, C]`.
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         self.down.forward(&self.up.forward(x, mode).relu(), mode)
     }

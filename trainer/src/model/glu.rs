@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{Mode, linear::Linear};
 
-/// `(X·W_I) ⊙ sigmoid(X·W_S)`, each product with its bias where the dialect has one.
+/// `(X·W_I) ⊙ sigmoid(X·W_S)`, with biases if the dialect has them.
 #[derive(Debug)]
 pub struct Glu {
     input: Linear,
@@ -12,7 +12,7 @@ pub struct Glu {
 }
 
 impl Glu {
-    /// The unit of `W_I` and `W_S`.
+    /// Creates the unit of `W_I` and `W_S`.
     pub fn new(input: Linear, gate: Linear) -> Self {
         Glu { input, gate }
     }

@@ -1,23 +1,24 @@
-//! First values of the weights, from a seed alone: the same on every device and with any number of labels.
+//! Initial values of the weights, from a seed alone: the same on every device and for any number of labels.
 
 use kinglet::spec::{Config, LayerWeight, Mixer, Role, Weight};
 use std::f64::consts::TAU;
 
 use crate::random::SplitMix64;
 
-/// How a weight is drawn.
+/// Distribution of a weight's initial values.
 #[derive(Clone, Copy, Debug)]
 pub enum Draw {
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
-    /// Uniform between minus and plus this.
+    /// Uniform between minus and plus this value.
     Uniform(f64),
     /// All the same.
     Constant(f32),
 }
 
-/// T5's factors for embedding, attention and feed-forward (Mesh TensorFlow; `T5PreTrainedModel._init_weights`), fan-in for
-/// the convolution's matrices, fairseq's Xavier for lightweight kernels, PyTorch's bound for depthwise ones.
+/// Returns T5's factors for embedding, attention and feed-forward (Mesh TensorFlow; `T5PreTrainedModel._init_weights`),
+/// fan-in for the convolution's matrices, fairseq's Xavier for lightweight kernels, and PyTorch's bound for depthwise
+/// ones.
 pub fn draw(config: &Config, weight: Weight) -> Draw {
     use LayerWeight as L;
     let shape = config.shape(weight);
@@ -44,9 +45,9 @@ pub fn draw(config: &Config, weight: Weight) -> Draw {
     }
 }
 
-/// `len` values for the `index`-th weight of a model, row by row.
+/// Returns `len` values for the `index`-th weight of a model, row by row.
 pub fn values(draw: Draw, len: usize, index: usize, seed: i64) -> Vec<f32> {
-    // Each weight has its own stream, so that one weight's size does not move another's values.
+    // Each weight has its own stream, so its values do not depend on the size of the others.
     let mut stream = SplitMix64::new(seed as u64);
     let mut random = SplitMix64::new(stream.next_u64() ^ SplitMix64::new(index as u64).next_u64());
     let mut out = Vec::with_capacity(len);
@@ -54,7 +55,7 @@ pub fn values(draw: Draw, len: usize, index: usize, seed: i64) -> Vec<f32> {
         Draw::Constant(value) => out.resize(len, value),
         Draw::Uniform(bound) => out.extend((0..len).map(|_| ((2.0 * random.unit() - 1.0) * bound) as f32)),
         Draw::Normal(deviation) => {
-            // Box and Muller: two normals from two uniforms.
+            // Box-Muller: two normals from two uniforms.
             while out.len() < len {
                 let radius = (-2.0 * random.unit().ln()).sqrt() * deviation;
                 let (sin, cos) = (TAU * random.unit()).sin_cos();

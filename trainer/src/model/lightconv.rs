@@ -4,10 +4,10 @@ use tch::{Kind, Tensor};
 
 use super::{Mode, dilatedconv::depthwise};
 
-/// Depthwise convolution with taps softmax-normalised and shared by heads: channel `c` uses kernel `⌊c·H/C⌋`.
+/// Depthwise convolution with softmax-normalized taps shared by heads: channel `c` uses kernel `⌊c·H/C⌋`.
 ///
-/// DropConnect is applied to the taps after the softmax, an independent draw for each weight `[H, K]` and each batch, with
-/// the kept ones scaled by `1 / (1 − p)`: `weight_dropout` in fairseq's `LightweightConv1d`.
+/// DropConnect is applied to the taps after the softmax, with an independent draw per weight `[H, K]` and batch; kept
+/// ones are scaled by `1 / (1 − p)`, as `weight_dropout` in fairseq's `LightweightConv1d`.
 #[derive(Debug)]
 pub struct LightConv {
     kernel: Tensor,
@@ -15,12 +15,14 @@ pub struct LightConv {
 }
 
 impl LightConv {
-    /// The layer of a kernel `[H, K]` before the softmax; tap `j` reads position `i + j − offset`. The tensor is shared.
+    /// Creates the layer of a kernel `[H, K]` before the softmax; tap `j` reads position `i + j − offset`. The tensor
+    /// is shared.
     pub fn new(kernel: Tensor, offset: i64) -> Self {
         LightConv { kernel, offset }
     }
 
-    /// `[B, T, C]` to `[B, T, C]`, `C` a multiple of `H`; the softmax is f32, the product bf16 under [`Mode::bf16`].
+    /// Maps `[B, T, C]` to `[B, T, C]`, `C` a multiple of `H`; the softmax is f32, the product bf16 under
+    /// [`Mode::bf16`].
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         let kind = mode.product_kind();
         let per_head = x.size()[2] / self.kernel.size()[0];

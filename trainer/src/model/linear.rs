@@ -1,4 +1,4 @@
-//! A matrix product, in other dialects than the paper's with a bias.
+//! A matrix product, with a bias in dialects other than the paper's.
 
 use tch::{Kind, Tensor};
 
@@ -12,17 +12,18 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// The layer of a weight `[out, in]`, f32. The tensor is shared, not copied.
+    /// Creates the layer of a weight `[out, in]`, f32. The tensor is shared, not copied.
     pub fn new(weight: Tensor) -> Self {
         Linear { weight, bias: None }
     }
 
-    /// The layer with a bias `[out]`, f32, where there is one. The tensor is shared, not copied.
+    /// Adds a bias `[out]`, f32, if there is one. The tensor is shared, not copied.
     pub fn with_bias(self, bias: Option<Tensor>) -> Self {
         Linear { bias, ..self }
     }
 
-    /// `[.., in]` to `[.., out]`; the result is bf16 under [`Mode::bf16`] (the f32 weight is cast at use), else f32.
+    /// Maps `[.., in]` to `[.., out]`; the result is bf16 under [`Mode::bf16`] (the f32 weight is cast on use),
+    /// otherwise f32.
     pub fn forward(&self, x: &Tensor, mode: &Mode) -> Tensor {
         if mode.bf16 {
             let bias = self.bias.as_ref().map(|bias| bias.to_kind(Kind::BFloat16));

@@ -1,11 +1,11 @@
-//! The classifier: encoder, pooling and head; and in [`seq2seq`] the encoder-decoder that pre-training needs. The formulas of
-//! the encoder stand in [`kinglet::spec`].
+//! The classifier: encoder, pooling and head; and, in [`seq2seq`], the encoder-decoder for pre-training.
+//! [`kinglet::spec`] documents the formulas of the encoder.
 //!
-//! Master weights are f32. Under [`Mode::bf16`] matrix products and convolutions run in bf16 with the weights cast at use;
-//! norms, softmaxes, sigmoids, the residual stream, pooling and logits stay f32. Without it nothing is cast.
+//! Master weights are f32. Under [`Mode::bf16`], matrix products and convolutions run in bf16 with weights cast on use;
+//! norms, softmaxes, sigmoids, the residual stream, pooling and logits stay f32. Otherwise nothing is cast.
 //!
-//! Dropout stands after the embedding, on what each sublayer adds to the residual stream, and on the pooled vector, in the
-//! same places for all mixers.
+//! Dropout is applied after the embedding, to what each sublayer adds to the residual stream, and to the pooled vector,
+//! in the same places for all mixers.
 
 pub mod attention;
 mod block;
@@ -29,7 +29,7 @@ use tch::{Device, Kind, Tensor};
 use encoder::Encoder;
 use pooling::Head;
 
-/// How a forward pass is run.
+/// Options of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mode {
     /// Whether dropout and DropConnect are applied.
@@ -40,28 +40,28 @@ pub struct Mode {
     pub drop_connect: f64,
     /// Whether products run in bf16.
     pub bf16: bool,
-    /// Whether the backward pass computes each block again instead of keeping what is inside it ([`crate::recompute`]): the
-    /// same gradients, bit for bit, with less memory and one more forward pass.
+    /// Whether the backward pass recomputes each block instead of keeping its inside ([`crate::recompute`]): the same
+    /// gradients, bit for bit, with less memory and one more forward pass.
     pub recompute: bool,
 }
 
 impl Mode {
-    /// No dropout, f32.
+    /// Returns the mode without dropout, in f32.
     pub fn eval() -> Self {
         Mode { train: false, dropout: 0.0, drop_connect: 0.0, bf16: false, recompute: false }
     }
 
-    /// The kind that products run in.
+    /// Returns the kind of matrix products.
     fn product_kind(&self) -> Kind {
         if self.bf16 { Kind::BFloat16 } else { Kind::Float }
     }
 
-    /// Dropout on activations.
+    /// Applies dropout to activations.
     fn drop(&self, x: &Tensor) -> Tensor {
         if self.train && self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() }
     }
 
-    /// DropConnect on kernel taps.
+    /// Applies DropConnect to kernel taps.
     fn drop_taps(&self, taps: &Tensor) -> Tensor {
         if self.train && self.drop_connect > 0.0 { taps.dropout(self.drop_connect, true) } else { taps.shallow_clone() }
     }
@@ -78,10 +78,10 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// A model with weights drawn from `seed`; libtorch's own generators are not touched.
+    /// Creates a model with weights drawn from `seed`; libtorch's own generators are not used.
     ///
     /// # Errors
-    /// When the configuration is not valid ([`Config::validate`]).
+    /// If the configuration is not valid ([`Config::validate`]).
     pub fn new(config: &Config, seed: i64, device: Device) -> Result<Self> {
         config.validate().context("model configuration")?;
         let mut parameters = Vec::new();
@@ -95,18 +95,18 @@ impl Classifier {
         Self::from_weights(config, parameters, device)
     }
 
-    /// A model of given f32 weights, which are moved to `device`.
+    /// Creates a model of given f32 weights, which are moved to `device`.
     ///
     /// # Errors
-    /// When a weight of the configuration is missing. Shapes are the caller's to check.
+    /// If a weight of the configuration is missing. The caller checks shapes.
     pub fn from_weights(config: &Config, weights: Vec<(Weight, Tensor)>, device: Device) -> Result<Self> {
         Self::assemble(config.clone(), device, masters(weights, device))
     }
 
-    /// A copy of the model on `device`; where that is the model's own, the two share their weights.
+    /// Copies the model to `device`; on the model's own device, the two share their weights.
     ///
     /// # Errors
-    /// When the weights cannot be moved.
+    /// If the weights cannot be moved.
     pub fn to_device(&self, device: Device) -> Result<Self> {
         let mut weights = Vec::new();
         for (weight, tensor) in &self.parameters {
@@ -124,27 +124,27 @@ impl Classifier {
         Ok(Classifier { config, device, parameters, encoder, head })
     }
 
-    /// The model's configuration.
+    /// Returns the model's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The device that the weights are on.
+    /// Returns the device that the weights are on.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The master weights, f32 with `requires_grad`, in the order of [`Config::weights`].
+    /// Returns the master weights, f32 with `requires_grad`, in the order of [`Config::weights`].
     pub fn parameters(&self) -> &[(Weight, Tensor)] {
         &self.parameters
     }
 
-    /// Token vectors `[B, T, C]` f32 after the last layer, as [`Encoder::forward`] gives them.
+    /// Returns token vectors `[B, T, C]` f32 after the last layer, as [`Encoder::forward`] does.
     pub fn encode(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         self.encoder.forward(ids, mask, mode)
     }
 
-    /// Class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Encoder::forward`].
+    /// Returns class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Encoder::forward`].
     pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
         self.head.forward(&self.encode(ids, mask, mode), &positions, mode)
@@ -153,7 +153,7 @@ impl Classifier {
     /// Copies all weights of `from`, which may be on another device.
     ///
     /// # Errors
-    /// When the configurations differ.
+    /// If the configurations differ.
     pub fn copy_weights(&mut self, from: &Classifier) -> Result<()> {
         if self.config != from.config {
             bail!("the models differ in {}", differences(&self.config, &from.config)?);
@@ -161,12 +161,12 @@ impl Classifier {
         self.copy_where(&from.parameters, |_| true)
     }
 
-    /// Copies the encoder of a model of configuration `config` out of its `weights`, so that training can start from it with a
-    /// new head.
+    /// Copies the encoder of a model of configuration `config` from its `weights`, so that training can start from it
+    /// with a new head.
     ///
     /// # Errors
-    /// When the configurations differ in more than the head (`num_labels`, `pooling`), whose fields are named, or a weight of
-    /// the encoder is missing.
+    /// If the configurations differ in more than the head (`num_labels`, `pooling`), in which case the fields are
+    /// named, or a weight of the encoder is missing.
     pub fn copy_encoder(&mut self, config: &Config, weights: &[(Weight, Tensor)]) -> Result<()> {
         let wanted = Config { num_labels: config.num_labels, pooling: config.pooling, ..self.config.clone() };
         if wanted != *config {
@@ -186,13 +186,13 @@ impl Classifier {
     }
 }
 
-/// Weights as leaves on `device` that gather gradients.
+/// Creates leaves on `device` that accumulate gradients.
 fn masters<P>(weights: Vec<(P, Tensor)>, device: Device) -> Vec<(P, Tensor)> {
     let master = |tensor: Tensor| tensor.detach().to_device(device).set_requires_grad(true);
     weights.into_iter().map(|(weight, tensor)| (weight, master(tensor))).collect()
 }
 
-/// The fields in which two configurations differ, with both values.
+/// Returns the fields in which two configurations differ, with both values.
 fn differences(a: &Config, b: &Config) -> Result<String> {
     let (a, b) = (serde_json::to_value(a)?, serde_json::to_value(b)?);
     let Some(fields) = a.as_object() else { bail!("a configuration is a JSON object") };

@@ -11,12 +11,12 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// The norm of a gain `[C]` and, for `LayerNorm`, a shift `[C]`. The tensors are shared, not copied.
+    /// Creates the norm of a gain `[C]` and, for `LayerNorm`, a shift `[C]`. The tensors are shared, not copied.
     pub fn new(gain: Tensor, shift: Option<Tensor>, eps: f32) -> Self {
         Norm { gain, shift, eps: f64::from(eps) }
     }
 
-    /// `[.., C]` of any kind to `[.., C]` f32.
+    /// Maps `[.., C]` of any kind to `[.., C]` f32.
     ///
     /// `LayerNorm(x) = (x − mean) / sqrt(var + eps) · gain + shift`; `RmsNorm(x) = x / sqrt(mean(x²) + eps) · gain`.
     pub fn forward(&self, x: &Tensor) -> Tensor {

@@ -7,7 +7,7 @@ use super::Mode;
 
 /// Mean or maximum over the positions where `mask` is 1.
 ///
-/// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32 with at least one 1 a row; gives `[B, C]`.
+/// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32 with at least one 1 per row; returns `[B, C]`.
 pub fn pool(y: &Tensor, mask: &Tensor, pooling: Pooling) -> Tensor {
     match pooling {
         Pooling::Mean => {
@@ -27,12 +27,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of `[num_labels, C]` and `[num_labels]`. The tensors are shared, not copied.
+    /// Creates the head of `[num_labels, C]` and `[num_labels]`. The tensors are shared, not copied.
     pub fn new(weight: Tensor, bias: Tensor, pooling: Pooling) -> Self {
         Head { weight, bias, pooling }
     }
 
-    /// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32; gives `[B, num_labels]` f32.
+    /// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32; returns `[B, num_labels]` f32.
     pub fn forward(&self, y: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         mode.drop(&pool(y, mask, self.pooling)).linear(&self.weight, Some(&self.bias))
     }

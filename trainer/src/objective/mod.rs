@@ -1,5 +1,4 @@
-//! What a model learns from text without labels. Objectives are pure functions of tokens, parameters and a seed; nothing here
-//! knows of files or tensors.
+//! Pre-training objectives. They are pure functions of tokens, parameters and a seed, independent of files and tensors.
 
 pub mod span_corruption;
 

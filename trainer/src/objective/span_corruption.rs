@@ -1,8 +1,8 @@
-//! Span corruption as T5 trains with it: `random_spans_noise_mask`, `random_spans_helper` and the two
-//! `…_to_unique_sentinel` functions of `t5/data/preprocessors.py` (Raffel et al. 2020, section 3.3.4).
+//! Span corruption as in T5: `random_spans_noise_mask`, `random_spans_helper` and the two `…_to_unique_sentinel`
+//! functions of `t5/data/preprocessors.py` (Raffel et al. 2020, section 3.3.4).
 //!
-//! A mask says which tokens of an example are noise. Each span of noise becomes one sentinel in the inputs; each span between
-//! them becomes one sentinel in the targets; `</s>` ends both:
+//! A mask says which tokens of an example are noise. Each span of noise becomes one sentinel in the inputs; each span
+//! between them becomes one sentinel in the targets; `</s>` ends both:
 //!
 //! ```text
 //! tokens   Thank you for inviting me to your party last week
@@ -11,8 +11,8 @@
 //! targets  <S0> for inviting <S1> last <S2> </s>
 //! ```
 //!
-//! The targets are the same transformation with the mask inverted: their `<S0>` stands for the tokens before the first noise.
-//! There is no closing sentinel; here `<S2>` stands for "week".
+//! The targets are the same transformation with the mask inverted: their `<S0>` stands for the tokens before the first
+//! noise. There is no closing sentinel; here `<S2>` stands for "week".
 
 use anyhow::{Result, ensure};
 use kinglet::tokenizer::END;
@@ -28,28 +28,28 @@ pub struct SpanCorruption {
     pub noise_density: f64,
     /// Mean number of tokens in a masked span, 1 or more.
     pub mean_span: f64,
-    /// Whether the mask is rotated by a random number of tokens. Without it the first token of an example is never masked and the
-    /// last always is, which matters for short texts.
+    /// Whether the mask is rotated by a random number of tokens. Without rotation, the first token of an example is
+    /// never masked and the last one always is, which matters for short texts.
     pub random_roll: bool,
 }
 
 impl Default for SpanCorruption {
-    /// T5's: 15 % in spans of 3, not rotated.
+    /// T5's defaults: 15% in spans of 3, not rotated.
     fn default() -> Self {
         SpanCorruption { noise_density: 0.15, mean_span: 3.0, random_roll: false }
     }
 }
 
-/// How long examples are before and after corruption.
+/// Lengths of examples before and after corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
     /// Tokens of text in an example.
     pub tokens: usize,
-    /// Ids in its targets, sentinels and `</s>` included.
+    /// Ids in the targets, including sentinels and `</s>`.
     pub targets: usize,
 }
 
-/// The ids that stand for spans: the first span's is `vocab_size − 1`, the next one's the id below.
+/// Ids that stand for spans: `vocab_size − 1` for the first span, the id below for the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sentinels {
     vocab_size: u32,
@@ -57,10 +57,10 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// The ids that a model of `vocab_size` ids has beyond its tokenizer's.
+    /// Creates the sentinels: the ids that a model of `vocab_size` ids has beyond its tokenizer's.
     ///
     /// # Errors
-    /// When there are none, or ids do not fit 32 bits.
+    /// If there are none, or ids do not fit in 32 bits.
     pub fn new(vocab_size: usize, tokenizer_vocab_size: usize) -> Result<Self> {
         ensure!(
             vocab_size > tokenizer_vocab_size,
@@ -70,28 +70,28 @@ impl Sentinels {
         Ok(Sentinels { vocab_size: u32::try_from(vocab_size)?, count })
     }
 
-    /// How many there are.
+    /// Returns the number of examples.
     pub fn count(&self) -> usize {
         self.count as usize
     }
 
-    /// Id of the span numbered `index` from 0; `None` when there are not so many.
+    /// Returns the id of the span numbered `index` from 0, or `None` if there are fewer.
     pub fn id(&self, index: usize) -> Option<u32> {
         let index = u32::try_from(index).ok().filter(|&index| index < self.count)?;
         Some(self.vocab_size - 1 - index)
     }
 }
 
-/// What the model reads and what it must write.
+/// Input and target of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     /// Ids for the encoder, `</s>` last.
     pub inputs: Vec<u32>,
-    /// Ids the decoder must give, `</s>` last.
+    /// Ids that the decoder must write, `</s>` last.
     pub targets: Vec<u32>,
 }
 
-/// Noise tokens and spans of a mask.
+/// Number of noise tokens and spans in a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counts {
     noise: usize,
@@ -102,8 +102,8 @@ impl SpanCorruption {
     /// Checks the parameters.
     ///
     /// # Errors
-    /// When the density is not between 0 and 1, the mean span is below 1, or the spans would be more than the tokens between
-    /// them.
+    /// If the density is not between 0 and 1, the mean span is below 1, or there would be more spans than tokens
+    /// between them.
     pub fn validate(&self) -> Result<()> {
         let SpanCorruption { noise_density: density, mean_span: mean, .. } = *self;
         ensure!(density > 0.0 && density < 1.0, "noise_density is {density}, must be between 0 and 1");
@@ -115,12 +115,16 @@ impl SpanCorruption {
         Ok(())
     }
 
-    /// How many tokens to cut from the text so that the corrupted inputs have at most `inputs` ids, and how many ids the targets
-    /// then have (T5's `random_spans_helper`): the largest `tokens` with `nonnoise + spans + 1 <= inputs`. 512 inputs with
-    /// the default parameters: 568 tokens, 114 targets. So little noise that it rounds to no span is one span in the mask all the same
-    /// (fewer than 10 tokens with the default parameters): the inputs are then one id longer, as in T5.
+    /// Returns how many tokens to take so that the corrupted inputs have at most `inputs` ids, and the number of ids in
+    /// the targets.
     ///
-    /// Rounding is half to even, in f64. T5's special case is here too: of density 0.5 the targets are not longer than the inputs.
+    /// As T5's `random_spans_helper`: the largest `tokens` with `nonnoise + spans + 1 <= inputs`. With the default
+    /// parameters, 512 inputs are 568 tokens and 114 targets. If the noise is so low that it rounds to no span (fewer
+    /// than 10 tokens with the default parameters), the mask still has one span, and the inputs are one id longer, as
+    /// in T5.
+    ///
+    /// Rounding is half to even, in f64. T5's special case applies: at density 0.5, the targets are not longer than the
+    /// inputs.
     pub fn lengths(&self, inputs: usize) -> Lengths {
         let lengths = |tokens: usize| {
             let noise = (tokens as f64 * self.noise_density).round_ties_even() as usize;
@@ -128,7 +132,7 @@ impl SpanCorruption {
             (tokens.saturating_sub(noise) + spans + 1, noise + spans + 1)
         };
         let mut tokens = inputs.saturating_sub(1);
-        // Ends: more tokens have at most as many fewer unmasked ones as `noise_density < 1` allows.
+        // Terminates: more tokens have fewer unmasked ones at most as `noise_density < 1` allows.
         while lengths(tokens + 1).0 <= inputs {
             tokens += 1;
         }
@@ -140,18 +144,19 @@ impl SpanCorruption {
         Lengths { tokens, targets }
     }
 
-    /// Most spans that [`SpanCorruption::corrupt`] can make of up to `length` tokens; so many sentinels are needed.
+    /// Returns the largest number of spans, and therefore sentinels, that [`SpanCorruption::corrupt`] needs for up to
+    /// `length` tokens.
     ///
-    /// A rotation can cut one span in two, and the targets have one sentinel for each stretch between spans.
+    /// A rotation can cut one span in two, and the targets have one sentinel per stretch between spans.
     pub fn most_spans(&self, length: usize) -> usize {
         self.counts(length.max(2)).spans + usize::from(self.random_roll)
     }
 
-    /// The numbers of noise tokens and spans in `length` tokens, 2 or more.
+    /// Returns the numbers of noise tokens and spans in `length` tokens, 2 or more.
     ///
-    /// `noise = clamp(round(length·density), 1, length − 1)`, `spans = max(round(noise / mean), 1)`, computed in f32 as T5
-    /// does, which for some lengths (190 · 0.15) rounds up where f64 finds a tie. T5 fails where the spans are more than the
-    /// tokens between them; here they are as many at most.
+    /// `noise = clamp(round(length·density), 1, length − 1)`, `spans = max(round(noise / mean), 1)`, computed in f32 as
+    /// in T5, which for some lengths (190 · 0.15) rounds up where f64 finds a tie. T5 fails if there are more spans
+    /// than tokens between them; here their number is limited.
     fn counts(&self, length: usize) -> Counts {
         let noise = (length as f32 * self.noise_density as f32).round_ties_even() as usize;
         let noise = noise.clamp(1, length - 1);
@@ -159,14 +164,14 @@ impl SpanCorruption {
         Counts { noise, spans: spans.clamp(1, noise.min(length - noise)) }
     }
 
-    /// Which of `length` tokens are noise: `true` for noise.
+    /// Returns a mask of `length` tokens: `true` for noise.
     pub fn mask(&self, length: usize, random: &mut SplitMix64) -> Vec<bool> {
         let offset = if self.random_roll { random.below(length.max(2) as u64) as usize } else { 0 };
         self.mask_with(length, |bits| random.shuffle(bits), offset)
     }
 
-    /// [`SpanCorruption::mask`] with its random parts from outside: `shuffle` orders the segment begins, first those of noise, then
-    /// those of the rest; the mask is rotated to the right by `offset` tokens.
+    /// [`SpanCorruption::mask`] with its random parts passed in: `shuffle` orders the segment starts, first of noise,
+    /// then of the rest; the mask is rotated to the right by `offset` tokens.
     pub fn mask_with(&self, length: usize, mut shuffle: impl FnMut(&mut [bool]), offset: usize) -> Vec<bool> {
         let whole = length.max(2);
         let Counts { noise, spans } = self.counts(whole);
@@ -184,18 +189,18 @@ impl SpanCorruption {
         mask
     }
 
-    /// Inputs and targets of an example's `tokens`, which have no `</s>`.
+    /// Returns inputs and targets of an example's `tokens`, which have no `</s>`.
     ///
     /// # Errors
-    /// When there are more spans than sentinels: see [`SpanCorruption::most_spans`].
+    /// If there are more spans than sentinels: see [`SpanCorruption::most_spans`].
     pub fn corrupt(&self, tokens: &[u32], random: &mut SplitMix64, sentinels: &Sentinels) -> Result<Example> {
         Self::apply(tokens, &self.mask(tokens.len(), random), sentinels)
     }
 
-    /// Inputs and targets of `tokens` under a `mask` of the same length.
+    /// Returns inputs and targets of `tokens` under a `mask` of the same length.
     ///
     /// # Errors
-    /// When the mask has more spans, or spans between them, than there are sentinels.
+    /// If the mask has more spans, or stretches between spans, than there are sentinels.
     pub fn apply(tokens: &[u32], mask: &[bool], sentinels: &Sentinels) -> Result<Example> {
         Ok(Example {
             inputs: spans_to_sentinels(tokens, mask, true, sentinels)?,
@@ -204,8 +209,8 @@ impl SpanCorruption {
     }
 }
 
-/// Lengths of `segments` random segments, each 1 or more, that `items` items are cut into (T5's `_random_segmentation`): a
-/// segment begins at the first item and where the shuffled `segments − 1` ones lie among the other items.
+/// Returns the lengths of `segments` random segments, each 1 or more, of `items` items (T5's `_random_segmentation`): a
+/// segment begins at the first item and at each of the shuffled `segments − 1` marks among the other items.
 fn segments(items: usize, segments: usize, shuffle: &mut impl FnMut(&mut [bool])) -> Vec<usize> {
     let mut begins: Vec<bool> = (0..items - 1).map(|i| i < segments - 1).collect();
     shuffle(&mut begins);
@@ -219,8 +224,8 @@ fn segments(items: usize, segments: usize, shuffle: &mut impl FnMut(&mut [bool])
     lengths
 }
 
-/// `tokens` with each span where the mask is `noise` made one sentinel, and `</s>` (T5's `noise_span_to_unique_sentinel`,
-/// with `noise = false` its `nonnoise_span_to_unique_sentinel`).
+/// Replaces each span where the mask is `noise` by one sentinel and appends `</s>` (T5's
+/// `noise_span_to_unique_sentinel`; with `noise = false`, its `nonnoise_span_to_unique_sentinel`).
 fn spans_to_sentinels(tokens: &[u32], mask: &[bool], noise: bool, sentinels: &Sentinels) -> Result<Vec<u32>> {
     let mut out = Vec::with_capacity(tokens.len() + 1);
     let (mut spans, mut before) = (0, false);

@@ -1,4 +1,4 @@
-//! Adafactor (Shazeer and Stern 2018) as T5 uses it: no first moment, updates relative to the size of the weight.
+//! Adafactor (Shazeer and Stern 2018) as used by T5: no first moment, updates relative to the size of the weight.
 
 use std::collections::HashMap;
 
@@ -7,23 +7,22 @@ use tch::{Kind, Tensor};
 
 use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
-/// Both dimensions of a matrix must be at least this for its second moment to be factored (Mesh TensorFlow,
-/// `min_dim_size_to_factor`).
+/// Minimum of both dimensions of a matrix for a factored second moment (Mesh TensorFlow, `min_dim_size_to_factor`).
 pub const FACTORED_FROM: i64 = 128;
 /// Added to squared gradients (Shazeer and Stern 2018, ε₁).
 const EPS_GRADIENT: f64 = 1e-30;
-/// Least root mean square of a weight that a step is relative to (Shazeer and Stern 2018, ε₂).
+/// Minimum root mean square of a weight that a step is relative to (Shazeer and Stern 2018, ε₂).
 const EPS_WEIGHT: f64 = 1e-3;
 /// Updates with a larger root mean square are scaled down to it (Shazeer and Stern 2018, d).
 const CLIP: f64 = 1.0;
 /// Exponent of the decay `1 − t^−0.8` (Shazeer and Stern 2018, section 7.2).
 const DECAY_EXPONENT: f64 = -0.8;
 
-/// Hyper-parameters of [`Adafactor`]: the published constants are not among them.
+/// Hyper-parameters of [`Adafactor`], apart from the published constants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdafactorConfig {
-    /// Fraction of a weight taken away a step, times the step's size. Only for embedding and matrices.
+    /// Decoupled weight decay, relative to the size of the step. Applies to embedding and matrices only.
     pub weight_decay: f64,
 }
 
@@ -50,7 +49,7 @@ pub struct Adafactor {
 }
 
 impl Adafactor {
-    /// Zero moments for `params`, on their devices.
+    /// Creates zero moments for `params`, on their devices.
     pub fn new<P: Parameter>(config: AdafactorConfig, params: &[(P, Tensor)]) -> Self {
         let second = |p: &Tensor| match *p.size() {
             [rows, columns] if rows >= FACTORED_FROM && columns >= FACTORED_FROM => {
@@ -63,13 +62,13 @@ impl Adafactor {
     }
 }
 
-/// Root mean square of all elements, as a tensor without dimensions: nothing waits for the device.
+/// Returns the root mean square of all elements as a scalar tensor, without waiting for the device.
 fn rms(x: &Tensor) -> Tensor {
     (x * x).mean(Kind::Float).sqrt()
 }
 
 impl Second {
-    /// Takes in a gradient and gives `g / sqrt(v)`.
+    /// Updates the moment with a gradient and returns `g / sqrt(v)`.
     fn scale(&mut self, g: &Tensor, decay: f64) -> Tensor {
         let mut square = g * g;
         let _ = square.g_add_scalar_(EPS_GRADIENT);

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
-/// Hyper-parameters of [`AdamW`]; the defaults are PyTorch's, the epsilon too.
+/// Hyper-parameters of [`AdamW`], with PyTorch's defaults, including epsilon.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
@@ -17,7 +17,7 @@ pub struct AdamWConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Fraction of a weight taken away a step, times the learning rate. Only for embedding and matrices: norms, biases and
+    /// Decoupled weight decay, relative to the learning rate. Applies to embedding and matrices; norms, biases and
     /// kernel taps do not decay.
     pub weight_decay: f64,
 }
@@ -36,12 +36,12 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     step: i64,
-    /// With first and second moment.
+    /// First and second moment per parameter.
     slots: Vec<Slot<(Tensor, Tensor)>>,
 }
 
 impl AdamW {
-    /// Zero moments for `params`, on their devices.
+    /// Creates zero moments for `params`, on their devices.
     pub fn new<P: Parameter>(config: AdamWConfig, params: &[(P, Tensor)]) -> Self {
         let zeros = |p: &Tensor| tch::no_grad(|| p.zeros_like());
         AdamW { config, step: 0, slots: slots(params, |p| (zeros(p), zeros(p))) }

@@ -1,6 +1,6 @@
-//! Optimizers with state that can be saved and loaded bit for bit, learning-rate schedules and gradient clipping.
+//! Optimizers with exactly restorable state, learning-rate schedules and gradient clipping.
 //!
-//! Steps are taken in place on the f32 master weights. A weight without gradient is left alone.
+//! Steps are taken in place on the f32 master weights. A weight without a gradient is not changed.
 
 mod adafactor;
 mod adamw;
@@ -19,9 +19,9 @@ use anyhow::{Context, Result, ensure};
 use kinglet::spec::{Role, Weight};
 use tch::{Kind, Tensor};
 
-/// What names a model's parameter. `Display` gives the name in files; no two parameters of a model share one.
+/// Identifies a parameter of a model. `Display` writes the name used in files; names are unique within a model.
 pub trait Parameter: Display {
-    /// Whether weight decay takes from it: embeddings and matrices yes; norms, biases and kernel taps no.
+    /// Returns whether weight decay applies: to embeddings and matrices, not to norms, biases and kernel taps.
     fn decays(&self) -> bool;
 }
 
@@ -31,22 +31,23 @@ impl Parameter for Weight {
     }
 }
 
-/// Turns gradients into steps. An optimizer is made for a model's parameters and shares their tensors.
+/// Turns gradients into steps. An optimizer belongs to the parameters of a model and shares their tensors.
 pub trait Optimizer {
-    /// Takes one step with learning rate `lr` from the gradients that the parameters hold. Gradients are left as they are.
+    /// Takes one step with learning rate `lr` from the gradients of the parameters, which it does not change.
     fn step(&mut self, lr: f64);
 
-    /// All state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are shared, not copied.
+    /// Returns the complete state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are
+    /// shared, not copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Takes over what [`Optimizer::state`] gave.
+    /// Restores what [`Optimizer::state`] returned.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape; the state is then partly replaced.
+    /// If a tensor is missing or has another shape; the state is then partly replaced.
     fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()>;
 }
 
-/// Which optimizer, with its hyper-parameters: `{ name = "adafactor" }` or `{ name = "adamw", weight_decay = 0.1 }`.
+/// Choice of optimizer with its hyper-parameters: `{ name = "adafactor" }` or `{ name = "adamw", weight_decay = 0.1 }`.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
 pub enum OptimizerConfig {
@@ -63,7 +64,7 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// The optimizer with fresh state for `params`.
+    /// Creates the optimizer with fresh state for `params`.
     pub fn build<P: Parameter>(&self, params: &[(P, Tensor)]) -> Box<dyn Optimizer> {
         match *self {
             OptimizerConfig::Adafactor(config) => Box::new(Adafactor::new(config, params)),
@@ -72,7 +73,7 @@ impl OptimizerConfig {
     }
 }
 
-/// One parameter of an optimizer: what it is and what the optimizer remembers of it.
+/// One parameter of an optimizer and its state.
 #[derive(Debug)]
 struct Slot<M> {
     name: String,
@@ -81,7 +82,7 @@ struct Slot<M> {
     memory: M,
 }
 
-/// A slot for each of `params`, with the memory that `fresh` makes of its tensor.
+/// Creates a slot per parameter, with the state that `fresh` makes of its tensor.
 fn slots<P: Parameter, M>(params: &[(P, Tensor)], fresh: impl Fn(&Tensor) -> M) -> Vec<Slot<M>> {
     let slot = |(parameter, tensor): &(P, Tensor)| Slot {
         name: parameter.to_string(),

@@ -2,19 +2,19 @@
 
 use std::f64::consts::PI;
 
-/// How the learning rate goes on after the warm-up.
+/// Shape of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// Stays.
+    /// Constant.
     #[default]
     Constant,
-    /// `sqrt(d / max(t, d))` with `d` = [`Schedule::decay_after`]: T5's pre-training has `learning_rate` 0.01 and `d` 10,000,
-    /// which is `1 / sqrt(max(t, 10000))`.
+    /// `sqrt(d / max(t, d))` with `d` = [`Schedule::decay_after`]. T5's pre-training has `learning_rate` 0.01 and `d`
+    /// 10,000, which is `1 / sqrt(max(t, 10000))`.
     InverseSquareRoot,
-    /// A straight line down to [`Schedule::final_fraction`] at the last step.
+    /// Linear decay to [`Schedule::final_fraction`] at the last step.
     Linear,
-    /// Half a cosine down to [`Schedule::final_fraction`] at the last step.
+    /// Cosine decay to [`Schedule::final_fraction`] at the last step.
     Cosine,
 }
 
@@ -22,15 +22,15 @@ pub enum Decay {
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
-    /// The highest learning rate. For Adafactor relative to the size of each weight.
+    /// Peak learning rate. For Adafactor, relative to the size of each weight.
     pub learning_rate: f64,
-    /// How it goes on after the warm-up.
+    /// Shape of the decay after the warm-up.
     pub decay: Decay,
-    /// Steps over which the rate rises in a straight line from `learning_rate / warmup_steps`.
+    /// Linear warm-up steps, starting from `learning_rate / warmup_steps`.
     pub warmup_steps: u64,
     /// First step of the inverse square root.
     pub decay_after: u64,
-    /// What is left of the rate at the last step (linear, cosine), 0 to 1.
+    /// Fraction of the rate at the last step (linear, cosine), 0 to 1.
     pub final_fraction: f64,
 }
 
@@ -47,10 +47,10 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The rate of a step, counted from 0, of `total` steps; past the end it stays at the end's value.
+    /// Returns the rate of a step, counted from 0, out of `total` steps; past the end it stays constant.
     ///
-    /// With `t = step + 1`: `learning_rate · min(1, t / warmup_steps) · decay`, where linear and cosine go with
-    /// `(t − warmup) / (total − warmup)`.
+    /// With `t = step + 1`: `learning_rate · min(1, t / warmup_steps) · decay`, where linear and cosine are functions
+    /// of `(t − warmup) / (total − warmup)`.
     pub fn at(&self, step: u64, total: u64) -> f64 {
         let t = step.saturating_add(1);
         let warmup = if t < self.warmup_steps { t as f64 / self.warmup_steps as f64 } else { 1.0 };
@@ -71,7 +71,7 @@ impl Schedule {
         self.learning_rate * warmup * decay
     }
 
-    /// Checks that every value is in its range.
+    /// Checks that every value is in range.
     ///
     /// # Errors
     /// The field and its value.

@@ -4,10 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kinglet::{
-    files::write_atomically,
-    spec::{Config, files},
-};
+use kinglet::spec::{Config, files};
+use kinglet_data::files::write_atomically;
 use serde_json::{Value, json};
 
 use super::{plan::Plan, row::Row};

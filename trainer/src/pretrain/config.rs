@@ -69,7 +69,8 @@ pub struct Train {
     /// Peak learning rate; 0 for `1 / sqrt(decay_after)`, so that the inverse square root is T5's `1 / sqrt(max(t, decay_after))`.
     /// Default 0.
     pub lr: f64,
-    /// What updates the weights. Default adafactor.
+    /// What updates the weights. Default adafactor. Also read as `optimiser`, its old name.
+    #[serde(alias = "optimiser")]
     pub optimizer: OptimizerName,
     /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,

@@ -56,7 +56,8 @@ pub struct Train {
     pub max_length: usize,
     /// Peak learning rate. Default 1e-3.
     pub lr: f64,
-    /// What updates the weights. Default adafactor.
+    /// What updates the weights. Default adafactor. Also read as `optimiser`, its old name.
+    #[serde(alias = "optimiser")]
     pub optimizer: OptimizerName,
     /// Fraction of the embedding and of matrices taken away a step, times the step's size. Default 0.
     pub weight_decay: f64,

@@ -1,6 +1,6 @@
 //! `kinglet-train tokenizer`: learns a subword vocabulary and writes it for Hugging Face and for devices.
 //!
-//! The steps from text to ids are specified in [`kinglet::tokenizer`]; `pipeline` says the same to Hugging Face.
+//! [`kinglet::tokenizer`] specifies the steps from text to ids; `pipeline` describes them to Hugging Face.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::{
-    dataset, files, spec,
+    spec,
     tokenizer::{CHUNK_CHARS, FIRST_BYTE, FIRST_PIECE, METASPACE, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN},
 };
+use kinglet_data::{dataset, files};
 use serde_json::{Value, json};
 use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
@@ -21,11 +22,11 @@ use unigram::{kept_characters, learn};
 
 mod unigram;
 
-/// Learns a subword vocabulary from text.
+/// Learn a subword vocabulary from text
 ///
-/// Reads the texts of JSONL, CSV, TSV or plain text files (one text a line), plain, .gz or .zst, and writes tokenizer.json
-/// (for Hugging Face tokenizers), tokenizer_config.json (for transformers) and tokenizer.bin (for devices).
-/// The same texts give the same files, on any machine.
+/// Reads the texts of JSONL, CSV, TSV or plain text files (one text per line), plain, .gz or .zst, and writes
+/// tokenizer.json (for Hugging Face tokenizers), tokenizer_config.json (for transformers) and tokenizer.bin (for
+/// devices). The same texts produce the same files on any machine.
 /// Example: kinglet-train tokenizer --input train.jsonl.zst --vocab-size 8192 --lowercase --out tokenizer/
 #[derive(Clone, Debug, clap::Args)]
 pub struct TokenizerArgs {
@@ -38,25 +39,25 @@ pub struct TokenizerArgs {
     /// Lower-case all text, when learning and when encoding.
     #[arg(long)]
     pub lowercase: bool,
-    /// Longest piece, in characters, the mark before a word included.
+    /// Longest piece in characters, including the mark before a word.
     #[arg(long, default_value_t = 16)]
     pub max_piece_length: usize,
-    /// Share of the characters in the texts that become pieces; the rarest of the others are spelt in bytes.
+    /// Share of the characters in the texts that become pieces; the rarest others are spelled in bytes.
     ///
-    /// SentencePiece's default of 0.9995 suits alphabets; take 1 to give every character that occurs a piece.
+    /// SentencePiece's default of 0.9995 suits alphabets; use 1 to make every character a piece.
     #[arg(long, default_value_t = 0.9995)]
     pub character_coverage: f64,
-    /// Directory to write to; it is made if need be.
+    /// Directory to write to; created if missing.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// What to learn from what.
+/// A vocabulary to learn.
 #[derive(Clone, Debug)]
 pub struct TokenizerPlan {
-    /// Files that [`dataset::texts`] reads.
+    /// Input files, as read by [`dataset::texts`].
     pub inputs: Vec<PathBuf>,
-    /// Number of ids, from the least that [`TokenizerPlan::least_vocab_size`] gives.
+    /// Number of ids, at least [`TokenizerPlan::least_vocab_size`].
     pub vocab_size: usize,
     /// Whether text is lower-cased.
     pub lowercase: bool,
@@ -69,7 +70,8 @@ pub struct TokenizerPlan {
 }
 
 impl TokenizerPlan {
-    /// The ids that every vocabulary has: special tokens, bytes, printable ASCII and the mark before a word.
+    /// Returns the number of ids in every vocabulary: special tokens, bytes, printable ASCII and the mark before a
+    /// word.
     pub fn least_vocab_size(lowercase: bool) -> usize {
         FIRST_PIECE as usize + required(lowercase).count()
     }
@@ -96,24 +98,24 @@ impl TokenizerPlan {
     }
 }
 
-/// What was learnt.
+/// Summary of a learnt vocabulary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// Number of ids.
     pub vocab_size: usize,
-    /// Number of ids asked for; the texts may be too few for them.
+    /// Number of ids requested; the texts may be too few for them.
     pub wanted: usize,
     /// Texts read.
     pub texts: u64,
     /// Words in them.
     pub words: u64,
-    /// Tokens a word has on average in these texts.
+    /// Mean tokens per word in these texts.
     pub tokens_per_word: f64,
-    /// Different characters that are no piece and are spelt in bytes.
+    /// Distinct characters that are not pieces and are spelled in bytes.
     pub spelt_characters: usize,
 }
 
-/// Runs the command: learns, writes, and prints a line about each.
+/// Runs the command: learns, writes, and prints a summary.
 ///
 /// # Errors
 /// As [`train`].
@@ -137,10 +139,10 @@ pub fn run(args: TokenizerArgs) -> Result<()> {
 
 /// Learns a vocabulary and writes its three files into `plan.out`.
 ///
-/// Deterministic: the files depend on the texts and the plan alone.
+/// Deterministic: the files depend only on the texts and the plan.
 ///
 /// # Errors
-/// When the plan is impossible, a file cannot be read or written, or the texts have no word.
+/// If the plan is impossible, a file cannot be read or written, or the texts have no words.
 pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
     plan.validate()?;
     let mut texts = 0u64;
@@ -197,12 +199,13 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
     })
 }
 
-/// Characters that are pieces in every vocabulary.
+/// Returns the characters that are pieces in every vocabulary.
 fn required(lowercase: bool) -> impl Iterator<Item = char> {
     ('!'..='~').filter(move |c| !(lowercase && c.is_ascii_uppercase())).chain([METASPACE])
 }
 
-/// What the unigram model sees of the words, and how often: through Hugging Face's own steps, sorted.
+/// Returns the chunks of words that the unigram model sees, with their counts: through Hugging Face's own steps,
+/// sorted.
 fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, u64)>> {
     let none: [(&str, i16); 0] = [];
     let steps = Tokenizer::from_bytes(json_bytes(&none, lowercase)?).map_err(|e| anyhow!(e))?;
@@ -222,7 +225,7 @@ fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, 
     Ok(chunks.into_iter().collect())
 }
 
-/// Name of an id below [`FIRST_PIECE`].
+/// Returns the name of an id below [`FIRST_PIECE`].
 fn special(id: u32) -> String {
     match id {
         0 => "<pad>".into(),
@@ -236,7 +239,7 @@ fn is_special(piece: &str) -> bool {
     piece.starts_with('<') && (0..FIRST_PIECE).any(|id| special(id) == piece)
 }
 
-/// The parts of `tokenizer.json` that are not the vocabulary.
+/// Returns the parts of `tokenizer.json` other than the vocabulary.
 fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
     let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
     let end = |type_id: u32| json!({"SpecialToken": {"id": special(1), "type_id": type_id}});
@@ -275,7 +278,7 @@ fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
     ]
 }
 
-/// `tokenizer.json` of sorted pieces.
+/// Returns `tokenizer.json` of sorted pieces.
 fn json_bytes<S: AsRef<str>>(pieces: &[(S, i16)], lowercase: bool) -> Result<Vec<u8>> {
     let special = (0..FIRST_PIECE).map(|id| json!([special(id), SPECIAL_SCORE]));
     let pieces = pieces.iter().map(|(piece, score)| json!([piece.as_ref(), f64::from(*score) * SCORE_UNIT]));
@@ -286,28 +289,28 @@ fn json_bytes<S: AsRef<str>>(pieces: &[(S, i16)], lowercase: bool) -> Result<Vec
     Ok(serde_json::to_vec_pretty(&file)?)
 }
 
-/// `tokenizer_config.json`: how `transformers.AutoTokenizer` loads `tokenizer.json`.
+/// Returns `tokenizer_config.json`, with which `transformers.AutoTokenizer` loads `tokenizer.json`.
 fn transformers_config() -> Value {
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": special(0),
         "eos_token": special(1),
         "unk_token": special(2),
-        // What transformers writes for "no limit".
+        // transformers' value for "no limit".
         "model_max_length": 1_000_000_000_000_000_000u64,
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": false,
-        // "</s>" in a text is text.
+        // "</s>" in a text is ordinary text.
         "split_special_tokens": true,
     })
 }
 
-/// Makes the flat table from a `tokenizer.json` of exactly the steps in [`kinglet::tokenizer`].
+/// Makes the flat table from a `tokenizer.json` with exactly the steps in [`kinglet::tokenizer`].
 ///
-/// How tokens are decoded does not matter.
+/// The decoder does not matter.
 ///
 /// # Errors
-/// When the file cannot be read, or is another tokenizer: the error names what differs.
+/// If the file cannot be read, or is a different tokenizer: the error names the difference.
 pub fn flat_table(tokenizer_json: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(tokenizer_json).with_context(|| format!("{}", tokenizer_json.display()))?;
     table_of(&bytes).with_context(|| format!("{} is no tokenizer of Kinglet's", tokenizer_json.display()))

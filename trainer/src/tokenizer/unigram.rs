@@ -1,4 +1,4 @@
-//! Which pieces a vocabulary has: Hugging Face's unigram trainer, the same for any number of threads, and what it misses.
+//! Learning of the pieces: Hugging Face's unigram trainer, made independent of the number of threads, and extended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use tokenizers::{
 
 use super::{TokenizerPlan, is_special, required};
 
-/// The characters that become pieces: the required ones, and the most frequent up to the wanted coverage or the size.
+/// Returns the characters that become pieces: the required ones, and the most frequent up to the coverage or the size.
 pub(super) fn kept_characters(chunks: &[(String, u64)], plan: &TokenizerPlan) -> BTreeSet<char> {
     let mut counts: BTreeMap<char, u64> = BTreeMap::new();
     for (chunk, count) in chunks {
@@ -35,21 +35,22 @@ pub(super) fn kept_characters(chunks: &[(String, u64)], plan: &TokenizerPlan) ->
     kept
 }
 
-/// Trains the unigram model; pieces sorted by their bytes, scores in units of [`SCORE_UNIT`].
+/// Trains the unigram model; returns pieces sorted by their bytes, with scores in units of [`SCORE_UNIT`].
 pub(super) fn learn(
     chunks: &[(String, u64)],
     kept: &BTreeSet<char>,
     plan: &TokenizerPlan,
 ) -> Result<Vec<(String, i16)>> {
-    // A rare character divides its word.
+    // A rare character splits its word.
     let mut sentences: BTreeMap<&str, u64> = BTreeMap::new();
     for (chunk, count) in chunks {
         for part in chunk.split(|c| !kept.contains(&c)).filter(|part| !part.is_empty()) {
             *sentences.entry(part).or_default() += count;
         }
     }
-    // The trainer starts from substrings that its list has twice and that go on differently, whatever their counts. A word
-    // of the texts that occurs twice stands there twice, once with some character behind it, or it could be no piece.
+    // The trainer starts from substrings that occur twice in its list with different continuations, whatever their
+    // counts. A word that occurs twice in the texts is therefore listed twice, once followed by some character;
+    // otherwise it could not become a piece.
     let tails: Vec<char> = required(plan.lowercase).filter(|&c| c != METASPACE).collect();
     let words = sentences;
     let sentences: Vec<(String, u32)> = words
@@ -71,15 +72,15 @@ pub(super) fn learn(
             .vocab_size(u32::try_from(size)?)
             .max_piece_length(plan.max_piece_length)
             .build()?;
-        // The sums of the trainer's threads depend on their number: one thread makes them the same everywhere.
+        // The sums of the trainer's threads depend on their number; with one thread they are the same everywhere.
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         let mut model = Unigram::default();
         threads.install(|| trainer.do_train(sentences.clone(), &mut model)).map_err(|e| anyhow!(e))?;
         Ok(model)
     };
-    // The trainer drops pieces by their worth until 1.1 times the size is left, then keeps the first of them. Where there is
-    // none to drop, these are the substrings of the most words, however rare: then all are asked for, and the most probable
-    // are kept below, as SentencePiece does.
+    // The trainer drops pieces by their value until 1.1 times the size is left, then keeps the first of them. If there
+    // is nothing to drop, these are the substrings of the most words, however rare; then request all of them and keep
+    // the most probable below, as SentencePiece does.
     let mut model = fit(MOST_SEEDS)?;
     if model.get_vocab_size() > (size - unseen) * 11 / 10 {
         model = fit(size - unseen)?;
@@ -87,7 +88,7 @@ pub(super) fn learn(
 
     let mut scores: BTreeMap<String, f64> = model.iter().filter(|(_, s)| !s.is_nan()).cloned().collect();
     let least = scores.values().copied().fold(0.0, f64::min);
-    // The trainer spreads the characters that it pruned over steps of 1e-4 in the order of a hash map.
+    // The trainer spreads pruned characters over steps of 1e-4 in the order of a hash map.
     let spread = least + 1e-4 * kept.len() as f64;
     for &c in kept {
         let score = scores.entry(c.into()).or_insert(least);
@@ -105,15 +106,16 @@ pub(super) fn learn(
         }
     }
     add_words(&mut scores, &words, size, plan.max_piece_length);
-    // Bytes of UTF-8 sort as strings do. Casts saturate; logarithms of probabilities are far above -32.
+    // Bytes of UTF-8 sort as strings do. Casts saturate; logarithms of probabilities are far above −32.
     Ok(scores.into_iter().map(|(piece, score)| (piece, (score / SCORE_UNIT).round() as i16)).collect())
 }
 
-/// Gives `words` that the texts have more than once their due in a vocabulary with room, one of fewer than `size` pieces: the most
-/// frequent that are no piece become pieces, and none is less probable than its count says.
+/// Adds frequent `words` to a vocabulary with fewer than `size` pieces: the most frequent ones that are not pieces
+/// become pieces, and none is less probable than its count says.
 ///
-/// The trainer's first guess counts a character as often as the texts have it, but a longer piece once a word of its list; its two
-/// steps of expectation maximisation do not make that good for words of one character (a bracket between spaces), however frequent.
+/// The trainer's first estimate counts a character as often as it occurs in the texts, but a longer piece once per word
+/// of its list; its two steps of expectation maximization do not correct this for words of one character (a bracket
+/// between spaces), however frequent.
 fn add_words(scores: &mut BTreeMap<String, f64>, words: &BTreeMap<&str, u64>, size: usize, max_length: usize) {
     let mut room = size.saturating_sub(scores.len());
     if room == 0 {

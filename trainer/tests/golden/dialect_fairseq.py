@@ -1,5 +1,5 @@
 """Makes fairseq_*.safetensors: encoder-decoders of fairseq's own LightConvEncoderLayer and LightConvDecoderLayer, with losses and
-gradients as seq2seq.py has them. Called by scripts/golden.
+gradients as seq2seq.py has them. Called by trainer/tests/golden/make.
 
 What is no part of the dialect is put together as seq2seq.py does: embedding, output, and the encoder-decoder attention, which stands in for
 fairseq's MultiheadAttention. All in f64 from f32 weights.

@@ -1,6 +1,6 @@
-"""Makes flops.json: PyTorch's own count of operations for the base models by length. Called by scripts/golden.
+"""Makes flops.json: PyTorch's own count of operations for the base models by length. Called by trainer/tests/golden/make.
 
-The models are those of benches/train_step.py, which scripts/bench-training compares with ours loss by loss; on the meta
+The models are those of benches/train_step.py, which tools/x bench training compares with ours loss by loss; on the meta
 device, so that nothing is computed.
 """
 

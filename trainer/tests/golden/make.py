@@ -1,4 +1,4 @@
-"""Makes the golden files of trainer/tests/golden.rs. Called by scripts/golden, which makes the environment for it.
+"""Makes the golden files of trainer/tests/golden.rs. Called by trainer/tests/golden/make, which makes the environment for it.
 
 Everything is f32 on one CPU thread, from numbers that depend on nothing but their index, so that a second run gives the
 same files on the same machine. Weights are named as in runtime/src/spec.rs.

@@ -1,5 +1,5 @@
 """Makes the golden files of trainer/tests/seq2seq_golden.rs: encoder-decoders with their losses and gradients. Called by
-scripts/golden.
+trainer/tests/golden/make.
 
 T5 is transformers' T5ForConditionalGeneration, saved as transformers saves it. The convolutional ones are put together from
 make.py's encoder, fairseq's convolutions with causal padding, and PyTorch's multi-head attention. All is computed in f64 from

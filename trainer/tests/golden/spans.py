@@ -1,4 +1,4 @@
-"""Makes spans.json of trainer/tests/span_corruption.rs. Called by scripts/golden; needs numpy alone.
+"""Makes spans.json of trainer/tests/span_corruption.rs. Called by trainer/tests/golden/make; needs numpy alone.
 
 States T5's span corruption with whole arrays, as its preprocessors.py does with TensorFlow's: segment indicators, cumulative
 sums, where and boolean_mask, in float32 where `tf.to_float` is used and in Python's floats in the function that is plain Python.

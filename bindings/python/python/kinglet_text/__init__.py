@@ -1,11 +1,11 @@
 """Kinglet: pre-trained convolutional text classifiers that run anywhere.
 
 >>> import kinglet_text
->>> classifier = kinglet_text.Classifier()            # the built-in model: 150 intents of everyday requests
+>>> classifier = kinglet_text.Classifier()            # the built-in model: 150 everyday intents
 >>> classifier.predict(["wake me at seven tomorrow"])
 ['alarm']
 
-`Classifier("model.kinglet")` opens a model that `kinglet-export` wrote. `kinglet_text.sklearn` has the same as a scikit-learn
+`Classifier("model.kinglet")` opens a model written by `kinglet-export`. `kinglet_text.sklearn` wraps it as a scikit-learn
 estimator. Scores are, bit for bit, those of the program `kinglet` and of every other device.
 """
 

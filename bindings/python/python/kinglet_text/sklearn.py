@@ -33,12 +33,12 @@ __all__ = ["KingletClassifier"]
 class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A pre-trained text classifier. `X` is an iterable of `str` or `bytes`, one text each.
 
-    The model is trained already: `fit` opens it, checks that it knows the labels of `y` and changes nothing else, so scores
-    of a cross-validation are those of the model on each fold. The model knows labels by name: it is not for ensembles that number
-    them before they fit (`VotingClassifier`, `StackingClassifier`).
+    The model is already trained: `fit` opens it, checks that it knows the labels of `y` and changes nothing else, so scores
+    of a cross-validation are those of the model on each fold. The model knows labels by name, so it does not work with ensembles
+    that number them before fitting (`VotingClassifier`, `StackingClassifier`).
 
-    `predict` gives a label for every text, as scikit-learn's metrics want, unless `unsure` names what to say of a text that the
-    model is not sure about (`kinglet_text.Classifier.predict` says None there).
+    `predict` returns a label for every text, as scikit-learn's metrics expect, unless `unsure` sets the answer for texts that
+    the model is unsure about (`kinglet_text.Classifier.predict` returns None for them).
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     backend : str, default=None
     threads : int, default=1
     threshold : float, default=None
-        As `kinglet_text.Classifier`; counts only where `unsure` is given.
+        As `kinglet_text.Classifier`; only used with `unsure`.
     unsure : str, default=None
-        The answer where no label is more probable than the threshold. It need not be one of the model's labels.
+        The answer if no label is more probable than the threshold. It need not be one of the model's labels.
 
     Attributes
     ----------
     classes_ : ndarray of str
-        The labels of the model, sorted; the columns of `predict_proba`. `unsure` is not among them unless the model knows it.
+        The labels of the model, sorted; the columns of `predict_proba`. Excludes `unsure` unless the model knows it.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def fit(self, X: Iterable[str | bytes], y: Sequence[str] | NDArray[Any]) -> KingletClassifier:
         """Opens the model and checks that it knows every label of `y`, and that `X` has as many texts.
 
-        Raises ValueError for labels the model does not know, naming some, and what `kinglet_text.Classifier` raises.
+        Raises ValueError for labels the model does not know, naming some, and the exceptions of `kinglet_text.Classifier`.
         """
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
@@ -110,7 +110,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self
 
     def predict(self, X: Iterable[str | bytes]) -> NDArray[np.str_]:
-        """The label of each text, `[len(X)]`; `unsure` for some, where it is given."""
+        """Returns the label of each text, `[len(X)]`, or `unsure` for some, if it is set."""
         classifier = self._fitted()
         answers = classifier.predict(_texts(X))
         # What follows gives whole arrays of one string type, whatever the answers are.
@@ -119,11 +119,11 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return np.array([self.unsure if answer is None else answer for answer in answers], dtype=f"<U{widest}")
 
     def predict_proba(self, X: Iterable[str | bytes]) -> NDArray[np.float32]:
-        """The probability of each class, `[len(X), len(classes_)]`; calibrated if the model is."""
+        """Returns the probability of each class, `[len(X), len(classes_)]`; calibrated if the model is."""
         return self._fitted().predict_proba(_texts(X))[:, self._columns]
 
     def decision_function(self, X: Iterable[str | bytes]) -> NDArray[np.float32]:
-        """The scores before softmax, `[len(X), len(classes_)]`; with two classes `[len(X)]`, of the second against the first."""
+        """Returns the scores before softmax, `[len(X), len(classes_)]`; with two classes `[len(X)]`, of the second against the first."""
         scores = self._fitted().scores(_texts(X))[:, self._columns]
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 

@@ -1,4 +1,4 @@
-//! What `kinglet info` says about bundles.
+//! The report of `kinglet info` on bundles.
 
 use std::io::Write;
 
@@ -96,7 +96,7 @@ pub(super) fn table(out: &mut dyn Write, bundle: &Bundle<'_>, heading: &Heading<
         writeln!(out, "{part:<24} {parameters:>12}")?;
     }
     writeln!(out, "{:<24} {:>12}", "all", config.parameters())?;
-    writeln!(out, "\nmemory beyond the file, computed, the same for every length of text; {chunk} tokens at a time")?;
+    writeln!(out, "\nmemory beyond the file, computed, for texts of any length, {chunk} tokens at a time")?;
     let memory = memory(config, chunk);
     for (part, bytes) in &memory {
         writeln!(out, "{part:<24} {bytes:>12}")?;

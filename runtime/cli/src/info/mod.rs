@@ -1,50 +1,53 @@
-//! `kinglet info`: what a model is and what it costs.
+//! `kinglet info`: architecture, size and memory of a model.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
-use kinglet::model::{self, Model};
+use kinglet::model;
 use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, engine_name, open_model};
+use super::Outcome;
+use super::model::Model;
 
 mod bundle;
+#[cfg(feature = "tract")]
 mod onnx;
 
-/// Say what a model is and what it costs
+/// Show what a model is and what it costs
 ///
-/// Architecture, engine, parameters and bytes by part, receptive field, memory. Without M the built-in model. Bytes are of the
-/// file; parameters are of the trained model. Memory is computed, not measured: of a bundle what the native engine needs beyond
-/// the mapped file, at every length of text; of ONNX the engine's copies of the weights and the largest activations of a
-/// layer. The program itself comes on top.
+/// Shows the architecture, the engine, parameters and bytes by part, the receptive field and the memory the model needs.
+/// Bytes are those of the file; parameters are those of the trained model. Memory is computed, not measured. For a
+/// .kinglet file, it is what the native engine needs beyond the mapped file, for texts of any length. For ONNX, it is the
+/// engine's copies of the weights and the largest activations of a layer. The program itself is not included.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Model: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx (the first of them)
-    /// [default: the built-in one]
-    #[arg(value_name = "M")]
+    /// Model to show: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx, in this order
+    /// [default: the built-in model]
+    #[arg(value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// Do not compare the checksums of a .kinglet file, only check that it can be read safely
+    /// Skip the checksums of a .kinglet file; its structure is still checked
     #[arg(long)]
     no_verify: bool,
 
-    /// Of a bundle: the memory when N tokens at a time go through the layers. Fewer need less memory and more time; devices
-    /// choose this number, and no answer depends on it
+    /// Show the memory needed to process N tokens at a time (.kinglet files). Smaller chunks need less memory and more
+    /// time; answers do not depend on it
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CHUNK as u32, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MOST_ROWS))]
     chunk: u32,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Most tokens at a time that memory is computed for.
+/// Largest chunk that memory is computed for.
 const MOST_ROWS: i64 = 1 << 20;
 
 /// Parts of a model, in the order of the report.
@@ -72,7 +75,7 @@ fn parameters(config: &Config) -> [usize; PARTS.len()] {
     parameters
 }
 
-/// What is said about every model.
+/// The lines that every report starts with.
 struct Heading<'a> {
     path: String,
     engine: String,
@@ -102,11 +105,11 @@ impl Heading<'_> {
             Some(c) => {
                 line("calibrated", format!("on {} texts, temperature {:.3}", c.rows, c.temperature))?;
                 let wrong = percent(c.error_rate);
-                line("unsure", format!("at {:.3} or less: at most {wrong} % of labels wrong", c.threshold))?;
+                line("unsure", format!("at or below {:.3}: at most {wrong}% of labels wrong", c.threshold))?;
                 let right = percent(c.coverage);
-                line("label sets", format!("from {:.3}: {right} % hold the right one", c.set_threshold))?;
+                line("label sets", format!("threshold {:.3}: {right}% contain the correct label", c.set_threshold))?;
             }
-            None => line("calibrated", "no: scores are softmax values, and no answer is unsure".to_string())?,
+            None => line("calibrated", "no: scores are plain softmax values, and no answer is unsure".to_string())?,
         }
         match (config.receptive_field(), config.look_ahead()) {
             (Some(field), Some(ahead)) => {
@@ -119,32 +122,29 @@ impl Heading<'_> {
         Ok(())
     }
 
-    /// The calibration with the digits that tell its numbers from their neighbours in f32, not with those of their expansion to
-    /// f64; null where there is none.
+    /// Returns the calibration with the shortest digits that identify its numbers as f32, or null.
     fn calibration(&self) -> Value {
         serde_json::to_string(&self.calibration).and_then(|text| serde_json::from_str(&text)).unwrap_or(Value::Null)
     }
 }
 
-/// A share in percent, with the digits it was stated with.
+/// Returns a share in percent, with its original digits.
 fn percent(share: f32) -> f32 {
     (share * 1e6).round() / 1e4
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
-    let model = open_model(args.model.as_deref(), !args.no_verify)?;
+    let model = Model::open(args.model.as_deref(), !args.no_verify)?;
     let path = args.model.as_deref().map(model::find).transpose()?;
-    let contents = match (&model, &path) {
-        (Model::Onnx(_), Some(path)) => {
-            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
-        }
-        (Model::Bundle(model), _) => model.as_slice().to_vec(),
-        (Model::Onnx(_), None) => Vec::new(),
+    let contents = match (model.as_bundle(), &path) {
+        (Some(model), _) => Cow::Borrowed(model.as_slice()),
+        (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
+        (None, None) => Cow::default(),
     };
     let heading = Heading {
-        path: path.map_or_else(|| "built in".to_string(), |path| path.display().to_string()),
-        engine: engine_name(&model)?,
+        path: path.as_ref().map_or_else(|| "built in".to_string(), |path| path.display().to_string()),
+        engine: model.engine_name()?,
         config: model.config(),
         labels: model.labels().len(),
         calibration: model.calibration()?,
@@ -156,7 +156,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     match (&model, args.json) {
         (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading, chunk))?,
         (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading, chunk)?,
+        #[cfg(feature = "tract")]
         (Model::Onnx(model), true) => writeln!(out, "{}", onnx::object(model, &heading))?,
+        #[cfg(feature = "tract")]
         (Model::Onnx(model), false) => onnx::table(&mut out, model, &heading)?,
     }
     out.flush()?;
@@ -177,7 +179,7 @@ fn pooling_name(pooling: Pooling) -> &'static str {
     }
 }
 
-/// The mixer with its widths, as `light, kernels 7 7 7, 2 heads`.
+/// Describes the mixer and its widths, as `light, kernels 7 7 7, 2 heads`.
 fn mixer(config: &Config) -> String {
     let list = |values: &[u16]| values.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
     let name = config.mixer.name();
@@ -194,7 +196,7 @@ fn mixer(config: &Config) -> String {
     text
 }
 
-/// Bytes for people, with the unit that leaves one to three digits before the point.
+/// Formats bytes with the unit that leaves one to three digits before the point.
 fn bytes(n: usize) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let mut value = n as f64;

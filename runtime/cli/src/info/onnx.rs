@@ -1,10 +1,10 @@
-//! What `kinglet info` says about ONNX files.
+//! The report of `kinglet info` on ONNX files.
 
 use std::io::Write;
 
 use anyhow::Result;
 use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
-use kinglet::model::OnnxModel;
+use kinglet_onnx::TractModel;
 use serde_json::{Value, json};
 
 use super::{Heading, PARTS, bytes, parameters, part};
@@ -19,7 +19,7 @@ fn part_of_tensor(name: &str, weights: &[(String, usize)]) -> usize {
 }
 
 /// The names of the parts; what belongs to no weight is in a fused model the bundle, else constants of the graph.
-fn part_names(model: &OnnxModel) -> [&'static str; PARTS.len()] {
+fn part_names(model: &TractModel) -> [&'static str; PARTS.len()] {
     let mut names = PARTS;
     if let ([.., last], true) = (&mut names, model.is_fused()) {
         *last = "bundle";
@@ -33,7 +33,7 @@ struct Sizes {
     bytes: [usize; PARTS.len()],
 }
 
-fn sizes(model: &OnnxModel) -> Sizes {
+fn sizes(model: &TractModel) -> Sizes {
     let config = model.config();
     let parameters = parameters(config);
     let weights: Vec<(String, usize)> = config.weights().map(|weight| (weight.to_string(), part(weight))).collect();
@@ -53,7 +53,7 @@ fn sizes(model: &OnnxModel) -> Sizes {
 /// (`2·C + 2·FF`), 4 bytes each. The scores of attention are there before and after softmax.
 ///
 /// A fused model is the native engine's: its bundle and one thread's scratch, whatever the length.
-fn memory(model: &OnnxModel, tensors: usize, tokens: usize) -> usize {
+fn memory(model: &TractModel, tensors: usize, tokens: usize) -> usize {
     let config = model.config();
     if model.is_fused() {
         return tensors + scratch_bytes(config, DEFAULT_CHUNK);
@@ -68,7 +68,7 @@ fn lengths(max_tokens: usize) -> impl Iterator<Item = usize> {
     LENGTHS.into_iter().filter(move |&n| n <= max_tokens)
 }
 
-pub(super) fn object(model: &OnnxModel, heading: &Heading<'_>) -> Value {
+pub(super) fn object(model: &TractModel, heading: &Heading<'_>) -> Value {
     let config = model.config();
     let sizes = sizes(model);
     let max_tokens = model.max_tokens();
@@ -104,7 +104,7 @@ pub(super) fn object(model: &OnnxModel, heading: &Heading<'_>) -> Value {
     })
 }
 
-pub(super) fn table(out: &mut dyn Write, model: &OnnxModel, heading: &Heading<'_>) -> Result<()> {
+pub(super) fn table(out: &mut dyn Write, model: &TractModel, heading: &Heading<'_>) -> Result<()> {
     let config = model.config();
     let sizes = sizes(model);
     let max_tokens = model.max_tokens();

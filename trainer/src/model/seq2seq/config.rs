@@ -1,4 +1,4 @@
-//! What shape an encoder-decoder has, and what its weights are called.
+//! Shape of an encoder-decoder, and the names of its weights.
 
 use std::fmt;
 
@@ -19,20 +19,20 @@ const HEAD_CHANNELS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seq2SeqConfig {
-    /// The encoder; the decoder's blocks have its mixer, norm, channels and kernel heads. `num_labels` and `pooling` are not
-    /// looked at.
+    /// The encoder. The decoder's blocks share its mixer, norm, channels and kernel heads. `num_labels` and `pooling`
+    /// are ignored.
     pub encoder: Config,
     /// Decoder blocks.
     pub num_decoder_layers: usize,
-    /// Kernel widths of the decoder, by layer; all taps but the last read what lies before. Empty: those of the encoder, or where
-    /// it has none either those of the dialect ([`Compat`]). Empty for attention.
+    /// Kernel widths of the decoder, by layer; all taps except the last read earlier positions. Empty: those of the
+    /// encoder, or of the dialect if it has none either ([`Compat`]). Empty for attention.
     #[serde(default = "empty")]
     pub decoder_kernel_sizes: PerLayer,
     /// Distance between taps in the decoder, by layer; 1 unless the mixer is dilated. Empty: those of the encoder.
     #[serde(default = "empty")]
     pub decoder_dilations: PerLayer,
-    /// Heads of the encoder-decoder attention and, with the attention mixer, of all self-attention. `hidden_size` must be a
-    /// multiple.
+    /// Heads of the encoder-decoder attention and, with the attention mixer, of all self-attention. Must divide
+    /// `hidden_size`.
     pub num_attention_heads: usize,
 }
 
@@ -41,9 +41,9 @@ fn empty() -> PerLayer {
 }
 
 impl Seq2SeqConfig {
-    /// A named size: `nano` (4 + 4 layers, `C` 128, `FF` 512), `small` (6 + 6, 256, 1,024), or `base`, the paper's (12 + 12,
-    /// 768, 3,072). Convolutions have the paper's widths; a dilated model with fewer layers takes every third or second
-    /// one of the paper's list. `vocab_size` counts the sentinels.
+    /// Returns a named size: `nano` (4 + 4 layers, `C` 128, `FF` 512), `small` (6 + 6, 256, 1,024), or `base`, the
+    /// paper's (12 + 12, 768, 3,072). Convolutions have the paper's widths; a dilated model with fewer layers takes
+    /// every third or second one of the paper's list. `vocab_size` includes the sentinels.
     pub fn preset(name: &str, mixer: Mixer, vocab_size: usize) -> Option<Self> {
         let (layers, hidden_size, intermediate_size) = match name {
             "nano" => (4, 128, 512),
@@ -89,8 +89,8 @@ impl Seq2SeqConfig {
         Some(config.resolve())
     }
 
-    /// Fills in what may be left out: the encoder by [`Config::resolve`], the decoder's widths and dilations by the encoder's;
-    /// one value stands for all layers.
+    /// Fills in omitted fields: the encoder by [`Config::resolve`], the decoder's widths and dilations by the
+    /// encoder's; one value stands for all layers.
     pub fn resolve(mut self) -> Self {
         if self.encoder.mixer == Mixer::Attention {
             self.encoder.num_attention_heads = self.num_attention_heads;
@@ -120,10 +120,10 @@ impl Seq2SeqConfig {
         self
     }
 
-    /// Checks every field and every relation between fields, of a resolved configuration.
+    /// Checks every field and every relation between fields of a resolved configuration.
     ///
     /// # Errors
-    /// The first thing found wrong, with its value and what is allowed.
+    /// The first problem found, with its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         self.encoder.validate_encoder().context("encoder")?;
         let (heads, channels) = (self.num_attention_heads, self.encoder.hidden_size);
@@ -147,8 +147,8 @@ impl Seq2SeqConfig {
         self.decoder().validate_encoder().context("decoder")
     }
 
-    /// The decoder as a stack of blocks: the encoder's configuration with the decoder's layers and causal kernels, whose
-    /// last tap reads the position itself.
+    /// Returns the decoder as a stack of blocks: the encoder's configuration with the decoder's layers and causal
+    /// kernels, whose last tap reads the position itself.
     pub fn decoder(&self) -> Config {
         let mut offsets = PerLayer::EMPTY;
         for &width in self.decoder_kernel_sizes.as_slice() {
@@ -163,7 +163,7 @@ impl Seq2SeqConfig {
         }
     }
 
-    /// All weights with their shapes, as PyTorch stores them, in the order of the forward pass.
+    /// Returns all weights with their shapes, as PyTorch stores them, in the order of the forward pass.
     pub fn weights(&self) -> impl Iterator<Item = (Seq2SeqWeight, Vec<usize>)> + '_ {
         let encoder = self.encoder.weights().filter(|w| w.is_encoder()).map(Seq2SeqWeight::Encoder);
         let layers = 0..self.num_decoder_layers as u16;
@@ -172,7 +172,7 @@ impl Seq2SeqConfig {
         all.filter_map(|weight| Some((weight, self.shape(weight)?)))
     }
 
-    /// The shape of a weight; `None` when this model has no such weight.
+    /// Returns the shape of a weight, or `None` if this model does not have it.
     pub fn shape(&self, weight: Seq2SeqWeight) -> Option<Vec<usize>> {
         let c = self.encoder.hidden_size;
         let stack = |config: &Config, weight| config.shape(weight).map(|shape| shape.dims().to_vec());
@@ -193,7 +193,7 @@ impl Seq2SeqConfig {
         }
     }
 
-    /// Number of parameters. The embedding, which is the output's matrix as well, counts once.
+    /// Returns the number of parameters. The embedding, which is also the output matrix, counts once.
     pub fn parameters(&self) -> usize {
         self.weights().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
@@ -219,7 +219,7 @@ pub enum DecoderWeight {
 }
 
 impl DecoderWeight {
-    /// All of them: those of a block, then those of the encoder-decoder attention.
+    /// Returns all of them: those of a block, then those of the encoder-decoder attention.
     pub fn all() -> impl Iterator<Item = DecoderWeight> {
         use DecoderWeight as D;
         let cross = [D::CrossQuery, D::CrossKey, D::CrossValue, D::CrossOut, D::CrossNorm, D::CrossNormBias];
@@ -227,11 +227,11 @@ impl DecoderWeight {
     }
 }
 
-/// One weight of an encoder-decoder. `Display` gives its name in `model.safetensors`: encoder weights are called as in a
-/// classifier's checkpoint, the decoder's begin with `decoder.`.
+/// One weight of an encoder-decoder. `Display` writes its name in `model.safetensors`: encoder weights are named as in
+/// a classifier's checkpoint, those of the decoder begin with `decoder.`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seq2SeqWeight {
-    /// A weight of the encoder; its embedding serves the decoder's input and output, too.
+    /// A weight of the encoder; its embedding also serves the decoder's input and output.
     Encoder(Weight),
     /// A weight of a decoder layer.
     Decoder(u16, DecoderWeight),

@@ -1,6 +1,6 @@
-//! Decoding: token by token with a state instead of all tokens again, greedily or with a beam.
+//! Decoding: token by token with a state, greedily or with a beam.
 //!
-//! A convolution keeps the `(K − 1)·dilation` gated rows before a position, whatever the length of the text; attention keeps the
+//! A convolution keeps the `(K − 1)·dilation` gated rows before a position, for any length of text; attention keeps the
 //! keys and values of all positions. Keys and values of the encoder's output are computed once.
 
 use kinglet::tokenizer::END;
@@ -9,21 +9,21 @@ use tch::{Device, Kind, Tensor};
 use super::{START, Seq2Seq};
 use crate::model::{Mode, attention::hide_padding, block::Past};
 
-/// What decoding has to remember between two tokens, for a batch of texts.
+/// State of decoding between two tokens, for a batch of texts.
 #[derive(Debug)]
 pub struct State {
     /// By decoder layer.
     pasts: Vec<Past>,
     /// Keys and values of the encoder's output, by decoder layer.
     encoded: Vec<(Tensor, Tensor)>,
-    /// What hides the input's padding.
+    /// Hides the input's padding.
     hidden: Tensor,
     /// Tokens read.
     position: i64,
 }
 
 impl State {
-    /// Each text `times` times, copies one after another.
+    /// Repeats each text `times` times, copies next to each other.
     fn repeat(&mut self, times: i64) {
         let rows = Tensor::arange(self.hidden.size()[0], (Kind::Int64, self.hidden.device()));
         let rows = rows.repeat_interleave_self_int(times, 0, None);
@@ -34,7 +34,7 @@ impl State {
         self.hidden = self.hidden.index_select(0, &rows);
     }
 
-    /// Row `i` goes on from row `rows[i]`, which must be of the same input.
+    /// Continues row `i` from row `rows[i]`, which must be of the same input.
     fn select(&mut self, rows: &Tensor) {
         for past in &mut self.pasts {
             past.select(rows);
@@ -47,14 +47,14 @@ impl State {
 pub struct Beam {
     /// Hypotheses kept for each input, at least 1.
     pub width: usize,
-    /// Exponent `α` of the length penalty `((5 + length) / 6)^α`, by which the logarithm of a text's probability is divided
+    /// Exponent `α` of the length penalty `((5 + length) / 6)^α`, which divides the logarithm of a text's probability
     /// (Wu et al. 2016, section 7; Mesh TensorFlow's decoder, where T5 has 0.6). 0 for none.
     pub length_penalty: f64,
-    /// Most tokens of a text.
+    /// Maximum number of tokens in a text.
     pub max_tokens: usize,
 }
 
-/// A text that is being written, and the logarithm of its probability.
+/// A partial text and the logarithm of its probability.
 #[derive(Clone, Debug)]
 struct Hypothesis {
     ids: Vec<u32>,
@@ -67,19 +67,19 @@ struct Search {
     beam: Beam,
     /// `width` open hypotheses.
     alive: Vec<Hypothesis>,
-    /// At most `width` ended ones, the best first.
+    /// At most `width` finished ones, best first.
     ended: Vec<Hypothesis>,
 }
 
 impl Search {
     fn new(beam: Beam) -> Self {
-        // All but the first copy are impossible, so that the first step does not take the same text twice.
+        // All copies except the first are impossible, so that the first step does not take the same text twice.
         let alive = (0..beam.width)
             .map(|i| Hypothesis { ids: Vec::new(), log_probability: if i == 0 { 0.0 } else { f64::NEG_INFINITY } });
         Search { beam, alive: alive.collect(), ended: Vec::new() }
     }
 
-    /// What the decoder reads next, by hypothesis.
+    /// Returns the next input of the decoder, by hypothesis.
     fn last(&self) -> impl Iterator<Item = i64> {
         self.alive.iter().map(|h| h.ids.last().map_or(START, |&id| i64::from(id)))
     }
@@ -88,7 +88,7 @@ impl Search {
         self.alive.iter().map(|h| h.log_probability)
     }
 
-    /// Takes the best continuations, best first: hypothesis, id, logarithm of the probability of the whole. Gives the
+    /// Takes the best continuations, best first: hypothesis, id, logarithm of the total probability. Returns the
     /// hypothesis that each new one came from.
     fn advance(&mut self, candidates: impl Iterator<Item = (usize, u32, f64)>) -> Vec<usize> {
         let (mut alive, mut sources) = (Vec::new(), Vec::new());
@@ -105,7 +105,7 @@ impl Search {
                 self.ended.push(hypothesis);
             }
         }
-        // With fewer words than hypotheses some stay impossible.
+        // With fewer words than hypotheses, some remain impossible.
         while alive.len() < self.beam.width {
             alive.push(Hypothesis { ids: vec![END], log_probability: f64::NEG_INFINITY });
             sources.push(0);
@@ -116,15 +116,15 @@ impl Search {
         sources
     }
 
-    /// Whether the best that ended cannot be bettered by what is still open.
+    /// Returns whether no open hypothesis can beat the best finished one.
     fn is_over(&self) -> bool {
         let best = self.log_probabilities().fold(f64::NEG_INFINITY, f64::max);
-        // More tokens make a text less probable and the divisor larger: no score can be above this.
+        // More tokens make a text less probable and the divisor larger: no score can exceed this.
         let attainable = best / self.beam.penalty(self.beam.max_tokens);
         self.ended.first().is_some_and(|h| self.beam.score(h) >= attainable)
     }
 
-    /// The best that ended, or else the best of the open ones.
+    /// Returns the best finished hypothesis, or the best open one.
     fn best(self) -> Vec<u32> {
         let beam = self.beam;
         let open = self.alive.into_iter().max_by(|a, b| beam.score(a).total_cmp(&beam.score(b)));
@@ -143,7 +143,8 @@ impl Beam {
 }
 
 impl Seq2Seq {
-    /// The state before the first token. `encoded`: what [`Seq2Seq::encode`] gave for `mask`, `[B, S]` i64.
+    /// Returns the state before the first token. `encoded` is the result of [`Seq2Seq::encode`] for `mask`, `[B, S]`
+    /// i64.
     pub fn start(&self, encoded: &Tensor, mask: &Tensor, mode: &Mode) -> State {
         let stack = self.config.decoder();
         let rows = mask.size()[0];
@@ -164,8 +165,8 @@ impl Seq2Seq {
         }
     }
 
-    /// Reads one more token of each text, `ids`: `[B]` i64, [`START`] first, and gives the scores of the next, `[B, V]` f32: those
-    /// that [`Seq2Seq::decode`] gives at this position, but for rounding.
+    /// Reads one more token of each text, `ids`: `[B]` i64, [`START`] first, and returns the scores of the next, `[B,
+    /// V]` f32: those of [`Seq2Seq::decode`] at this position, apart from rounding.
     pub fn step(&self, state: &mut State, ids: &Tensor, mode: &Mode) -> Tensor {
         state.position += 1;
         let bias = self.decoder.bias.as_ref().map(|bias| bias.causal_row(state.position));
@@ -184,8 +185,8 @@ impl Seq2Seq {
         self.scores(&self.decoder.finish(x), mode).squeeze_dim(1)
     }
 
-    /// The most probable next token again and again, for each row of `ids` and `mask` (`[B, S]` i64): at most `max_tokens` ids
-    /// with `</s>` at the end, where it came.
+    /// Repeatedly takes the most probable next token, for each row of `ids` and `mask` (`[B, S]` i64): returns at most
+    /// `max_tokens` ids, with `</s>` at the end if it was reached.
     pub fn greedy(&self, ids: &Tensor, mask: &Tensor, max_tokens: usize, mode: &Mode) -> Vec<Vec<u32>> {
         tch::no_grad(|| {
             let rows = ids.size()[0];
@@ -205,11 +206,12 @@ impl Seq2Seq {
         })
     }
 
-    /// The best text that a beam finds for each row of `ids` and `mask` (`[B, S]` i64): ids with `</s>` at the end; where none
-    /// ended within [`Beam::max_tokens`], the best of the unfinished ones.
+    /// Returns the best text of a beam search for each row of `ids` and `mask` (`[B, S]` i64): ids with `</s>` at the
+    /// end; if none finished within [`Beam::max_tokens`], the best unfinished one.
     ///
-    /// A text ends when `</s>` is among the `width` best continuations of all its input's hypotheses, and the search when no
-    /// open one can become better than the best that ended. Width 1 without penalty is [`Seq2Seq::greedy`].
+    /// A text finishes when `</s>` is among the `width` best continuations of all hypotheses of its input, and the
+    /// search ends when no open one can become better than the best finished one. Width 1 without penalty is
+    /// [`Seq2Seq::greedy`].
     pub fn beam(&self, ids: &Tensor, mask: &Tensor, beam: Beam, mode: &Mode) -> Vec<Vec<u32>> {
         tch::no_grad(|| {
             let rows = ids.size()[0];
@@ -225,7 +227,7 @@ impl Seq2Seq {
                 let next = self.step(&mut state, &on_device(Tensor::from_slice(&last)), mode);
                 let sums = next.log_softmax(-1, Kind::Double) + on_device(Tensor::from_slice(&before)).unsqueeze(1);
                 let vocabulary = sums.size()[1];
-                // `</s>` can continue each of the hypotheses: twice as many candidates leave enough that go on.
+                // `</s>` can continue each hypothesis: twice as many candidates leave enough that continue.
                 let candidates = (2 * width).min(width * vocabulary);
                 let (sums, places) = sums.view([rows, width * vocabulary]).topk(candidates, -1, true, true);
                 let (sums, places) = (sums.to_device(Device::Cpu), places.to_device(Device::Cpu));
@@ -248,7 +250,7 @@ impl Seq2Seq {
     }
 }
 
-/// Whether a text takes another token.
+/// Returns whether a text takes another token.
 fn is_open(text: &[u32], max_tokens: usize) -> bool {
     text.len() < max_tokens && text.last() != Some(&END)
 }

@@ -6,12 +6,12 @@
 //! Cross(A, E) = softmax((A·W_Q)·(E·W_K)ᵀ)·(E·W_V)·W_O, head by head
 //! ```
 //!
-//! `E` is what the encoder gives; its padding is hidden from the softmax. The place of the attention, after the mixer, is the
-//! Transformer's (Vaswani et al. 2017, section 3.1; `T5Block` in transformers), from which the paper takes it "untouched"
-//! with each submodule wrapped in norm and residual connection (Tay et al. 2021, section 3.2.1); it is T5's, without scaling,
-//! biases or positions, as the paper's code was built on T5 in Mesh TensorFlow (section 5.2.1). The convolutions' last
-//! tap reads the position itself. T5's self-attention hides later positions and gives all its relative buckets to
-//! earlier ones.
+//! `E` is the output of the encoder; its padding is hidden from the softmax. The attention comes after the mixer, as in
+//! the Transformer (Vaswani et al. 2017, section 3.1; `T5Block` in transformers), from which the paper takes it
+//! "untouched" with each submodule wrapped in norm and residual connection (Tay et al. 2021, section 3.2.1). It is
+//! T5's, without scaling, biases or positions, since the paper's code was built on T5 in Mesh TensorFlow (section
+//! 5.2.1). The last tap of the convolutions reads the position itself. T5's self-attention hides later positions and
+//! uses all its relative buckets for earlier ones.
 
 use anyhow::{Context, Result};
 use kinglet::spec::LayerWeight;
@@ -36,7 +36,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Arguments as [`Decoder::forward`] has them; `bias` for attention only.
+    /// Applies the block; arguments as in [`Decoder::forward`], `bias` for attention only.
     fn forward(
         &self,
         x: &Tensor,
@@ -46,7 +46,8 @@ impl Layer {
         bias: Option<&Tensor>,
         mode: &Mode,
     ) -> Tensor {
-        // The gradients of keys and values are added up here, as in a checkpoint: in another order the sum has other last bits.
+        // The gradients of keys and values are summed here, as in a checkpoint: another order would change the last
+        // bits.
         let encoded = encoded.alias();
         let x = self.block.mix(x, mask, bias, mode);
         let x = self.cross_residual.around(&x, mode, |x| self.cross.forward(x, &encoded, hidden, mode));
@@ -63,7 +64,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// The decoder of `config`, which has been validated; `find` gives its weights. The tensors are shared, not copied.
+    /// Creates the decoder of the validated `config`; `find` returns its weights. The tensors are shared, not copied.
     pub(super) fn new(config: &Seq2SeqConfig, find: impl Fn(Seq2SeqWeight) -> Option<Tensor>) -> Result<Self> {
         let stack = config.decoder();
         let heads = config.num_attention_heads as i64;
@@ -91,11 +92,13 @@ impl Decoder {
         })
     }
 
-    /// `x`: `[B, T, C]` f32, the decoder's input vectors; `mask`: `[B, T, 1]` f32 where some are hidden from convolutions
-    /// ([`super::Seq2Seq::own_mask`]); `encoded`: `[B, S, C]`; `hidden`: what
-    /// [`crate::model::attention::hide_padding`] gives for the encoder's mask; gives `[B, T, C]` f32.
+    /// Applies all layers to `x`, `[B, T, C]` f32, the decoder's input vectors; returns `[B, T, C]` f32.
     ///
-    /// A position depends on itself and the ones before, so that padding at the end of a row changes nothing before it.
+    /// `mask`: `[B, T, 1]` f32 if some positions are hidden from convolutions ([`super::Seq2Seq::own_mask`]);
+    /// `encoded`: `[B, S, C]`; `hidden`: the result of [`crate::model::attention::hide_padding`] for the encoder's
+    /// mask.
+    ///
+    /// A position depends on itself and earlier ones, so padding at the end of a row changes nothing before it.
     pub(super) fn forward(
         &self,
         x: Tensor,
@@ -117,7 +120,7 @@ impl Decoder {
         self.finish(x)
     }
 
-    /// The norm after the last layer, where there is one.
+    /// Applies the norm after the last layer, if there is one.
     pub(super) fn finish(&self, x: Tensor) -> Tensor {
         match &self.final_norm {
             Some(norm) => norm.forward(&x),

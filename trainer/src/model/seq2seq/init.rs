@@ -1,16 +1,16 @@
-//! First values of an encoder-decoder's weights, by the rules of the classifier's.
+//! Initial values of an encoder-decoder's weights, by the rules of the classifier.
 
 use kinglet::spec::{Compat, Norm, Weight};
 
 use super::config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
 use crate::model::init::{Draw, draw};
 
-/// How `weight` is drawn. `None` when the model has no such weight.
+/// Returns how `weight` is drawn, or `None` if the model does not have it.
 ///
-/// The encoder-decoder attention is drawn as T5's, which reads normalised vectors. Under `post_layer` it reads the residual
-/// stream, to which every sublayer before has added a vector of variance 1: there the query is drawn smaller by the
-/// product of both streams' first deviations, so that the scores start with T5's spread. In fairseq's dialect the stream
-/// itself is normalised.
+/// The encoder-decoder attention is drawn as T5's, which reads normalized vectors. Under `post_layer` it reads the
+/// residual stream, to which every earlier sublayer has added a vector of variance 1: the query is therefore drawn
+/// smaller by the product of both streams' initial deviations, so that the scores start with T5's spread. In fairseq's
+/// dialect the stream itself is normalized.
 pub fn draw_of(config: &Seq2SeqConfig, weight: Seq2SeqWeight) -> Option<Draw> {
     config.shape(weight)?;
     let c = config.encoder.hidden_size as f64;

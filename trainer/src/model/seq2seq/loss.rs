@@ -4,21 +4,22 @@ use tch::{Kind, Tensor};
 
 use crate::batch::IGNORED;
 
-/// The loss of a batch, summed over its target tokens. Divide by [`Loss::tokens`], or by the tokens of all batches of a step.
+/// Loss of a batch, summed over its target tokens. Divide by [`Loss::tokens`], or by the tokens of all batches of a
+/// step.
 #[derive(Debug)]
 pub struct Loss {
     /// Cross-entropy plus z-loss, f32, with its graph.
     pub sum: Tensor,
     /// Cross-entropy alone, in nats, f32, without graph.
     pub cross_entropy: Tensor,
-    /// Target tokens, padding apart.
+    /// Target tokens, without padding.
     pub tokens: usize,
 }
 
-/// `Σ −log p(target) + z_loss·(log Z)²` over the targets that are not [`IGNORED`], with `log Z` the logarithm of the
-/// softmax's denominator (Mesh TensorFlow, `softmax_cross_entropy_with_logits`; T5 trains with 1e-4).
+/// Computes `Σ −log p(target) + z_loss·(log Z)²` over the targets that are not [`IGNORED`], with `log Z` the logarithm
+/// of the softmax denominator (Mesh TensorFlow, `softmax_cross_entropy_with_logits`; T5 trains with 1e-4).
 ///
-/// `logits`: `[B, T, V]` f32; `targets`: `[B, T]` i64; gives the loss with its graph and the cross-entropy without.
+/// `logits`: `[B, T, V]` f32; `targets`: `[B, T]` i64; returns the loss with its graph and the cross-entropy without.
 pub fn sums(logits: &Tensor, targets: &Tensor, z_loss: f64) -> (Tensor, Tensor) {
     let counts = targets.not_equal(IGNORED);
     let log_z = logits.logsumexp([-1i64].as_slice(), false);

@@ -1,8 +1,9 @@
-//! The encoder-decoder that pre-training needs (Tay et al. 2021, section 3.2.1), and T5 as the baseline.
+//! The encoder-decoder for pre-training (Tay et al. 2021, section 3.2.1), and T5 as the baseline.
 //!
-//! One embedding serves the encoder's input, the decoder's input and the output: `logits = C^−½·Y·Eᵀ`, T5's tied embeddings
-//! and their scale (`T5ForConditionalGeneration`, Mesh TensorFlow's `shared_embedding_and_softmax_weights`). Kinds as in
-//! [`crate::model`]; under [`Mode::bf16`] the product with the embedding is bf16, too, while softmax and loss stay f32.
+//! One embedding serves the encoder's input, the decoder's input and the output: `logits = C^−½·Y·Eᵀ`, T5's tied
+//! embeddings and their scale (`T5ForConditionalGeneration`, Mesh TensorFlow's `shared_embedding_and_softmax_weights`).
+//! Kinds as in [`crate::model`]; under [`Mode::bf16`] the product with the embedding is also bf16, while softmax and
+//! loss stay f32.
 
 mod config;
 mod decode;
@@ -22,7 +23,7 @@ use super::{Mode, attention::hide_padding, encoder::Encoder, init::values, linea
 use crate::batch::{IGNORED, Seq2SeqBatch};
 use decoder::Decoder;
 
-/// The id that the decoder's input begins with: `<pad>`, as in T5.
+/// First id of the decoder's input: `<pad>`, as in T5.
 pub const START: i64 = kinglet::tokenizer::PAD as i64;
 
 /// The whole encoder-decoder on one device.
@@ -33,15 +34,15 @@ pub struct Seq2Seq {
     parameters: Vec<(Seq2SeqWeight, Tensor)>,
     encoder: Encoder,
     decoder: Decoder,
-    /// The embedding as the output's matrix `[V, C]`.
+    /// The embedding as the output matrix `[V, C]`.
     output: Linear,
 }
 
 impl Seq2Seq {
-    /// A model with weights drawn from `seed`; libtorch's own generators are not touched.
+    /// Creates a model with weights drawn from `seed`; libtorch's own generators are not used.
     ///
     /// # Errors
-    /// When the configuration is not valid ([`Seq2SeqConfig::validate`]).
+    /// If the configuration is not valid ([`Seq2SeqConfig::validate`]).
     pub fn new(config: &Seq2SeqConfig, seed: i64, device: Device) -> Result<Self> {
         config.validate().context("model configuration")?;
         let mut weights = Vec::new();
@@ -54,10 +55,10 @@ impl Seq2Seq {
         Self::from_weights(config, weights, device)
     }
 
-    /// A model of given f32 weights, which are moved to `device`.
+    /// Creates a model of given f32 weights, which are moved to `device`.
     ///
     /// # Errors
-    /// When a weight of the configuration is missing. Shapes are the caller's to check.
+    /// If a weight of the configuration is missing. The caller checks shapes.
     pub fn from_weights(config: &Seq2SeqConfig, weights: Vec<(Seq2SeqWeight, Tensor)>, device: Device) -> Result<Self> {
         let parameters = super::masters(weights, device);
         let find = |weight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
@@ -68,49 +69,49 @@ impl Seq2Seq {
         Ok(Seq2Seq { config: config.clone(), device, parameters, encoder, decoder, output })
     }
 
-    /// The model's configuration.
+    /// Returns the model's configuration.
     pub fn config(&self) -> &Seq2SeqConfig {
         &self.config
     }
 
-    /// The device that the weights are on.
+    /// Returns the device that the weights are on.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The master weights, f32 with `requires_grad`, in the order of [`Seq2SeqConfig::weights`].
+    /// Returns the master weights, f32 with `requires_grad`, in the order of [`Seq2SeqConfig::weights`].
     pub fn parameters(&self) -> &[(Seq2SeqWeight, Tensor)] {
         &self.parameters
     }
 
-    /// Token vectors `[B, S, C]` f32, as [`Encoder::forward`] gives them.
+    /// Returns token vectors `[B, S, C]` f32, as [`Encoder::forward`] does.
     pub fn encode(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         self.encoder.forward(ids, mask, mode)
     }
 
-    /// Scores of the next token after each decoder position, `[B, T, V]` f32, before the softmax.
+    /// Returns scores of the next token after each decoder position, `[B, T, V]` f32, before the softmax.
     ///
-    /// `encoded`: what [`Seq2Seq::encode`] gave for `mask`, `[B, S]` i64; `decoder_ids`: `[B, T]` i64, the targets moved right
-    /// by one behind [`START`] ([`shift_right`]). A position does not depend on later ones.
+    /// `encoded`: the result of [`Seq2Seq::encode`] for `mask`, `[B, S]` i64; `decoder_ids`: `[B, T]` i64, the targets
+    /// shifted right by one after [`START`] ([`shift_right`]). A position does not depend on later ones.
     pub fn decode(&self, encoded: &Tensor, mask: &Tensor, decoder_ids: &Tensor, mode: &Mode) -> Tensor {
         let x = mode.drop(&self.encoder.embedding().forward(decoder_ids));
         let own = self.own_mask(decoder_ids);
         self.scores(&self.decoder.forward(x, own.as_ref(), encoded, &hide_padding(mask), mode), mode)
     }
 
-    /// What hides decoder positions from their own convolutions, `[B, T, 1]` f32 from the decoder's `ids`, `[B, T]` i64: in
-    /// [`Compat::Mesh`] those whose id is that of padding, as [`START`] is; in the others none.
+    /// Returns the mask that hides decoder positions from their own convolutions, `[B, T, 1]` f32 from the decoder's
+    /// `ids`, `[B, T]` i64: in [`Compat::Mesh`] those whose id is that of padding, like [`START`]; otherwise none.
     fn own_mask(&self, ids: &Tensor) -> Option<Tensor> {
         (self.config.encoder.compat == Compat::Mesh).then(|| ids.not_equal(START).to_kind(Kind::Float).unsqueeze(-1))
     }
 
-    /// Decoder output `[B, T, C]` to `[B, T, V]` f32.
+    /// Maps decoder output `[B, T, C]` to `[B, T, V]` f32.
     fn scores(&self, y: &Tensor, mode: &Mode) -> Tensor {
         let scaled = y * (self.config.encoder.hidden_size as f64).powf(-0.5);
         self.output.forward(&scaled, mode).to_kind(Kind::Float)
     }
 
-    /// The loss of a batch under teacher forcing, with a z-loss of weight `z_loss` (0 for none).
+    /// Returns the loss of a batch under teacher forcing, with a z-loss of weight `z_loss` (0 for none).
     pub fn loss(&self, batch: &Seq2SeqBatch, z_loss: f64, mode: &Mode) -> Loss {
         let encoded = self.encode(&batch.ids, &batch.mask, mode);
         let logits = self.decode(&encoded, &batch.mask, &shift_right(&batch.targets), mode);
@@ -119,7 +120,8 @@ impl Seq2Seq {
     }
 }
 
-/// The decoder's input for `targets`, `[B, T]` i64: [`START`], then all targets but the last; [`IGNORED`] ones become `<pad>`.
+/// Returns the decoder's input for `targets`, `[B, T]` i64: [`START`], then all targets except the last; [`IGNORED`]
+/// ones become `<pad>`.
 pub fn shift_right(targets: &Tensor) -> Tensor {
     let (rows, columns) = targets.size2().unwrap_or_default();
     let start = Tensor::full([rows, 1], START, (Kind::Int64, targets.device()));

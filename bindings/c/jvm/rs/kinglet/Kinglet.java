@@ -3,7 +3,7 @@ package rs.kinglet;
 import java.nio.charset.StandardCharsets;
 
 /**
- * A model that classifies texts, for Android and desktop JVMs; from Kotlin, too. Any number of threads may use it at the same time.
+ * A model that classifies texts, for Android and desktop JVMs, also from Kotlin. Any number of threads may use it at the same time.
  *
  * <p>Needs the native library {@code kinglet_jni}: {@code kinglet_jni.c} linked with {@code libkinglet}.
  */
@@ -12,13 +12,13 @@ public final class Kinglet implements AutoCloseable {
     System.loadLibrary("kinglet_jni");
   }
 
-  /** What is said about a text. */
+  /** The answer for a text. */
   public static final class Answer {
-    /** The likeliest label. */
+    /** The most likely label. */
     public final String label;
     /** Its probability, 0 to 1; calibrated if the model is. */
     public final float probability;
-    /** Whether the label is not likely enough to be given as the answer. */
+    /** Whether the label is not likely enough to be the answer. */
     public final boolean unsure;
 
     Answer(String label, float probability, boolean unsure) {
@@ -31,22 +31,22 @@ public final class Kinglet implements AutoCloseable {
   private final Object lock = new Object();
   /** The native handle, 0 when closed. */
   private long model;
-  /** Calls that use the handle now. */
+  /** Number of calls that currently use the handle. */
   private int users;
 
   /**
-   * A model from the bytes of a file model.kinglet, such as an asset; they are copied and checked.
+   * Creates a model from the bytes of a model.kinglet file, such as an asset; they are copied and checked.
    *
-   * @throws IllegalArgumentException when they are no bundle; the message says why
+   * @throws IllegalArgumentException if they are not a bundle; the message says why
    */
   public Kinglet(byte[] bundle) {
     model = fromBytes(bundle);
   }
 
   /**
-   * A model from a file, which is mapped into memory and checked.
+   * Creates a model from a file, which is mapped into memory and checked.
    *
-   * @throws IllegalArgumentException when it cannot be read or is no bundle; the message says why
+   * @throws IllegalArgumentException if it cannot be read or is not a bundle; the message says why
    */
   public Kinglet(String path) {
     model = open((path + '\0').getBytes(StandardCharsets.UTF_8));
@@ -55,7 +55,7 @@ public final class Kinglet implements AutoCloseable {
   /**
    * Classifies one text.
    *
-   * @throws IllegalStateException when the model is closed
+   * @throws IllegalStateException if the model is closed
    */
   public Answer classify(String text) {
     byte[] utf8 = text.getBytes(StandardCharsets.UTF_8);
@@ -67,7 +67,7 @@ public final class Kinglet implements AutoCloseable {
     }
   }
 
-  /** The names of the labels. */
+  /** Returns the names of the labels. */
   public String[] labels() {
     long handle = take();
     try {

@@ -1,0 +1,30 @@
+"""The data sets of the tables, and what differs between their trainings; everything else stands in configs/."""
+from project import finished, run
+
+MIXERS = ["light", "dynamic", "dilated", "attention"]
+# `set`: from scratch, by configs/MIXER.toml. `finetune`: by configs/finetune.toml, from scratch and from a pre-trained encoder.
+TASKS = {
+    "clinc150": {"title": "CLINC150 (151 intents)", "short": "CLINC150", "field": "label", "vocab": 4096, "mixers": MIXERS,
+                 "set": ["train.epochs=15"], "finetune": ["train.epochs=10"]},
+    "trec": {"title": "TREC (50 fine classes)", "short": "TREC (fine)", "field": "fine", "vocab": 2048, "mixers": MIXERS,
+             "set": ["train.epochs=40", "train.dropout=0.3"], "finetune": ["train.epochs=30"]},
+    "sst2": {"title": "SST-2", "short": "SST-2", "field": "label", "vocab": 8192, "mixers": ["light", "attention"],
+             "set": ["train.epochs=3", "train.eval_every=500"], "finetune": ["train.epochs=2", "train.eval_every=1000", "train.bf16=true"]},
+    "ag_news": {"title": "AG News (43,796 training rows)", "short": "AG News (subset)", "field": "label", "vocab": 16384, "lowercase": True,
+                "mixers": ["light", "attention"],
+                "set": ["train.epochs=8", "train.eval_every=684", "train.max_length=128", "train.dropout=0.3"],
+                "finetune": ["train.epochs=3", "train.eval_every=1369", "train.bf16=true"]},
+}
+
+
+def train(command, out, log, settings=()):
+    """Runs a training into `out` unless it has come to its end; what was interrupted is resumed."""
+    if finished(out):
+        return
+    command = [*command, "--out", out, *(part for item in settings for part in ("--set", item))]
+    run(command + ["--resume"] * (out / "resume/progress.json").exists(), log)
+
+
+def interval(accuracy, rows):
+    """Half the width of the 95 % interval, in percent, as a table shows it."""
+    return f"{100 * 1.96 * (accuracy * (1 - accuracy) / rows) ** 0.5:.1f}"

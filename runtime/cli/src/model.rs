@@ -1,0 +1,152 @@
+//! The model of a command: a bundle, or an ONNX file in a program with tract.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use kinglet::backend::Backend;
+use kinglet::calibration::Calibration;
+use kinglet::classifier::{Classifier, ClassifierError};
+use kinglet::model;
+use kinglet::spec::Config;
+#[cfg(not(feature = "tract"))]
+use kinglet::spec::files;
+#[cfg(feature = "tract")]
+use kinglet_onnx::{ModelError, TractModel};
+
+/// Environment variables that select the backend; the second is the former name.
+const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
+
+/// Returns the backend that `KINGLET_BACKEND` names, or the fastest one.
+pub fn backend() -> Result<Backend> {
+    let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
+    let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
+        return Ok(Backend::detect());
+    };
+    let available = || Backend::all().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+    name.to_str().and_then(Backend::by_name).with_context(|| {
+        let name = name.to_string_lossy();
+        format!("{variable} is `{name}`, which this processor does not support; it supports {}", available())
+    })
+}
+
+/// Selects a model.
+#[derive(clap::Args)]
+pub struct ModelArg {
+    /// Model to use: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx, in this order
+    /// [default: the built-in model]
+    #[arg(short, long, value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// Skip the checksums of a .kinglet file; its structure is still checked
+    #[arg(long)]
+    no_verify: bool,
+}
+
+impl ModelArg {
+    /// Opens the model, or the built-in one.
+    pub fn open(&self) -> Result<Model> {
+        Model::open(self.model.as_deref(), !self.no_verify)
+    }
+}
+
+/// A model with the engine that its file is for.
+pub enum Model {
+    /// A bundle: the native engine runs it.
+    Bundle(Box<model::Model>),
+    /// An ONNX file: tract runs it.
+    #[cfg(feature = "tract")]
+    Onnx(TractModel),
+}
+
+impl Model {
+    /// Opens the model at `path`, or the built-in one.
+    pub fn open(path: Option<&Path>, verify: bool) -> Result<Self> {
+        let Some(path) = path else { return Ok(Model::Bundle(Box::new(model::builtin()?))) };
+        match model::open(path, verify) {
+            Ok(model) => Ok(Model::Bundle(Box::new(model))),
+            Err(ClassifierError::NotBundle { path }) => open_onnx(&path),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns the bundle, if it is one.
+    pub fn as_bundle(&self) -> Option<&model::Model> {
+        match self {
+            Model::Bundle(model) => Some(model),
+            #[cfg(feature = "tract")]
+            Model::Onnx(_) => None,
+        }
+    }
+
+    /// Returns the shape of the model.
+    pub fn config(&self) -> &Config {
+        match self {
+            Model::Bundle(model) => model.config(),
+            #[cfg(feature = "tract")]
+            Model::Onnx(model) => model.config(),
+        }
+    }
+
+    /// Returns the label names by class.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            Model::Bundle(model) => model.labels(),
+            #[cfg(feature = "tract")]
+            Model::Onnx(model) => model.labels(),
+        }
+    }
+
+    /// Returns the calibration, if the model has one.
+    pub fn calibration(&self) -> Result<Option<Calibration>> {
+        match self {
+            Model::Bundle(model) => Ok(model.calibration()?),
+            #[cfg(feature = "tract")]
+            Model::Onnx(model) => Ok(model.calibration()),
+        }
+    }
+
+    /// Returns a classifier with the engine of the model, the native one with the backend that the environment names.
+    pub fn classifier(&self) -> Result<Classifier<'_>> {
+        // A wrong name is an error whatever the model.
+        let backend = backend()?;
+        Ok(match self {
+            Model::Bundle(model) => Classifier::with_backend(model, backend)?,
+            #[cfg(feature = "tract")]
+            Model::Onnx(model) => model.classifier()?,
+        })
+    }
+
+    /// Returns the engine's name in reports: with the backend of the native one, with the version of tract.
+    pub fn engine_name(&self) -> Result<String> {
+        Ok(match self {
+            Model::Bundle(_) => format!("native, {}", backend()?.name()),
+            #[cfg(feature = "tract")]
+            Model::Onnx(model) => model.engine_name(),
+        })
+    }
+}
+
+#[cfg(feature = "tract")]
+fn open_onnx(path: &Path) -> Result<Model> {
+    TractModel::open(path).map(Model::Onnx).map_err(|error| match error {
+        // Names the file itself.
+        ModelError::Read { .. } => error.into(),
+        error => anyhow!("{}: {error}", path.display()),
+    })
+}
+
+/// Explains in one line how to run the model at `path`, which is not a bundle.
+#[cfg(not(feature = "tract"))]
+fn open_onnx(path: &Path) -> Result<Model> {
+    let bundle = path.with_file_name(files::BUNDLE);
+    let instead = match bundle.is_file() {
+        true => format!("use {} instead", bundle.display()),
+        false => format!("use the {} that kinglet-export writes next to it", files::BUNDLE),
+    };
+    Err(anyhow!(
+        "{} is not a .kinglet file, and this kinglet was built without tract, which runs .onnx files: {instead}, \
+         or build with `cargo build --release -p kinglet-cli --features tract` (or install the package kinglet instead of \
+         kinglet-small)",
+        path.display(),
+    ))
+}

@@ -1,0 +1,150 @@
+//! Exported ONNX models: what a file holds, and the graph that tract runs.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use kinglet::calibration::Calibration;
+use kinglet::classifier::{Classifier, ClassifierError};
+use kinglet::spec::{Config, graph, operator};
+use kinglet::tokenizer::Table;
+use tract_onnx::tract_hir::internal::*;
+
+use crate::container::{self, Contents, ModelError, Precision};
+use crate::engine::{BATCH, TOKENS, TractEngine};
+use crate::guard::guarded;
+use crate::operator::register;
+
+/// Most tokens of a text for convolutional models, unless changed.
+pub const MAX_TOKENS_CONV: usize = 16_384;
+/// Most tokens of a text for attention models, unless changed: their scores need memory with the square of the length.
+pub const MAX_TOKENS_ATTENTION: usize = 4_096;
+/// Version of the engine behind.
+pub const TRACT_VERSION: &str = "0.23.9";
+
+/// A model read from an exported file.
+#[derive(Clone)]
+pub struct TractModel {
+    contents: Arc<Contents>,
+    graph: Arc<TypedModel>,
+}
+
+impl core::fmt::Debug for TractModel {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TractModel").field("config", &self.contents.config).finish_non_exhaustive()
+    }
+}
+
+impl TractModel {
+    /// Reads and checks the bytes of an exported file.
+    ///
+    /// # Errors
+    /// When the bytes are no ONNX file, not one that `kinglet-export` wrote, or damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
+        let (proto, contents) = container::read(bytes)?;
+        let graph = guarded(|| {
+            let mut onnx = tract_onnx::onnx();
+            register(&mut onnx);
+            let mut graph = onnx.model_for_proto_model(&proto)?.into_typed()?;
+            graph.properties.clear();
+            graph.into_decluttered()
+        })
+        .map_err(|reason| ModelError::Graph { reason })?;
+        check_shapes(&graph, &contents.config).map_err(|reason| ModelError::Graph { reason })?;
+        Ok(TractModel { contents: Arc::new(contents), graph: Arc::new(graph) })
+    }
+
+    /// Reads and checks an exported file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and as [`TractModel::from_bytes`].
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// Shape of the model.
+    pub fn config(&self) -> &Config {
+        &self.contents.config
+    }
+
+    /// SHA-256 of the checkpoint's `config.json`, in hex.
+    pub fn config_sha256(&self) -> &str {
+        &self.contents.config_sha256
+    }
+
+    /// Label names by class, `num_labels` of them.
+    pub fn labels(&self) -> &[String] {
+        &self.contents.labels
+    }
+
+    /// The flat tokenizer table; [`kinglet::tokenizer::Table::new`] accepts it.
+    pub fn tokenizer_table(&self) -> &[u8] {
+        &self.contents.tokenizer
+    }
+
+    /// In which numbers the model computes.
+    pub fn precision(&self) -> Precision {
+        self.contents.precision
+    }
+
+    /// What makes the model's confidence honest, if it was calibrated.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.contents.calibration
+    }
+
+    /// Name and bytes of each tensor in the file. Scales are named after their weight with `.scale` appended.
+    pub fn tensors(&self) -> &[(String, usize)] {
+        &self.contents.tensors
+    }
+
+    /// Whether the model is one operator, which the native engine computes, and not a graph of tract's own.
+    pub fn is_fused(&self) -> bool {
+        matches!(self.tensors(), [(name, _)] if name == operator::BUNDLE)
+    }
+
+    /// Returns the most tokens that an engine of this model takes.
+    pub fn max_tokens(&self) -> usize {
+        if self.contents.config.mixer.is_conv() { MAX_TOKENS_CONV } else { MAX_TOKENS_ATTENTION }
+    }
+
+    /// Returns name and version of the engine that runs the model.
+    pub fn engine_name(&self) -> String {
+        format!("tract {TRACT_VERSION}")
+    }
+
+    /// An engine with no plan yet: the first text of a length makes one. Engines of one model share its weights until
+    /// their plans repack them.
+    pub fn engine(&self) -> TractEngine {
+        TractEngine::new(Arc::clone(&self.contents), Arc::clone(&self.graph), self.max_tokens())
+    }
+
+    /// Returns a classifier with an engine of its own.
+    ///
+    /// # Errors
+    /// Never for a model that this crate opened: its tokenizer table was checked.
+    pub fn classifier(&self) -> Result<Classifier<'_>, ClassifierError> {
+        let table = Table::new(self.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
+        Ok(Classifier::with_engine(table, self.labels(), self.calibration(), Box::new(self.engine())))
+    }
+}
+
+/// Checks that inputs and output have the types and shapes that export writes, `[B, T]` twice and `[B, num_labels]`.
+fn check_shapes(model: &TypedModel, config: &Config) -> Result<(), String> {
+    let (b, t) = (model.symbols.sym(BATCH).to_dim(), model.symbols.sym(TOKENS).to_dim());
+    let inputs = model.input_outlets().unwrap_or(&[]);
+    let outputs = model.output_outlets().unwrap_or(&[]);
+    let wanted = [
+        (graph::INPUT_IDS, inputs.first(), i64::datum_type(), [b.clone(), t.clone()]),
+        (graph::ATTENTION_MASK, inputs.get(1), i64::datum_type(), [b.clone(), t]),
+        (graph::LOGITS, outputs.first(), f32::datum_type(), [b, config.num_labels.to_dim()]),
+    ];
+    for (name, outlet, kind, shape) in wanted {
+        let fact = outlet.ok_or_else(|| format!("`{name}` is missing"))?;
+        let fact = model.outlet_fact(*fact).map_err(|e| format!("{e:#}"))?;
+        if fact.datum_type != kind || fact.shape.dims() != shape {
+            return Err(format!("`{name}` is {fact:?}, not {kind:?} {shape:?}"));
+        }
+    }
+    Ok(())
+}

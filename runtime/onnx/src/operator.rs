@@ -1,0 +1,144 @@
+//! Kinglet's operator in tract: a whole model, computed by the native engine.
+
+use std::sync::Arc;
+
+use kinglet::engine::native::shared::SharedEngine;
+use kinglet::spec::operator;
+use tract_onnx::model::{Onnx, ParsingContext};
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
+
+/// Lets tract run files that `kinglet-export --fused` wrote: the operator [`operator::CLASSIFIER`] of the domain
+/// [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
+///
+/// Inputs `[B, T]` int64 twice, ids and mask, output `[B, num_labels]` f32; one plan takes any `B` and `T`. Each text gets
+/// the scores that the native engine gives for its tokens, bit for bit, whatever else is in the batch. Padding may stand
+/// before and behind the tokens; a mask with padding between them is an error when it runs. The bundle in the file is checked
+/// completely, checksums included, when the file is read. Plans of one model share its weights and its scratch memory: as many
+/// scratch arenas are kept as threads ever ran at the same time.
+///
+/// tract's traits must be those of the same version, [`TRACT_VERSION`](crate::TRACT_VERSION); [`tract_onnx`](crate::tract_onnx) is it.
+///
+/// ```no_run
+/// use kinglet_onnx::tract_onnx::{self, prelude::*};
+///
+/// let mut onnx = tract_onnx::onnx();
+/// kinglet_onnx::register(&mut onnx);
+/// let plan = onnx.model_for_path("model.fused.onnx")?.into_optimized()?.into_runnable()?;
+/// // Two texts, the second one token shorter.
+/// let ids = tensor2(&[[300_i64, 301, 1], [302, 1, 0]]);
+/// let mask = tensor2(&[[1_i64, 1, 1], [1, 1, 0]]);
+/// let logits = plan.run(tvec![ids.into(), mask.into()])?;
+/// # Ok::<(), TractError>(())
+/// ```
+pub fn register(onnx: &mut Onnx) {
+    onnx.op_register.insert(operator::CLASSIFIER, classifier);
+}
+
+/// Makes the operator of a node, or what tract makes of an operator it does not know when the domain is another.
+fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    if node.domain != operator::DOMAIN {
+        let op = UnimplementedOp::new(node.output.len(), &*node.op_type, format!("of the domain `{}`", node.domain));
+        return Ok((op.into(), Vec::new()));
+    }
+    let import = context.model.opset_import.iter().find(|import| import.domain == operator::DOMAIN);
+    let version = import.map(|import| import.version);
+    ensure!(
+        version == Some(operator::VERSION),
+        "the file needs version {version:?} of the domain `{}`, this program has {}",
+        operator::DOMAIN,
+        operator::VERSION
+    );
+    let bundle = node.attribute.iter().find(|attribute| attribute.name == operator::BUNDLE);
+    let bundle = bundle.and_then(|attribute| attribute.t.as_ref()).context("the attribute `bundle` is missing")?;
+    let engine = SharedEngine::new(&bundle.raw_data).context("the attribute `bundle`")?;
+    let num_labels = engine.bundle().bundle()?.config().num_labels;
+    Ok((expand(Classifier { engine: Arc::new(engine), num_labels }), Vec::new()))
+}
+
+/// A whole model as an operator.
+#[derive(Clone, Debug)]
+struct Classifier {
+    engine: Arc<SharedEngine>,
+    num_labels: usize,
+}
+
+impl PartialEq for Classifier {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.engine, &other.engine) || self.engine.bundle().as_bytes() == other.engine.bundle().as_bytes()
+    }
+}
+
+impl Eq for Classifier {}
+
+impl Expansion for Classifier {
+    fn name(&self) -> StaticName {
+        operator::CLASSIFIER.into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_input_arity(inputs, 2)?;
+        check_output_arity(outputs, 1)?;
+        let ([ids, mask], [logits]) = (inputs, outputs) else { bail!("two inputs and one output are needed") };
+        for input in [ids, mask] {
+            solver.equals(&input.datum_type, i64::datum_type())?;
+            solver.equals(&input.rank, 2)?;
+        }
+        solver.equals(&ids.shape, &mask.shape)?;
+        solver.equals(&logits.datum_type, f32::datum_type())?;
+        solver.equals(&logits.rank, 2)?;
+        solver.equals(&logits.shape[0], &ids.shape[0])?;
+        solver.equals(&logits.shape[1], self.num_labels.to_dim())
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, self.clone(), inputs)
+    }
+}
+
+impl Op for Classifier {
+    fn name(&self) -> StaticName {
+        operator::CLASSIFIER.into()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        let bytes = self.engine.bundle().as_bytes().len();
+        Ok(vec![format!("bundle of {bytes} bytes on {}", self.engine.backend().name())])
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Classifier {
+    op_out_of_plan!();
+
+    fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let [ids, mask] = inputs.as_slice() else { bail!("two inputs are needed, got {}", inputs.len()) };
+        let &[batch, tokens] = ids.shape() else { bail!("the ids have shape {:?}, not [B, T]", ids.shape()) };
+        ensure!(mask.shape() == ids.shape(), "the mask has shape {:?}, the ids {:?}", mask.shape(), ids.shape());
+        ensure!(tokens > 0 || batch == 0, "there is no token to score");
+        let (ids, mask) = (ids.try_as_plain_ram()?.as_slice::<i64>()?, mask.try_as_plain_ram()?.as_slice::<i64>()?);
+        let mut logits = vec![0.0; batch * self.num_labels];
+        self.engine.logits_batch(ids, mask, (batch, tokens), &mut logits)?;
+        Ok(tvec![Tensor::from_shape(&[batch, self.num_labels], &logits)?.into_tvalue()])
+    }
+}
+
+impl TypedOp for Classifier {
+    as_op!();
+
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let [ids, mask] = inputs else { bail!("two inputs are needed, got {}", inputs.len()) };
+        for input in [ids, mask] {
+            ensure!(input.datum_type == i64::datum_type() && input.rank() == 2, "{input:?} is not [B, T] int64");
+        }
+        let batch = ids.shape.iter().next().context("there is no batch")?.clone();
+        Ok(tvec![f32::fact([batch, self.num_labels.to_dim()])])
+    }
+}
