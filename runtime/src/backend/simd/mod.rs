@@ -39,7 +39,7 @@ macro_rules! backend {
         pub(in crate::backend) const $table: crate::backend::Backend = crate::backend::Backend {
             name: $name,
             flip: lanes::FLIP,
-            // SAFETY, of each call: the table is handed out only where the features are.
+            // SAFETY: the table is handed out only where the features are.
             quantize: |x, columns, x_stride, q, q_stride, scales| unsafe {
                 quantize::quantize(x, columns, x_stride, q, q_stride, scales)
             },
