@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # How messages begin.
-NAME = pathlib.Path(sys.argv[0]).stem.replace("_", "-")
+NAME = ("test-" if pathlib.Path(sys.argv[0]).parent.name == "tests" else "") + pathlib.Path(sys.argv[0]).stem
 # A folder with one folder per data set, where there is one; testing/data/README.md says where each set comes from.
 DATA = os.environ.get("KINGLET_DATA", "").rstrip("/")
 # The sets that are whole in the repository.
@@ -165,7 +165,7 @@ def portable(text):
 
 
 def write(path, text):
-    """Writes a file beside its place and renames it; the folder of the data is left out of it."""
+    """Writes a file next to its place and renames it; the folder of the data is left out of it."""
     text = portable(text)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -1,10 +1,10 @@
-//! The build script of every board: its memory.x, the linker script of its runtime crate and the room for the stack.
+//! Build script of every board: its memory.x, the linker script of its runtime crate and the room for the stack.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
-    // Copies, so that what cargo keeps of this script's output holds for another checkout with the same build folder too.
+    // Copies, so that cargo's record of this script's output is valid for another checkout with the same build folder.
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     for script in ["memory.x", "../firmware/stack.x"] {
         println!("cargo::rerun-if-changed={script}");

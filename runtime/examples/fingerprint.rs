@@ -15,9 +15,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use kinglet::answer::best;
 use kinglet::backend::Backend;
-use kinglet::bundle::BundleFile;
-use kinglet::calibration;
+use kinglet::bundle::{Bundle, BundleFile};
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::{Engine, fingerprint};
 use sha2::{Digest, Sha256};
@@ -34,7 +34,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         None => Backend::detect(),
     };
     let file = BundleFile::open(Path::new(model)).map_err(|e| format!("cannot read {model}: {e}"))?;
-    let bundle = file.bundle(true).map_err(|e| format!("{model}: {e}"))?;
+    let bundle = Bundle::new(file.as_slice()).map_err(|e| format!("{model}: {e}"))?;
     let labels = bundle.labels();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let bytes = scratch.len();
@@ -50,7 +50,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         tokens += ids.len();
         engine.logits(&ids, &mut scores)?;
         scores.iter().for_each(|score| all.update(score.to_le_bytes()));
-        let label = calibration::best(&scores).and_then(|(class, _)| labels.get(class));
+        let label = best(&scores).and_then(|(class, _)| labels.get(class));
         writeln!(out, "{}\t{:08x}", label.unwrap_or_default(), fingerprint(&scores))?;
     }
     let all: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

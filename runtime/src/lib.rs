@@ -13,7 +13,7 @@
 //! | `alloc` | owned results: token ids as a `Vec`, writing tokenizer tables and bundles |
 //! | `std` | `mmap` and bundles in mapped files, `model` (files, and the built-in model), `classifier` (text to labels), T5's position buckets, several threads on one text |
 //! | `serde` | configurations as JSON |
-//! //!
+//!
 //! `std` is the default. `builtin-model` adds the default model (1.1 MB) to the library; `cortex-m-dsp` the kernels of 32-bit Arm
 //! processors with the DSP extension (Cortex-M4, M7, M33, M55), without an effect on others. Data files and metrics are
 //! the crate `kinglet-data`, ONNX models `kinglet-onnx`, the program `kinglet` is `kinglet-cli`.
@@ -37,12 +37,14 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod answer;
 pub mod backend;
 pub mod bundle;
 pub mod calibration;
 #[cfg(feature = "std")]
 pub mod classifier;
 pub mod engine;
+mod error;
 #[cfg(feature = "std")]
 pub mod mmap;
 #[cfg(feature = "std")]
@@ -52,3 +54,7 @@ pub mod quant;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;
+
+pub use error::Error;
+#[cfg(feature = "std")]
+pub use error::FileError;

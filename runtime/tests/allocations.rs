@@ -11,6 +11,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::NativeEngine;
+use kinglet::stream::Stream;
 
 #[allow(dead_code)]
 #[path = "native/fixture.rs"]
@@ -68,7 +69,7 @@ fn nothing_is_allocated_from_push_to_finish() {
                 let bundle = Bundle::new(bytes.as_slice()).unwrap();
                 let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, backend, 48).unwrap();
                 engine.logits(&ids, &mut out).unwrap();
-                let mut stream = engine.stream();
+                let mut stream = Stream::new(&mut engine);
                 for part in text.as_bytes().chunks(7) {
                     stream.push(part).unwrap();
                     stream.snapshot(&mut out).unwrap();

@@ -1,4 +1,4 @@
-//! The same seed gives the same run, another seed another.
+//! The same seed produces the same run, another seed a different one.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -35,7 +35,7 @@ fn a_model_of_each_dialect_trains_and_is_scored() {
         let mixer = format!("model.mixer={mixer}");
         task.train("run", &["--force", "--set", &compat, "--set", &norm, "--set", &mixer, "--set", "train.epochs=12"]);
         let best = task.metrics("run").iter().filter_map(|row| row["accuracy"].as_f64()).fold(0.0, f64::max);
-        // Half would be chance.
+        // Chance would reach half.
         at_least(0.75, best, &format!("accuracy, {compat}"));
         let data = ["--data", "dev.jsonl", "--device", "cpu"];
         let output = task.run(&[&["eval", "--checkpoint", "run"], &data[..]].concat());

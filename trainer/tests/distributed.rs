@@ -1,5 +1,5 @@
-//! Several processes over loopback: sums, broadcasts, gradients, and what happens when one of them is missing, late, killed or
-//! does something else. Each test starts this file's own program again, once a process, with a role in its environment.
+//! Tests several processes over loopback: sums, broadcasts, gradients, and what happens when one of them is missing,
+//! late, killed, or out of step. Each test starts this program again, once per process, with a role in its environment.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -25,7 +25,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 const ROLE: &str = "KINGLET_TEST_ROLE";
 const FOLDER: &str = "KINGLET_TEST_FOLDER";
-/// Ends a test whose processes hang. Nothing that passes comes near it.
+/// Ends a test whose processes hang; far above the time of any test that passes.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Arguments that make this program play the role in its environment and nothing else.
@@ -35,7 +35,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// This program in a role, with no launcher's variables.
+/// Returns this program in a role, without a launcher's variables.
 fn actor(program: impl AsRef<std::ffi::OsStr>, role: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars().filter(|(n, _)| n.starts_with("TORCHELASTIC") || n.starts_with("KINGLET_")) {
@@ -56,7 +56,7 @@ fn start(role: &str, rank: usize, size: usize, port: u16, folder: &Path, more: &
     command.envs(more.iter().copied()).spawn().unwrap()
 }
 
-/// Waits for all; whether each ended well, and what it printed.
+/// Waits for all; returns whether each ended well and what it printed.
 fn finish(children: Vec<Child>) -> Vec<(bool, String)> {
     let deadline = Instant::now() + PATIENCE;
     let mut children = children;
@@ -76,7 +76,7 @@ fn finish(children: Vec<Child>) -> Vec<(bool, String)> {
     children.into_iter().map(ended).collect()
 }
 
-/// All processes of a world in one role; each must end well.
+/// Runs all processes of a world in one role; each must end well.
 fn play(role: &str, size: usize, folder: &Path) {
     let port = free_port();
     let children = (0..size).map(|rank| start(role, rank, size, port, folder, &[])).collect();
@@ -101,9 +101,9 @@ fn a_broadcast_gives_every_process_the_roots_values() {
     }
 }
 
-/// The largest difference between a gradient of several processes and of one, relative to the gradient's largest value. A sum
-/// of n numbers in f32 is off by at most (n - 1) 2^-24 of the sum of their magnitudes, whatever the order; here n is at
-/// most the batch's 8·19 positions, so that two orders differ by less than 2·152·2^-24 = 1.8e-5 where nothing cancels.
+/// The largest difference between a gradient of several processes and of one, relative to the gradient's largest value.
+/// A sum of n numbers in f32 is off by at most (n - 1) 2^-24 of the sum of their magnitudes, in any order; here n is at
+/// most the batch's 8·19 positions, so two orders differ by less than 2·152·2^-24 = 1.8e-5 where nothing cancels.
 const ORDER_OF_SUMMATION: f64 = 2e-5;
 
 #[test]
@@ -138,7 +138,7 @@ fn gradients_of_two_and_four_processes_equal_those_of_one_on_the_joined_batch() 
 fn after_the_death_of_one_process_the_others_return_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let (size, port) = (4, free_port());
-    // No call may end by its time-out: that is longer than this test has patience.
+    // No call may end by its time-out, which is longer than this test waits.
     let late = [(TIMEOUT, "3600")];
     let children = (0..size).map(|rank| start("killed", rank, size, port, folder.path(), &late)).collect();
     for (rank, (well, said)) in finish(children).into_iter().enumerate() {
@@ -163,7 +163,7 @@ fn a_late_process_is_waited_for_no_longer_than_the_time_out() {
     }
 }
 
-/// A process that cannot join; what it says.
+/// Returns what a process says that cannot join.
 fn cannot_join(rank: usize, size: usize, more: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let child = start("join", rank, size, free_port(), folder.path(), more);
@@ -259,14 +259,15 @@ fn play_a_role() {
     }
 }
 
-/// Whole numbers small enough that f32 adds them up exactly, in another order for each `rank`.
+/// Returns integers small enough that f32 adds them exactly, in another order for each `rank`.
 fn whole_numbers(rank: usize, shape: &[i64]) -> Tensor {
     let n: i64 = shape.iter().product();
     (Tensor::arange(n, (Kind::Int64, Device::Cpu)) * (rank as i64 + 1)).remainder(127).to_kind(Kind::Float).view(shape)
 }
 
 fn sums(world: &World) {
-    // A scalar, nothing, a transposed matrix, more than one bucket holds, two that fill a bucket and a half, narrow ones.
+    // A scalar, an empty tensor, a transposed matrix, more than one bucket holds, two that fill a bucket and a half,
+    // narrow ones.
     let tensors = |rank| {
         vec![
             whole_numbers(rank, &[]) + rank as f64,
@@ -315,7 +316,7 @@ fn broadcast(world: &World) {
     assert!(mine[5].requires_grad());
     let said = format!("{:#}", world.broadcast(&mine, world.size()).unwrap_err());
     assert!(said.starts_with(&format!("there is no rank {}", world.size())), "{said}");
-    // That was refused before anything was sent.
+    // This was rejected before anything was sent.
     world.barrier().unwrap();
 }
 
@@ -366,7 +367,7 @@ fn late(world: &World) {
     println!("told: {:#}", error.unwrap_err());
 }
 
-/// The gradients of the mean loss over 8 texts, of the share of `rank` among `size`.
+/// Returns the gradients of the mean loss over 8 texts, for the share of `rank` among `size`.
 fn gradients(rank: usize, size: usize) -> HashMap<String, Tensor> {
     let mut rng = SplitMix64::new(11);
     let texts: Vec<Vec<u32>> =

@@ -1,4 +1,4 @@
-//! The count of operations against PyTorch's own (`golden/flops.py`), for the paper's base models.
+//! Compares the count of operations with PyTorch's own (`golden/flops.py`), for the paper's base models.
 #![allow(clippy::unwrap_used)]
 
 use kinglet::spec::Mixer;
@@ -30,7 +30,7 @@ fn operations_are_those_that_pytorch_counts() {
         for case in cases {
             let flops = flops::seq2seq(&config, case.inputs, case.targets);
             assert_eq!(flops.total(), case.forward, "{}, {} ids", mixer.name(), case.inputs);
-            // PyTorch counts the backward pass of a convolution in groups as if it had one group.
+            // PyTorch counts the backward pass of a grouped convolution as if it had one group.
             if matches!(mixer, Mixer::Dynamic | Mixer::Attention) {
                 assert_eq!(flops.training(), case.step, "{}, {} ids", mixer.name(), case.inputs);
             } else {

@@ -1,4 +1,4 @@
-//! Gradient checkpointing: the same bits, less memory, and what fails inside stays an error.
+//! Tests gradient checkpointing: the same bits, less memory, and failures inside stay errors.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -18,7 +18,7 @@ use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-/// libtorch's CPU generator is one for all threads: tests take turns.
+/// libtorch has one CPU generator for all threads: tests take turns.
 fn generator() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,11 +47,11 @@ impl Stack {
         Stack { x: leaf(1, &[32, width]), bias: leaf(2, &[inside]), weights: (0..layers).map(pair).collect() }
     }
 
-    /// The gradients of all leaves, one number that the generator gives after the backward pass, and the peak of memory.
+    /// Returns the gradients of all leaves, one number from the generator after the backward pass, and the peak memory.
     fn run(&self, recompute: bool) -> (Vec<Tensor>, f64, u64) {
         tch::manual_seed(99);
         let peak = PeakMemory::start(Device::Cpu).unwrap();
-        // Not a leaf, as a relative bias is none.
+        // Not a leaf, like a relative bias.
         let bias = self.bias.tanh();
         let mut x = self.x.shallow_clone();
         for pair in &self.weights {
@@ -94,7 +94,7 @@ fn the_peak_of_memory_falls() {
     let stack = Stack::new(8, 32, 2048);
     stack.run(false); // Gradients are there from now on.
     let ((_, _, plain), (_, _, recomputed)) = (stack.run(false), stack.run(true));
-    // Inside, a layer holds 32·2048 numbers several times, which 8 layers keep and one computes again.
+    // Inside, a layer holds 32·2048 numbers several times; eight layers keep them, one recomputes them.
     assert!(plain > 8 * 2 * 32 * 2048 * 4, "{plain} bytes");
     assert!(recomputed * 3 < plain, "{recomputed} bytes against {plain}");
 }
@@ -112,14 +112,14 @@ fn the_peak_of_memory_is_that_of_the_tensors() {
     assert_eq!(PeakMemory::start(Device::Cpu).unwrap().bytes().unwrap(), 0);
 }
 
-/// A batch of texts of different lengths.
+/// Returns a batch of texts of different lengths.
 fn texts(lengths: &[usize]) -> Vec<Vec<u32>> {
     let text = |(row, &length)| (0..length).map(|i: usize| ((7 * i + 3 * row + 5) % 50) as u32).collect();
     lengths.iter().enumerate().map(text).collect()
 }
 
-/// The gradients of `parameters` after the backward pass of `loss` under `mode`, from one state of the generator; and a number
-/// that it gives then.
+/// Returns the gradients of `parameters` after the backward pass of `loss` under `mode`, from one state of the
+/// generator, and the next number of the generator.
 fn gradients<P>(parameters: &[(P, Tensor)], mode: &Mode, loss: impl Fn(&Mode) -> Tensor) -> (Vec<Tensor>, f64) {
     clear_gradients(parameters);
     tch::manual_seed(5);
@@ -128,7 +128,7 @@ fn gradients<P>(parameters: &[(P, Tensor)], mode: &Mode, loss: impl Fn(&Mode) ->
     (parameters.iter().map(|(_, weight)| weight.grad().copy()).collect(), next)
 }
 
-/// Asserts that computing blocks again changes no bit of the gradients, with dropout, and in bf16.
+/// Asserts that recomputing blocks changes no bit of the gradients, with dropout, and in bf16.
 fn same_gradients<P: std::fmt::Display>(name: &str, parameters: &[(P, Tensor)], loss: impl Fn(&Mode) -> Tensor) {
     for bf16 in [false, true] {
         let plain = Mode { train: true, dropout: 0.2, drop_connect: 0.2, bf16, recompute: false };
@@ -170,7 +170,7 @@ fn an_encoder_decoder_of_every_mixer_and_norm_gets_the_plain_gradients() {
             if mixer == Mixer::Attention && norm == Norm::PostLayer {
                 continue;
             }
-            // Four decoder layers read the encoder's output and share a relative bias: the order of sums counts.
+            // Four decoder layers read the encoder's output and share a relative bias: the order of sums matters.
             let mut config = Seq2SeqConfig::preset("nano", mixer, 50).unwrap();
             (config.encoder.hidden_size, config.encoder.intermediate_size) = (16, 24);
             config.encoder.norm = norm;
@@ -186,7 +186,8 @@ fn the_peak_of_memory_of_every_encoder_decoder_falls() {
     let _turn = generator();
     let batch = Seq2SeqBatch::new(&[(vec![7; 128], vec![9; 64]), (vec![8; 128], vec![5; 64])], Device::Cpu);
     for mixer in Mixer::ALL {
-        // Twelve layers of each, and little else: a small vocabulary, and small gradients beside the activations.
+        // Twelve layers of each and little else: a small vocabulary, and gradients that are small next to the
+        // activations.
         let mut config = Seq2SeqConfig::preset("base", mixer, 50).unwrap();
         (config.encoder.hidden_size, config.encoder.intermediate_size) = (16, 64);
         config.num_attention_heads = 4;
@@ -228,7 +229,7 @@ fn without_gradients_the_function_runs_once() {
     let x = leaf(4, &[4]);
     let y = no_grad(|| checkpoint(run(&calls), &[x.shallow_clone()]).unwrap());
     assert!(!y.requires_grad() && y == x.detach() * w.detach());
-    // What is dropped is the closure: nobody keeps it without a graph.
+    // The closure is dropped: without a graph, nothing keeps it.
     assert_eq!((calls.load(Ordering::Relaxed), Arc::strong_count(&calls)), (1, 1));
 
     let y = checkpoint(run(&calls), &[x.detach()]).unwrap();
@@ -246,7 +247,7 @@ fn a_panic_inside_is_an_error_and_goes_no_further() {
     let failed = checkpoint(|_| panic!("no wren"), &[x.shallow_clone()]).unwrap_err();
     assert!(format!("{failed:#}").contains("no wren"), "{failed:#}");
 
-    // What libtorch throws inside, tch makes a panic.
+    // tch turns an exception in libtorch into a panic.
     let failed = checkpoint(|x| x[0].matmul(&Tensor::zeros([7, 7], F32)), &[x.shallow_clone()]).unwrap_err();
     assert!(format!("{failed:#}").contains("shapes cannot be multiplied"), "{failed:#}");
 

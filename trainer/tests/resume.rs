@@ -1,4 +1,4 @@
-//! When `--resume` is refused, and what a finished or stopped-early run says.
+//! Tests when `--resume` is rejected, and the messages of a finished or early-stopped run.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -7,7 +7,7 @@ use std::fs;
 
 use fixture::{Task, other_seed, rows, seed, stderr};
 
-/// The message of a run that must end with exit code 2.
+/// Returns the message of a run that must end with exit code 2.
 fn refused(task: &Task, out: &str, more: &[&str]) -> String {
     let output = task.finetune(out, more).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
@@ -61,7 +61,7 @@ fn there_must_be_something_to_resume() {
 #[test]
 fn patience_ends_training_early_and_keeps_the_best_weights() {
     let task = Task::new();
-    // A learning rate too small to change a weight: no evaluation is better than the first.
+    // A learning rate too small to change a weight: no evaluation beats the first.
     let more = ["--set", "train.lr=1e-30", "--set", "train.patience=2", "--set", "train.epochs=50"];
     let said = task.train("run", &more);
     assert!(said.contains("stopped early"), "{said}");

@@ -1,4 +1,4 @@
-//! Span corruption against T5's algorithm stated in numpy (`golden/spans.py`), and its properties.
+//! Compares span corruption with T5's algorithm in numpy (`golden/spans.py`), and tests its properties.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use kinglet::tokenizer::END;
@@ -33,7 +33,7 @@ fn bits(mask: &[bool]) -> String {
 #[test]
 fn the_simplest_example_is_right_to_the_eye() {
     let objective = SpanCorruption { noise_density: 0.4, mean_span: 2.0, random_roll: false };
-    // 10 tokens: 4 of noise in 2 spans. Ones first: noise is cut 1 + 3, the rest 1 + 5.
+    // 10 tokens: 4 of noise in 2 spans. Without a shuffle, noise is split 1 + 3, the rest 1 + 5.
     let mask = objective.mask_with(10, |_| {}, 0);
     assert_eq!(bits(&mask), "0100000111");
 }
@@ -76,7 +76,7 @@ fn masks_inputs_and_targets_equal_t5s_for_the_same_shuffles() {
     }
 }
 
-/// The stretches of ids between sentinels, and whether the list begins with a sentinel; without `</s>`.
+/// Returns the stretches of ids between sentinels, and whether the list starts with a sentinel; without `</s>`.
 fn stretches(ids: &[u32], sentinels: &Sentinels, vocab: u32) -> (Vec<Vec<u32>>, bool) {
     let (&end, ids) = ids.split_last().unwrap();
     assert_eq!(end, END);
@@ -102,7 +102,7 @@ fn stretches(ids: &[u32], sentinels: &Sentinels, vocab: u32) -> (Vec<Vec<u32>>, 
     (parts, begins)
 }
 
-/// The tokens that an example was made of, from the example alone.
+/// Returns the tokens from which an example was made, from the example alone.
 fn restore(example: &Example, sentinels: &Sentinels, vocab: u32) -> Vec<u32> {
     let (kept, noise_first) = stretches(&example.inputs, sentinels, vocab);
     let (noise, kept_first) = stretches(&example.targets, sentinels, vocab);
@@ -147,9 +147,11 @@ fn examples_of_full_length_fill_the_inputs() {
         let objective = SpanCorruption { random_roll, ..SpanCorruption::default() };
         let Lengths { tokens, targets } = objective.lengths(inputs);
         let example = objective.corrupt(&vec![500; tokens], &mut SplitMix64::new(seed), &sentinels).unwrap();
-        // T5's two formulas differ: the lengths count no span where so little noise rounds to none, the mask always has one.
+        // T5's two formulas differ: the lengths count no span where the noise rounds to none, but the mask always has
+        // one.
         let uncounted = usize::from(tokens < 10);
-        // And f32 rounds some 15 % up: one noise token more and maybe its sentinel. Where the rotation cuts a span, a sentinel more.
+        // In f32, 15 % of some lengths rounds up: one more noise token, perhaps with its sentinel. Where the rotation
+        // splits a span, one more sentinel.
         let slack = usize::from(random_roll) + uncounted;
         let (got, most) = (example.inputs.len(), inputs + slack);
         assert!((inputs - 2..=most).contains(&got), "{got} inputs of {inputs}, seed {seed}, roll {random_roll}");
@@ -171,13 +173,13 @@ fn a_rotated_mask_reaches_every_token() {
             *count += u32::from(noise);
         }
     }
-    // 2 of 12 tokens are masked: 500 of 3000 times each.
+    // 2 of 12 tokens are masked: each 500 of 3000 times.
     assert!(counts.iter().all(|count| (400..600).contains(count)), "{counts:?}");
 }
 
 #[test]
 fn segmentations_are_equally_likely() {
-    // 3 noise tokens in 2 spans among 3 others: noise 1 + 2 or 2 + 1, the others too.
+    // 3 noise tokens in 2 spans among 3 others: noise 1 + 2 or 2 + 1, likewise the others.
     let objective = SpanCorruption { noise_density: 0.5, mean_span: 1.5, random_roll: false };
     let mut random = SplitMix64::new(9);
     let mut seen = std::collections::BTreeMap::new();

@@ -1,4 +1,5 @@
-//! Text-to-text training: a copy task and a labelled task learnt by the built program, stopped, resumed and started from.
+//! Tests text-to-text training: the built program learns a copy task and a labelled task, stopped, resumed, and started
+//! from a run.
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -33,19 +34,19 @@ eval_every = 100
 log_every = 10
 "#;
 
-/// What makes a run long enough that a signal always comes in its middle, and random in every way.
+/// Arguments that make a run long enough that a signal always arrives in the middle, and random in every way.
 const LONG: [&str; 6] = ["--set", "train.epochs=40", "--set", "train.dropout=0.1", "--set", "train.drop_connect=0.1"];
 
 const WORDS: [&str; 8] = ["the", "small", "in", "a", "very", "old", "tree", "house"];
 
-/// The task of fine-tuning with pairs whose targets are their inputs: 3 of 8 words.
+/// The fine-tuning task with pairs whose targets are their inputs: 3 of 8 words.
 struct Pairs(Task);
 
 impl Pairs {
     fn new() -> Self {
         let task = Task::new();
         let words = |n: usize| [n / 64, n / 8 % 8, n % 8].map(|word| WORDS[word]).join(" ");
-        // All 512 sequences in an order without pattern: no dev sequence is trained on.
+        // All 512 sequences in an order without a pattern: no dev sequence is trained on.
         let line = |i: usize| {
             let text = words((i * 173 + 5) % 512);
             format!("{{\"source\": \"{text}\", \"goal\": \"{text}\"}}\n")
@@ -56,44 +57,44 @@ impl Pairs {
         Pairs(task)
     }
 
-    /// `text2text` into `out`, one thread, on the CPU.
+    /// Returns `text2text` into `out`, with one thread, on the CPU.
     fn command(&self, out: &str, arguments: &[&str]) -> Command {
         let mut command = self.0.command(&["text2text", "--device", "cpu", "--threads", "1", "--out", out]);
         command.args(arguments);
         command
     }
 
-    /// The arguments of a run on the pairs, and `more`.
+    /// Returns the arguments of a run on the pairs, and `more`.
     fn pairs<'a>(more: &[&'a str]) -> Vec<&'a str> {
         let files = ["--train", "train.pairs.jsonl", "--dev", "dev.pairs.jsonl"];
         [&files[..], &["--text-field", "source", "--target-field", "goal"], more].concat()
     }
 
-    /// As [`Pairs::pairs`], from scratch.
+    /// Like [`Pairs::pairs`], from scratch.
     fn scratch<'a>(more: &[&'a str]) -> Vec<&'a str> {
         Self::pairs(&[&["--config", "text2text.toml", "--tokenizer", "tokenizer"], more].concat())
     }
 
-    /// A run to its end, which must be good; what it wrote to stderr.
+    /// Runs to the successful end and returns its stderr.
     fn run(&self, out: &str, arguments: &[&str]) -> String {
         let output = self.command(out, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         stderr(&output)
     }
 
-    /// The message of a run that must end with exit code 2.
+    /// Returns the message of a run that must end with exit code 2.
     fn refused(&self, out: &str, arguments: &[&str]) -> String {
         let output = self.command(out, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
         stderr(&output)
     }
 
-    /// The evaluations of a run.
+    /// Returns the evaluations of a run.
     fn dev(&self, out: &str) -> Vec<Value> {
         self.0.metrics(out).into_iter().filter(|row| row["kind"] == "dev").collect()
     }
 
-    /// A field of the evaluation whose weights were kept.
+    /// Returns a field of the evaluation whose weights were kept.
     fn best(&self, out: &str, field: &str) -> f64 {
         self.dev(out).iter().rfind(|row| row["best"] == true).unwrap()[field].as_f64().unwrap()
     }
@@ -111,11 +112,11 @@ fn a_copy_task_is_learnt_and_its_model_started_from() {
     assert!(said.contains("targets are sequences") && said.contains("exact match"), "{said}");
     let (dev, best) = (p.dev("copy"), p.best("copy", "exact_match"));
     at_least(0.9, best, "exact match of the copy task");
-    // Whoever guesses one of 8 words loses 3 ln 8 / 4 = 1.56 nats a token.
+    // A model that guesses one of 8 words loses 3 ln 8 / 4 = 1.56 nats per token.
     at_most(0.8, p.best("copy", "loss"), "loss of the copy task");
     assert!(dev.iter().all(|row| row["exact_match"].as_f64() <= Some(best) && row["macro_f1"].is_null()), "{dev:?}");
 
-    // The predictions are those of the weights that were kept.
+    // The predictions are those of the kept weights.
     let predictions = p.predictions("copy");
     let right = predictions.iter().filter(|row| row["right"] == true).count();
     assert!(predictions.iter().all(|row| (row["target"] == row["answer"]) == (row["right"] == true)));
@@ -124,7 +125,7 @@ fn a_copy_task_is_learnt_and_its_model_started_from() {
         assert!(p.0.path("copy").join(file).exists(), "{file}");
     }
 
-    // eval scores the same weights the same.
+    // eval scores the same weights alike.
     let eval =
         ["eval", "--checkpoint", "copy", "--data", "dev.pairs.jsonl", "--device", "cpu", "--threads", "1", "--json"];
     let score = |more: &[&str]| p.0.run(&[&eval[..], more].concat());
@@ -133,7 +134,8 @@ fn a_copy_task_is_learnt_and_its_model_started_from() {
     assert_eq!((&scored["exact_match"], &scored["rows"]), (&best.into(), &64.into()), "{}", stderr(&output));
     assert!(stderr(&score(&[])).contains("was trained on sequences: name the target's field"));
 
-    // Started from, with a step too small to change a weight, the model answers the same; with a beam nearly so.
+    // Starting from a run, with a step too small to change a weight, the model answers the same; with a beam almost the
+    // same.
     let again = ["--from", "copy", "--set", "train.epochs=1", "--set", "train.lr=1e-30"];
     p.run("again", &Pairs::pairs(&again));
     assert_eq!(p.0.bytes("again", "model.safetensors"), p.0.bytes("copy", "model.safetensors"));
@@ -210,7 +212,7 @@ fn labels_are_answered_by_name_and_other_answers_are_wrong() {
     let labelled =
         ["--config", "text2text.toml", "--tokenizer", "tokenizer", "--train", "train.jsonl", "--dev", "dev.jsonl"];
     let labelled = [&labelled[..], &["--label-field", "label"]].concat();
-    // Random weights name no label.
+    // Random weights do not produce a label.
     let said = p.run("raw", &[&labelled[..], &["--set", "train.lr=1e-30", "--set", "train.epochs=1"]].concat());
     assert!(said.contains("the names of 2 classes") && said.contains("30 answers are no label"), "{said}");
     let raw = p.dev("raw").pop().unwrap();

@@ -1,11 +1,14 @@
 //! The whole model as one operator in a pipeline that is tract's: bit for bit the native engine.
 
+use std::sync::Arc;
+
 use kinglet::backend::Backend;
-use kinglet::bundle::OwnedBundle;
+use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::Engine;
-use kinglet::engine::native::shared::SharedEngine;
+use kinglet::engine::native::EnginePool;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
 use kinglet_export::{bundle, custom_op};
 use kinglet_onnx::tract_onnx::{self, prelude::*};
 use kinglet_onnx::{ModelError, Precision, TractModel, onnx};
@@ -15,17 +18,17 @@ use crate::fixture::{self, Random};
 
 type Plan = std::sync::Arc<TypedRunnableModel>;
 
-/// The fused file of a random model, and an engine that computes as the specification says.
-fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
+/// The file of a random model, and an engine that computes as the specification says.
+fn exported(config: &Config, seed: u64) -> (Vec<u8>, EnginePool) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
-    let checkpoint = Checkpoint::read(dir.path()).unwrap();
-    let bundle = bundle::file(&checkpoint, None).unwrap().unwrap();
-    let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
+    let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
+    let bundle = bundle::file(&checkpoint, &Prepared::new(config, weights), None).unwrap().unwrap();
+    let engine = EnginePool::new(Arc::new(OwnedBundle::new(&bundle).unwrap())).with_backend(Backend::SCALAR);
     (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }
 
-fn native(engine: &SharedEngine, text: &[u32]) -> Vec<f32> {
+fn native(engine: &EnginePool, text: &[u32]) -> Vec<f32> {
     engine
         .with(|engine| {
             let mut out = vec![0.0; engine.num_labels()];
@@ -104,13 +107,13 @@ fn one_plan_takes_batches_and_lengths_of_every_size() {
 
 /// The engine behind `kinglet classify`: pads to its own lengths.
 #[test]
-fn the_tract_engine_runs_a_fused_file_like_any_other() {
+fn the_tract_engine_runs_the_operator_like_any_other_file() {
     let config = fixture::config(Mixer::Dynamic, Norm::PreRms, Pooling::Max);
     let (file, engine) = exported(&config, 2);
     let model = TractModel::from_bytes(&file).unwrap();
     assert_eq!((model.config(), model.precision()), (&config, Precision::Int8));
-    assert!(model.is_fused());
-    assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.bundle().as_bytes().len())]);
+    assert!(model.is_custom_op());
+    assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.model().as_bytes().len())]);
     let mut tract_engine = model.engine();
     for text in fixture::texts(&config) {
         let mut got = vec![0.0; config.num_labels];
@@ -165,7 +168,7 @@ fn changed(change: impl Fn(&mut onnx::ModelProto)) -> (String, ModelError) {
     assert!(TractModel::from_bytes(&model.encode_to_vec()).is_err());
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
-    hash.value = kinglet_export::report::sha256(&graph);
+    hash.value = kinglet_export::digest::sha256(&graph);
     (of_tract, TractModel::from_bytes(&model.encode_to_vec()).unwrap_err())
 }
 
@@ -180,7 +183,7 @@ fn bytes(model: &mut onnx::ModelProto) -> &mut Vec<u8> {
 #[test]
 fn a_damaged_bundle_is_an_error() {
     let (_, engine) = exported(&light(), 1);
-    let len = engine.bundle().as_bytes().len();
+    let len = engine.model().as_bytes().len();
     let mut random = Random(5);
     for at in (0..20).map(|_| random.below(len as u64) as usize).chain([0, 9, 70, len - 1]) {
         let (of_tract, ours) = changed(|model| bytes(model)[at] ^= 1 << (at % 8));
@@ -238,7 +241,7 @@ fn the_bundle_must_be_the_one_that_the_metadata_describe() {
     model.graph = decoded(&other).graph;
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
-    hash.value = kinglet_export::report::sha256(&graph);
+    hash.value = kinglet_export::digest::sha256(&graph);
     let error = TractModel::from_bytes(&model.encode_to_vec()).unwrap_err();
     assert!(error.to_string().contains("is not of the model that the metadata describe"), "{error}");
 }

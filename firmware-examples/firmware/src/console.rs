@@ -1,10 +1,10 @@
 //! The program of the emulated boards: texts from standard input, answers on standard output, all through the host (semihosting).
 //!
 //! ```text
-//! PROGRAM [--kernels NAME] [--arena BYTES] < texts.txt
+//! PROGRAM [--backend NAME] [--arena BYTES] < texts.txt
 //! ```
 //! A line `label<TAB>fingerprint` for each line of input and last `all<TAB>SHA-256`, as `kinglet fingerprint` prints them. On
-//! standard error, when all is done, what the program measured. `--kernels` chooses the backend, otherwise the fastest;
+//! standard error, when all is done, what the program measured. `--backend` chooses the backend, otherwise the fastest;
 //! `--arena` uses that many bytes of the arena, to show what the engine says when they are too few.
 //!
 //! Exit codes: 0 done; 1 the model or its memory is unfit; 2 wrong arguments, or the host does not answer.
@@ -12,7 +12,7 @@
 use core::fmt;
 
 use kinglet::backend::Backend;
-use kinglet::engine::native::NativeEngine;
+use kinglet::engine::native::BorrowedEngine;
 use semihosting::io::{self, Read, Write};
 use semihosting::{eprintln, experimental::env, process};
 
@@ -100,7 +100,7 @@ struct Work {
 
 /// Answers all texts of the input.
 #[inline(never)] // what the start puts on the stack is gone by then, what this does is not there yet
-fn answer(engine: &mut NativeEngine<'_>, clock: &impl Clock) -> Result<Work, Problem> {
+fn answer(engine: &mut BorrowedEngine<'_>, clock: &impl Clock) -> Result<Work, Problem> {
     let (mut input, mut output) = (io::stdin()?, io::stdout()?);
     let mut session = Session::new(engine);
     let mut work = Work::default();

@@ -40,8 +40,8 @@ pub const CONFIG: Config = match Bundle::peek_config(&MODEL.0) {
     None => panic!("the file is no Kinglet bundle: it has no configuration"),
 };
 
-/// The bytes of [`MODEL`] as they are in flash when the program runs. The compiler knows what they should be, and would leave out checks
-/// that damage in flash fails.
+/// Returns the bytes of [`MODEL`] as they are in flash when the program runs. The compiler knows what they should be,
+/// and would leave out checks that damage in flash fails.
 pub fn model() -> &'static [u8] {
     black_box(&MODEL.0)
 }
@@ -52,10 +52,10 @@ pub const LABELS: usize = CONFIG.num_labels;
 /// Bytes kept free for the stack. The linker script stack.x demands that they are left after all statics.
 pub const STACK: usize = 12 * 1024;
 
-/// Bytes of the engine's memory for chunks of `chunk` rows.
+/// Returns the bytes of the engine's memory for chunks of `chunk` rows.
 ///
 /// # Panics
-/// When these and the stack need more than `ram` bytes; in a constant that ends the build.
+/// If these and the stack need more than `ram` bytes; in a constant that ends the build.
 pub const fn arena_bytes(chunk: usize, ram: usize) -> usize {
     let need = scratch_bytes(&CONFIG, chunk);
     assert!(need.saturating_add(STACK) <= ram, "the model's arena and the stack do not fit into this machine's memory");

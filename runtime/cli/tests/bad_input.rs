@@ -1,4 +1,4 @@
-//! What goes wrong gets a clear error or a right answer, never a panic: each case runs the program.
+//! Bad input produces a clear error or a correct answer, never a panic: each case runs the program.
 
 mod fixture;
 
@@ -7,7 +7,7 @@ use kinglet::spec::metadata;
 use kinglet_onnx::onnx;
 use prost::Message;
 
-/// `kinglet classify --model PATH cat`, and the same for `info` and `eval`, which must fail alike.
+/// Asserts that `classify`, `info`, and `eval` all reject a model in the same way.
 fn refuses(path: &std::path::Path, words: &[&str]) {
     let path = path.to_str().expect("temporary paths are UTF-8");
     run(&["classify", "--model", path, "cat"]).fails_with(words);
@@ -15,7 +15,7 @@ fn refuses(path: &std::path::Path, words: &[&str]) {
     run(&["eval", "--model", path, "--data", "unread.jsonl"]).fails_with(words);
 }
 
-/// The model with one metadata value changed.
+/// Returns the model with one metadata value changed.
 fn with_metadata(key: &str, value: &str) -> Vec<u8> {
     let mut model = fixture::model();
     model.metadata_props.iter_mut().find(|entry| entry.key == key).expect("the key is there").value = value.into();
@@ -44,7 +44,7 @@ fn an_empty_file() {
 #[test]
 fn random_bytes() {
     let folder = Folder::new();
-    // A linear congruential generator: the same bytes everywhere.
+    // A linear congruential generator: the same bytes on every machine.
     let mut state = 7_u64;
     for case in 0..8 {
         let mut next = || {
@@ -110,7 +110,7 @@ fn a_graph_that_does_not_fit_its_metadata() {
     (bias.dims, bias.raw_data) = (vec![3], vec![0; 12]);
     refuses(&folder.write("m.onnx", fixture::forged(model)), &["m.onnx", "graph"]);
 
-    // Fewer rows than the vocabulary has ids: found when the graph is loaded or when a text asks for the missing row.
+    // Fewer rows than ids in the vocabulary: found when the graph is loaded or when a text needs the missing row.
     let mut model = fixture::model();
     let embedding = &mut model.graph.as_mut().unwrap().initializer[0];
     (embedding.dims, embedding.raw_data) = (vec![2, 2], vec![0; 16]);

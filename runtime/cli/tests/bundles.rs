@@ -1,4 +1,4 @@
-//! Bundles through the program: preferred over ONNX, refused when damaged, streamed.
+//! Tests bundles through the program: preferred over ONNX, rejected when damaged, streamed.
 
 mod fixture;
 
@@ -18,14 +18,14 @@ fn object(out: &str) -> Value {
     serde_json::from_str(out.trim_end()).expect("one JSON object")
 }
 
-/// The folder with both models, and the bundle's path.
+/// Returns a folder with both models, and the bundle's path.
 fn folder() -> (Folder, std::path::PathBuf) {
     let folder = Folder::new();
     let path = folder.write("model.kinglet", fixture::bundle());
     (folder, path)
 }
 
-/// All three commands fail alike.
+/// Asserts that all three commands fail alike.
 fn refuses(path: &Path, words: &[&str]) {
     let path = text(path);
     run(&["classify", "--model", path, "cat"]).fails_with(words);
@@ -33,7 +33,7 @@ fn refuses(path: &Path, words: &[&str]) {
     run(&["eval", "--model", path, "--data", "unread.jsonl"]).fails_with(words);
 }
 
-/// The place of a section in the bundle.
+/// Returns the range of a section in the bundle.
 fn section(bytes: &[u8], kind: Kind) -> std::ops::Range<usize> {
     let buffer = Buffer::new(bytes);
     let bundle = Bundle::new(buffer.as_slice()).expect("the bundle is good");
@@ -41,7 +41,7 @@ fn section(bytes: &[u8], kind: Kind) -> std::ops::Range<usize> {
     section.offset..section.offset + section.bytes
 }
 
-/// Makes the checksum of header and table right.
+/// Corrects the checksum of the header and the table.
 fn seal(bytes: &mut [u8]) {
     let count = bytes[12] as usize;
     let crc = Crc32c::new().update(&bytes[..60]).update(&bytes[64..64 + count * 32]).finish();
@@ -57,7 +57,7 @@ fn a_directory_gives_its_bundle_and_the_native_engine() {
     for (words, label) in [("a cat", "animal"), ("cars", "machine"), ("train", "machine"), ("dog dog", "animal")] {
         let bundle = run(&["classify", "--model", text(folder.path()), words]).answers();
         assert!(bundle.starts_with(label), "{words}: {bundle}");
-        // Whatever a file is called, its first bytes say what it is.
+        // The first bytes decide, whatever the file is called.
         let renamed = folder.write("renamed.bin", fixture::bundle());
         assert_eq!(run(&["classify", "--model", text(&renamed), words]).answers(), bundle);
     }
@@ -177,7 +177,7 @@ fn without_verification_only_the_checksums_are_left_out() {
     run(&["classify", "--no-verify", "--model", text(&cut), "cat"]).fails_with(&["incomplete or damaged"]);
 }
 
-/// Lines of `--stream`, split into columns.
+/// Returns the lines of `--stream`, split into columns.
 fn lines(out: &str) -> Vec<Vec<&str>> {
     out.lines().map(|line| line.split('\t').collect()).collect()
 }
@@ -195,12 +195,12 @@ fn a_stream_tells_the_label_when_it_changes_and_ends_with_that_of_the_whole() {
     assert_eq!(last[0], document.len().to_string());
     assert_eq!(last[3], "final");
     assert_eq!(whole.split_whitespace().collect::<Vec<_>>(), last[1..3]);
-    // One line each 100 bytes, first of cats, then of trains.
+    // One line per 100 bytes, first of cats, then of trains.
     assert_eq!(running.len(), document.len() / 100, "{stream}");
     assert!(running.iter().all(|line| line[3] == "running"));
     assert_eq!((running[0][0], running[0][1]), ("100", "animal"));
     assert_eq!(running.last().unwrap()[1], "machine");
-    // Without --every one for each change; what comes through a pipe is the same text.
+    // Without `--every`, one line per change; input from a pipe is the same text.
     let piped = run_with(&["classify", "--model", model, "--stream", "-"], document.as_bytes()).answers();
     let piped = lines(&piped);
     assert_eq!(piped.last().unwrap(), last);
@@ -215,7 +215,7 @@ fn a_stream_in_json_has_bytes_tokens_and_labels() {
     let out = run_with(&arguments, format!("\u{FEFF}{document}").as_bytes()).answers();
     let objects: Vec<Value> = out.lines().map(object).collect();
     let last = objects.last().unwrap();
-    // Twenty words and the end of text; the byte order mark counts as bytes and is no text.
+    // Twenty words and the end of text; the byte order mark counts as bytes but not as text.
     assert_eq!((&last["bytes"], &last["tokens"], &last["final"]), (&json!(82), &json!(21), &json!(true)));
     assert_eq!((&last["label"], last["top"].as_array().unwrap().len()), (&json!("animal"), 2));
     assert_eq!((&objects[0]["bytes"], &objects[0]["final"]), (&json!(40), &json!(false)));
@@ -253,7 +253,7 @@ fn a_stream_answers_while_its_input_is_still_coming_in_memory_that_does_not_grow
     }
 }
 
-/// Most memory that a process had, in KiB, where the system tells it.
+/// Returns the peak memory of a process in KiB, if the system reports it.
 fn peak(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()

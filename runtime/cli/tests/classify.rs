@@ -1,4 +1,4 @@
-//! `kinglet classify`, as people and scripts use it.
+//! Tests `kinglet classify` as people and scripts use it.
 
 mod fixture;
 
@@ -8,7 +8,7 @@ use std::process::Stdio;
 use fixture::{Folder, program, run, run_with};
 use serde_json::Value;
 
-/// `kinglet classify --model FOLDER` with more arguments.
+/// Returns the arguments of `kinglet classify --model FOLDER` and `more`.
 fn classify<'a>(folder: &'a Folder, more: &[&'a str]) -> Vec<&'a str> {
     let path = folder.path().to_str().expect("temporary paths are UTF-8");
     [&["classify", "--model", path], more].concat()

@@ -1,4 +1,4 @@
-//! `kinglet eval` and `kinglet info`, as scripts read them.
+//! Tests `kinglet eval` and `kinglet info` as scripts read them.
 
 mod fixture;
 
@@ -11,7 +11,7 @@ fn object(out: &str) -> Value {
     serde_json::from_str(out.trim_end()).expect("one JSON object")
 }
 
-/// animal: two right, one given as machine; machine: one right.
+/// animal: two correct, one predicted as machine; machine: one correct.
 const ROWS: [(&str, &str); 4] = [("cat", "animal"), ("dog", "animal"), ("a car", "animal"), ("train", "machine")];
 
 #[test]
@@ -68,7 +68,7 @@ fn eval_measures_confidence() {
         assert!((value - want).abs() < 1e-6, "{name}: {value}, not {want}");
     };
     assert_eq!(got["calibrated"], true);
-    // Three rows of confidence a, two of them right; one of confidence b, wrong.
+    // Three rows with confidence a, two of them correct; one with confidence b, wrong.
     let (a, b) = (1.0 / (1.0 + (-1.75f64).exp()), 1.0 / (1.0 + (-0.25f64).exp()));
     near("ece", 0.75 * (a - 2.0 / 3.0) + 0.25 * b);
     near("ece_adaptive", (2.0 * (1.0 - a) + a + b) / 4.0);
@@ -77,7 +77,7 @@ fn eval_measures_confidence() {
     near("threshold", 0.7);
     near("answered", 0.75);
     near("accuracy_answered", 2.0 / 3.0);
-    // `cat` gives {animal}, `nothing` both.
+    // The set of `cat` is {animal}; that of `nothing` has both labels.
     near("set_coverage", 0.75);
     near("mean_set_size", 1.25);
     let text = eval(&[]);

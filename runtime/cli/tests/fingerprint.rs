@@ -1,4 +1,4 @@
-//! `kinglet fingerprint`: the committed lines, by which devices are compared, on every kernel of this processor.
+//! Tests `kinglet fingerprint`: the committed lines, on every backend of this processor.
 
 mod fixture;
 

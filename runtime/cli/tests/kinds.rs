@@ -1,4 +1,4 @@
-//! A model file of each kind, by a program with tract and by one without: `scripts/test` builds both.
+//! Tests each kind of model file, with a program that has tract and with one that does not; the gate builds both.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -18,7 +18,8 @@ fn kinglet(arguments: &[&str]) -> Output {
     Command::new(program).args(words).args(arguments).output().expect("the program starts")
 }
 
-/// Runs `classify`, `info` and `eval` on a model and expects exit code 2, nothing on stdout and one line that holds `words`.
+/// Runs `classify`, `info`, and `eval` on a model; asserts exit code 2, empty stdout, and one line that contains
+/// `words`.
 fn refused(model: &Path, words: &[&str]) {
     let model = model.to_str().expect("paths here are UTF-8");
     for arguments in [

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Buffer, Bundle, BundleError};
+use super::Buffer;
 use crate::mmap::Mapped;
 
 /// The bytes of a bundle in a place of their own: a mapped file, memory, or the program itself.
@@ -49,12 +49,10 @@ impl BundleFile {
             Place::Static(bytes) => bytes,
         }
     }
+}
 
-    /// Reads the bundle, with [`Bundle::new`] when `verify` is set, else with [`Bundle::new_unverified`].
-    ///
-    /// # Errors
-    /// As these.
-    pub fn bundle(&self, verify: bool) -> Result<Bundle<'_>, BundleError> {
-        if verify { Bundle::new(self.as_slice()) } else { Bundle::new_unverified(self.as_slice()) }
+impl AsRef<[u8]> for BundleFile {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
     }
 }

@@ -35,18 +35,6 @@ impl Pool<'_> {
         }
     }
 
-    /// Adds the tokens of another pool of the same kind.
-    #[cfg(feature = "std")]
-    pub(crate) fn merge(&mut self, backend: &Backend, other: &Pool<'_>) {
-        match (self, other) {
-            (Pool::Mean(sums), Pool::Mean(others)) => {
-                sums.iter_mut().zip(others.iter()).for_each(|(sum, other)| *sum = sum.wrapping_add(*other));
-            }
-            (Pool::Max(most), Pool::Max(others)) => backend.pool_max(others, most),
-            _ => {}
-        }
-    }
-
     /// The vector of `tokens` tokens. `out`: `[C]`.
     pub(crate) fn vector(&self, tokens: u64, out: &mut [f32]) {
         match self {

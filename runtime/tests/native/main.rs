@@ -8,7 +8,5 @@ mod oracle;
 mod batch;
 mod golden;
 #[cfg(feature = "std")]
-mod parallel;
-#[cfg(feature = "std")]
-mod shared;
+mod pool;
 mod stream;

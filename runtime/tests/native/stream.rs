@@ -1,9 +1,10 @@
 //! However a text is cut, the scores are those of the whole.
 
+use kinglet::Error;
 use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
+use kinglet::engine::Engine;
 use kinglet::engine::native::NativeEngine;
-use kinglet::engine::{Engine, EngineError};
 use kinglet::spec::{Mixer, Norm, Pooling};
 use kinglet::stream::Stream;
 use kinglet::tokenizer::Table;
@@ -54,15 +55,11 @@ proptest! {
                 with_engine(&bytes, backend, chunk, |engine| -> Result<(), TestCaseError> {
                     engine.logits(&ids, &mut got).unwrap();
                     prop_assert_eq!(bits(&got), bits(&want));
-                    let mut stream = engine.stream();
+                    let mut stream = Stream::new(&mut *engine);
                     for part in parts(&mut random, &text) {
                         stream.push(part).unwrap();
                         if random.below(4) == 0 {
                             stream.snapshot(&mut got).unwrap();
-                        }
-                        if random.below(4) == 0 {
-                            let encoder = stream.suspend();
-                            stream = Stream::resume(engine, encoder);
                         }
                     }
                     stream.finish(&mut got).unwrap();
@@ -121,7 +118,7 @@ fn snapshots_begin_when_the_first_position_has_seen_its_neighbours() {
         // Three and two positions of look-ahead; the last word may go on.
         assert_eq!(seen, [None, None, None, None, None, Some(1), Some(2), Some(2)]);
         assert_eq!(stream.tokens(), 7);
-        assert_eq!(stream.snapshot(&mut [0.0; 4]), Err(EngineError::OutputLength { need: 5, got: 4 }));
+        assert_eq!(stream.snapshot(&mut [0.0; 4]), Err(Error::OutputLength { need: 5, got: 4 }));
         stream.finish(&mut out).unwrap();
         assert_eq!(stream.tokens(), 0);
     });
@@ -133,7 +130,7 @@ fn an_empty_text_has_scores() {
     let model = Model::random(config(Mixer::Dynamic, Norm::PreRms, Pooling::Max, 12, &[[7, 3, 1]]), 2);
     with_engine(&model.bundle(), Backend::SCALAR, 8, |engine| {
         let (mut streamed, mut batch) = ([0.0; 5], [0.0; 5]);
-        engine.stream().finish(&mut streamed).unwrap();
+        Stream::new(&mut *engine).finish(&mut streamed).unwrap();
         engine.logits(&[kinglet::tokenizer::END], &mut batch).unwrap();
         assert_eq!(bits(&streamed), bits(&batch));
     });

@@ -54,7 +54,7 @@ def built(target):
 
 
 def run_tests(target, *arguments, ends=1, **env):
-    """Runs tests for a target and returns their log; of a failure what is no success is shown."""
+    """Runs tests for a target and returns their log; of a failure only what went wrong is shown."""
     done = cross(target, "test", "-q", *arguments, "--", "--nocapture", code=None, **env)
     log = done.stdout + done.stderr
     if done.returncode:
@@ -183,7 +183,7 @@ def test_package(target, small, work):
 def qemu_rows(title, target, on, library_bytes, program, path):
     """Compares the lines of runtime/examples/fingerprint.rs, and writes rows with the instructions that a token takes.
 
-    Instructions: the texts twice less the texts once, by a plugin of QEMU's (tools/qemu-instructions.c), so opening the model does not count.
+    Instructions: the texts twice less the texts once, by a plugin of QEMU's (tools/emulation/qemu-instructions.c), so opening the model does not count.
     """
     cross(target, "build", "-q", *CORE, "--features", "std", "--example", "fingerprint")
     qemu, libraries = LINUX[target][1]
@@ -192,7 +192,7 @@ def qemu_rows(title, target, on, library_bytes, program, path):
     with tempfile.TemporaryDirectory() as work:
         plugin, number, twice = (pathlib.Path(work, name) for name in ["instructions.so", "count", "twice.txt"])
         api = 1 if int(version.split(".")[0]) < 9 else 2
-        capture(os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", f"-DAPI={api}", "-o", plugin, "tools/qemu-instructions.c", ends=2)
+        capture(os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", f"-DAPI={api}", "-o", plugin, "tools/emulation/qemu-instructions.c", ends=2)
         twice.write_bytes(TEXTS.read_bytes() * 2)
 
         def counted(processor, backend, model, texts):
@@ -297,7 +297,7 @@ def cortex_m(_):
 def windows(_):
     if subprocess.run(["tools/setup-cross", WINDOWS], cwd=ROOT).returncode:
         sys.exit(2)
-    project.environment("source tools/wine")
+    project.environment("source tools/emulation/wine")
     both = ["--locked", "--release", "-p", "kinglet", "-p", "kinglet-data", "-p", "kinglet-cli", "--no-default-features",
             "--features", "kinglet/serde,kinglet/builtin-model", "--lib", "--bins", "--tests"]
     cross(WINDOWS, "clippy", "-q", *both)

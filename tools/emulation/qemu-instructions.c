@@ -1,5 +1,5 @@
 // A plugin of QEMU that counts the instructions a program executes, and writes the count to the file that its argument names:
-//   cc -shared -fPIC -DAPI=1 -o count.so tools/qemu-instructions.c      API: 1 for QEMU before 9, 2 from 9 on
+//   cc -shared -fPIC -DAPI=1 -o count.so tools/emulation/qemu-instructions.c      API: 1 for QEMU before 9, 2 from 9 on
 //   qemu-aarch64 -plugin ./count.so,to=FILE PROGRAM
 // The declarations are QEMU's public plugin interface. Blocks of instructions are counted when they begin.
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// Runs a program for WASI in node, with the files of this machine: node --no-warnings tools/wasi.mjs PROGRAM.wasm [ARGS...]
+// Runs a program for WASI in node, with the files of this machine: node --no-warnings tools/emulation/wasi.mjs PROGRAM.wasm [ARGS...]
 import { readFile } from "node:fs/promises";
 import { argv, cwd, env } from "node:process";
 import { WASI } from "node:wasi";

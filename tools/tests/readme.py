@@ -5,7 +5,7 @@
 
 The blocks see the project through links from a temporary folder, so that what they write into runs/ and target/ stays there. Training is
 cut short: kinglet-train gets --max-minutes 0.1 in finetune and pretrain. Programs are compiled in the project itself. A `console` block's
-output must be what the block shows. Needs what tools/gate builds. Exit code 0: every command ended well, 1: one did not.
+output must be what the block shows. Needs what `tools/x test` builds. Exit code 0: every command ended well, 1: one did not.
 """
 import os
 import pathlib
@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from project import ROOT
+
 PAGES = ["README.md", "docs/training.md"]
 MINUTES = "0.1"
 TRAINER = f"""#!/usr/bin/env bash
