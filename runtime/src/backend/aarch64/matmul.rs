@@ -82,7 +82,8 @@ unsafe fn cover(
     }
     // Whole rows that fit into the slices.
     let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
-    let panels = w.values.chunks_exact(panel).zip(w.scales.as_chunks().0).take(w.outputs.div_ceil(PANEL_OUTPUTS));
+    let panels =
+        w.values.chunks_exact(panel.max(1)).zip(w.scales.as_chunks().0).take(w.outputs.div_ceil(PANEL_OUTPUTS));
     for (p, (panel, channels)) in panels.enumerate() {
         let first = p * PANEL_OUTPUTS;
         let mut r = 0;
