@@ -1,11 +1,4 @@
-//! Exported ONNX models for [`kinglet`], run by [tract](https://github.com/sonos/tract).
-//!
-//! [`TractModel`] opens a file that `kinglet-export` wrote: checked completely, with configuration, labels, tokenizer and
-//! calibration from its metadata. Its [`TractEngine`] is an [`Engine`](kinglet::engine::Engine), its
-//! [classifier](TractModel::classifier) the same type as a bundle's.
-//!
-//! [`register`] goes the other way: it teaches tract Kinglet's own operator, a whole model computed by the native engine, for
-//! pipelines that are tract's.
+#![doc = include_str!("../README.md")]
 
 mod container;
 mod engine;
