@@ -12,7 +12,7 @@ every product is exact in both, but norms and sigmoids round differently in the 
 between two integers can fall on either side; hence bounds on the median and on the worst text, as parts of the largest
 logit. The native engine must give every text the label that onnxruntime gives, and the same calibrated probabilities within a
 bound; ids come from Hugging Face's tokenizers there and from Kinglet's here. What else is in a batch must not change a text's scores. A model that is not in DIR is passed over, but one has to
-be there. model.fused.onnx, an operator of our own, only has to pass the checker. Needs numpy, onnx, onnxruntime, tokenizers and zstandard. Exit code 1 when a bound is not kept, 2 when something is missing.
+be there. model.custom-op.onnx (model.fused.onnx in older exports), an operator of our own, only has to pass the checker. Needs numpy, onnx, onnxruntime, tokenizers and zstandard. Exit code 1 when a bound is not kept, 2 when something is missing.
 """
 import argparse
 import json
@@ -163,11 +163,12 @@ def main():
             print(f"  {what}: {int((rows > 1e-4).sum())} texts differ by more than 1e-4")
             check(f"{what}, median text", float(np.median(rows)) / magnitude, INT8_MIDDLE_BOUND)
             check(f"{what}, worst text", float(rows.max()) / magnitude, INT8_LARGEST_BOUND)
-    fused = args.directory / "model.fused.onnx"
-    if fused.exists():
-        model = onnx.load(fused)
+    for custom_op in (args.directory / name for name in ("model.custom-op.onnx", "model.fused.onnx")):
+        if not custom_op.exists():
+            continue
+        model = onnx.load(custom_op)
         onnx.checker.check_model(model, full_check=True)
-        print(f"{fused.name}: {model.graph.node[0].op_type} of {model.graph.node[0].domain}, well-formed")
+        print(f"{custom_op.name}: {model.graph.node[0].op_type} of {model.graph.node[0].domain}, well-formed")
     if args.kinglet:
         precision = "native"
         try:

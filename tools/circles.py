@@ -26,7 +26,14 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # How many files of a package stand in circles today. A number may only go down; with the last one this table goes.
-KNOWN = {"kinglet-c": 4, "kinglet-python": 3, "kinglet-web": 3, "kinglet-export": 10, "kernels-m4f": 2, "kinglet": 36, "kinglet-cli": 8, "kinglet-train": 27}
+KNOWN = {
+    "kinglet-c": 4,
+    "kinglet-python": 3,
+    "kinglet-web": 3,
+    "kinglet": 33,
+    "kinglet-cli": 8,
+    "kinglet-train": 27,
+}
 
 TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/|b?c?r(?P<hashes>\#*)".*?"(?P=hashes)|[bc]?"(?:\\.|[^"\\])*"|b?'(?:\\[^']*'|\\''|[^\\'\n]')|'\w+)"""

@@ -10,13 +10,15 @@ use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::spec::Mixer;
 use kinglet_benches::models::{self, Random, Size};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
 
 fn engine(c: &mut Criterion) {
     for size in [Size::ALL[0], Size::ALL[1]] {
         let folder = tempfile::tempdir().expect("there is room for files");
         models::write_checkpoint(folder.path(), &size.config(Mixer::Light), 1).expect("a checkpoint is written");
-        let checkpoint = Checkpoint::read(folder.path()).expect("a checkpoint is read");
-        let bytes = kinglet_export::bundle::file(&checkpoint, None).expect("a bundle is written");
+        let (checkpoint, weights) = Checkpoint::read(folder.path()).expect("a checkpoint is read");
+        let model = Prepared::new(&checkpoint.config, weights);
+        let bytes = kinglet_export::bundle::file(&checkpoint, &model, None).expect("a bundle is written");
         let buffer = Buffer::new(&bytes.expect("light models have a bundle"));
         let bundle = Bundle::new(buffer.as_slice()).expect("a bundle is read");
         for backend in Backend::all() {

@@ -9,9 +9,11 @@ use kinglet::spec::{
     Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files, graph,
 };
 use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
-use kinglet_export::calibrate::Stated;
+use kinglet_export::calibrate::Targets;
 use kinglet_export::checkpoint::Checkpoint;
-use kinglet_export::{DevSource, Plan, export, onnx};
+use kinglet_export::data::DevSource;
+use kinglet_export::prepare::Prepared;
+use kinglet_export::{ExportJob, export, onnx};
 use kinglet_onnx::{Precision, TractModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -173,7 +175,8 @@ pub fn write_checkpoint(dir: &Path, config: &Config, seed: u64) -> Result<()> {
         write_tensors(dir, files::GOLDEN, &tensors)
     };
     golden(&vec![0.0; rows * config.num_labels])?;
-    let fp32 = onnx::file(&Checkpoint::read(dir)?, Precision::Fp32)?;
+    let (checkpoint, weights) = Checkpoint::read(dir)?;
+    let fp32 = onnx::file(&checkpoint, &Prepared::new(config, weights), Precision::Fp32)?;
     let mut engine = TractModel::from_bytes(&fp32)?.engine();
     let mut logits = vec![0.0; rows * config.num_labels];
     for (ids, logits) in ids.chunks(tokens).zip(logits.chunks_mut(config.num_labels)) {
@@ -194,24 +197,24 @@ pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
     write(models, IDS, &ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())?;
     for mixer in [Mixer::Light, Mixer::Attention] {
         let out = size.folder(models, mixer);
-        let last = if mixer.is_conv() { files::ONNX_FUSED } else { files::ONNX_INT8 };
+        let last = if mixer.is_conv() { files::ONNX_CUSTOM_OP } else { files::ONNX_INT8 };
         if out.join(last).exists() {
             continue;
         }
         progress(&format!("{}: random weights", out.display()));
         let checkpoint = out.join("checkpoint");
         write_checkpoint(&checkpoint, &size.config(mixer), 1)?;
-        let plan = Plan {
+        let job = ExportJob {
             checkpoint: checkpoint.clone(),
             out: out.clone(),
             dev: DevSource::None,
             label_field: None,
             calibration: None,
-            stated: Stated::default(),
+            targets: Targets::default(),
             out_of_scope: None,
-            fused: mixer.is_conv(),
+            custom_op: mixer.is_conv(),
         };
-        let report = export(&plan, |step| progress(&format!("{}: {step}", out.display())))?;
+        let report = export(&job, |step| progress(&format!("{}: {step}", out.display())))?;
         ensure!(report.failures.is_empty(), "{}: {}", out.display(), report.failures.join("; "));
         // The exported files have everything that is measured.
         fs::remove_dir_all(&checkpoint).with_context(|| format!("cannot remove {}", checkpoint.display()))?;

@@ -111,7 +111,7 @@ impl Programs {
             Group::SameGraph => vec![
                 Some(tract("fp32", files::ONNX)),
                 Some(tract("int8", files::ONNX_INT8)),
-                Some(tract("with our operator", files::ONNX_FUSED)),
+                Some(tract("with our operator", files::ONNX_CUSTOM_OP)),
                 onnxruntime("fp32", files::ONNX),
                 onnxruntime("int8", files::ONNX_INT8),
                 onnxruntime("int8, its own", DYNAMIC),
@@ -146,7 +146,7 @@ impl Programs {
 
 /// Returns whether the memory of a peer is measured too: one of each kind, to keep table and figure readable.
 pub fn is_for_memory(peer: &Spec) -> bool {
-    ![files::ONNX_INT8, files::ONNX_FUSED, FUSED, FUSED_DYNAMIC].contains(&peer.file)
+    ![files::ONNX_INT8, files::ONNX_CUSTOM_OP, FUSED, FUSED_DYNAMIC].contains(&peer.file)
         && (peer.engine, peer.file) != ("rten", DYNAMIC)
         || (peer.engine, peer.file) == ("tract", files::ONNX_INT8)
 }

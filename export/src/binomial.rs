@@ -1,6 +1,6 @@
 //! Exact bounds on an error rate from a number of errors among rows (Clopper and Pearson 1934).
 
-/// Tails of binomial distributions up to a number of trials.
+/// Tails of binomial distributions.
 #[derive(Clone, Debug)]
 pub struct Binomial {
     /// `ln n!` by `n`.
@@ -8,7 +8,7 @@ pub struct Binomial {
 }
 
 impl Binomial {
-    /// Prepares up to `trials` trials. Allocates 8 bytes per trial.
+    /// Prepares for up to `trials` trials. Allocates 8 bytes per trial.
     pub fn new(trials: usize) -> Self {
         let mut ln_factorials = vec![0.0; trials + 1];
         let mut sum = 0.0;
@@ -19,12 +19,12 @@ impl Binomial {
         Binomial { ln_factorials }
     }
 
-    /// Returns `P(X ≤ errors)` for `X` errors in `trials` trials of probability `p` each, `0 < p < 1`.
+    /// Returns `P(X ≤ errors)` for `X` errors in `trials` trials of probability `p`, `0 < p < 1`.
     pub fn at_most(&self, errors: usize, trials: usize, p: f64) -> f64 {
         if errors >= trials {
             return 1.0;
         }
-        // Sums from the term next to the cut away from the mean, where terms only fall: nothing relevant underflows.
+        // Sum from the cut away from the mean, where terms only fall, so that no term that counts underflows.
         if (errors as f64) < trials as f64 * p {
             self.tail(errors, trials, p)
         } else {
@@ -49,14 +49,16 @@ impl Binomial {
         sum.min(1.0)
     }
 
-    /// Returns the largest error rate for which `errors` or fewer errors in `trials` trials still have the probability
-    /// `delta`: with confidence `1 − delta`, the true rate is not above. 1 if every trial was an error.
+    /// Returns an upper bound on the error rate with confidence `1 − delta`.
+    ///
+    /// It is the largest rate at which `errors` or fewer errors in `trials` trials have probability `delta`; 1 when every trial
+    /// was an error.
     pub fn upper_bound(&self, errors: usize, trials: usize, delta: f64) -> f64 {
         if errors >= trials {
             return 1.0;
         }
         let (mut low, mut high) = (errors as f64 / trials as f64, 1.0);
-        // 60 bisections of an interval of at most 1 leave less than the resolution of f64.
+        // 60 halvings of an interval of at most 1 exhaust the precision of f64.
         for _ in 0..60 {
             let middle = 0.5 * (low + high);
             if middle <= 0.0 || middle >= 1.0 {

@@ -1,56 +1,40 @@
 //! The bundle of a checkpoint: one file for the native engine, with the numbers of the int8 ONNX file.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
 use anyhow::{Context, Result};
 use kinglet::bundle::{self, Buffer, Bundle, Kind, Parts};
 use kinglet::calibration::Calibration;
-use kinglet::spec::{LayerWeight, Mixer, Weight};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
-use crate::graph::lightconv;
+use crate::prepare::Prepared;
 
-/// Bytes of a part of a bundle.
+/// The size of one part of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
-    /// The section, or for the weights what they are of.
+    /// The section; for weights also which ones.
     pub name: String,
-    /// Its length; what fills up to a multiple of 64 is not in it.
+    /// Its length without padding.
     pub bytes: u64,
 }
 
-/// The bytes of a checkpoint's bundle; `None` for attention, which has none.
+/// Writes the bundle of a checkpoint; `None` for attention, which has none.
 ///
 /// # Errors
 /// When the parts of the checkpoint do not make a bundle.
-pub fn file(checkpoint: &Checkpoint, calibration: Option<Calibration>) -> Result<Option<Vec<u8>>> {
+pub fn file(checkpoint: &Checkpoint, model: &Prepared, calibration: Option<Calibration>) -> Result<Option<Vec<u8>>> {
     let config = &checkpoint.config;
     if !config.mixer.is_conv() {
         return Ok(None);
     }
-    let values: HashMap<Weight, Cow<'_, [f32]>> =
-        config.weights().map(|weight| (weight, values(checkpoint, weight))).collect();
     let parts = Parts { config, tokenizer: &checkpoint.tokenizer, labels: &checkpoint.labels, calibration };
-    let bytes = bundle::write(&parts, |weight| values.get(&weight).map_or(&[], |values| values.as_ref()));
+    let bytes = bundle::write_values(&parts, |weight| model.stored(weight));
     bytes.map(Some).context("the checkpoint cannot be written as a bundle")
 }
 
-/// The values of a weight, the softmax of light kernels folded.
-fn values(checkpoint: &Checkpoint, weight: Weight) -> Cow<'_, [f32]> {
-    match weight {
-        Weight::Layer(layer, LayerWeight::Kernel) if checkpoint.config.mixer == Mixer::Light => {
-            Cow::Owned(lightconv::folded(checkpoint, layer).concat())
-        }
-        weight => Cow::Borrowed(checkpoint.weight(weight)),
-    }
-}
-
-/// The parts of a bundle in the order of the file; the weights in three.
+/// Lists the parts of a bundle in file order; the weights are three parts.
 ///
 /// # Errors
-/// When the bytes are no bundle.
+/// When the bytes are not a bundle.
 pub fn parts(bytes: &[u8]) -> Result<Vec<Part>> {
     let buffer = Buffer::new(bytes);
     let bundle = Bundle::new(buffer.as_slice())?;

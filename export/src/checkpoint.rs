@@ -10,7 +10,10 @@ use kinglet::tokenizer::Table;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-/// A checkpoint, completely checked.
+/// The f32 values of all weights of a model, row by row as PyTorch stores them.
+pub type Weights = HashMap<Weight, Vec<f32>>;
+
+/// A checked checkpoint, apart from its weights.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Shape of the model.
@@ -21,19 +24,18 @@ pub struct Checkpoint {
     pub labels: Vec<String>,
     /// The flat tokenizer table.
     pub tokenizer: Vec<u8>,
-    /// What PyTorch computed.
+    /// The scores PyTorch computed.
     pub golden: Golden,
-    /// Where the dev data were, when the trainer said so.
+    /// The data files of the training run, if it recorded them.
     pub training: Option<Training>,
-    weights: HashMap<Weight, Vec<f32>>,
 }
 
-/// Token ids of dev texts and the scores PyTorch gave for them.
+/// Token ids of dev texts and PyTorch's scores for them.
 #[derive(Clone, Debug)]
 pub struct Golden {
     /// Number of texts, `N`.
     pub rows: usize,
-    /// Length of all rows with padding, `T`.
+    /// Length of each row with padding, `T`.
     pub tokens: usize,
     /// `[N, T]`.
     pub input_ids: Vec<i64>,
@@ -44,14 +46,14 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// The ids of a text without padding.
+    /// Returns the ids of a text without padding.
     pub fn text(&self, row: usize) -> Vec<u32> {
         let cells = self.input_ids.iter().zip(&self.attention_mask).skip(row * self.tokens).take(self.tokens);
         cells.filter(|(_, m)| **m == 1).map(|(&id, _)| u32::try_from(id).unwrap_or(u32::MAX)).collect()
     }
 }
 
-/// What export reads of `training.json`; other fields are the trainer's.
+/// The fields of `training.json` that export reads.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Training {
     /// The data file that the best weights were chosen on.
@@ -72,13 +74,13 @@ pub struct DataFile {
 }
 
 impl Checkpoint {
-    /// Reads the directory `dir`.
+    /// Reads and checks a checkpoint directory.
     ///
     /// # Errors
-    /// When a file is missing or malformed, when a weight is missing, unknown, of another shape than the configuration
-    /// says, or holds a value that is not finite, and when labels, tokenizer or golden logits do not fit the model. The
-    /// message names the file, and the weight if it is one.
-    pub fn read(dir: &Path) -> Result<Self> {
+    /// When a file is missing or malformed; when a weight is missing, unknown, not finite or of another shape than the
+    /// configuration states; when labels, tokenizer or golden logits do not fit the model. The message names the file, and the
+    /// weight if it is one.
+    pub fn read(dir: &Path) -> Result<(Self, Weights)> {
         ensure!(dir.is_dir(), "{} is not a checkpoint directory", dir.display());
         let config_text = at(dir, files::CONFIG, |bytes| Ok(String::from_utf8(bytes)?))?;
         let config = at(dir, files::CONFIG, |bytes| {
@@ -109,34 +111,20 @@ impl Checkpoint {
         } else {
             None
         };
-        Ok(Checkpoint { config, config_text, labels, tokenizer, golden, training, weights })
-    }
-
-    /// The values of a weight of this model, row by row as PyTorch stores it; empty when the model has no such weight.
-    pub fn weight(&self, weight: Weight) -> &[f32] {
-        self.weights.get(&weight).map_or(&[], Vec::as_slice)
-    }
-
-    /// Rows and columns of a matrix of this model.
-    pub fn matrix(&self, weight: Weight) -> (usize, usize) {
-        match self.config.shape(weight).as_ref().map(|shape| shape.dims()) {
-            Some(&[rows, columns]) => (rows, columns),
-            Some(&[n]) => (1, n),
-            _ => (0, 1),
-        }
+        Ok((Checkpoint { config, config_text, labels, tokenizer, golden, training }, weights))
     }
 }
 
-/// Reads a file of the checkpoint; what goes wrong is told with its path.
+/// Reads a file of the checkpoint; errors carry its path.
 fn at<T>(dir: &Path, name: &str, read: impl FnOnce(Vec<u8>) -> Result<T>) -> Result<T> {
     let path = dir.join(name);
     let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     read(bytes).with_context(|| path.display().to_string())
 }
 
-fn read_weights(config: &Config, bytes: &[u8]) -> Result<HashMap<Weight, Vec<f32>>> {
+fn read_weights(config: &Config, bytes: &[u8]) -> Result<Weights> {
     let tensors = SafeTensors::deserialize(bytes)?;
-    let mut weights = HashMap::new();
+    let mut weights = Weights::new();
     let mut known = Vec::new();
     for weight in config.weights() {
         let name = weight.to_string();
@@ -201,12 +189,12 @@ fn read_golden(config: &Config, bytes: &[u8]) -> Result<Golden> {
     Ok(golden)
 }
 
-/// Little-endian numbers of `N` bytes.
+/// Decodes little-endian numbers of `N` bytes.
 fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks().0.iter().map(|&chunk| number(chunk)).collect()
 }
 
-/// IEEE 754 binary16 to f32, exact.
+/// Converts IEEE 754 binary16 to f32, exactly.
 fn half(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let (exponent, fraction) = (u32::from(bits >> 10) & 31, u32::from(bits & 0x3ff));

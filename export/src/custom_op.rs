@@ -1,4 +1,4 @@
-//! The model as one ONNX operator of Kinglet's own, for pipelines that run on tract: the bundle's bytes in an attribute.
+//! Writes the model as one custom ONNX operator for tract, with the bundle in an attribute.
 
 use anyhow::{Context, Result};
 use kinglet::backend::Backend;
@@ -12,15 +12,16 @@ use kinglet_onnx::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use kinglet_onnx::{Precision, TractModel};
 
 use crate::checkpoint::{Checkpoint, Golden};
+use crate::graph::builder;
 use crate::{onnx, verify};
 
-/// The bytes of a checkpoint's fused file; `bundle` as [`crate::bundle::file`] gave it.
+/// Writes the ONNX file whose only node holds `bundle`, the file of [`crate::bundle::file`].
 ///
 /// # Errors
 /// When labels cannot be written as JSON.
 pub fn file(checkpoint: &Checkpoint, bundle: &[u8]) -> Result<Vec<u8>> {
     let graph = build(checkpoint.config.num_labels, bundle);
-    onnx::model(checkpoint, graph, Precision::Int8, &[(operator::DOMAIN, operator::VERSION)])
+    onnx::around(checkpoint, graph, Precision::Int8, &[(operator::DOMAIN, operator::VERSION)])
 }
 
 fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
@@ -45,18 +46,19 @@ fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
         attribute: vec![attribute],
         ..NodeProto::default()
     };
-    let (input, output) = onnx::interface(num_labels);
+    let (input, output) = builder::interface(num_labels);
     GraphProto { name: "kinglet".to_owned(), node: vec![node], input, output, ..GraphProto::default() }
 }
 
-/// Runs a fused file with tract on the golden texts, one by one and in padded batches. Gives, in words, where the scores are
-/// not those of the native engine on the bundle, bit for bit.
+/// Compares the file, run by tract, with the native engine on the golden texts.
+///
+/// Texts run one by one and in padded batches. Returns a message when scores differ in any bit.
 ///
 /// # Errors
 /// When the file cannot be run.
 pub fn failure(file: &[u8], bundle: &[u8], golden: &Golden) -> Result<Option<String>> {
-    let model = TractModel::from_bytes(file).context("the fused model cannot be run")?;
-    let fused = verify::scores(&model, golden)?;
+    let model = TractModel::from_bytes(file).context("the custom-operator model cannot be run")?;
+    let tract = verify::scores(&model, golden)?;
     let engine = SharedEngine::with_backend(OwnedBundle::new(bundle)?, Backend::SCALAR)?;
     let classes = model.config().num_labels;
     let mut native = vec![0.0; golden.rows * classes];
@@ -68,6 +70,6 @@ pub fn failure(file: &[u8], bundle: &[u8], golden: &Golden) -> Result<Option<Str
         let mut rows = scores.chunks(classes).zip(native.chunks(classes));
         rows.position(|(a, b)| a.iter().zip(b).any(|(a, b)| a.to_bits() != b.to_bits()))
     };
-    let row = differs(&fused.single).or_else(|| differs(&fused.batched));
-    Ok(row.map(|row| format!("the fused model gives golden text {row} other scores than the native engine")))
+    let row = differs(&tract.single).or_else(|| differs(&tract.batched));
+    Ok(row.map(|row| format!("the custom operator scores golden text {row} differently from the native engine")))
 }

@@ -11,10 +11,10 @@ const ACCURACY: RGBColor = RGBColor(31, 119, 180);
 const CONFIDENCE: RGBColor = RGBColor(214, 39, 40);
 const ROWS: RGBColor = RGBColor(120, 120, 120);
 
-/// Draws two diagrams side by side as SVG, 900 × 520 pixels.
+/// Draws two diagrams side by side as SVG, 900 by 520 pixels.
 ///
-/// Bars are the accuracy of each bin, dots its mean confidence: in a calibrated model, each dot is at the top of its
-/// bar. Below: the share of rows in each bin.
+/// Bars show the accuracy of each bin, dots its mean confidence: in a calibrated model each dot is at the top of its bar. Below
+/// is the share of rows in each bin.
 ///
 /// # Errors
 /// If the drawing library fails.
@@ -90,13 +90,13 @@ fn panel(
 
     let rows = quality.bins.iter().map(|bin| bin.rows).sum::<usize>().max(1) as f64;
     let share = |bin: &Bin| bin.rows as f64 / rows;
-    let most = quality.bins.iter().map(share).fold(0.05, f64::max) * 1.1;
+    let max = quality.bins.iter().map(share).fold(0.05, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(&lower)
         .margin_left(12)
         .margin_right(16)
         .x_label_area_size(40)
         .y_label_area_size(50)
-        .build_cartesian_2d(0.0..1.0, 0.0..most)?;
+        .build_cartesian_2d(0.0..1.0, 0.0..max)?;
     chart
         .configure_mesh()
         .disable_x_mesh()

@@ -1,8 +1,8 @@
-//! Compares the bundle, as the native engine runs it, with the int8 ONNX file, as tract does.
+//! Compares the bundle in the native engine with the int8 ONNX file in tract.
 //!
-//! Both have the same integers and the same formulas. What differs is f32 rounding: the order of sums in norms, `exp`, and that tract
-//! computes `x / s` as `x · (1 / s)` where it quantizes. An activation that stands within an ulp of the middle between two integers then
-//! gets the other one, which moves scores by what one step of int8 is worth: far more than an ulp, and rare.
+//! Both have the same integers and formulas. They differ in f32 rounding: the order of sums in norms, `exp`, and tract's `x · (1 / s)`
+//! for `x / s` where it quantizes. An activation within an ulp of the middle between two integers may then fall on the other side. This
+//! is rare, and moves scores by a step of int8, far more than an ulp.
 
 use anyhow::{Context, Result};
 use kinglet::bundle::{Buffer, Bundle};
@@ -11,21 +11,22 @@ use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet_data::metrics::Confusion;
 use serde::Serialize;
 
-use crate::calibrate::Row;
 use crate::checkpoint::{Checkpoint, Golden};
-use crate::verify::{DevData, Scores, best, max_difference};
+use crate::data::LabelledData;
+use crate::scored::{ScoredText, best, max_difference};
+use crate::verify::Scores;
 
-/// Largest difference between the scores of the two engines, as a part of the largest score.
+/// Largest allowed difference between the two engines, relative to the largest score.
 pub const BOUND: f64 = 0.05;
 
-/// How far the native engine is from tract. Differences are maxima of absolute values.
+/// Differences between the native engine and tract, as maxima of absolute values.
 #[derive(Clone, Debug, Serialize)]
 pub struct Native {
-    /// The backend that ran; all give the same bits.
+    /// The backend that ran; all compute the same bits.
     pub backend: &'static str,
     /// On the golden texts.
     pub golden: NativeDifference,
-    /// The golden texts' largest difference to PyTorch.
+    /// The largest difference to PyTorch on the golden texts.
     pub golden_to_pytorch: f64,
     /// On the dev data.
     pub dev: Option<NativeDev>,
@@ -40,11 +41,11 @@ pub struct NativeDifference {
     pub largest_logit: f64,
     /// Largest difference.
     pub max: f64,
-    /// Texts with a difference above 1e-4: an activation was rounded the other way.
+    /// Texts with a difference above 1e-4, in which an activation was rounded the other way.
     pub apart: usize,
-    /// Texts whose label is another.
+    /// Texts whose label differs.
     pub labels_changed: usize,
-    /// Of these, those between whose two labels more lies than the differences explain.
+    /// Of these, texts whose scores are further apart than the differences explain.
     pub labels_unexplained: usize,
 }
 
@@ -58,16 +59,17 @@ pub struct NativeDev {
     pub difference: NativeDifference,
 }
 
-/// Runs the bundle on the golden texts and on the dev data. `int8`: tract's scores of the golden texts; `dev`: the data and
-/// tract's scores.
+/// Runs the bundle on the golden texts and on the dev data.
+///
+/// `int8`: tract's scores of the golden texts. `dev`: the data and tract's scores.
 ///
 /// # Errors
-/// When the bytes are no bundle, or the engine fails.
+/// If the bytes are not a bundle, or the engine fails.
 pub fn compare(
     bytes: &[u8],
     checkpoint: &Checkpoint,
     int8: &Scores,
-    dev: Option<(&DevData, &[Row])>,
+    dev: Option<(&LabelledData, &[ScoredText])>,
 ) -> Result<Native> {
     let buffer = Buffer::new(bytes);
     let bundle = Bundle::new(buffer.as_slice())?;
@@ -103,7 +105,7 @@ pub fn compare(
     Ok(Native { backend: engine.backend().name(), golden, golden_to_pytorch, dev })
 }
 
-/// Every bound that was not kept, in words.
+/// Returns a message for every bound that is not kept.
 pub fn failures(native: &Native) -> Vec<String> {
     let mut out = Vec::new();
     let golden = ("the golden texts", &native.golden);
@@ -117,7 +119,7 @@ pub fn failures(native: &Native) -> Vec<String> {
         }
         if d.labels_unexplained > 0 {
             out.push(format!(
-                "the native engine gives {} texts of {place} other labels than tract, which rounding does not explain",
+                "the native engine labels {} texts of {place} differently from tract, which rounding does not explain",
                 d.labels_unexplained
             ));
         }
@@ -130,7 +132,7 @@ pub fn failures(native: &Native) -> Vec<String> {
 struct Differences {
     all: Vec<f64>,
     largest_logit: f64,
-    /// For each text with another label, how much tract prefers its own to the native one's, over the text's difference.
+    /// For each text whose label differs, the gap between both labels in tract's scores over the text's difference.
     changed: Vec<f64>,
 }
 
@@ -142,7 +144,7 @@ impl Differences {
         let (ours, theirs) = (best(native), best(tract));
         if ours != theirs {
             let score = |class: usize| tract.get(class).map_or(f64::NAN, |&x| f64::from(x));
-            // What differs infinitely explains nothing.
+            // An infinite difference explains nothing.
             let gap = (score(theirs) - score(ours)) / difference;
             self.changed.push(if difference.is_finite() { gap } else { f64::NAN });
         }
@@ -155,7 +157,7 @@ impl Differences {
             max: self.all.iter().fold(0.0, |m, &d| if d > m { d } else { m }),
             apart: self.all.iter().filter(|&&d| d > 1e-4).count(),
             labels_changed: self.changed.len(),
-            // Two scores that move by the difference each, towards each other, can swap over twice of it.
+            // Two scores that each move by the difference can swap over twice of it.
             labels_unexplained: self.changed.iter().filter(|gap| gap.is_nan() || **gap > 2.0).count(),
         }
     }

@@ -1,37 +1,35 @@
 //! The ONNX file around a graph: version, interface and metadata.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kinglet::calibration::Calibration;
-use kinglet::spec::{graph, metadata};
+use kinglet::spec::metadata;
 use kinglet_onnx::Precision;
-use kinglet_onnx::onnx::tensor_proto::DataType;
-use kinglet_onnx::onnx::tensor_shape_proto::{Dimension, dimension};
-use kinglet_onnx::onnx::type_proto::{self, Value};
-use kinglet_onnx::onnx::{
-    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
-};
+use kinglet_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message;
 
 use crate::checkpoint::Checkpoint;
-use crate::report::sha256;
+use crate::digest::sha256;
+use crate::graph;
+use crate::prepare::Prepared;
 
-/// Version of the file format: the one that belongs to opset 17.
+/// Version of the file format that goes with opset 17.
 const IR_VERSION: i64 = 8;
 /// Operator set: the first with `LayerNormalization`.
 const OPSET: i64 = 17;
 
-/// The bytes of a checkpoint's ONNX file.
+/// Writes the ONNX file of a checkpoint.
 ///
 /// # Errors
-/// When labels cannot be written as JSON.
-pub fn file(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<u8>> {
-    model(checkpoint, crate::graph::build(checkpoint, precision), precision, &[])
+/// If labels cannot be written as JSON, or the float32 values were dropped.
+pub fn file(checkpoint: &Checkpoint, model: &Prepared, precision: Precision) -> Result<Vec<u8>> {
+    ensure!(precision == Precision::Int8 || model.has_float_matrices(), "the float32 weights were dropped");
+    around(checkpoint, graph::build(model, precision), precision, &[])
 }
 
-/// The bytes of the file around a graph of a checkpoint. `domains`: what its nodes need beside ONNX itself, with versions.
-pub(crate) fn model(
+/// Writes the file around a graph. `domains`: operator domains of its nodes besides ONNX, with versions.
+pub(crate) fn around(
     checkpoint: &Checkpoint,
     graph: GraphProto,
     precision: Precision,
@@ -65,33 +63,14 @@ pub(crate) fn model(
     Ok(model.encode_to_vec())
 }
 
-/// The bytes of an exported file with its calibration in the metadata; nothing else changes.
+/// Returns an exported file with a calibration in its metadata and no other change.
 ///
 /// # Errors
-/// When `file` is no ONNX file.
+/// If `file` is not an ONNX file.
 pub fn calibrated(file: &[u8], calibration: &Calibration) -> Result<Vec<u8>> {
     let mut model = ModelProto::decode(file)?;
     let value = serde_json::to_string(calibration).context("writing the calibration as JSON")?;
     model.metadata_props.retain(|entry| entry.key != metadata::CALIBRATION);
     model.metadata_props.push(StringStringEntryProto { key: metadata::CALIBRATION.to_owned(), value });
     Ok(model.encode_to_vec())
-}
-
-/// Inputs and outputs of the graph: `[B, T]` int64 twice, `[B, num_labels]` f32.
-pub(crate) fn interface(num_labels: usize) -> (Vec<ValueInfoProto>, Vec<ValueInfoProto>) {
-    let symbol = |name: &str| dimension::Value::DimParam(name.to_owned());
-    let ids = |name| tensor(name, DataType::Int64, [symbol("B"), symbol("T")]);
-    let classes = dimension::Value::DimValue(num_labels as i64);
-    let logits = tensor(graph::LOGITS, DataType::Float, [symbol("B"), classes]);
-    (vec![ids(graph::INPUT_IDS), ids(graph::ATTENTION_MASK)], vec![logits])
-}
-
-fn tensor(name: &str, kind: DataType, shape: [dimension::Value; 2]) -> ValueInfoProto {
-    let dim = shape.into_iter().map(|value| Dimension { value: Some(value), ..Dimension::default() }).collect();
-    let value = Value::TensorType(type_proto::Tensor { elem_type: kind as i32, shape: Some(TensorShapeProto { dim }) });
-    ValueInfoProto {
-        name: name.to_owned(),
-        r#type: Some(TypeProto { value: Some(value), ..TypeProto::default() }),
-        ..ValueInfoProto::default()
-    }
 }

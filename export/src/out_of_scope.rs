@@ -1,62 +1,62 @@
-//! Telling texts that belong to no label from those that do, by a score of the model's certainty.
+//! Measures out-of-scope detection by scores of the model's certainty.
 //!
-//! The model has a class of its own for what is out of scope, learnt from examples. The scores below therefore look at the
-//! other classes, the scopes, alone; `p` are probabilities over all classes, `x` logits, `T` the temperature:
+//! The model has a class for texts outside all others, learnt from examples. The scores therefore look at the other classes
+//! alone, the scopes. `p` are probabilities over all classes, `x` logits, `T` the temperature:
 //!
 //! | score | |
 //! |---|---|
 //! | `max_probability` | `max p` over the scopes (Hendrycks and Gimpel 2017) |
 //! | `margin` | the largest minus the second largest `p` of the scopes |
 //! | `energy` | `T · ln Σ exp(x / T)` over the scopes (Liu et al. 2020) |
-//! | `not_out` | `1 − p` of the class for what is out of scope |
+//! | `not_out` | `1 − p` of the out-of-scope class |
 
 use anyhow::{Result, ensure};
 use kinglet::calibration::Decision;
 use serde::Serialize;
 
-use crate::calibrate::Row;
+use crate::scored::ScoredText;
 
-/// Share of texts in scope that accuracy is measured on: the ones with the highest scores.
+/// Share of in-scope texts, those with the highest scores, that accuracy is measured on.
 pub const COVERAGE: f64 = 0.95;
 /// Names of the scores, in the order of the report.
 pub const SCORES: [&str; 4] = ["max_probability", "margin", "energy", "not_out"];
 
-/// How well texts out of scope are told from others.
+/// Quality of out-of-scope detection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OutOfScope {
     /// Rows in scope.
     pub rows_in: usize,
     /// Rows out of scope.
     pub rows_out: usize,
-    /// By score.
+    /// Detection by each score.
     pub scores: Vec<Detection>,
-    /// What the program answers.
+    /// Answers of the program.
     pub answers: Answers,
 }
 
-/// One score without and with temperature.
+/// Detection by one score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Detection {
     /// One of [`SCORES`].
     pub score: &'static str,
-    /// Temperature 1.
+    /// Without temperature.
     pub before: Separation,
     /// With temperature.
     pub after: Separation,
 }
 
-/// How well a score separates.
+/// Separation of in-scope and out-of-scope texts by a score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Separation {
-    /// Probability that a text in scope has a higher score than one out of scope; equal ones count half.
+    /// Probability that an in-scope text has the higher score; ties count half.
     pub auroc: f64,
-    /// Of the 95 % of texts in scope with the highest scores, the share whose likeliest scope is right.
+    /// Accuracy on the 95% of in-scope texts with the highest scores.
     pub accuracy_at_95: f64,
-    /// Share of texts out of scope whose score is below all of theirs.
+    /// Share of out-of-scope texts with scores below all of these.
     pub rejected_at_95: f64,
 }
 
-/// Shares of answers by the threshold and the model's own class, texts in scope and out of it apart.
+/// Shares of answers with the threshold, for in-scope and out-of-scope texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Answers {
     /// In scope: the right label.
@@ -65,15 +65,15 @@ pub struct Answers {
     pub in_wrong: f64,
     /// In scope: unsure.
     pub in_unsure: f64,
-    /// Out of scope: labelled so.
+    /// Out of scope: labelled as such.
     pub out_right: f64,
-    /// Out of scope: given a scope.
+    /// Out of scope: given another label.
     pub out_wrong: f64,
     /// Out of scope: unsure.
     pub out_unsure: f64,
 }
 
-/// Rows to measure on, as they come.
+/// Collects rows to measure.
 #[derive(Clone, Debug)]
 pub struct Rows {
     class: usize,
@@ -84,13 +84,13 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// No rows yet; `class` is the one for what is out of scope.
+    /// Starts without rows; `class` is the out-of-scope class.
     pub fn new(class: usize) -> Self {
         Rows { class, inside: Vec::new(), outside: Vec::new(), counts: Answers::default() }
     }
 
     /// Adds a row with its probabilities at temperature 1 and at `temperature`, and the program's answer.
-    pub fn add(&mut self, row: &Row, plain: &[f32], scaled: &[f32], temperature: f32, decision: Decision) {
+    pub fn add(&mut self, row: &ScoredText, plain: &[f32], scaled: &[f32], temperature: f32, decision: Decision) {
         let scores = [self.scores(&row.logits, plain, 1.0), self.scores(&row.logits, scaled, f64::from(temperature))];
         let given = match decision {
             Decision::Label { class, .. } => Some(class),
@@ -116,7 +116,7 @@ impl Rows {
         }
     }
 
-    /// In the order of [`SCORES`].
+    /// Returns the scores of a row in the order of [`SCORES`].
     fn scores(&self, logits: &[f32], probabilities: &[f32], temperature: f64) -> [f64; 4] {
         let scopes = |values: &[f32]| -> Vec<f64> {
             let kept = values.iter().enumerate().filter(|(class, _)| *class != self.class);
@@ -128,13 +128,13 @@ impl Rows {
             first = first.max(p);
         }
         let logits = scopes(logits);
-        let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = logits.iter().map(|x| ((x - most) / temperature).exp()).sum();
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|x| ((x - max) / temperature).exp()).sum();
         let out = probabilities.get(self.class).copied().map_or(0.0, f64::from);
-        [first, first - second, most + temperature * sum.ln(), 1.0 - out]
+        [first, first - second, max + temperature * sum.ln(), 1.0 - out]
     }
 
-    /// What the rows show.
+    /// Measures all rows.
     ///
     /// # Errors
     /// When there is no row in scope, or none out of it.
@@ -164,14 +164,14 @@ impl Rows {
     }
 }
 
-/// `inside`: score and whether the likeliest scope is right; `outside`: scores. Neither is empty.
+/// Measures separation. `inside`: score and whether the likeliest scope is right; `outside`: scores. Neither is empty.
 fn separate(mut inside: Vec<(f64, bool)>, outside: Vec<f64>) -> Separation {
     inside.sort_by(|a, b| b.0.total_cmp(&a.0));
     let kept = ((COVERAGE * inside.len() as f64).ceil() as usize).clamp(1, inside.len());
-    let least = inside.get(kept - 1).map_or(f64::NEG_INFINITY, |row| row.0);
-    let top: Vec<_> = inside.iter().take_while(|row| row.0 >= least).collect();
+    let min = inside.get(kept - 1).map_or(f64::NEG_INFINITY, |row| row.0);
+    let top: Vec<_> = inside.iter().take_while(|row| row.0 >= min).collect();
     let right = top.iter().filter(|row| row.1).count();
-    let rejected = outside.iter().filter(|&&score| score < least).count();
+    let rejected = outside.iter().filter(|&&score| score < min).count();
     Separation {
         auroc: auroc(&inside.iter().map(|row| row.0).collect::<Vec<_>>(), &outside),
         accuracy_at_95: right as f64 / top.len() as f64,
@@ -179,7 +179,9 @@ fn separate(mut inside: Vec<(f64, bool)>, outside: Vec<f64>) -> Separation {
     }
 }
 
-/// Area under the ROC curve: the share of pairs in which `high` is above `low`, equal ones counting half (Mann and Whitney 1947).
+/// Returns the area under the ROC curve.
+///
+/// It is the share of pairs in which `high` is above `low`, ties counting half (Mann and Whitney 1947).
 pub fn auroc(high: &[f64], low: &[f64]) -> f64 {
     let mut low = low.to_vec();
     low.sort_by(f64::total_cmp);

@@ -1,53 +1,115 @@
-//! Weights in int8: symmetric, one scale a row, by the rule of [`kinglet::quant`].
+//! Prepares weights for the exported files: folds and quantizes them, once.
+//!
+//! [`crate::graph`] and [`crate::bundle`] lay out the numbers they find here and compute none. The softmax over a light
+//! convolution's taps is folded into the stored kernel. Matrices and the embedding become int8: symmetric, one scale per row, by
+//! the rule of [`kinglet::quant`].
 
-use kinglet::quant;
-use kinglet::spec::{Role, Weight};
+use std::collections::HashMap;
+
+use kinglet::bundle::{Quantized, Values};
+use kinglet::spec::{Config, Mixer, Role, Weight};
 use serde::Serialize;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::Weights;
 
-/// A matrix in int8.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Quantized {
-    /// The integers, in the order of the matrix.
-    pub values: Vec<i8>,
-    /// One scale a row.
-    pub scales: Vec<f32>,
+/// The weights of a model as exported files store them.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The shape of the model.
+    pub config: Config,
+    /// The quantization error of each int8 weight, in the order of the forward pass.
+    pub errors: Vec<WeightError>,
+    floats: Weights,
+    int8: HashMap<Weight, Quantized>,
 }
 
-impl Quantized {
-    /// Quantizes each row of `columns` values.
-    pub fn rows(data: &[f32], columns: usize) -> Self {
-        let mut values = vec![0; data.len()];
-        let rows = data.chunks(columns).zip(values.chunks_mut(columns));
-        let scales = rows.map(|(row, out)| quant::quantize(row, out)).collect();
-        Quantized { values, scales }
-    }
-}
-
-/// What quantization costs a weight.
+/// The quantization error of one weight.
 #[derive(Clone, Debug, Serialize)]
 pub struct WeightError {
     /// Name in the checkpoint.
     pub name: String,
     /// Largest absolute difference.
     pub max: f64,
-    /// Root of the mean squared difference.
+    /// Root mean square of the differences.
     pub rms: f64,
-    /// The same, as a part of the weight's own root mean square; 0 when the weight is zero.
+    /// `rms` relative to the root mean square of the weight itself; 0 when the weight is zero.
     pub relative_rms: f64,
 }
 
-/// The errors of all weights that are stored in int8, in the order of the forward pass.
-pub fn errors(checkpoint: &Checkpoint) -> Vec<WeightError> {
-    let quantized = |w: &Weight| matches!(w.role(), Role::Embedding | Role::Linear);
-    checkpoint.config.weights().filter(quantized).map(|weight| error(checkpoint, weight)).collect()
+impl Prepared {
+    /// Folds and quantizes the weights of a checkpoint.
+    pub fn new(config: &Config, mut floats: Weights) -> Self {
+        let (mut errors, mut int8) = (Vec::new(), HashMap::new());
+        for weight in config.weights() {
+            let Some(values) = floats.get_mut(&weight) else { continue };
+            let (_, columns) = matrix(config, weight);
+            match weight.role() {
+                Role::Embedding | Role::Linear => {
+                    let quantized = Quantized::rows(values, columns);
+                    errors.push(error(weight, values, &quantized, columns));
+                    int8.insert(weight, quantized);
+                }
+                Role::Kernel if config.mixer == Mixer::Light => values.chunks_mut(columns).for_each(softmax),
+                Role::Kernel | Role::Norm | Role::Bias | Role::RelativeBias => {}
+            }
+        }
+        Prepared { config: config.clone(), errors, floats, int8 }
+    }
+
+    /// Drops the f32 values of int8 weights, which float32 graphs alone read.
+    #[must_use]
+    pub fn without_float_matrices(mut self) -> Self {
+        self.floats.retain(|weight, _| !self.int8.contains_key(weight));
+        self
+    }
+
+    /// Whether float32 graphs can be written.
+    pub fn has_float_matrices(&self) -> bool {
+        self.int8.keys().all(|weight| self.floats.contains_key(weight))
+    }
+
+    /// Returns the f32 values of a weight, row by row; empty when there are none.
+    pub fn float(&self, weight: Weight) -> &[f32] {
+        self.floats.get(&weight).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the int8 values of a matrix or the embedding; empty for other weights.
+    pub fn int8(&self, weight: Weight) -> &Quantized {
+        const NONE: &Quantized = &Quantized { values: Vec::new(), scales: Vec::new() };
+        self.int8.get(&weight).unwrap_or(NONE)
+    }
+
+    /// Returns a weight as bundles store it.
+    pub fn stored(&self, weight: Weight) -> Values<'_> {
+        match self.int8.get(&weight) {
+            Some(quantized) => Values::Int8(quantized),
+            None => Values::Float(self.float(weight)),
+        }
+    }
+
+    /// Returns the rows and columns of a matrix.
+    pub fn matrix(&self, weight: Weight) -> (usize, usize) {
+        matrix(&self.config, weight)
+    }
 }
 
-fn error(checkpoint: &Checkpoint, weight: Weight) -> WeightError {
-    let data = checkpoint.weight(weight);
-    let (_, columns) = checkpoint.matrix(weight);
-    let quantized = Quantized::rows(data, columns);
+fn matrix(config: &Config, weight: Weight) -> (usize, usize) {
+    match config.shape(weight).as_ref().map(|shape| shape.dims()) {
+        Some(&[rows, columns]) => (rows, columns),
+        Some(&[n]) => (1, n),
+        _ => (0, 1),
+    }
+}
+
+/// Replaces taps by their softmax, computed in f64 and rounded once.
+fn softmax(taps: &mut [f32]) {
+    let max = taps.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = taps.iter().map(|&t| f64::from(t - max).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    taps.iter_mut().zip(powers).for_each(|(tap, power)| *tap = (power / sum) as f32);
+}
+
+fn error(weight: Weight, data: &[f32], quantized: &Quantized, columns: usize) -> WeightError {
     let (mut max, mut squares, mut own) = (0.0_f64, 0.0, 0.0);
     for ((row, out), &scale) in data.chunks(columns).zip(quantized.values.chunks(columns)).zip(&quantized.scales) {
         for (&x, &q) in row.iter().zip(out) {
@@ -57,9 +119,8 @@ fn error(checkpoint: &Checkpoint, weight: Weight) -> WeightError {
             own += f64::from(x) * f64::from(x);
         }
     }
-    let n = data.len() as f64;
     let relative_rms = if own > 0.0 { (squares / own).sqrt() } else { 0.0 };
-    WeightError { name: weight.to_string(), max, rms: (squares / n).sqrt(), relative_rms }
+    WeightError { name: weight.to_string(), max, rms: (squares / data.len() as f64).sqrt(), relative_rms }
 }
 
 #[cfg(test)]

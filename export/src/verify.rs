@@ -1,23 +1,83 @@
-//! Runs the exported files as a user would and compares them with PyTorch and with each other.
+//! Runs the ONNX files with tract and compares them with PyTorch and with each other.
 
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use kinglet::engine::Engine;
 use kinglet::tokenizer::Table;
-use kinglet_data::dataset::Dataset;
 use kinglet_data::metrics::Confusion;
 use kinglet_onnx::TractModel;
+use serde::Serialize;
 
-use crate::calibrate::{self, Row};
 use crate::checkpoint::{Checkpoint, Golden};
-use crate::report::{Agreement, Dev, Difference, Flip};
+use crate::data::LabelledData;
+use crate::scored::{ScoredText, best, fold, max_difference};
 
-/// Largest difference between the float32 model and PyTorch.
+/// Largest allowed difference between the float32 model and PyTorch.
 pub const FP32_BOUND: f64 = 1e-4;
-/// Most accuracy that int8 may lose on dev data, in points.
+/// Largest allowed loss of accuracy by int8 on dev data, in points.
 pub const INT8_BOUND_POINTS: f64 = 0.5;
-/// Golden texts that are run at once: small enough for any machine, larger than one to see padding at work.
+/// Golden texts per batch: small enough for any machine, more than one so that padding is exercised.
 const BATCH: usize = 25;
+
+/// Agreement of the exported models with PyTorch's golden logits. Differences are maxima of absolute values.
+#[derive(Clone, Debug, Serialize)]
+pub struct Agreement {
+    /// Number of golden texts.
+    pub rows: usize,
+    /// Largest magnitude of the golden logits, for scale.
+    pub largest_logit: f64,
+    /// The float32 model.
+    pub fp32: Difference,
+    /// The int8 model.
+    pub int8: Difference,
+}
+
+/// Differences of one model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// To PyTorch, texts in padded batches.
+    pub batched: f64,
+    /// To PyTorch, texts one by one.
+    pub single: f64,
+    /// Between a text in a padded batch and the same text alone.
+    pub batch_to_single: f64,
+    /// Texts whose best class is not PyTorch's, one by one.
+    pub labels_changed: usize,
+}
+
+/// Results on dev data, texts one by one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dev {
+    /// The data file.
+    pub file: String,
+    /// Its SHA-256 in hex.
+    pub sha256: String,
+    /// The field with the labels.
+    pub label_field: String,
+    /// Number of texts.
+    pub rows: usize,
+    /// Accuracy of the float32 model, 0 to 1.
+    pub accuracy_fp32: f64,
+    /// Accuracy of the int8 model, 0 to 1.
+    pub accuracy_int8: f64,
+    /// Accuracy lost by int8, in points (percent).
+    pub drop_points: f64,
+    /// Every text that the two models label differently.
+    pub flips: Vec<Flip>,
+}
+
+/// A text whose label int8 changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Flip {
+    /// The text.
+    pub text: String,
+    /// Its label in the data.
+    pub gold: String,
+    /// The float32 model's label.
+    pub fp32: String,
+    /// The int8 model's label.
+    pub int8: String,
+}
 
 /// The scores of all golden texts.
 #[derive(Clone, Debug)]
@@ -31,7 +91,7 @@ pub struct Scores {
 /// Scores the golden texts with an exported model.
 ///
 /// # Errors
-/// When the engine fails.
+/// If the engine fails.
 pub fn scores(model: &TractModel, golden: &Golden) -> Result<Scores> {
     let mut engine = model.engine();
     engine.max_tokens = engine.max_tokens.max(golden.tokens);
@@ -71,24 +131,16 @@ pub fn agreement(golden: &Golden, fp32: &Scores, int8: &Scores) -> Agreement {
     }
 }
 
-/// Labelled data to measure on, or to calibrate with.
-#[derive(Debug)]
-pub struct DevData {
-    /// The data, labels numbered as the model's.
-    pub data: Dataset,
-    /// The file they came from.
-    pub file: String,
-    /// Its SHA-256 in hex.
-    pub sha256: String,
-    /// The field that holds the labels.
-    pub label_field: String,
-}
-
-/// Scores all texts of `data` one by one: the rows of the float32 model and those of the int8 model.
+/// Scores all texts one by one with the float32 model and the int8 model.
 ///
 /// # Errors
-/// When there is no text, or the engine fails.
-pub fn rows(checkpoint: &Checkpoint, fp32: &TractModel, int8: &TractModel, data: &DevData) -> Result<[Vec<Row>; 2]> {
+/// If there is no text, or the engine fails.
+pub fn rows(
+    checkpoint: &Checkpoint,
+    fp32: &TractModel,
+    int8: &TractModel,
+    data: &LabelledData,
+) -> Result<[Vec<ScoredText>; 2]> {
     let texts = data.data.texts.len();
     ensure!(texts > 0, "{} has no text", data.file);
     let table = Table::new(&checkpoint.tokenizer)?;
@@ -96,11 +148,11 @@ pub fn rows(checkpoint: &Checkpoint, fp32: &TractModel, int8: &TractModel, data:
     let mut rows = [Vec::with_capacity(texts), Vec::with_capacity(texts)];
     let progress = ProgressBar::new(texts as u64).with_message("texts");
     for (at, (text, &gold)) in data.data.texts.iter().zip(&data.data.labels).enumerate() {
-        let (ids, fold) = (table.encode(text), calibrate::fold(text));
+        let (ids, fold) = (table.encode(text), fold(text));
         for (engine, rows) in engines.iter_mut().zip(&mut rows) {
             let mut logits = vec![0.0; engine.num_labels()];
             engine.logits(&ids, &mut logits).with_context(|| format!("{}: text {}", data.file, at + 1))?;
-            rows.push(Row { logits, gold, fold });
+            rows.push(ScoredText { logits, gold, fold });
         }
         progress.inc(1);
     }
@@ -108,8 +160,8 @@ pub fn rows(checkpoint: &Checkpoint, fp32: &TractModel, int8: &TractModel, data:
     Ok(rows)
 }
 
-/// Compares both models on the dev data; `rows` as [`rows`] gave them.
-pub fn dev(checkpoint: &Checkpoint, dev: &DevData, rows: &[Vec<Row>; 2]) -> Dev {
+/// Compares both models on the dev data. `rows`: the result of [`rows`].
+pub fn dev(checkpoint: &Checkpoint, dev: &LabelledData, rows: &[Vec<ScoredText>; 2]) -> Dev {
     let classes = checkpoint.config.num_labels;
     let mut confusions = [Confusion::new(classes), Confusion::new(classes)];
     let mut flips = Vec::new();
@@ -137,7 +189,7 @@ pub fn dev(checkpoint: &Checkpoint, dev: &DevData, rows: &[Vec<Row>; 2]) -> Dev 
     }
 }
 
-/// Every bound that was not kept, in words.
+/// Returns a message for every bound that is not kept.
 pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
     let mut out = Vec::new();
     for (how, difference) in [("one by one", golden.fp32.single), ("in batches", golden.fp32.batched)] {
@@ -148,7 +200,7 @@ pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
         }
     }
     if !golden.int8.single.is_finite() || !golden.int8.batched.is_finite() {
-        out.push("the int8 model gives scores that are no numbers".to_owned());
+        out.push("the int8 model returns scores that are not numbers".to_owned());
     }
     if let Some(dev) = dev {
         // A drop of exactly the bound in texts may come out an ulp above it in points.
@@ -160,22 +212,6 @@ pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
         }
     }
     out
-}
-
-/// Index of the largest score, the first of equals.
-pub(crate) fn best(scores: &[f32]) -> usize {
-    scores.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &x)| if x > b.1 { (i, x) } else { b }).0
-}
-
-/// Infinite when a difference is not a number or the lengths differ.
-pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f64 {
-    if a.len() != b.len() {
-        return f64::INFINITY;
-    }
-    a.iter().zip(b).fold(0.0, |max, (&a, &b)| {
-        let d = (f64::from(a) - f64::from(b)).abs();
-        if d.is_nan() { f64::INFINITY } else { d.max(max) }
-    })
 }
 
 #[cfg(test)]
@@ -207,12 +243,5 @@ mod tests {
         assert_eq!(measured(f64::INFINITY, -1.0).len(), 1);
         assert_eq!(measured(2e-4, 0.6).len(), 2);
         assert!(measured(0.0, 0.6)[0].contains("0.60 points of accuracy on dev.jsonl"));
-    }
-
-    #[test]
-    fn a_score_that_is_no_number_differs_infinitely() {
-        assert_eq!(max_difference(&[1.0, 2.0], &[1.5, 2.0]), 0.5);
-        assert_eq!(max_difference(&[1.0, f32::NAN], &[1.0, 2.0]), f64::INFINITY);
-        assert_eq!(max_difference(&[1.0], &[1.0, 2.0]), f64::INFINITY);
     }
 }

@@ -71,8 +71,8 @@ pub mod files {
     pub const ONNX: &str = "model.onnx";
     /// Exported model, int8.
     pub const ONNX_INT8: &str = "model.int8.onnx";
-    /// Exported model, int8, as one operator of Kinglet's own ([`super::operator`]).
-    pub const ONNX_FUSED: &str = "model.fused.onnx";
+    /// Exported model, int8, as one custom operator ([`super::operator`]).
+    pub const ONNX_CUSTOM_OP: &str = "model.custom-op.onnx";
     /// Exported model for the native engine, int8, with everything it needs ([`crate::bundle`]).
     pub const BUNDLE: &str = "model.kinglet";
     /// What export measured.

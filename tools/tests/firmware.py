@@ -158,7 +158,7 @@ def golden(expected, runner, image, kernels, *arguments):
     measured = re.fullmatch(r"measured ((?:\S+=\S+ ?)+)", err)
     check(measured, f"no measurements: {err}")
     found = dict(word.split("=") for word in measured[1].split())
-    check(found["backend"] == kernels, f"it ran on {found['kernels']}, not on {kernels}")
+    check(found["backend"] == kernels, f"it ran on {found['backend']}, not on {kernels}")
     return found
 
 
@@ -183,7 +183,7 @@ def bad_input(runner, elf, arena, scratch):
         refused(runner, image, 1, f"the model in flash cannot be used: {message}")
     image.write_bytes(elf.bytes)
     refused(runner, image, 1, f"the engine cannot start: the engine needs {arena} bytes of scratch, got 1000", "--arena", "1000")
-    refused(runner, image, 2, "--kernels: .*", "--backend", "none")
+    refused(runner, image, 2, "--backend: .*", "--backend", "none")
     refused(runner, image, 2, "usage: .*", "--help")
 
 

@@ -3,9 +3,9 @@
 use kinglet::spec::{LayerWeight, Weight, relative_bucket};
 use kinglet_onnx::onnx::tensor_proto::DataType;
 
-use super::builder::{Attribute, GraphBuilder, Value};
-use super::{Mask, linear};
-use crate::checkpoint::Checkpoint;
+use super::builder::{Attribute, GraphBuilder, Mask, Value};
+use super::linear;
+use crate::prepare::Prepared;
 
 /// Added to the scores of masked keys: far below any score, so that their weight is exactly 0.
 const MASKED: f32 = -1e9;
@@ -19,10 +19,10 @@ pub(super) struct Bias {
 }
 
 impl Bias {
-    /// Looks up the bias by distance, key minus query, in a table `[H, 2·D + 1]`: from distance `D` on the bucket stays
-    /// the same, so the table serves any `T`.
-    pub(super) fn new(g: &mut GraphBuilder, checkpoint: &Checkpoint, ids: &Value, mask: &Mask) -> Self {
-        let config = &checkpoint.config;
+    /// Looks the bias up by distance, key minus query, in a table `[H, 2·D + 1]`: `D` is the least distance from which the
+    /// bucket stays the same, so the table serves any `T`.
+    pub(super) fn new(g: &mut GraphBuilder, model: &Prepared, ids: &Value, mask: &Mask) -> Self {
+        let config = &model.config;
         let (h, buckets) = (config.num_attention_heads, config.relative_attention_num_buckets);
         let bucket = |distance: i64| relative_bucket(distance, buckets, config.relative_attention_max_distance);
         let mut reach: i32 = 1;
@@ -30,7 +30,7 @@ impl Bias {
             reach += 1;
         }
         let weight = Weight::Layer(0, LayerWeight::RelativeBias);
-        let rows = checkpoint.weight(weight);
+        let rows = model.float(weight);
         let row = |head| (-reach..=reach).map(move |d| rows.get(bucket(d.into()) * h + head).copied().unwrap_or(0.0));
         let table: Vec<f32> = (0..h).flat_map(row).collect();
         let table = g.store_f32(&weight.to_string(), &[h, table.len() / h], &table);
@@ -67,18 +67,18 @@ impl Bias {
 /// `x`: `[B, T, C]` to `[B, T, C]`.
 pub(super) fn attention(
     g: &mut GraphBuilder,
-    checkpoint: &Checkpoint,
+    model: &Prepared,
     layer: u16,
     path: &str,
     x: &Value,
     bias: &Bias,
 ) -> Value {
-    let config = &checkpoint.config;
+    let config = &model.config;
     let (c, h) = (config.hidden_size as i64, config.num_attention_heads as i64);
     let x = linear::Operand::new(g, path, x);
     let mut heads = |weight, name: &str, perm: [i64; 4]| {
         let path = format!("{path}/{name}");
-        let y = linear::linear(g, checkpoint, Weight::Layer(layer, weight), &path, &x);
+        let y = linear::linear(g, model, Weight::Layer(layer, weight), &path, &x);
         let by_head = g.indices(&[0, 0, h, c / h]);
         let y = g.op("Reshape", &path, &[&y, &by_head]);
         g.op_with("Transpose", &path, &[&y], &[("perm", Attribute::Ints(perm.to_vec()))])
@@ -98,5 +98,5 @@ pub(super) fn attention(
     let y = g.op("Reshape", &format!("{path}/values"), &[&y, &joined]);
     let path = format!("{path}/out_proj");
     let y = linear::Operand::new(g, &path, &y);
-    linear::linear(g, checkpoint, Weight::Layer(layer, LayerWeight::Out), &path, &y)
+    linear::linear(g, model, Weight::Layer(layer, LayerWeight::Out), &path, &y)
 }

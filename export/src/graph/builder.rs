@@ -1,16 +1,20 @@
 //! Builds an ONNX graph node by node.
 //!
-//! A node is named after the path of its layer and its operator, `layers.0/mixer/in_proj/MatMul`, and has one output of
-//! the same name. Stored tensors are named as in the checkpoint, constants `const/…`.
+//! A node is named after the path of the layer it belongs to and its operator, `layers.0/mixer/in_proj/MatMul`, and
+//! returns one tensor of the same name. Stored tensors are named as in the model, constants `const/…`.
 
 use std::collections::{HashMap, HashSet};
 
+use kinglet::spec::graph;
 use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::attribute_proto::AttributeType;
 use kinglet_onnx::onnx::tensor_proto::DataType;
-use kinglet_onnx::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use kinglet_onnx::onnx::tensor_shape_proto::{Dimension, dimension};
+use kinglet_onnx::onnx::{
+    AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
 
-/// A tensor of the graph: an input, a stored tensor or the output of a node.
+/// A tensor of the graph: an input, a stored tensor or a node's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(String);
 
@@ -43,7 +47,7 @@ pub struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    /// Creates an empty graph whose matrix products are computed in `precision`.
+    /// Makes an empty graph whose matrix products are computed in `precision`.
     pub fn new(precision: Precision) -> Self {
         GraphBuilder {
             precision,
@@ -64,12 +68,12 @@ impl GraphBuilder {
         Value(self.fresh(name))
     }
 
-    /// Adds a node without attributes below `path` and returns its output.
+    /// Adds a node without attributes below `path`; returns its output.
     pub fn op(&mut self, op: &str, path: &str, inputs: &[&Value]) -> Value {
         self.op_with(op, path, inputs, &[])
     }
 
-    /// Adds a node with attributes below `path` and returns its output.
+    /// Adds a node with attributes below `path`; returns its output.
     pub fn op_with(&mut self, op: &str, path: &str, inputs: &[&Value], attributes: &[(&str, Attribute)]) -> Value {
         let name = self.fresh(&format!("{path}/{op}"));
         self.nodes.push(NodeProto {
@@ -88,7 +92,7 @@ impl GraphBuilder {
         self.op_with("Cast", path, &[value], &[("to", Attribute::Int(to as i64))])
     }
 
-    /// Renames `value` to `name`, a graph output.
+    /// Names `value` as the graph output `name`.
     pub fn output(&mut self, value: &Value, name: &str) {
         let renamed = self.fresh(name);
         for node in &mut self.nodes {
@@ -163,7 +167,7 @@ impl GraphBuilder {
         Value(name)
     }
 
-    /// Returns `name`, or `name_1`, `name_2`, … if it is taken.
+    /// Returns `name`, or `name_1`, `name_2`, … when it is taken.
     fn fresh(&mut self, name: &str) -> String {
         let mut candidate = name.to_owned();
         let mut n = 0;
@@ -192,4 +196,44 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
         }
     }
     out
+}
+
+/// The attention mask in the forms that layers need.
+pub(super) struct Mask {
+    /// `[B, T, 1]`, 1 for a token, 0 for padding.
+    pub(super) tokens: Value,
+    /// `[B, T]`, the same.
+    pub(super) flat: Value,
+}
+
+impl Mask {
+    pub(super) fn new(g: &mut GraphBuilder) -> Self {
+        let mask = g.input(graph::ATTENTION_MASK);
+        let flat = g.cast("mask", &mask, DataType::Float);
+        let axis = g.indices(&[2]);
+        let tokens = g.op("Unsqueeze", "mask", &[&flat, &axis]);
+        Mask { tokens, flat }
+    }
+}
+
+/// Returns the inputs and outputs of every exported graph: `[B, T]` int64 twice, `[B, num_labels]` f32.
+pub(crate) fn interface(num_labels: usize) -> (Vec<ValueInfoProto>, Vec<ValueInfoProto>) {
+    let symbol = |name: &str| dimension::Value::DimParam(name.to_owned());
+    let ids = |name| tensor(name, DataType::Int64, [symbol("B"), symbol("T")]);
+    let classes = dimension::Value::DimValue(num_labels as i64);
+    let logits = tensor(graph::LOGITS, DataType::Float, [symbol("B"), classes]);
+    (vec![ids(graph::INPUT_IDS), ids(graph::ATTENTION_MASK)], vec![logits])
+}
+
+fn tensor(name: &str, kind: DataType, shape: [dimension::Value; 2]) -> ValueInfoProto {
+    let dim = shape.into_iter().map(|value| Dimension { value: Some(value), ..Dimension::default() }).collect();
+    let value = type_proto::Value::TensorType(type_proto::Tensor {
+        elem_type: kind as i32,
+        shape: Some(TensorShapeProto { dim }),
+    });
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto { value: Some(value), ..TypeProto::default() }),
+        ..ValueInfoProto::default()
+    }
 }

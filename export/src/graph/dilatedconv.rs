@@ -3,25 +3,25 @@
 use kinglet::spec::{LayerWeight, Weight};
 
 use super::builder::{Attribute, GraphBuilder, Value};
-use crate::checkpoint::Checkpoint;
+use crate::prepare::Prepared;
 
-/// Maps `x`, `[B, T, C]`, to `[B, T, C]`, with unmodified taps.
-pub(super) fn dilatedconv(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value) -> Value {
+/// `x`: `[B, T, C]` to `[B, T, C]`, taps as they are.
+pub(super) fn dilatedconv(g: &mut GraphBuilder, model: &Prepared, layer: u16, path: &str, x: &Value) -> Value {
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
-    depthwise(g, checkpoint, layer, path, x, &weight.to_string(), checkpoint.weight(weight))
+    depthwise(g, model, layer, path, x, &weight.to_string(), model.float(weight))
 }
 
 /// Adds a grouped 1-D `Conv` with `kernel`: `[C, K]`, zeros outside the sequence.
 pub(super) fn depthwise(
     g: &mut GraphBuilder,
-    checkpoint: &Checkpoint,
+    model: &Prepared,
     layer: u16,
     path: &str,
     x: &Value,
     name: &str,
     kernel: &[f32],
 ) -> Value {
-    let config = &checkpoint.config;
+    let config = &model.config;
     let layer = usize::from(layer);
     let (c, k) = (config.hidden_size, config.kernel_sizes.get(layer));
     let (offset, dilation) = (config.kernel_offsets.get(layer), config.dilations.get(layer));

@@ -4,7 +4,7 @@ use kinglet::spec::{LayerWeight, Weight};
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use super::linear;
-use crate::checkpoint::Checkpoint;
+use crate::prepare::Prepared;
 
 /// `y[i, c] = Σ_j softmax(X·W_K)[i, h(c), j] · gated[i + j − offset, c]`.
 ///
@@ -12,19 +12,19 @@ use crate::checkpoint::Checkpoint;
 /// unfolding.
 pub(super) fn dynamicconv(
     g: &mut GraphBuilder,
-    checkpoint: &Checkpoint,
+    model: &Prepared,
     layer: u16,
     path: &str,
     x: &linear::Operand,
     gated: &Value,
 ) -> Value {
-    let config = &checkpoint.config;
+    let config = &model.config;
     let at = usize::from(layer);
     let (k, offset) = (config.kernel_sizes.get(at) as i64, config.kernel_offsets.get(at) as i64);
     let (c, h) = (config.hidden_size as i64, config.kernel_heads as i64);
 
     let weight = Weight::Layer(layer, LayerWeight::KernelProjection);
-    let taps = linear::linear(g, checkpoint, weight, &format!("{path}/kernel_proj"), x);
+    let taps = linear::linear(g, model, weight, &format!("{path}/kernel_proj"), x);
     let by_head = g.indices(&[0, 0, h, k]);
     let taps = g.op("Reshape", &format!("{path}/kernel_proj"), &[&taps, &by_head]);
     let taps = g.op_with("Softmax", path, &[&taps], &[("axis", Attribute::Int(-1))]);

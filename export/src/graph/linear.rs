@@ -1,14 +1,14 @@
 //! Matrix products: `y = x·Wᵀ` with `W`: `[out, in]`.
 //!
-//! int8, by the rules of [`kinglet::quant`]. Each token (the last axis of `x`) has its own scale, so the answer for a
-//! text does not depend on the rest of the batch:
+//! int8 products follow the rules of [`kinglet::quant`]. Each token (the last axis of `x`) has its own scale, so that a text's
+//! scores do not depend on the rest of the batch:
 //!
 //! ```text
 //! s = max(max|x|, 1e-30) / 127;   q = round_half_even(x / s);   y[o] = (f32(Σ q[i]·r[i, o]) · s) · w[o]
 //! ```
 //!
-//! tract computes `x / s` as `x · (1/s)`, with one more rounding than the division in onnxruntime and in the formula:
-//! values within an ulp of the middle between two integers can differ by one step.
+//! tract computes `x / s` as `x · (1/s)`, with one rounding more than onnxruntime and the formula: values within an ulp of
+//! the middle between two integers can differ by one step.
 
 use kinglet::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 use kinglet::spec::Weight;
@@ -16,12 +16,11 @@ use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Value};
-use crate::checkpoint::Checkpoint;
-use crate::prepare::Quantized;
+use crate::prepare::Prepared;
 
-/// Left side of matrix products, quantized once for all of them.
+/// The left operand of matrix products, quantized once for all of them.
 pub(super) enum Operand {
-    /// Unmodified.
+    /// Unchanged.
     Fp32(Value),
     /// Integers and one scale per token, `[…, in]` and `[…, 1]`.
     Int8 {
@@ -33,19 +32,20 @@ pub(super) enum Operand {
 }
 
 impl Operand {
-    /// Prepares `x`: `[…, in]`.
+    /// Quantizes `x`, `[…, in]`, in int8 graphs.
     pub(super) fn new(g: &mut GraphBuilder, path: &str, x: &Value) -> Self {
         if g.precision() == Precision::Fp32 {
             return Operand::Fp32(x.clone());
         }
-        let path = format!("{path}/quantize");
+        // Part of every exported file's bytes, hence not `quantize`.
+        let path = format!("{path}/quantise");
         let axes = [("axes", Attribute::Ints(vec![-1])), ("keepdims", Attribute::Int(1))];
         let magnitude = g.op("Abs", &path, &[x]);
         let magnitude = g.op_with("ReduceMax", &path, &[&magnitude], &axes);
-        let least = g.scalar(MIN_MAGNITUDE);
-        let magnitude = g.op("Max", &path, &[&magnitude, &least]);
-        let most = g.scalar(MAX_QUANTIZED);
-        let s = g.op("Div", &format!("{path}/scale"), &[&magnitude, &most]);
+        let min = g.scalar(MIN_MAGNITUDE);
+        let magnitude = g.op("Max", &path, &[&magnitude, &min]);
+        let max = g.scalar(MAX_QUANTIZED);
+        let s = g.op("Div", &format!("{path}/scale"), &[&magnitude, &max]);
         let q = g.op("Div", &path, &[x, &s]);
         let q = g.op("Round", &path, &[&q]);
         let q = g.cast(&path, &q, DataType::Int8);
@@ -53,17 +53,17 @@ impl Operand {
     }
 }
 
-/// Maps `x`, `[…, in]`, to `[…, out]`.
-pub(super) fn linear(g: &mut GraphBuilder, checkpoint: &Checkpoint, weight: Weight, path: &str, x: &Operand) -> Value {
-    let (out, inner) = checkpoint.matrix(weight);
+/// Multiplies `x`, `[…, in]`, by a matrix: `[…, out]`.
+pub(super) fn linear(g: &mut GraphBuilder, model: &Prepared, weight: Weight, path: &str, x: &Operand) -> Value {
+    let (out, inner) = model.matrix(weight);
     let name = weight.to_string();
     match x {
         Operand::Fp32(x) => {
-            let w = g.store_f32(&name, &[inner, out], &transposed(checkpoint.weight(weight), inner));
+            let w = g.store_f32(&name, &[inner, out], &transposed(model.float(weight), inner));
             g.op("MatMul", path, &[x, &w])
         }
         Operand::Int8 { q, s } => {
-            let quantized = Quantized::rows(checkpoint.weight(weight), inner);
+            let quantized = model.int8(weight);
             let w = g.store_i8(&name, &[inner, out], &transposed(&quantized.values, inner));
             let scales = g.store_f32(&format!("{name}.scale"), &[out], &quantized.scales);
             let y = g.op("MatMulInteger", path, &[q, &w]);

@@ -1,17 +1,14 @@
 //! The encoder as an ONNX graph, layer by layer as in [`kinglet::spec`].
 //!
-//! One file per layer, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C`
-//! channels.
+//! Each layer has a file, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C` channels.
 
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight, graph};
 use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::GraphProto;
-use kinglet_onnx::onnx::tensor_proto::DataType;
 
-use crate::checkpoint::Checkpoint;
-use crate::onnx;
+use crate::prepare::Prepared;
 
-use builder::{GraphBuilder, Value};
+use builder::{GraphBuilder, Mask, Value, interface};
 
 mod attention;
 pub mod builder;
@@ -20,62 +17,44 @@ mod dynamicconv;
 mod embedding;
 mod ffn;
 mod glu;
-pub(crate) mod lightconv;
+mod lightconv;
 mod linear;
 mod norm;
 mod pooling;
 
-/// Builds the graph of a checkpoint, its matrix products in `precision`.
-pub fn build(checkpoint: &Checkpoint, precision: Precision) -> GraphProto {
-    let config = &checkpoint.config;
+/// Builds the graph of a model with matrix products in `precision`.
+pub fn build(model: &Prepared, precision: Precision) -> GraphProto {
+    let config = &model.config;
     let mut g = GraphBuilder::new(precision);
     let ids = g.input(graph::INPUT_IDS);
     let mask = Mask::new(&mut g);
-    let mut x = embedding::embedding(&mut g, checkpoint, &ids);
-    let bias = (config.mixer == Mixer::Attention).then(|| attention::Bias::new(&mut g, checkpoint, &ids, &mask));
+    let mut x = embedding::embedding(&mut g, model, &ids);
+    let bias = (config.mixer == Mixer::Attention).then(|| attention::Bias::new(&mut g, model, &ids, &mask));
 
     for layer in 0..config.num_hidden_layers as u16 {
         let path = format!("layers.{layer}");
-        x = residual(&mut g, checkpoint, layer, &path, &MIXER, &x, |g, x| {
+        x = residual(&mut g, model, layer, &path, &MIXER, &x, |g, x| {
             let path = format!("{path}/mixer");
             match &bias {
-                Some(bias) => attention::attention(g, checkpoint, layer, &path, x, bias),
-                None => conv_block(g, checkpoint, layer, &path, x, &mask),
+                Some(bias) => attention::attention(g, model, layer, &path, x, bias),
+                None => conv_block(g, model, layer, &path, x, &mask),
             }
         });
-        x = residual(&mut g, checkpoint, layer, &path, &FFN, &x, |g, x| {
-            ffn::ffn(g, checkpoint, layer, &format!("{path}/ffn"), x)
+        x = residual(&mut g, model, layer, &path, &FFN, &x, |g, x| {
+            ffn::ffn(g, model, layer, &format!("{path}/ffn"), x)
         });
     }
     if config.norm == Norm::PreRms {
-        x = norm::rms(&mut g, checkpoint, Weight::FinalNorm, "final_norm", &x);
+        x = norm::rms(&mut g, model, Weight::FinalNorm, "final_norm", &x);
     }
     let pooled = pooling::pooling(&mut g, config.pooling, &x, &mask);
-    let logits = pooling::head(&mut g, checkpoint, &pooled);
+    let logits = pooling::head(&mut g, model, &pooled);
     g.output(&logits, graph::LOGITS);
-    let (inputs, outputs) = onnx::interface(config.num_labels);
+    let (inputs, outputs) = interface(config.num_labels);
     g.finish("kinglet", inputs, outputs)
 }
 
-/// The attention mask in the forms that layers need.
-pub(crate) struct Mask {
-    /// `[B, T, 1]`, 1 for a token, 0 for padding.
-    tokens: Value,
-    /// `[B, T]`, the same.
-    flat: Value,
-}
-
-impl Mask {
-    fn new(g: &mut GraphBuilder) -> Self {
-        let mask = g.input(graph::ATTENTION_MASK);
-        let flat = g.cast("mask", &mask, DataType::Float);
-        let axis = g.indices(&[2]);
-        let tokens = g.op("Unsqueeze", "mask", &[&flat, &axis]);
-        Mask { tokens, flat }
-    }
-}
-
-/// Differences between the two halves of a layer.
+/// The names that differ between the two halves of a layer.
 struct Half {
     name: &'static str,
     gain: LayerWeight,
@@ -88,7 +67,7 @@ const FFN: Half = Half { name: "ffn", gain: LayerWeight::FfnNorm, shift: LayerWe
 /// `X + LayerNorm(f(X))` or `X + f(RmsNorm(X))`.
 fn residual(
     g: &mut GraphBuilder,
-    checkpoint: &Checkpoint,
+    model: &Prepared,
     layer: u16,
     path: &str,
     half: &Half,
@@ -97,13 +76,13 @@ fn residual(
 ) -> Value {
     let gain = Weight::Layer(layer, half.gain);
     let at = format!("{path}/{}_norm", half.name);
-    let y = match checkpoint.config.norm {
+    let y = match model.config.norm {
         Norm::PostLayer => {
             let y = f(g, x);
-            norm::layer(g, checkpoint, gain, Weight::Layer(layer, half.shift), &at, &y)
+            norm::layer(g, model, gain, Weight::Layer(layer, half.shift), &at, &y)
         }
         Norm::PreRms => {
-            let normed = norm::rms(g, checkpoint, gain, &at, x);
+            let normed = norm::rms(g, model, gain, &at, x);
             f(g, &normed)
         }
     };
@@ -111,16 +90,16 @@ fn residual(
 }
 
 /// `ConvBlock((X·W_I) ⊙ sigmoid(X·W_S))·W_O`.
-fn conv_block(g: &mut GraphBuilder, checkpoint: &Checkpoint, layer: u16, path: &str, x: &Value, mask: &Mask) -> Value {
+fn conv_block(g: &mut GraphBuilder, model: &Prepared, layer: u16, path: &str, x: &Value, mask: &Mask) -> Value {
     let x = linear::Operand::new(g, path, x);
-    let gated = glu::glu(g, checkpoint, layer, path, &x, mask);
+    let gated = glu::glu(g, model, layer, path, &x, mask);
     let conv = format!("{path}/conv");
-    let y = match checkpoint.config.mixer {
-        Mixer::Dynamic => dynamicconv::dynamicconv(g, checkpoint, layer, &conv, &x, &gated),
-        Mixer::Dilated => dilatedconv::dilatedconv(g, checkpoint, layer, &conv, &gated),
-        Mixer::Light | Mixer::Attention => lightconv::lightconv(g, checkpoint, layer, &conv, &gated),
+    let y = match model.config.mixer {
+        Mixer::Dynamic => dynamicconv::dynamicconv(g, model, layer, &conv, &x, &gated),
+        Mixer::Dilated => dilatedconv::dilatedconv(g, model, layer, &conv, &gated),
+        Mixer::Light | Mixer::Attention => lightconv::lightconv(g, model, layer, &conv, &gated),
     };
     let path = format!("{path}/out_proj");
     let y = linear::Operand::new(g, &path, &y);
-    linear::linear(g, checkpoint, Weight::Layer(layer, LayerWeight::Out), &path, &y)
+    linear::linear(g, model, Weight::Layer(layer, LayerWeight::Out), &path, &y)
 }

@@ -2,10 +2,9 @@
 
 use kinglet::spec::{Pooling, Weight};
 
-use super::Mask;
-use super::builder::{Attribute, GraphBuilder, Value};
+use super::builder::{Attribute, GraphBuilder, Mask, Value};
 use super::linear::{Operand, linear};
-use crate::checkpoint::Checkpoint;
+use crate::prepare::Prepared;
 
 /// Added to masked positions before the maximum: below any activation.
 const MASKED: f32 = -1e30;
@@ -35,10 +34,10 @@ pub(super) fn pooling(g: &mut GraphBuilder, pooling: Pooling, x: &Value, mask: &
 }
 
 /// `pooled·W_headᵀ + b_head`, `[B, num_labels]`.
-pub(super) fn head(g: &mut GraphBuilder, checkpoint: &Checkpoint, pooled: &Value) -> Value {
+pub(super) fn head(g: &mut GraphBuilder, model: &Prepared, pooled: &Value) -> Value {
     let pooled = Operand::new(g, "head", pooled);
-    let y = linear(g, checkpoint, Weight::HeadWeight, "head", &pooled);
-    let data = checkpoint.weight(Weight::HeadBias);
+    let y = linear(g, model, Weight::HeadWeight, "head", &pooled);
+    let data = model.float(Weight::HeadBias);
     let bias = g.store_f32(&Weight::HeadBias.to_string(), &[data.len()], data);
     g.op("Add", "head", &[&y, &bias])
 }

@@ -6,6 +6,7 @@ use kinglet::backend::PackedMatrix;
 use kinglet::bundle::{Buffer, Bundle, Taps};
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
 use kinglet_onnx::{Precision, onnx};
 use prost::Message;
 
@@ -53,8 +54,9 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
     for (seed, config) in fixture::configs().into_iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         fixture::write(dir.path(), &config, &fixture::weights(&config, seed as u64));
-        let checkpoint = Checkpoint::read(dir.path()).unwrap();
-        let bytes = kinglet_export::bundle::file(&checkpoint, None).unwrap();
+        let (checkpoint, trained) = Checkpoint::read(dir.path()).unwrap();
+        let model = Prepared::new(&config, trained.clone());
+        let bytes = kinglet_export::bundle::file(&checkpoint, &model, None).unwrap();
         assert_eq!(bytes.is_some(), config.mixer != Mixer::Attention);
         let Some(bytes) = bytes else { continue };
         seen += 1;
@@ -66,7 +68,7 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
         let total: u64 = kinglet_export::bundle::parts(&bytes).unwrap().iter().map(|part| part.bytes).sum();
         assert!(total < bytes.len() as u64 && total + 64 * 10 > bytes.len() as u64);
 
-        let tensors = Tensors::of(&kinglet_export::onnx::file(&checkpoint, Precision::Int8).unwrap());
+        let tensors = Tensors::of(&kinglet_export::onnx::file(&checkpoint, &model, Precision::Int8).unwrap());
         let weights = bundle.weights();
         let (c, scales) = (config.hidden_size, tensors.scales(Weight::Embedding));
         for (id, row) in tensors.i8(Weight::Embedding).chunks(c).enumerate() {
@@ -98,17 +100,17 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
                     }
                 }
             }
-            let vector = |weight| checkpoint.weight(name(weight));
+            let vector = |weight| trained.get(&name(weight)).map_or(&[][..], Vec::as_slice);
             assert_eq!(layer.mixer_norm.gain, vector(LayerWeight::MixerNorm));
             assert_eq!(layer.mixer_norm.shift, vector(LayerWeight::MixerNormBias));
             assert_eq!(layer.ffn_norm.gain, vector(LayerWeight::FfnNorm));
             assert_eq!(layer.ffn_norm.shift, vector(LayerWeight::FfnNormBias));
         }
         assert_eq!(weights.final_norm().len(), if config.norm == Norm::PreRms { c } else { 0 });
-        assert_eq!(weights.final_norm(), checkpoint.weight(Weight::FinalNorm));
+        assert_eq!(weights.final_norm(), trained.get(&Weight::FinalNorm).map_or(&[][..], Vec::as_slice));
         let (head, bias) = weights.head();
         tensors.is_matrix(Weight::HeadWeight, &head);
-        assert_eq!(bias, checkpoint.weight(Weight::HeadBias));
+        assert_eq!(bias, trained[&Weight::HeadBias]);
     }
     assert!(seen >= 6, "{seen} bundles");
 }

@@ -7,8 +7,9 @@ use kinglet::calibration::{self, Calibration};
 use kinglet_data::calibration_metrics::Selective;
 use kinglet_export::DIAGRAM;
 use kinglet_export::binomial::Binomial;
-use kinglet_export::calibrate::{self, CONFIDENCE, FOLDS, Row, Stated};
+use kinglet_export::calibrate::{self, CONFIDENCE, Targets};
 use kinglet_export::out_of_scope::SCORES;
+use kinglet_export::scored::{FOLDS, ScoredText, fold};
 use kinglet_onnx::TractModel;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -20,14 +21,14 @@ fn golden() -> Value {
     serde_json::from_str(include_str!("../golden/calibration.json")).unwrap()
 }
 
-fn rows(golden: &Value) -> Vec<Row> {
+fn rows(golden: &Value) -> Vec<ScoredText> {
     let logits = golden["logits"]
         .as_array()
         .unwrap()
         .iter()
         .map(|row| -> Vec<f32> { row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect() });
     let gold = golden["gold"].as_array().unwrap().iter().map(|class| class.as_u64().unwrap() as usize);
-    logits.zip(gold).enumerate().map(|(i, (logits, gold))| Row { logits, gold, fold: i % FOLDS }).collect()
+    logits.zip(gold).enumerate().map(|(i, (logits, gold))| ScoredText { logits, gold, fold: i % FOLDS }).collect()
 }
 
 fn near(name: &str, got: f64, want: &Value, bound: f64) {
@@ -66,8 +67,8 @@ fn the_threshold_is_the_one_of_the_rule_written_with_scipy() {
     let golden = golden();
     let rows = rows(&golden);
     for want in golden["chosen"].as_array().unwrap() {
-        let stated = Stated { error_rate: want["rate"].as_f64().unwrap(), coverage: 0.9 };
-        let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
+        let targets = Targets { error_rate: want["rate"].as_f64().unwrap(), coverage: 0.9 };
+        let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &targets).unwrap();
         assert_eq!(json!([chosen.answered, chosen.errors]), json!([want["answered"], want["errors"]]), "{want}");
         near("bound", chosen.error_bound, &want["bound"], 1e-9);
         // The threshold answers just as many rows, by the arithmetic of devices.
@@ -85,8 +86,8 @@ fn set_thresholds_are_numpys_quantiles() {
     let golden = golden();
     let rows = rows(&golden);
     for want in golden["sets"].as_array().unwrap() {
-        let stated = Stated { error_rate: 0.05, coverage: want["coverage"].as_f64().unwrap() };
-        let (values, _) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
+        let targets = Targets { error_rate: 0.05, coverage: want["coverage"].as_f64().unwrap() };
+        let (values, _) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &targets).unwrap();
         near("set_threshold", f64::from(values.set_threshold), &want["set_threshold"], 1e-6);
     }
 }
@@ -100,7 +101,7 @@ fn areas_under_the_curve_are_scikit_learns() {
     rows.iter_mut().for_each(|row| row.fold = 0);
     doubled.iter_mut().for_each(|row| row.fold = 1);
     doubled.extend(rows);
-    let measured = calibrate::measure(&doubled, &Stated::default(), Some(4)).unwrap().out_of_scope.unwrap();
+    let measured = calibrate::measure(&doubled, &Targets::default(), Some(4)).unwrap().out_of_scope.unwrap();
     assert_eq!(measured.scores.len(), SCORES.len());
     for detection in measured.scores {
         near(detection.score, detection.after.auroc, &golden["auroc"][detection.score], 1e-4);
@@ -124,7 +125,7 @@ fn tails_and_bounds_are_scipys() {
 }
 
 /// Rows of a source whose logits are the truth three times too large: the right class is drawn from softmax(logits / 3).
-fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<Row> {
+fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<ScoredText> {
     let uniform = |random: &mut Random| (random.bits() >> 11) as f64 / (1u64 << 53) as f64;
     (0..n)
         .map(|_| {
@@ -137,7 +138,7 @@ fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<Row> {
                 rest < 0.0
             });
             let logits = truth.iter().map(|x| 3.0 * x).collect();
-            Row { logits, gold: gold.unwrap_or(classes - 1), fold: (random.bits() % FOLDS as u64) as usize }
+            ScoredText { logits, gold: gold.unwrap_or(classes - 1), fold: (random.bits() % FOLDS as u64) as usize }
         })
         .collect()
 }
@@ -147,7 +148,7 @@ fn the_temperature_of_a_known_source_is_found() {
     let rows = drawn(&mut Random(1), 20_000, 4);
     let temperature = calibrate::temperature(&rows.iter().collect::<Vec<_>>());
     assert!((temperature - 3.0).abs() < 0.1, "{temperature}");
-    let measured = calibrate::measure(&rows, &Stated::default(), None).unwrap();
+    let measured = calibrate::measure(&rows, &Targets::default(), None).unwrap();
     assert!(measured.before.ece > 0.1 && measured.after.ece < 0.02, "{measured:?}");
 }
 
@@ -155,13 +156,13 @@ fn the_temperature_of_a_known_source_is_found() {
 /// them exceed the stated one (by more than chance in the sample that estimates it).
 #[test]
 fn what_is_stated_holds_on_new_rows_of_the_source() {
-    let stated = Stated { error_rate: 0.1, coverage: 0.9 };
+    let targets = Targets { error_rate: 0.1, coverage: 0.9 };
     let mut random = Random(2);
     let fresh = drawn(&mut random, 20_000, 4);
     let (mut covered, mut exceeded, trials) = (0.0, 0, 200);
     for _ in 0..trials {
         let rows = drawn(&mut random, 300, 4);
-        let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &stated).unwrap();
+        let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &targets).unwrap();
         let (mut reliability, mut inside) = (kinglet_data::calibration_metrics::Reliability::new(), 0);
         for row in &fresh {
             let mut p = vec![0.0; 4];
@@ -173,7 +174,7 @@ fn what_is_stated_holds_on_new_rows_of_the_source() {
         let Selective { answered, accuracy } = reliability.selective(values.threshold);
         // Three standard deviations of an error rate of 0.1 over the rows answered.
         let chance = 3.0 * (0.09 / (answered * fresh.len() as f64).max(1.0)).sqrt();
-        exceeded += usize::from(1.0 - accuracy > stated.error_rate + chance);
+        exceeded += usize::from(1.0 - accuracy > targets.error_rate + chance);
         assert!(chosen.answered == 0 || answered > 0.05, "{chosen:?}");
     }
     let covered = covered / f64::from(trials);
@@ -187,7 +188,7 @@ fn rows_that_show_nothing_leave_the_model_always_unsure() {
     let chosen = calibrate::threshold(wrong(1000), 0.05);
     assert_eq!((chosen.threshold, chosen.answered, chosen.error_bound), (1.0, 0, 1.0));
     let right = |n: usize| (0..n).map(|i| (i as f32 / n as f32, true)).collect::<Vec<_>>();
-    let least = calibrate::least_rows(0.05);
+    let least = calibrate::min_rows(0.05);
     assert_eq!(calibrate::threshold(right(least), 0.05).threshold, 0.0);
     assert_eq!(calibrate::threshold(right(least - 1), 0.05).threshold, 1.0);
 }
@@ -202,13 +203,14 @@ fn equal_confidences_are_answered_together_or_not_at_all() {
 
 #[test]
 fn texts_that_a_model_gets_all_right_end_at_the_coldest_temperature() {
-    let rows: Vec<Row> = (0..10).map(|i| Row { logits: vec![1.0, 0.0], gold: 0, fold: i % FOLDS }).collect();
+    let rows: Vec<ScoredText> =
+        (0..10).map(|i| ScoredText { logits: vec![1.0, 0.0], gold: 0, fold: i % FOLDS }).collect();
     assert_eq!(calibrate::temperature(&rows.iter().collect::<Vec<_>>()), calibrate::TEMPERATURES.0);
-    let rows: Vec<Row> = (0..10).map(|i| Row { logits: vec![1.0, 0.0], gold: i % 2, fold: 0 }).collect();
+    let rows: Vec<ScoredText> = (0..10).map(|i| ScoredText { logits: vec![1.0, 0.0], gold: i % 2, fold: 0 }).collect();
     assert_eq!(calibrate::temperature(&rows.iter().collect::<Vec<_>>()), calibrate::TEMPERATURES.1);
     // Three of four right: p = 3/4 at 1 / T = ln 3.
-    let rows: Vec<Row> =
-        (0..8).map(|i| Row { logits: vec![1.0, 0.0], gold: usize::from(i % 4 == 0), fold: 0 }).collect();
+    let rows: Vec<ScoredText> =
+        (0..8).map(|i| ScoredText { logits: vec![1.0, 0.0], gold: usize::from(i % 4 == 0), fold: 0 }).collect();
     let got = calibrate::temperature(&rows.iter().collect::<Vec<_>>());
     assert!((got - 1.0 / 3f64.ln()).abs() < 1e-9, "{got}");
 }
@@ -228,8 +230,8 @@ proptest! {
 
     #[test]
     fn equal_texts_are_in_one_fold(text in ".*") {
-        prop_assert!(calibrate::fold(&text) < FOLDS);
-        prop_assert_eq!(calibrate::fold(&text), calibrate::fold(&text.clone()));
+        prop_assert!(fold(&text) < FOLDS);
+        prop_assert_eq!(fold(&text), fold(&text.clone()));
     }
 }
 
@@ -273,7 +275,7 @@ fn too_few_rows_leave_the_model_uncalibrated_with_a_note() {
     let run = Run::new();
     let output = run.export(&["--dev", run.dev(40, 10)]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stderr(&output).contains("note: not calibrated: 40 rows cannot show an error rate of 5 %"));
+    assert!(stderr(&output).contains("note: not calibrated: 40 rows cannot show an error rate of 5%"));
     assert_eq!(run.report()["calibration"], Value::Null);
     assert_eq!(TractModel::open(&run.path("out/model.int8.onnx")).unwrap().calibration(), None);
     assert!(!run.path("out").join(DIAGRAM).exists());
@@ -284,7 +286,7 @@ fn other_data_calibrate_but_not_those_that_trained_the_weights() {
     let run = Run::new();
     fs::rename(run.path(run.dev(100, 2)), run.path("other.jsonl")).unwrap();
     let dev = run.dev(120, 4);
-    let sha256 = |name: &str| kinglet_export::report::sha256(&fs::read(run.path(name)).unwrap());
+    let sha256 = |name: &str| kinglet_export::digest::sha256(&fs::read(run.path(name)).unwrap());
     let record = |train: &str| {
         let training = json!({ "dev": { "file": dev, "sha256": sha256(dev) }, "train": { "file": train, "sha256": sha256(train) } });
         fs::write(run.path("checkpoint/training.json"), training.to_string()).unwrap();

@@ -6,6 +6,7 @@ use kinglet::engine::Engine;
 use kinglet::engine::native::shared::SharedEngine;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
 use kinglet_export::{bundle, custom_op};
 use kinglet_onnx::tract_onnx::{self, prelude::*};
 use kinglet_onnx::{ModelError, Precision, TractModel, onnx};
@@ -15,12 +16,12 @@ use crate::fixture::{self, Random};
 
 type Plan = std::sync::Arc<TypedRunnableModel>;
 
-/// The fused file of a random model, and an engine that computes as the specification says.
+/// The file of a random model, and an engine that computes as the specification says.
 fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
-    let checkpoint = Checkpoint::read(dir.path()).unwrap();
-    let bundle = bundle::file(&checkpoint, None).unwrap().unwrap();
+    let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
+    let bundle = bundle::file(&checkpoint, &Prepared::new(config, weights), None).unwrap().unwrap();
     let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
     (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }
@@ -104,12 +105,12 @@ fn one_plan_takes_batches_and_lengths_of_every_size() {
 
 /// The engine behind `kinglet classify`: pads to its own lengths.
 #[test]
-fn the_tract_engine_runs_a_fused_file_like_any_other() {
+fn the_tract_engine_runs_the_operator_like_any_other_file() {
     let config = fixture::config(Mixer::Dynamic, Norm::PreRms, Pooling::Max);
     let (file, engine) = exported(&config, 2);
     let model = TractModel::from_bytes(&file).unwrap();
     assert_eq!((model.config(), model.precision()), (&config, Precision::Int8));
-    assert!(model.is_fused());
+    assert!(model.is_custom_op());
     assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.bundle().as_bytes().len())]);
     let mut tract_engine = model.engine();
     for text in fixture::texts(&config) {
@@ -165,7 +166,7 @@ fn changed(change: impl Fn(&mut onnx::ModelProto)) -> (String, ModelError) {
     assert!(TractModel::from_bytes(&model.encode_to_vec()).is_err());
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
-    hash.value = kinglet_export::report::sha256(&graph);
+    hash.value = kinglet_export::digest::sha256(&graph);
     (of_tract, TractModel::from_bytes(&model.encode_to_vec()).unwrap_err())
 }
 
@@ -238,7 +239,7 @@ fn the_bundle_must_be_the_one_that_the_metadata_describe() {
     model.graph = decoded(&other).graph;
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
-    hash.value = kinglet_export::report::sha256(&graph);
+    hash.value = kinglet_export::digest::sha256(&graph);
     let error = TractModel::from_bytes(&model.encode_to_vec()).unwrap_err();
     assert!(error.to_string().contains("is not of the model that the metadata describe"), "{error}");
 }

@@ -1,6 +1,5 @@
 //! Random checkpoints, written as the trainer writes them.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,15 +7,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files};
 use kinglet::tokenizer::Table;
-use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::checkpoint::{Checkpoint, Weights};
 use kinglet_export::onnx;
+use kinglet_export::prepare::Prepared;
 use kinglet_onnx::TractModel;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::reference::{self, Precision};
-
-pub type Weights = HashMap<Weight, Vec<f32>>;
 
 /// SplitMix64 (Steele et al. 2014): the same numbers everywhere.
 pub struct Random(pub u64);
@@ -191,7 +189,8 @@ pub fn write_dev(path: &Path, texts: &[String], gold: impl Fn(usize) -> usize) {
 pub fn exported_bytes(config: &Config, weights: &Weights, precision: kinglet_onnx::Precision) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), config, weights);
-    onnx::file(&Checkpoint::read(dir.path()).unwrap(), precision).unwrap()
+    let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
+    onnx::file(&checkpoint, &Prepared::new(config, weights), precision).unwrap()
 }
 
 /// The exported model of a random checkpoint.

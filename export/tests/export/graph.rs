@@ -42,6 +42,15 @@ fn nodes_are_named_after_the_layer_they_belong_to() {
     assert_eq!(graph.node.last().unwrap().output, ["logits"]);
 }
 
+/// The name is part of the bytes of files that exist.
+#[test]
+fn quantizing_nodes_keep_the_name_that_they_always_had() {
+    let graph = graph(Mixer::Light, Norm::PostLayer, Pooling::Mean, Precision::Int8);
+    let rounding: Vec<&str> = graph.node.iter().filter(|n| n.op_type == "Round").map(|n| n.name.as_str()).collect();
+    assert_eq!(rounding.len(), 2 * 4 + 1);
+    assert!(rounding.iter().all(|name| name.ends_with("/quantise/Round")), "{rounding:?}");
+}
+
 #[test]
 fn no_tensor_is_stored_twice_and_none_is_unused() {
     for config in fixture::configs() {

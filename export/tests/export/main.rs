@@ -1,4 +1,4 @@
-//! Export from end to end, on small random checkpoints.
+//! Tests export end to end on small random checkpoints.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod bundle;

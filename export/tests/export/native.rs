@@ -10,6 +10,7 @@ use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::spec::{Config, Mixer, Norm, PerLayer, Pooling};
 use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
 use kinglet_export::{bundle, onnx};
 use kinglet_onnx::{Precision, TractModel};
 
@@ -88,11 +89,13 @@ fn the_native_engine_gives_the_scores_and_labels_of_the_int8_file() {
         let weights = fixture::weights(&config, seed as u64);
         let dir = tempfile::tempdir().unwrap();
         fixture::write(dir.path(), &config, &weights);
-        let checkpoint = Checkpoint::read(dir.path()).unwrap();
-        let bytes = Buffer::new(&bundle::file(&checkpoint, None).unwrap().unwrap());
+        let (checkpoint, weights_read) = Checkpoint::read(dir.path()).unwrap();
+        let model = Prepared::new(&config, weights_read);
+        let bytes = Buffer::new(&bundle::file(&checkpoint, &model, None).unwrap().unwrap());
         let mut scratch = vec![0; scratch_bytes(&config, DEFAULT_CHUNK)];
         let mut native = NativeEngine::new(Bundle::new(bytes.as_slice()).unwrap(), &mut scratch).unwrap();
-        let mut other = TractModel::from_bytes(&onnx::file(&checkpoint, Precision::Int8).unwrap()).unwrap().engine();
+        let mut other =
+            TractModel::from_bytes(&onnx::file(&checkpoint, &model, Precision::Int8).unwrap()).unwrap().engine();
         for text in texts(&config) {
             let (mut got, mut want) = (vec![0.0; config.num_labels], vec![0.0; config.num_labels]);
             native.logits(&text, &mut got).unwrap();
@@ -105,7 +108,7 @@ fn the_native_engine_gives_the_scores_and_labels_of_the_int8_file() {
         }
     }
     println!("scores have a standard deviation of {:.2}", (deviation / tract.each.len() as f32).sqrt());
-    println!("kernels: {}", Backend::detect().name());
+    println!("backend: {}", Backend::detect().name());
     tract.check("tract", 0.025);
     formulas.check("the formulas in f64", 0.025);
     assert_eq!(flips, 0, "labels differ");

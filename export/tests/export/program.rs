@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 use kinglet::classifier::Classifier;
 use kinglet::spec::{Mixer, Norm, Pooling, files};
 use kinglet_export::VERIFICATION;
-use kinglet_onnx::TractModel;
+use kinglet_export::checkpoint::Checkpoint;
+use kinglet_export::prepare::Prepared;
+use kinglet_onnx::{Precision, TractModel};
 use serde_json::{Value, json};
 
 use crate::fixture::{self, Tensor, write_tensors};
@@ -40,8 +42,9 @@ impl Run {
 
     /// Dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
     pub fn dev(&self, texts: usize, wrong: usize) -> &'static str {
-        let model = kinglet_export::checkpoint::Checkpoint::read(&self.path("checkpoint")).unwrap();
-        let bytes = kinglet_export::onnx::file(&model, kinglet_onnx::Precision::Fp32).unwrap();
+        let (checkpoint, weights) = Checkpoint::read(&self.path("checkpoint")).unwrap();
+        let model = Prepared::new(&checkpoint.config, weights);
+        let bytes = kinglet_export::onnx::file(&checkpoint, &model, Precision::Fp32).unwrap();
         let model = TractModel::from_bytes(&bytes).unwrap();
         let mut classifier = model.classifier().unwrap();
         let texts: Vec<String> = (0..texts).map(|i| format!("alarm {i} seven {}", i * i)).collect();
@@ -80,32 +83,33 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
     for file in report["files"].as_array().unwrap() {
         let bytes = fs::read(run.path("out").join(file["name"].as_str().unwrap())).unwrap();
         assert_eq!(file["bytes"], bytes.len());
-        assert_eq!(file["sha256"], kinglet_export::report::sha256(&bytes));
+        assert_eq!(file["sha256"], kinglet_export::digest::sha256(&bytes));
     }
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("dev accuracy on 40 texts: fp32 75.00 %"), "{text}");
+    assert!(text.contains("dev accuracy on 40 texts: fp32 75.00%"), "{text}");
     for name in [files::ONNX, files::ONNX_INT8] {
         TractModel::open(&run.path("out").join(name)).unwrap();
     }
 }
 
 #[test]
-fn a_fused_file_is_written_when_asked_for() {
+fn a_file_of_one_operator_is_written_when_asked_for() {
     let run = Run::new();
-    let output = run.export(&["--no-dev", "--fused"]);
+    let output = run.export(&["--no-dev", "--custom-op"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let path = run.path("out").join(files::ONNX_FUSED);
+    let path = run.path("out").join(files::ONNX_CUSTOM_OP);
     let bytes = fs::read(&path).unwrap();
     let report = run.report();
-    let file = report["files"].as_array().unwrap().iter().find(|file| file["name"] == files::ONNX_FUSED).unwrap();
-    assert_eq!(file["sha256"], kinglet_export::report::sha256(&bytes));
+    let file = report["files"].as_array().unwrap().iter().find(|file| file["name"] == files::ONNX_CUSTOM_OP).unwrap();
+    assert_eq!(file["sha256"], kinglet_export::digest::sha256(&bytes));
     let class = |mut classifier: Classifier<'_>| classifier.classify("alarm seven", 1).unwrap()[0].class;
-    let fused = TractModel::open(&path).unwrap();
+    let operator = TractModel::open(&path).unwrap();
     let bundle = kinglet::model::open(&run.path("out").join(files::BUNDLE), true).unwrap();
-    assert_eq!(class(fused.classifier().unwrap()), class(Classifier::new(&bundle).unwrap()));
+    assert_eq!(class(operator.classifier().unwrap()), class(Classifier::new(&bundle).unwrap()));
 
     let config = fixture::config(Mixer::Attention, Norm::PreRms, Pooling::Mean);
     fixture::write(&run.path("checkpoint"), &config, &fixture::weights(&config, 3));
+    // The flag by its old name.
     let output = run.export(&["--no-dev", "--fused"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("only convolutional models can be one operator"), "{}", stderr(&output));
@@ -189,7 +193,7 @@ fn flips_are_listed_and_too_large_a_drop_fails() {
 fn the_dev_data_that_training_recorded_are_used() {
     let run = Run::new();
     let dev = run.dev(8, 0);
-    let sha256 = kinglet_export::report::sha256(&fs::read(run.path(dev)).unwrap());
+    let sha256 = kinglet_export::digest::sha256(&fs::read(run.path(dev)).unwrap());
     let record = |sha256: &str| {
         let training =
             json!({ "dev": { "file": dev, "rows": 8, "sha256": sha256 }, "label_field": "label", "seed": 1 });
@@ -218,7 +222,7 @@ fn what_cannot_be_exported_ends_with_code_2_and_says_why() {
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
         assert!(stderr(&output).contains(text), "{}", stderr(&output));
     };
-    says(&[], "does not say which its dev data are; give the dev data with --dev FILE");
+    says(&[], "does not name its dev data; give the dev data with --dev FILE");
     says(&["--dev", "absent.jsonl"], "cannot read the dev data absent.jsonl; give the dev data with --dev FILE, or");
     says(&["--dev", run.dev(8, 0), "--label-field", "fine"], "fine");
     says(&["--dev", "dev.jsonl", "--no-dev"], "cannot be used with");

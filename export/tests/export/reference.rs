@@ -6,7 +6,7 @@
 use kinglet::quant;
 use kinglet::spec::{Config, LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight, relative_bucket};
 
-use crate::fixture::Weights;
+use kinglet_export::checkpoint::Weights;
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Precision {

@@ -1,10 +1,10 @@
 //! The program of the emulated boards: texts from standard input, answers on standard output, all through the host (semihosting).
 //!
 //! ```text
-//! PROGRAM [--kernels NAME] [--arena BYTES] < texts.txt
+//! PROGRAM [--backend NAME] [--arena BYTES] < texts.txt
 //! ```
 //! A line `label<TAB>fingerprint` for each line of input and last `all<TAB>SHA-256`, as `kinglet fingerprint` prints them. On
-//! standard error, when all is done, what the program measured. `--kernels` chooses the backend, otherwise the fastest;
+//! standard error, when all is done, what the program measured. `--backend` chooses the backend, otherwise the fastest;
 //! `--arena` uses that many bytes of the arena, to show what the engine says when they are too few.
 //!
 //! Exit codes: 0 done; 1 the model or its memory is unfit; 2 wrong arguments, or the host does not answer.

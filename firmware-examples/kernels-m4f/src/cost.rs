@@ -5,8 +5,8 @@ use firmware::clock::Clock;
 use kinglet::backend::{Activation, Backend, Window};
 use semihosting::{print, println};
 
+use crate::operands::{Workspace, matrix};
 use crate::random::{Kind, Random};
-use crate::{Room, matrix};
 
 const CHANNELS: usize = 96;
 const INNER: usize = 192;
@@ -17,12 +17,12 @@ const TURNS: u64 = 20;
 
 /// Prints instructions per row for each operation and backend. QEMU counts them with `-icount shift=0`: one per
 /// nanosecond.
-pub fn print(clock: &impl Clock, room: &mut Room) {
+pub fn print(clock: &impl Clock, workspace: &mut Workspace) {
     let random = &mut Random(1);
-    random.fill(Kind::Ordinary, &mut room.x);
-    random.fill(Kind::Ordinary, &mut room.more);
-    room.q.iter_mut().for_each(|q| *q = random.int8() as u8);
-    let Room { x, more, got: out, q, weights, sums, .. } = room;
+    random.fill(Kind::Ordinary, &mut workspace.x);
+    random.fill(Kind::Ordinary, &mut workspace.more);
+    workspace.q.iter_mut().for_each(|q| *q = random.int8() as u8);
+    let Workspace { x, more, got: out, q, weights, sums, .. } = workspace;
     let window = Window { channels: CHANNELS, taps: 15, dilation: 1 };
     let mut measure = |name: &str, f: &mut dyn FnMut(&Backend, &mut [f32])| {
         print!("instructions a row: {name}:");

@@ -8,12 +8,14 @@
 #![no_main]
 
 mod cost;
+mod operands;
 #[path = "../../../runtime/tests/random/mod.rs"]
 mod random;
 
 use cortex_m::peripheral::Peripherals;
 use firmware::clock::SysTick;
-use kinglet::backend::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, Window};
+use kinglet::backend::{Activation, Backend, PANEL_INPUTS, Window};
+use operands::{Workspace, matrix};
 use random::{Kind, Random};
 use semihosting::{eprintln, print, println, process};
 
@@ -21,23 +23,8 @@ use semihosting::{eprintln, print, println, process};
 const CASES: u64 = 300;
 /// Ticks of SysTick per second: the clock of the core.
 const HZ: u32 = 25_000_000;
-/// Room for a matrix, in bytes.
-const WEIGHTS: usize = 64 * 1024;
-/// Room for any other operand, in elements.
-const ROOM: usize = 16 * 1024;
 /// Marks memory that must not be written.
 const UNTOUCHED: f32 = -7.125e-12;
-
-/// Memory for the operands of a case. Each test takes its part from the front.
-struct Room {
-    x: [f32; ROOM],
-    more: [f32; ROOM],
-    want: [f32; ROOM],
-    got: [f32; ROOM],
-    q: [u8; ROOM],
-    weights: [i8; WEIGHTS],
-    sums: [[i64; 512]; 2],
-}
 
 /// A differing case: the operation and where.
 struct Differs {
@@ -74,38 +61,15 @@ fn fill(random: &mut Random, x: &mut [f32]) {
     random.fill(kind, x);
 }
 
-/// Returns a random matrix `[outputs, inputs]` in `weights`; its scales are the first of `scales`.
-fn matrix<'a>(
-    random: &mut Random,
-    outputs: usize,
-    inputs: usize,
-    weights: &'a mut [i8],
-    scales: &'a [f32],
-) -> PackedMatrix<'a> {
-    let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
-    let values = &mut weights[..n * k];
-    let mut extreme = random.below(4) == 0;
-    values.fill(0);
-    for o in 0..outputs {
-        for i in 0..inputs {
-            let at = o / PANEL_OUTPUTS * PANEL_OUTPUTS * k + i / PANEL_INPUTS * PANEL_OUTPUTS * PANEL_INPUTS;
-            let w = if extreme { -127 } else { random.int8() };
-            values[at + o % PANEL_OUTPUTS * PANEL_INPUTS + i % PANEL_INPUTS] = w;
-        }
-        extreme &= o % 7 != 6;
-    }
-    PackedMatrix { outputs, inputs, values, scales: &scales[..n], corrections: &[] }
-}
-
-fn quantize(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
+fn quantize(random: &mut Random, workspace: &mut Workspace, backend: &Backend) -> Result<(), Differs> {
     let (rows, columns) = (random.below(4), length(random));
     let (x_stride, q_stride) = (columns + random.below(5), columns.next_multiple_of(PANEL_INPUTS) + random.below(70));
-    let x = &mut room.x[..rows * x_stride];
+    let x = &mut workspace.x[..rows * x_stride];
     fill(random, x);
-    let q = &mut room.q[..rows * q_stride];
+    let q = &mut workspace.q[..rows * q_stride];
     // What is stored, as numbers, and the scales after it.
     let all = q.len() + rows;
-    compare("quantize", backend, (&mut room.want[..all], &mut room.got[..all]), |k, out| {
+    compare("quantize", backend, (&mut workspace.want[..all], &mut workspace.got[..all]), |k, out| {
         q.fill(k.decode(99) as u8);
         let (numbers, scales) = out.split_at_mut(q.len());
         k.quantize(x, columns, x_stride, q, q_stride, scales);
@@ -113,66 +77,66 @@ fn quantize(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(
     })
 }
 
-fn matmul(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
+fn matmul(random: &mut Random, workspace: &mut Workspace, backend: &Backend) -> Result<(), Differs> {
     let (rows, inputs, outputs) = (random.below(6), length(random), random.below(67));
-    fill(random, &mut room.x[..128]);
-    let (channels, scales) = (&room.x[..80], &room.x[80..80 + rows]);
-    let w = matrix(random, outputs, inputs, &mut room.weights, channels);
+    fill(random, &mut workspace.x[..128]);
+    let (channels, scales) = (&workspace.x[..80], &workspace.x[80..80 + rows]);
+    let w = matrix(random, outputs, inputs, &mut workspace.weights, channels);
     let q_stride = inputs.next_multiple_of(PANEL_INPUTS) + random.below(70);
-    let q = &mut room.q[..rows * q_stride];
+    let q = &mut workspace.q[..rows * q_stride];
     q.iter_mut().for_each(|q| *q = random.int8() as u8);
     let activation = if random.below(2) == 0 { Activation::Relu } else { Activation::Identity };
     let gap = random.below(70);
     let stride = outputs + gap;
     let all = (rows * stride).saturating_sub(gap);
-    let pair = (&mut room.want[..all], &mut room.got[..all]);
+    let pair = (&mut workspace.want[..all], &mut workspace.got[..all]);
     compare("matmul", backend, pair, |k, out| k.matmul(q, q_stride, scales, &w, activation, out, stride))
 }
 
-fn convolve(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
+fn convolve(random: &mut Random, workspace: &mut Workspace, backend: &Backend) -> Result<(), Differs> {
     let window = Window { channels: 1 + random.below(70), taps: 1 + random.below(16), dilation: 1 + random.below(3) };
     let (rows, heads) = (random.below(4), 1 + random.below(window.channels.min(8)));
     let rows_of_x = rows + (window.taps - 1) * window.dilation;
-    let x = &mut room.x[..rows_of_x * window.channels];
+    let x = &mut workspace.x[..rows_of_x * window.channels];
     fill(random, x);
-    let taps = &mut room.more[..(heads * rows.max(1)).max(window.channels) * window.taps];
+    let taps = &mut workspace.more[..(heads * rows.max(1)).max(window.channels) * window.taps];
     random.fill(Kind::Ordinary, taps);
     let own = if random.below(2) == 0 { heads * window.taps } else { 0 };
     let all = rows * window.channels;
-    let pair = (&mut room.want[..all], &mut room.got[..all]);
+    let pair = (&mut workspace.want[..all], &mut workspace.got[..all]);
     compare("convolve_shared", backend, pair, |k, out| k.convolve_shared(x, window, taps, own, heads, out))?;
-    let pair = (&mut room.want[..all], &mut room.got[..all]);
+    let pair = (&mut workspace.want[..all], &mut workspace.got[..all]);
     compare("convolve_channels", backend, pair, |k, out| k.convolve_channels(x, window, taps, out))
 }
 
-fn norms(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
+fn norms(random: &mut Random, workspace: &mut Workspace, backend: &Backend) -> Result<(), Differs> {
     let (rows, columns) = (random.below(4), length(random));
-    let x = &mut room.x[..rows * columns];
+    let x = &mut workspace.x[..rows * columns];
     fill(random, x);
-    random.fill(Kind::Ordinary, &mut room.more[..2 * columns]);
-    let (gain, shift) = room.more[..2 * columns].split_at(columns);
-    let pair = (&mut room.want[..rows * columns], &mut room.got[..rows * columns]);
+    random.fill(Kind::Ordinary, &mut workspace.more[..2 * columns]);
+    let (gain, shift) = workspace.more[..2 * columns].split_at(columns);
+    let pair = (&mut workspace.want[..rows * columns], &mut workspace.got[..rows * columns]);
     compare("layer_norm", backend, pair, |k, out| k.layer_norm(x, gain, shift, out))?;
-    let pair = (&mut room.want[..rows * columns], &mut room.got[..rows * columns]);
+    let pair = (&mut workspace.want[..rows * columns], &mut workspace.got[..rows * columns]);
     compare("rms_norm", backend, pair, |k, out| k.rms_norm(x, gain, out))
 }
 
-fn elements(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(), Differs> {
+fn elements(random: &mut Random, workspace: &mut Workspace, backend: &Backend) -> Result<(), Differs> {
     let n = length(random);
-    let x = &mut room.x[..n];
+    let x = &mut workspace.x[..n];
     fill(random, x);
-    random.fill(Kind::Ordinary, &mut room.want[..n]);
-    room.got[..n].copy_from_slice(&room.want[..n]);
-    compare("glu", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.glu(out, x))?;
-    compare("add", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.add(out, x))?;
-    compare("pool_max", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.pool_max(x, out))?;
+    random.fill(Kind::Ordinary, &mut workspace.want[..n]);
+    workspace.got[..n].copy_from_slice(&workspace.want[..n]);
+    compare("glu", backend, (&mut workspace.want[..n], &mut workspace.got[..n]), |k, out| k.glu(out, x))?;
+    compare("add", backend, (&mut workspace.want[..n], &mut workspace.got[..n]), |k, out| k.add(out, x))?;
+    compare("pool_max", backend, (&mut workspace.want[..n], &mut workspace.got[..n]), |k, out| k.pool_max(x, out))?;
     let width = 1 + random.below(20);
-    compare("softmax", backend, (&mut room.want[..n], &mut room.got[..n]), |k, out| k.softmax(out, width))?;
-    let q = &mut room.weights[..n];
+    compare("softmax", backend, (&mut workspace.want[..n], &mut workspace.got[..n]), |k, out| k.softmax(out, width))?;
+    let q = &mut workspace.weights[..n];
     q.iter_mut().for_each(|q| *q = random.int8());
-    let pair = (&mut room.want[..n], &mut room.got[..n]);
+    let pair = (&mut workspace.want[..n], &mut workspace.got[..n]);
     compare("dequantize", backend, pair, |k, out| k.dequantize(q, 0.37, out))?;
-    let [want, got] = &mut room.sums;
+    let [want, got] = &mut workspace.sums;
     let n = n.min(want.len());
     want.fill(0);
     got.fill(0);
@@ -185,13 +149,13 @@ fn elements(random: &mut Random, room: &mut Room, backend: &Backend) -> Result<(
 }
 
 /// Runs all cases of a backend.
-fn test(backend: &Backend, room: &mut Room) -> Result<u64, Differs> {
+fn test(backend: &Backend, workspace: &mut Workspace) -> Result<u64, Differs> {
     let operations = [quantize, matmul, convolve, norms, elements];
     for operation in operations {
         for seed in 0..CASES {
-            room.want.fill(UNTOUCHED);
-            room.got.fill(UNTOUCHED);
-            operation(&mut Random(seed), room, backend)?;
+            workspace.want.fill(UNTOUCHED);
+            workspace.got.fill(UNTOUCHED);
+            operation(&mut Random(seed), workspace, backend)?;
         }
     }
     Ok(CASES * operations.len() as u64)
@@ -201,20 +165,12 @@ fn test(backend: &Backend, room: &mut Room) -> Result<u64, Differs> {
 fn main() -> ! {
     let Some(peripherals) = Peripherals::take() else { panic!("main runs once") };
     let clock = SysTick::start(peripherals.SYST, HZ);
-    let mut room = Room {
-        x: [0.0; ROOM],
-        more: [0.0; ROOM],
-        want: [0.0; ROOM],
-        got: [0.0; ROOM],
-        q: [0; ROOM],
-        weights: [0; WEIGHTS],
-        sums: [[0; 512]; 2],
-    };
+    let mut workspace = Workspace::ZERO;
     print!("backends tested:");
     Backend::all().for_each(|backend| print!(" {}", backend.name()));
     println!();
     for backend in Backend::all().skip(1) {
-        match test(&backend, &mut room) {
+        match test(&backend, &mut workspace) {
             Ok(cases) => println!("{}: {cases} cases equal scalar bit for bit", backend.name()),
             Err(Differs { operation, at, want, got }) => {
                 eprintln!("error: {}: {operation} at {at}: {got:08x}, scalar {want:08x}", backend.name());
@@ -222,6 +178,6 @@ fn main() -> ! {
             }
         }
     }
-    cost::print(&clock, &mut room);
+    cost::print(&clock, &mut workspace);
     process::exit(0)
 }

@@ -1,8 +1,8 @@
-//! What an exported ONNX file says about itself: reading and checking it before any engine sees the graph.
+//! Metadata of an exported ONNX file: read and checked before any engine sees the graph.
 //!
 //! An exported file carries its configuration, labels and tokenizer in `metadata_props` under the keys of
-//! [`kinglet::spec::metadata`]. All of it is read and checked here, and the graph with it: the engine behind assumes
-//! well-formed graphs, and on others panics or does not end.
+//! [`kinglet::spec::metadata`]. All of it, and the graph, is read and checked here: the engine assumes well-formed
+//! graphs, and panics or does not end on others.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-/// Why a file is not a model that can be run.
+/// Error for a file that is not a runnable model.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -29,12 +29,12 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
-    /// The bytes are no ONNX file, or only the beginning of one.
+    /// The bytes are not an ONNX file, or only the beginning of one.
     NotOnnx {
-        /// What the decoder says.
+        /// The decoder's message.
         reason: String,
     },
-    /// An ONNX file that Kinglet did not export: a key of its metadata is missing.
+    /// An ONNX file that was not exported by Kinglet: a key of its metadata is missing.
     Foreign {
         /// The missing key.
         key: &'static str,
@@ -43,19 +43,19 @@ pub enum ModelError {
     Metadata {
         /// The key.
         key: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The configuration is impossible.
     Config(ConfigError),
-    /// The configuration is not the one that the file was exported with.
+    /// The configuration is not the one the file was exported with.
     ConfigHash {
         /// The hash in the metadata.
         expected: String,
         /// The hash of the configuration found.
         got: String,
     },
-    /// The graph is not the one that was exported: the file is damaged, or another program changed it.
+    /// The graph is not the exported one: the file is damaged or was changed by another program.
     GraphHash {
         /// The hash in the metadata.
         expected: String,
@@ -71,16 +71,16 @@ pub enum ModelError {
     },
     /// The tokenizer table is broken.
     Tokenizer(TableError),
-    /// The tokenizer gives ids that the embedding does not have.
+    /// The tokenizer returns ids that the embedding does not have.
     VocabularySize {
         /// Rows of the embedding.
         model: usize,
-        /// Ids of the tokenizer.
+        /// Number of ids of the tokenizer.
         tokenizer: usize,
     },
     /// The graph is not one that export writes.
     Graph {
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
 }
@@ -128,17 +128,17 @@ impl From<ConfigError> for ModelError {
     }
 }
 
-/// In which numbers an exported model computes its matrix products.
+/// Number format of the matrix products of an exported model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32-bit floating point.
     Fp32,
-    /// 8-bit integers with scales by token and output channel.
+    /// 8-bit integers with scales per token and output channel.
     Int8,
 }
 
 impl Precision {
-    /// The name in the metadata and in reports.
+    /// Returns the name in the metadata and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Precision::Fp32 => "fp32",
@@ -225,12 +225,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
 }
 
-/// Lower-case hexadecimal digits of `bytes`.
+/// Returns lower-case hexadecimal digits of `bytes`.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Checks names, edges and tensor sizes; gives name and bytes of each tensor.
+/// Checks names, edges and tensor sizes; returns name and bytes of each tensor.
 fn check_graph(graph: &GraphProto, config: &Config) -> Result<Vec<(String, usize)>, String> {
     let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     if inputs != [graph::INPUT_IDS, graph::ATTENTION_MASK] {
@@ -281,8 +281,8 @@ fn check_graph(graph: &GraphProto, config: &Config) -> Result<Vec<(String, usize
     if known.contains(graph::LOGITS) { Ok(tensors) } else { Err(format!("nothing gives `{}`", graph::LOGITS)) }
 }
 
-/// Bytes of the bundle in a node of Kinglet's own, when it is one of the model that the metadata describe. What else has to be
-/// right about a bundle is checked where the operator is made.
+/// Returns the size of the bundle in a node of Kinglet's operator, if it belongs to the model in the metadata. The
+/// bundle itself is checked when the operator is created.
 fn check_classifier(node: &NodeProto, config: &Config) -> Result<usize, String> {
     let bundle = match node.attribute.as_slice() {
         [attribute] if node.op_type == operator::CLASSIFIER && attribute.name == operator::BUNDLE => {
@@ -298,7 +298,7 @@ fn check_classifier(node: &NodeProto, config: &Config) -> Result<usize, String> 
     }
 }
 
-/// Bytes of a tensor, when its shape, type and data agree.
+/// Returns the bytes of a tensor, if its shape, type and data agree.
 fn check_tensor(tensor: &TensorProto) -> Result<usize, String> {
     let width = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float | DataType::Int32) => 4,

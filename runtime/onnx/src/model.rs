@@ -98,8 +98,8 @@ impl TractModel {
         &self.contents.tensors
     }
 
-    /// Whether the model is one operator, which the native engine computes, and not a graph of tract's own.
-    pub fn is_fused(&self) -> bool {
+    /// Returns whether the model is one custom operator that the native engine computes.
+    pub fn is_custom_op(&self) -> bool {
         matches!(self.tensors(), [(name, _)] if name == operator::BUNDLE)
     }
 

@@ -11,7 +11,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 /// Registers Kinglet's operator with tract.
 ///
-/// tract then runs the file with the custom operator that `kinglet-export` writes: the operator [`operator::CLASSIFIER`] of the
+/// tract then runs files of `kinglet-export --custom-op`: the operator [`operator::CLASSIFIER`] of the
 /// domain [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
 ///
 /// Inputs are ids and mask, `[B, T]` int64 each; the output is `[B, num_labels]` f32. One plan takes any `B` and `T`. The scores

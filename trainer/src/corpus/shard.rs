@@ -45,7 +45,7 @@ pub fn file_name(index: u32) -> String {
 pub struct Header {
     /// SHA-256 of the tokenizer's table, 64 hexadecimal digits.
     pub tokenizer: String,
-    /// Returns the number of ids of the tokenizer.
+    /// Number of ids of the tokenizer.
     pub vocab_size: u32,
     /// Number of this shard, from 0.
     pub index: u32,

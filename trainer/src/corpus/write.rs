@@ -99,7 +99,7 @@ pub struct Source {
 /// Summary of a written corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Returns the number of documents.
+    /// Number of documents.
     pub documents: u64,
     /// Number of token ids.
     pub tokens: u64,
@@ -107,7 +107,7 @@ pub struct Summary {
     pub text_bytes: u64,
     /// Number of shards.
     pub shards: u32,
-    /// Returns the number of ids of the tokenizer.
+    /// Number of ids of the tokenizer.
     pub vocab_size: usize,
     /// SHA-256 of the tokenizer's table.
     pub tokenizer: String,

@@ -18,10 +18,10 @@ fn part_of_tensor(name: &str, weights: &[(String, usize)]) -> usize {
     weights.iter().find(|(weight, _)| belongs(weight)).map_or(PARTS.len() - 1, |&(_, part)| part)
 }
 
-/// The names of the parts; what belongs to no weight is in a fused model the bundle, else constants of the graph.
+/// Returns the names of the parts; the last is the bundle of a custom operator, else the constants of the graph.
 fn part_names(model: &TractModel) -> [&'static str; PARTS.len()] {
     let mut names = PARTS;
-    if let ([.., last], true) = (&mut names, model.is_fused()) {
+    if let ([.., last], true) = (&mut names, model.is_custom_op()) {
         *last = "bundle";
     }
     names
@@ -52,10 +52,10 @@ fn sizes(model: &TractModel) -> Sizes {
 /// a layer holds for a token: residual, input and output of the wider of mixer (`4·C`) and feed-forward network
 /// (`2·C + 2·FF`), 4 bytes each. The scores of attention are there before and after softmax.
 ///
-/// A fused model is the native engine's: its bundle and one thread's scratch, whatever the length.
+/// A custom operator takes its bundle and one thread's scratch, whatever the length.
 fn memory(model: &TractModel, tensors: usize, tokens: usize) -> usize {
     let config = model.config();
-    if model.is_fused() {
+    if model.is_custom_op() {
         return tensors + scratch_bytes(config, DEFAULT_CHUNK);
     }
     let (c, ff) = (config.hidden_size, config.intermediate_size);
@@ -120,7 +120,7 @@ pub(super) fn table(out: &mut dyn Write, model: &TractModel, heading: &Heading<'
         writeln!(out, "{part:<16} {parameters:>12} {bytes:>12}")?;
     }
     writeln!(out, "{:<16} {:>12} {tensors:>12}", "all", config.parameters())?;
-    let what = if model.is_fused() {
+    let what = if model.is_custom_op() {
         "the bundle and the scratch of a thread"
     } else {
         "two copies of the tensors and a layer's activations"

@@ -1,0 +1,84 @@
+//! Labelled data files: those to measure accuracy on and those to calibrate with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use kinglet_data::dataset::Dataset;
+
+use crate::checkpoint::Checkpoint;
+use crate::digest::sha256;
+
+/// Labelled texts, with where they came from.
+#[derive(Debug)]
+pub struct LabelledData {
+    /// The texts; labels are numbered as the model's.
+    pub data: Dataset,
+    /// The data file.
+    pub file: String,
+    /// Its SHA-256 in hex.
+    pub sha256: String,
+    /// The field with the labels.
+    pub label_field: String,
+}
+
+/// The source of the dev data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DevSource {
+    /// This file.
+    File(PathBuf),
+    /// The file that `training.json` names.
+    Recorded,
+    /// No accuracy is measured.
+    None,
+}
+
+/// Reads the dev data.
+///
+/// # Errors
+/// If the file cannot be read, has labels unknown to the model, or is not the one that training recorded.
+pub fn dev(source: &DevSource, label_field: Option<&str>, checkpoint: &Checkpoint) -> Result<Option<LabelledData>> {
+    const HINT: &str = "give the dev data with --dev FILE, or export without measuring accuracy with --no-dev";
+    let recorded = checkpoint.training.as_ref().and_then(|training| training.dev.as_ref());
+    let (path, expected) = match source {
+        DevSource::None => return Ok(None),
+        DevSource::File(path) => (path, None),
+        DevSource::Recorded => {
+            let file = recorded.with_context(|| format!("the checkpoint does not name its dev data; {HINT}"))?;
+            (&file.file, file.sha256.as_ref())
+        }
+    };
+    let unreadable = format!("cannot read the dev data {}; {HINT}", path.display());
+    let data = read(label_field, checkpoint, path, unreadable)?;
+    ensure!(
+        expected.is_none_or(|expected| *expected == data.sha256),
+        "{} is not the file that the model was trained with: its SHA-256 is {}; {HINT}",
+        path.display(),
+        data.sha256
+    );
+    Ok(Some(data))
+}
+
+/// Reads data to calibrate with.
+///
+/// # Errors
+/// If the file cannot be read, has labels unknown to the model, or is the one that the weights were fitted to.
+pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoint) -> Result<LabelledData> {
+    let unreadable = format!("cannot read the calibration data {}", path.display());
+    let data = read(label_field, checkpoint, path, unreadable)?;
+    let train = checkpoint.training.as_ref().and_then(|training| training.train.as_ref());
+    ensure!(
+        train.and_then(|train| train.sha256.as_ref()) != Some(&data.sha256),
+        "{} is the file that the weights were fitted to, on which the model is overconfident; give data that it has not seen",
+        path.display()
+    );
+    Ok(data)
+}
+
+fn read(label_field: Option<&str>, checkpoint: &Checkpoint, path: &Path, unreadable: String) -> Result<LabelledData> {
+    let bytes = fs::read(path).context(unreadable)?;
+    let recorded = checkpoint.training.as_ref().and_then(|training| training.label_field.as_deref());
+    let label_field = label_field.or(recorded).unwrap_or("label").to_owned();
+    let data = Dataset::read(path, &label_field, Some(&checkpoint.labels))?;
+    Ok(LabelledData { data, file: path.display().to_string(), sha256: sha256(&bytes), label_field })
+}
