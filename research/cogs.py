@@ -8,7 +8,7 @@
 
 Needs the built programs (tools/env says where) and $KINGLET_DATA/cogs, whose dev part is in distribution like the training part;
 the generalisation sets are held elsewhere and are not measured here. The vocabulary is learnt from the training part, inputs and
-targets, with capitals; kinglet-train refuses it unless it gives back every target exactly.
+targets, with capitals; kinglet-train refuses it unless it reproduces every target exactly.
 Runs are kept in runs/cogs; finished ones are skipped, others resumed. cogs.json says of each whether it was finished.
 """
 import argparse
@@ -62,7 +62,7 @@ def summary(out, args):
     predictions = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     targets = [json.loads(line)["target"] for line in project.lines(f"{project.data('cogs')}/dev.jsonl.zst")]
     best = [row for row in dev if row["best"]][-1]
-    # Measured twice: the program's number must be that of its predictions beside the file's own targets.
+    # Measured twice: the program's number must be that of its predictions compared with the file's own targets.
     right = sum(p["answer"] == target for p, target in zip(predictions, targets, strict=True))
     if right != round(best["exact_match"] * len(targets)):
         sys.exit(f"cogs: {out}: {right} of {len(targets)} predictions are right, metrics.jsonl says {best['exact_match']}")

@@ -22,7 +22,7 @@ MODELS = {
         "task": "clinc150", "config": "dilated", "limit": 4_000_000, "subtitle": "the default model of `kinglet`",
         "keep": ["model.int8.onnx", "tokenizer.json", "tokenizer_config.json", "verification.safetensors"],
     },
-    # A microcontroller's flash of 512 KiB holds 112 KiB of program beside it.
+    # A microcontroller's flash of 512 KiB also holds 112 KiB of program.
     "intents-nano": {
         "task": "clinc150-1536", "plan": {"data": "clinc150", "field": "label", "vocab": 1536, "set": []},
         "config": "intents-nano", "limit": 400 * 1024, "subtitle": "the default model for microcontrollers", "keep": [],

@@ -10,7 +10,7 @@
 float32 must agree with PyTorch within 1e-4, text by text and in padded batches. int8 is compared with tract's int8 scores:
 every product is exact in both, but norms and sigmoids round differently in the last bit, so an activation that stands
 between two integers can fall on either side; hence bounds on the median and on the worst text, as parts of the largest
-logit. The native engine must give every text the label that onnxruntime gives, and the same calibrated probabilities within a
+logit. The native engine must return the label of onnxruntime for every text, and the same calibrated probabilities within a
 bound; ids come from Hugging Face's tokenizers there and from Kinglet's here. What else is in a batch must not change a text's scores. A model that is not in DIR is passed over, but one has to
 be there. model.custom-op.onnx (model.fused.onnx in older exports), an operator of our own, only has to pass the checker. Needs numpy, onnx, onnxruntime, tokenizers and zstandard. Exit code 1 when a bound is not kept, 2 when something is missing.
 """
@@ -87,7 +87,7 @@ def native(directory, checkpoint, kinglet, path, check):
     answers = [json.loads(line) for line in answers.splitlines()]
     if len(answers) != len(texts):
         raise ValueError(f"{kinglet} answered {len(answers)} of {len(texts)} texts")
-    # The default model has it beside it; export leaves it in the checkpoint.
+    # The default model has it in the same folder; export leaves it in the checkpoint.
     files = [place / "tokenizer.json" for place in (directory, checkpoint) if place and (place / "tokenizer.json").exists()]
     if not files:
         raise ValueError(f"{directory} has no tokenizer.json; --checkpoint names a directory that has")

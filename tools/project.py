@@ -165,7 +165,7 @@ def portable(text):
 
 
 def write(path, text):
-    """Writes a file beside its place and renames it; the folder of the data is left out of it."""
+    """Writes a file next to its place and renames it; the folder of the data is left out of it."""
     text = portable(text)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")

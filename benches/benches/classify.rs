@@ -11,10 +11,8 @@
 use std::{path::Path, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kinglet::{
-    classifier::{Classifier, ClassifierError},
-    model,
-};
+use kinglet::classifier::Classifier;
+use kinglet::{Error, FileError, model};
 use kinglet_onnx::TractModel;
 
 fn measure(c: &mut Criterion, name: &str, mut classifier: Classifier<'_>) {
@@ -22,10 +20,10 @@ fn measure(c: &mut Criterion, name: &str, mut classifier: Classifier<'_>) {
     group.sample_size(20).measurement_time(Duration::from_secs(3));
     for words in [8, 64, 256, 1024] {
         let text = kinglet_benches::text(words);
-        classifier.scores(&text).expect("the text is scored");
+        classifier.classify(&text).expect("the text is scored");
         group.throughput(Throughput::Elements(classifier.tokens() as u64));
         group.bench_with_input(BenchmarkId::from_parameter(words), &text, |b, text| {
-            b.iter(|| classifier.scores(text).map(<[f32]>::len));
+            b.iter(|| classifier.classify(text).map(|answer| answer.best()));
         });
     }
     group.finish();
@@ -33,17 +31,17 @@ fn measure(c: &mut Criterion, name: &str, mut classifier: Classifier<'_>) {
 
 fn classify(c: &mut Criterion) {
     let builtin = model::builtin().expect("the default model opens");
-    measure(c, "native/intents", Classifier::new(&builtin).expect("the model opens"));
+    measure(c, "native/intents", builtin.classifier().expect("the model opens"));
     let Ok(path) = std::env::var("KINGLET_BENCH_MODEL") else { return };
     match model::open(Path::new(&path), true) {
-        Err(ClassifierError::NotBundle { path }) => {
+        Err(Error::File { path, error: FileError::NotBundle }) => {
             let model = TractModel::open(&path).expect("KINGLET_BENCH_MODEL names an exported model");
             let name = format!("tract/other-{}", model.precision());
             measure(c, &name, model.classifier().expect("the model opens"));
         }
         model => {
             let model = model.expect("KINGLET_BENCH_MODEL names an exported model");
-            measure(c, "native/other-int8", Classifier::new(&model).expect("the model opens"));
+            measure(c, "native/other-int8", model.classifier().expect("the model opens"));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use kinglet::bundle::ReadBundle;
 use kinglet::model;
 use kinglet::tokenizer::Table;
 use kinglet_benches::models::{self, Random};
@@ -12,7 +13,7 @@ fn tokenizer(c: &mut Criterion) {
     let made = Table::new(&made).expect("a table is read");
     let text = made.decode(&Random(1).ids(10_000)).expect("ids are of the table");
     let builtin = model::builtin().expect("the default model opens");
-    let intents = builtin.bundle().expect("the default model opens").tokenizer();
+    let intents = builtin.bundle().tokenizer();
     let mut group = c.benchmark_group("tokenizer/device");
     group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
     for (name, table, text) in [("intents", intents, kinglet_benches::text(10_000)), ("v8192", made, text)] {

@@ -55,7 +55,7 @@ pub fn measure(
 ) -> Result<Profile> {
     let path = size.folder(models, Mixer::Light).join(files::BUNDLE);
     let file = BundleFile::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let bundle = file.bundle(true).with_context(|| path.display().to_string())?;
+    let bundle = Bundle::new(file.as_slice()).with_context(|| path.display().to_string())?;
     let config = &bundle.config().clone();
     ensure!(config.norm == Norm::PostLayer, "the profile is that of post_layer models");
     let ids = first_ids(&models.join(IDS), tokens)?;

@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::backend::Backend;
-use kinglet::bundle::BundleFile;
+use kinglet::bundle::{Bundle, BundleFile};
 use kinglet::engine::Engine;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::engine::native::{BorrowedEngine, DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::stream::Stream;
 use kinglet::tokenizer::{METASPACE, Token};
 use kinglet_onnx::{TRACT_VERSION, TractEngine, TractModel};
 use rustix::time::{ClockId, clock_gettime};
@@ -61,21 +62,22 @@ impl Served for TractEngine {
     }
 }
 
-impl Served for NativeEngine<'_> {
+impl Served for BorrowedEngine<'_> {
     fn engine(&mut self) -> &mut dyn Engine {
         self
     }
 
     fn stream(&mut self, ids: &mut dyn Iterator<Item = u32>) -> Result<()> {
-        let table = self.bundle().tokenizer();
+        let table = self.model().tokenizer();
         let mut scores = vec![0.0; self.num_labels()];
-        let mut stream = self.stream();
+        let mut stream = Stream::new(&mut *self);
         for id in ids {
             let Some(Token::Piece(word)) = table.token(id) else { bail!("id {id} is no word") };
             stream.push(" ")?;
             stream.push(word.trim_start_matches(METASPACE))?;
         }
-        Ok(stream.finish(&mut scores)?)
+        stream.finish(&mut scores)?;
+        Ok(())
     }
 }
 
@@ -92,9 +94,9 @@ pub fn native(model: &Path, ids: &Path, backend: Option<&str>) -> Result<()> {
         None => Backend::detect(),
     };
     let file = BundleFile::open(model).with_context(|| format!("cannot read {}", model.display()))?;
-    let bundle = file.bundle(true).with_context(|| model.display().to_string())?;
+    let bundle = Bundle::new(file.as_slice()).with_context(|| model.display().to_string())?;
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, backend)?;
+    let mut engine = NativeEngine::with_backend(bundle, scratch.as_mut_slice(), backend)?;
     serve(&mut engine, backend.name(), ids, before)
 }
 

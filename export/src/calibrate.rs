@@ -16,7 +16,8 @@
 //! the fifth.
 
 use anyhow::{Context, Result, ensure};
-use kinglet::calibration::{self, Calibration};
+use kinglet::answer::{self, Answer};
+use kinglet::calibration::Calibration;
 use kinglet_data::calibration_metrics::{BINS, Bin, Reliability, Selective};
 use serde::Serialize;
 
@@ -145,7 +146,7 @@ pub fn fit(rows: &[&ScoredText], targets: &Targets) -> Result<(Calibration, Chos
     let (mut confidences, mut golds) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
         let probabilities = probabilities(row, temperature)?;
-        let (class, confidence) = calibration::best(&probabilities).context("a row has no scores")?;
+        let (class, confidence) = answer::best(&probabilities).context("a row has no scores")?;
         confidences.push((confidence, class == row.gold));
         golds.push(*probabilities.get(row.gold).context("a row's class is unknown")?);
     }
@@ -163,7 +164,7 @@ pub fn fit(rows: &[&ScoredText], targets: &Targets) -> Result<(Calibration, Chos
 
 fn probabilities(row: &ScoredText, temperature: f32) -> Result<Vec<f32>> {
     let mut out = vec![0.0; row.logits.len()];
-    calibration::softmax(&row.logits, temperature, &mut out)?;
+    answer::softmax(&row.logits, temperature, &mut out)?;
     Ok(out)
 }
 
@@ -263,21 +264,22 @@ pub fn measure(rows: &[ScoredText], targets: &Targets, out_of_scope: Option<usiz
             let (plain, scaled) = (probabilities(row, 1.0)?, probabilities(row, calibration.temperature)?);
             before.add(&plain, row.gold);
             after.add(&scaled, row.gold);
-            let decision = calibration.decide(&scaled);
-            if let calibration::Decision::Label { class, .. } = decision {
+            let answer = Answer::from_probabilities(&scaled, Some(&calibration))?;
+            let given = answer.label().map(|label| label.class);
+            if let Some(class) = given {
                 answered += 1;
                 right += usize::from(class == row.gold);
             }
             let mut size = 0;
-            for class in calibration.set(&scaled) {
+            for label in answer.set().into_iter().flatten() {
                 size += 1;
-                sets.coverage += if class == row.gold { 1.0 } else { 0.0 };
+                sets.coverage += if label.class == row.gold { 1.0 } else { 0.0 };
             }
             labels += size;
             sets.single += if size == 1 { 1.0 } else { 0.0 };
             sets.largest = sets.largest.max(size);
             if let Some(scope) = &mut scope {
-                scope.add(row, &plain, &scaled, calibration.temperature, decision);
+                scope.add(row, &plain, &scaled, calibration.temperature, given);
             }
         }
     }

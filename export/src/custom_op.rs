@@ -1,10 +1,12 @@
 //! Writes the model as one custom ONNX operator for tract, with the bundle in an attribute.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
-use kinglet::engine::native::shared::SharedEngine;
+use kinglet::engine::native::EnginePool;
 use kinglet::spec::{graph, operator};
 use kinglet_onnx::onnx::attribute_proto::AttributeType;
 use kinglet_onnx::onnx::tensor_proto::DataType;
@@ -59,10 +61,10 @@ fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
 pub fn failure(file: &[u8], bundle: &[u8], golden: &Golden) -> Result<Option<String>> {
     let model = TractModel::from_bytes(file).context("the custom-operator model cannot be run")?;
     let tract = verify::scores(&model, golden)?;
-    let engine = SharedEngine::with_backend(OwnedBundle::new(bundle)?, Backend::SCALAR)?;
+    let engines = EnginePool::new(Arc::new(OwnedBundle::new(bundle)?)).with_backend(Backend::SCALAR);
     let classes = model.config().num_labels;
     let mut native = vec![0.0; golden.rows * classes];
-    engine.with(|engine| {
+    engines.with(|engine| {
         let mut rows = native.chunks_exact_mut(classes).enumerate();
         rows.try_for_each(|(row, out)| engine.logits(&golden.text(row), out))
     })??;

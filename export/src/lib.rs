@@ -61,7 +61,7 @@ pub const DIAGRAM: &str = "reliability.svg";
 pub struct ExportJob {
     /// The checkpoint directory.
     pub checkpoint: PathBuf,
-    /// The directory to write to; made when missing.
+    /// The directory to write to; created if missing.
     pub out: PathBuf,
     /// The dev data.
     pub dev: DevSource,

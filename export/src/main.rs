@@ -25,36 +25,36 @@ use kinglet_export::{ExportJob, export};
 #[derive(Parser)]
 #[command(name = "kinglet-export", version)]
 struct Args {
-    /// Checkpoint directory that kinglet-train wrote
+    /// Checkpoint directory written by kinglet-train
     checkpoint: PathBuf,
-    /// Directory to write to; made when missing
+    /// Output directory; created if missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Dev data to measure accuracy on
+    /// Dev data for measuring accuracy
     ///
     /// JSONL, CSV or TSV, plain, .gz or .zst. Default: the file that training.json names.
     #[arg(long, value_name = "FILE", conflicts_with = "no_dev")]
     dev: Option<PathBuf>,
-    /// Measure no accuracy
+    /// Do not measure accuracy
     #[arg(long)]
     no_dev: bool,
-    /// Field that holds the labels
+    /// Name of the field with the labels
     ///
-    /// It applies to the dev data and the calibration data. Default: the field that training.json names, else `label`.
+    /// Applies to the dev data and the calibration data. Default: the field that training.json names, or else `label`.
     /// Example: --label-field fine
     #[arg(long, value_name = "FIELD")]
     label_field: Option<String>,
-    /// Data to calibrate with, instead of the dev data
+    /// Calibration data, instead of the dev data
     ///
-    /// Give rows that the weights were not fitted to. Dev data chose the best weights, so other rows calibrate better.
+    /// Use rows that the weights were not fitted to. Dev data selected the best weights, so other rows calibrate better.
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Share of wrong labels to allow among those given, above 0 and below 1
+    /// Maximum share of wrong labels among those returned, above 0 and below 1
     ///
     /// The model answers "unsure" below the threshold that keeps this rate with a probability of 95%.
     #[arg(long, value_name = "RATE", default_value_t = Targets::default().error_rate, value_parser = share)]
     error_rate: f64,
-    /// Share of texts whose label set must hold the right label, above 0 and below 1
+    /// Share of texts whose label set must include the correct label, above 0 and below 1
     #[arg(long, value_name = "SHARE", default_value_t = Targets::default().coverage, value_parser = share)]
     coverage: f64,
     /// Label of out-of-scope texts, to report how well they are detected
@@ -65,7 +65,7 @@ struct Args {
     /// Also write model.custom-op.onnx: the int8 model as one operator for tract
     ///
     /// A program that uses tract runs it after one call, `kinglet_onnx::register(&mut onnx)`; `kinglet classify --model
-    /// model.custom-op.onnx` runs it, too. Its scores must equal those of the bundle bit for bit, else nothing is written. Not
+    /// model.custom-op.onnx` runs it too. If its scores do not equal those of the bundle bit for bit, nothing is written. Not
     /// for attention.
     #[arg(long, alias = "fused")]
     custom_op: bool,

@@ -11,7 +11,6 @@
 //! | `not_out` | `1 − p` of the out-of-scope class |
 
 use anyhow::{Result, ensure};
-use kinglet::calibration::Decision;
 use serde::Serialize;
 
 use crate::scored::ScoredText;
@@ -89,13 +88,10 @@ impl Rows {
         Rows { class, inside: Vec::new(), outside: Vec::new(), counts: Answers::default() }
     }
 
-    /// Adds a row with its probabilities at temperature 1 and at `temperature`, and the program's answer.
-    pub fn add(&mut self, row: &ScoredText, plain: &[f32], scaled: &[f32], temperature: f32, decision: Decision) {
+    /// Adds a row with its probabilities at temperature 1 and at `temperature`, and the class that the
+    /// program answers, `None` when it is unsure.
+    pub fn add(&mut self, row: &ScoredText, plain: &[f32], scaled: &[f32], temperature: f32, given: Option<usize>) {
         let scores = [self.scores(&row.logits, plain, 1.0), self.scores(&row.logits, scaled, f64::from(temperature))];
-        let given = match decision {
-            Decision::Label { class, .. } => Some(class),
-            Decision::Unsure => None,
-        };
         let counts = &mut self.counts;
         if row.gold == self.class {
             self.outside.push(scores);

@@ -4,6 +4,7 @@
 use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
+use kinglet::stream::Stream;
 use libfuzzer_sys::fuzz_target;
 
 /// Rows per chunk: few, so that a short text has several chunks.
@@ -36,7 +37,7 @@ fn run(bundle: Bundle<'_>) {
         let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), &mut scratch, backend, CHUNK) else {
             panic!("an arena of the size asked for is refused");
         };
-        let mut stream = engine.stream();
+        let mut stream = Stream::new(&mut engine);
         for part in [&b"Wake me\xff"[..], b" at 7", " \u{130}dea".as_bytes()] {
             let _ = stream.push(part);
             let _ = stream.snapshot(&mut logits);

@@ -7,6 +7,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
+use kinglet::stream::Stream;
 use libfuzzer_sys::fuzz_target;
 
 static MODELS: LazyLock<Vec<Buffer>> =
@@ -23,7 +24,7 @@ fuzz_target!(|input: (u8, u8, u8, [u8; 3], &[u8])| {
     NativeEngine::with_backend(bundle.clone(), &mut scratch, Backend::SCALAR).unwrap().logits(&ids, &mut want).unwrap();
     for backend in Backend::all() {
         let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, backend, chunk).unwrap();
-        let mut stream = engine.stream();
+        let mut stream = Stream::new(&mut engine);
         let mut got = [0.0; 2];
         for (i, part) in kinglet_fuzz::cut(text, &lengths).into_iter().enumerate() {
             stream.push(part).unwrap();

@@ -16,9 +16,9 @@ fuzz_target!(|input: (bool, [u8; 3], &[u8], &[u8])| {
     let mut whole = Vec::new();
     table.encode_with(&text, &mut |id| whole.push(id));
     let mut parts = Vec::new();
-    let mut encoder = Encoder::new(table);
-    kinglet_fuzz::cut(&text, &lengths).iter().for_each(|part| encoder.push(part, &mut |id| parts.push(id)));
-    encoder.finish(&mut |id| parts.push(id));
+    let mut encoder = Encoder::new();
+    kinglet_fuzz::cut(&text, &lengths).iter().for_each(|part| encoder.push(&table, part, &mut |id| parts.push(id)));
+    encoder.finish(&table, &mut |id| parts.push(id));
     assert_eq!(whole, parts);
     assert_eq!(whole.last(), Some(&END));
     assert!(whole.iter().all(|&id| (id as usize) < table.vocab_size()));

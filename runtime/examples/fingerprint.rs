@@ -1,13 +1,13 @@
-//! `kinglet fingerprint` as a program of the core alone (feature `std`, no tract): for boards where half a megabyte is much, and
-//! as an example of the core on a machine with an operating system.
+//! `kinglet fingerprint` with the core alone (feature `std`, no tract): for boards with little memory, and as an example
+//! of the core on a machine with an operating system.
 //!
 //! ```sh
 //! cargo run --release -p kinglet --no-default-features --features std --example fingerprint -- \
-//!     models/intents/model.kinglet firmware-examples/golden/texts.txt [KERNEL]
+//!     models/intents/model.kinglet firmware-examples/golden/texts.txt [BACKEND]
 //! ```
 //!
-//! For each line of the texts a line `label<TAB>fingerprint`, and last `all<TAB>SHA-256`; on stderr the kernels, the scratch memory
-//! and how many tokens the texts were, the ends of text included.
+//! Prints `label<TAB>fingerprint` for each line of the texts, then `all<TAB>SHA-256`; on stderr the backend, the scratch
+//! memory and the number of tokens, including the ends of text.
 #![allow(missing_docs, reason = "a program")]
 
 use std::error::Error;
@@ -15,9 +15,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use kinglet::answer::best;
 use kinglet::backend::Backend;
-use kinglet::bundle::BundleFile;
-use kinglet::calibration;
+use kinglet::bundle::{Bundle, BundleFile};
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::engine::{Engine, fingerprint};
 use sha2::{Digest, Sha256};
@@ -34,7 +34,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         None => Backend::detect(),
     };
     let file = BundleFile::open(Path::new(model)).map_err(|e| format!("cannot read {model}: {e}"))?;
-    let bundle = file.bundle(true).map_err(|e| format!("{model}: {e}"))?;
+    let bundle = Bundle::new(file.as_slice()).map_err(|e| format!("{model}: {e}"))?;
     let labels = bundle.labels();
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let bytes = scratch.len();
@@ -50,7 +50,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         tokens += ids.len();
         engine.logits(&ids, &mut scores)?;
         scores.iter().for_each(|score| all.update(score.to_le_bytes()));
-        let label = calibration::best(&scores).and_then(|(class, _)| labels.get(class));
+        let label = best(&scores).and_then(|(class, _)| labels.get(class));
         writeln!(out, "{}\t{:08x}", label.unwrap_or_default(), fingerprint(&scores))?;
     }
     let all: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

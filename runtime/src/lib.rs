@@ -6,12 +6,14 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod answer;
 pub mod backend;
 pub mod bundle;
 pub mod calibration;
 #[cfg(feature = "std")]
 pub mod classifier;
 pub mod engine;
+mod error;
 #[cfg(feature = "std")]
 pub mod mmap;
 #[cfg(feature = "std")]
@@ -21,3 +23,7 @@ pub mod quant;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;
+
+pub use error::Error;
+#[cfg(feature = "std")]
+pub use error::FileError;

@@ -1,26 +1,42 @@
-//! Opens models: bundles in files and directories, and the one that is built in.
+//! Models: bundles in files and directories, in memory, and the one that is built in.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
+use std::sync::Arc;
 use std::vec::Vec;
 
+use crate::backend::Backend;
 #[cfg(feature = "builtin-model")]
 use crate::bundle::Aligned;
-use crate::bundle::{Bundle, BundleError, BundleFile, MAGIC};
+use crate::bundle::{BundleError, BundleFile, MAGIC, OwnedBundle, ReadBundle};
 use crate::calibration::Calibration;
-use crate::classifier::ClassifierError;
+use crate::classifier::Classifier;
+use crate::engine::native::EnginePool;
+use crate::error::{Error, FileError};
 use crate::spec::{Config, files};
 
 /// The default model, as exported: 150 intents of everyday requests and out-of-scope.
 #[cfg(feature = "builtin-model")]
 static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../models/intents.kinglet"));
 
-/// A bundle that was opened and checked.
+/// A bundle that was checked once, with engines to run it. Any number of threads may use it at the same time.
+///
+/// ```
+/// # std::env::set_current_dir("..").unwrap();
+/// let model = kinglet::model::open("models/intents".as_ref(), true)?;
+/// let mut classifier = model.classifier()?;
+/// let answer = classifier.classify("wake me at seven tomorrow")?;
+/// let name = |class: usize| model.labels()[class].as_str();
+/// assert_eq!(answer.label().map(|sure| name(sure.class)), Some("alarm")); // `None` would mean: unsure
+/// for one in answer.likeliest().take(3) {
+///     println!("{} {:.3}", name(one.class), one.probability);
+/// }
+/// # Ok::<(), kinglet::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Model {
-    file: BundleFile,
-    config: Config,
+    engines: EnginePool<Arc<OwnedBundle<BundleFile>>>,
     labels: Vec<String>,
 }
 
@@ -30,35 +46,43 @@ impl Model {
     /// # Errors
     /// Whatever is not as the format says.
     pub fn new(file: BundleFile, verify: bool) -> Result<Self, BundleError> {
-        let bundle = file.bundle(verify)?;
-        let (config, labels) = (bundle.config().clone(), bundle.labels().iter().map(str::to_string).collect());
-        Ok(Model { file, config, labels })
+        let bundle = OwnedBundle::over(file, verify)?;
+        let labels = bundle.labels().iter().map(str::to_string).collect();
+        Ok(Model { engines: EnginePool::new(Arc::new(bundle)), labels })
     }
 
-    /// Returns the bundle; what was checked once is not checked again.
+    /// Sets the backend of the engines, the fastest of this processor at first.
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Model { engines: self.engines.with_backend(backend), ..self }
+    }
+
+    /// Returns the bundle: its parts by [`ReadBundle`], a clone for whoever outlives the model.
+    pub fn bundle(&self) -> &Arc<OwnedBundle<BundleFile>> {
+        self.engines.model()
+    }
+
+    /// Returns the engines, shared by everything that classifies with this model.
+    pub fn engines(&self) -> &EnginePool<Arc<OwnedBundle<BundleFile>>> {
+        &self.engines
+    }
+
+    /// Returns a classifier, which scores one text at a time.
     ///
     /// # Errors
-    /// When the file was changed after it was opened.
-    pub fn bundle(&self) -> Result<Bundle<'_>, BundleError> {
-        self.file.bundle(false)
-    }
-
-    /// Returns the bytes of the file.
-    pub fn as_slice(&self) -> &[u8] {
-        self.file.as_slice()
+    /// When there is no memory for its engine.
+    pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
+        let (table, engine) = (self.bundle().tokenizer(), self.engines.take()?);
+        Ok(Classifier::with_native(table, self.labels(), self.calibration(), engine))
     }
 
     /// Returns the shape of the model.
     pub fn config(&self) -> &Config {
-        &self.config
+        self.bundle().config()
     }
 
     /// Returns the calibration, if the model has one.
-    ///
-    /// # Errors
-    /// When the file was changed after it was opened.
-    pub fn calibration(&self) -> Result<Option<Calibration>, BundleError> {
-        Ok(self.bundle()?.calibration())
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.bundle().calibration()
     }
 
     /// Returns the label names by class, `num_labels` of them.
@@ -72,8 +96,8 @@ impl Model {
 ///
 /// # Errors
 /// When `path` cannot be read or is a directory that holds none of them.
-pub fn find(path: &Path) -> Result<PathBuf, ClassifierError> {
-    let metadata = std::fs::metadata(path).map_err(|source| unreadable(path, source))?;
+pub fn find(path: &Path) -> Result<PathBuf, Error> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_dir() {
         return Ok(path.to_path_buf());
     }
@@ -81,11 +105,11 @@ pub fn find(path: &Path) -> Result<PathBuf, ClassifierError> {
         .iter()
         .map(|name| path.join(name))
         .find(|file| file.is_file())
-        .ok_or_else(|| ClassifierError::NoModel { directory: path.to_path_buf() })
+        .ok_or_else(|| Error::File { path: path.to_path_buf(), error: FileError::NoModel })
 }
 
-fn unreadable(path: &Path, source: std::io::Error) -> ClassifierError {
-    ClassifierError::Read { path: path.to_path_buf(), source }
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::File { path: path.to_path_buf(), error: FileError::Read(error.to_string()) }
 }
 
 /// Opens the bundle at `path`, a file or a directory as [`find`] takes it. A bundle is a file whose name ends in `.kinglet`, or that
@@ -94,16 +118,16 @@ fn unreadable(path: &Path, source: std::io::Error) -> ClassifierError {
 /// `verify`: whether its checksums are compared.
 ///
 /// # Errors
-/// As [`find`]; [`ClassifierError::NotBundle`] with the path of another file, such as an ONNX model, which the crate
+/// As [`find`]; [`FileError::NotBundle`] with the path of another file, such as an ONNX model, which the crate
 /// `kinglet-onnx` opens; and when the bundle is damaged.
-pub fn open(path: &Path, verify: bool) -> Result<Model, ClassifierError> {
+pub fn open(path: &Path, verify: bool) -> Result<Model, Error> {
     let path = find(path)?;
     if !is_bundle(&path) {
-        std::fs::File::open(&path).map_err(|source| unreadable(&path, source))?;
-        return Err(ClassifierError::NotBundle { path });
+        std::fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
+        return Err(Error::File { path, error: FileError::NotBundle });
     }
-    let file = BundleFile::open(&path).map_err(|source| unreadable(&path, source))?;
-    Model::new(file, verify).map_err(|source| ClassifierError::Bundle { path: Some(path), source })
+    let file = BundleFile::open(&path).map_err(|error| unreadable(&path, &error))?;
+    Model::new(file, verify).map_err(|error| Error::File { path, error: FileError::Bundle(error) })
 }
 
 fn is_bundle(path: &Path) -> bool {
@@ -119,14 +143,14 @@ fn is_bundle(path: &Path) -> bool {
 /// # Errors
 /// Never with an unchanged library.
 #[cfg(feature = "builtin-model")]
-pub fn builtin() -> Result<Model, ClassifierError> {
-    Model::new(BundleFile::from_static(&BUILTIN.0), false)
-        .map_err(|source| ClassifierError::Bundle { path: None, source })
+pub fn builtin() -> Result<Model, Error> {
+    Ok(Model::new(BundleFile::from_static(&BUILTIN.0), false)?)
 }
 
 #[cfg(all(test, feature = "builtin-model"))]
 mod tests {
     use super::*;
+    use crate::bundle::Bundle;
 
     #[test]
     fn the_built_in_model_is_whole() {

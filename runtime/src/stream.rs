@@ -1,95 +1,150 @@
-//! Text that comes in parts: bytes in, running scores out.
+//! Text that arrives in parts: bytes in, running scores out.
 
-use crate::engine::EngineError;
-use crate::engine::native::NativeEngine;
+use crate::bundle::ReadBundle;
+use crate::engine::native::{NativeEngine, Scratch};
+use crate::error::Error;
 use crate::tokenizer::Encoder;
+
+/// A native engine, or a borrow of one, in a [`Stream`].
+pub trait HoldEngine {
+    /// The engine's model.
+    type Model: ReadBundle;
+    /// The engine's memory.
+    type Scratch: Scratch;
+
+    /// Returns the engine.
+    fn engine(&self) -> &NativeEngine<Self::Model, Self::Scratch>;
+
+    /// Returns the engine for use.
+    fn engine_mut(&mut self) -> &mut NativeEngine<Self::Model, Self::Scratch>;
+}
+
+impl<M: ReadBundle, S: Scratch> HoldEngine for NativeEngine<M, S> {
+    type Model = M;
+    type Scratch = S;
+
+    fn engine(&self) -> &Self {
+        self
+    }
+
+    fn engine_mut(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl<E: HoldEngine> HoldEngine for &mut E {
+    type Model = E::Model;
+    type Scratch = E::Scratch;
+
+    fn engine(&self) -> &NativeEngine<E::Model, E::Scratch> {
+        (**self).engine()
+    }
+
+    fn engine_mut(&mut self) -> &mut NativeEngine<E::Model, E::Scratch> {
+        (**self).engine_mut()
+    }
+}
 
 /// One text after another through the tokenizer and the native engine, in parts that may be cut anywhere: within a word, a
 /// character or a token. The scores are, bit for bit, those of the text at once.
 ///
-/// Memory does not grow with the text: the engine's scratch arena and about 1.6 KiB here. Nothing allocates or panics.
+/// `E` is a [`NativeEngine`] or `&mut` of one. Memory does not grow with the text: the engine's scratch memory and about 1.3 KiB
+/// here. Nothing allocates or panics.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kinglet::bundle::OwnedBundle;
+/// use kinglet::engine::native::{EnginePool, PooledEngine};
+/// use kinglet::stream::Stream;
+///
+/// /// Owns all that it needs, so it goes into any struct and any thread.
+/// struct Conversation {
+///     stream: Stream<PooledEngine>,
+///     scores: Vec<f32>,
+/// }
+///
+/// let file = std::fs::read("../models/intents/model.kinglet")?;
+/// let engines = EnginePool::new(Arc::new(OwnedBundle::new(&file)?));
+/// let mut conversation = Conversation { stream: Stream::new(engines.take()?), scores: vec![0.0; 151] };
+/// conversation.stream.push("wake me at seven tomorrow, and the day after, and every day from then on until I tell you to stop")?;
+/// let seen = conversation.stream.snapshot(&mut conversation.scores)?; // while the text still comes
+/// assert!(seen.is_some_and(|tokens| u64::from(tokens) < conversation.stream.tokens()));
+/// conversation.stream.finish(&mut conversation.scores)?;
+/// engines.give(conversation.stream.into_engine());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub struct Stream<'e, 'a> {
-    encoder: Encoder<'a>,
-    engine: &'e mut NativeEngine<'a>,
+pub struct Stream<E> {
+    encoder: Encoder,
+    engine: E,
 }
 
-impl<'e, 'a> Stream<'e, 'a> {
-    /// A stream at the beginning of a text. What the engine was given before is forgotten.
-    pub fn new(engine: &'e mut NativeEngine<'a>) -> Self {
-        engine.reset();
-        Stream { encoder: Encoder::new(engine.bundle().tokenizer()), engine }
+impl<E: HoldEngine> Stream<E> {
+    /// Creates a stream at the beginning of a text. Discards what the engine was given before.
+    pub fn new(mut engine: E) -> Self {
+        engine.engine_mut().reset();
+        Stream { encoder: Encoder::new(), engine }
     }
 
-    /// A stream in the middle of a text: where [`Stream::suspend`] left `engine` and `encoder`. For owners that cannot keep a stream
-    /// beside the engine that it borrows.
-    pub fn resume(engine: &'e mut NativeEngine<'a>, encoder: Encoder<'a>) -> Self {
-        Stream { encoder, engine }
+    /// Returns the engine.
+    pub fn engine(&self) -> &NativeEngine<E::Model, E::Scratch> {
+        self.engine.engine()
     }
 
-    /// What [`Stream::resume`] needs beside the engine to go on with the text.
-    pub fn suspend(self) -> Encoder<'a> {
-        self.encoder
-    }
-
-    /// The engine behind.
-    pub fn engine(&self) -> &NativeEngine<'a> {
+    /// Returns the engine; its next use discards the text so far.
+    pub fn into_engine(self) -> E {
         self.engine
     }
 
-    /// Tokens of the text that are certain by now. A word's are once it has ended.
+    /// Returns the number of final tokens of the text. Those of a word are final once it has ended.
     pub fn tokens(&self) -> u64 {
-        self.engine.tokens()
+        self.engine().tokens()
     }
 
-    /// Takes the next bytes of the text, cut anywhere. Invalid UTF-8 is read as U+FFFD, as the tokenizer says.
+    /// Pushes the next bytes of the text, cut anywhere. Invalid UTF-8 is read as U+FFFD, as documented in the
+    /// tokenizer.
     ///
     /// # Errors
-    /// When the text has more than [`MAX_TOKENS`](crate::engine::native::MAX_TOKENS) tokens; it cannot be scored then, and every call
-    /// says so until [`Stream::reset`].
-    pub fn push(&mut self, text: impl AsRef<[u8]>) -> Result<(), EngineError> {
+    /// If the text has more than [`MAX_TOKENS`](crate::engine::native::MAX_TOKENS) tokens; it cannot be scored then,
+    /// and every call returns the error until [`Stream::reset`].
+    pub fn push(&mut self, text: impl AsRef<[u8]>) -> Result<(), Error> {
         let Stream { encoder, engine } = self;
-        let mut result = Ok(());
-        encoder.push(text.as_ref(), &mut |id| keep_first(&mut result, engine.push_token(id)));
-        result
+        engine.engine_mut().push_text(encoder, Some(text.as_ref()))
     }
 
-    /// Scores of the text so far, over the positions whose whole receptive field has been seen; see
-    /// [`NativeEngine::snapshot`]. Gives their number, or `None` before the first: a model that looks 18 tokens ahead has
-    /// something to say from the 19th token on. What is pushed later is scored as if there had been no snapshot.
+    /// Scores the part of the text so far that cannot change any more; see [`NativeEngine::snapshot`].
+    ///
+    /// Returns the number of its tokens, or `None` before the first: a model that looks 18 tokens ahead has a result
+    /// from the 19th token on. What is pushed later is scored as if there had been no snapshot.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
     /// As [`NativeEngine::snapshot`].
-    pub fn snapshot(&mut self, out: &mut [f32]) -> Result<Option<u32>, EngineError> {
-        self.engine.snapshot(out)
+    pub fn snapshot(&mut self, out: &mut [f32]) -> Result<Option<u32>, Error> {
+        self.engine.engine_mut().snapshot(out)
     }
 
-    /// Ends the text and gives its scores; the stream is then at the beginning of the next text.
+    /// Ends the text and scores it; the stream is then at the beginning of the next text. Returns the number of its
+    /// tokens.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
-    /// When `out` has the wrong length or the text has too many tokens. Either way the text is over.
-    pub fn finish(&mut self, out: &mut [f32]) -> Result<(), EngineError> {
+    /// If `out` has the wrong length or the text has too many tokens. In either case the text is over.
+    pub fn finish(&mut self, out: &mut [f32]) -> Result<u64, Error> {
         let Stream { encoder, engine } = self;
-        let mut result = Ok(());
-        encoder.finish(&mut |id| keep_first(&mut result, engine.push_token(id)));
-        let result = result.and_then(|()| engine.finish(out));
+        let engine = engine.engine_mut();
+        let pushed = engine.push_text(encoder, None);
+        let tokens = engine.tokens();
+        let result = pushed.and_then(|()| engine.finish(out));
         engine.reset();
-        result
+        result.map(|()| tokens)
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     pub fn reset(&mut self) {
-        self.encoder = Encoder::new(self.engine.bundle().tokenizer());
-        self.engine.reset();
-    }
-}
-
-fn keep_first(result: &mut Result<(), EngineError>, next: Result<(), EngineError>) {
-    if result.is_ok() {
-        *result = next;
+        self.encoder.reset();
+        self.engine.engine_mut().reset();
     }
 }

@@ -1,6 +1,6 @@
-//! From `push` to `finish` the native engine allocates nothing, on every backend: an allocator counts.
+//! From `push` to `finish` the native engine allocates nothing, on every backend; a counting allocator checks it.
 //!
-//! One test in a program of its own, so that no other thread's allocations are counted.
+//! The only test of its program, so that no other thread's allocations are counted.
 #![cfg(feature = "alloc")]
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
 
@@ -11,6 +11,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::NativeEngine;
+use kinglet::stream::Stream;
 
 #[allow(dead_code)]
 #[path = "native/fixture.rs"]
@@ -46,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Calls of the allocator while `f` runs.
+/// Returns the number of allocator calls while `f` runs.
 fn calls(f: impl FnOnce()) -> usize {
     let before = CALLS.load(Ordering::Relaxed);
     f();
@@ -68,7 +69,7 @@ fn nothing_is_allocated_from_push_to_finish() {
                 let bundle = Bundle::new(bytes.as_slice()).unwrap();
                 let mut engine = NativeEngine::with_chunk(bundle, &mut scratch, backend, 48).unwrap();
                 engine.logits(&ids, &mut out).unwrap();
-                let mut stream = engine.stream();
+                let mut stream = Stream::new(&mut engine);
                 for part in text.as_bytes().chunks(7) {
                     stream.push(part).unwrap();
                     stream.snapshot(&mut out).unwrap();

@@ -165,7 +165,7 @@ def golden(target, model, kernels, link, cpu=None):
 
 
 def arena(target, model, cpu=None):
-    """The same inside a buffer of the exact size, the model in the program. Gives its kernels and sizes."""
+    """The same inside a buffer of the exact size, the model in the program. Returns its kernels and sizes."""
     need, labels = map(int, target.run(target.work / "bytes-bare", MODELS[model], cpu=cpu).stdout.split())
     extra = int(re.search(r"#define KINGLET_ENGINE_EXTRA (\d+)", (C / "include/kinglet.h").read_text()).group(1))
     flags = [f'-DMODEL="{MODELS[model]}"', f"-DMODEL_LABELS={labels}"]
@@ -201,7 +201,7 @@ def bad_input(target, cpu=None):
 
 
 def valgrind(target, model):
-    """No error and no leak; the program without heap has none. Gives the heap's peak in bytes."""
+    """No error and no leak; the program without heap has none. Returns the heap's peak in bytes."""
     path = MODELS[model]
     for kernels in ["scalar", "x86-avx2"]:
         run(*VALGRIND, target.work / "golden-static", path, kernels, TEXTS, target.work / "scores")
@@ -245,7 +245,7 @@ target_link_libraries(by_static kinglet::static)
 
 
 def cortex_m(work, model, chunk, kernels):
-    """A program without C library on an emulated STM32F405: 1 MiB of flash, 128 KiB of RAM. Gives its row."""
+    """A program without C library on an emulated STM32F405: 1 MiB of flash, 128 KiB of RAM. Returns its row."""
     prefix = work / CORTEX_M
     run(C / "install", prefix, "--target", CORTEX_M, "--no-std", "--features", "cortex-m-dsp")
     if got := panics("arm-linux-gnueabihf-", whole("arm-linux-gnueabihf-", work, prefix / "lib/libkinglet.a", declared()[1])):

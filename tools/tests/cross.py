@@ -54,7 +54,7 @@ def built(target):
 
 
 def run_tests(target, *arguments, ends=1, **env):
-    """Runs tests for a target and returns their log; of a failure what is no success is shown."""
+    """Runs tests for a target and returns their log; of a failure only what went wrong is shown."""
     done = cross(target, "test", "-q", *arguments, "--", "--nocapture", code=None, **env)
     log = done.stdout + done.stderr
     if done.returncode:

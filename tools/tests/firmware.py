@@ -3,7 +3,7 @@
 
     tools/x test firmware [--rows FILE] [BOARD...]     default: all boards
 
-A board fails if a line differs from its expected.out, with any of its kernels; if a damaged model, a small arena or a wrong argument is
+A board fails if a line differs from its expected.out, on any of its backends; if a damaged model, a small arena or a wrong argument is
 not refused with a reason; if flash or RAM is over the budget; or if a model that does not fit can be built. Sizes, the deepest stack
 and instructions per token are printed, and written to --rows as JSON for research/everywhere.py. rp2350, which no emulator has, is built alone.
 
@@ -59,7 +59,7 @@ class Elf:
 
     def __init__(self, path):
         self.bytes = path.read_bytes()
-        check(self.bytes[:6] == b"\x7fELF\x01\x01", f"{path} is no 32-bit little-endian ELF file")
+        check(self.bytes[:6] == b"\x7fELF\x01\x01", f"{path} is not a 32-bit little-endian ELF file")
         (at,) = struct.unpack_from("<I", self.bytes, 32)
         size, count, names = struct.unpack_from("<HHH", self.bytes, 46)
         headers = [struct.unpack_from("<10I", self.bytes, at + i * size) for i in range(count)]
@@ -108,7 +108,7 @@ def model_file(name):
 
 
 def cargo(board, target, subcommand, model):
-    """cargo for a board, with a file as its model; gives the process as it ended."""
+    """cargo for a board, with a file as its model; returns the process as it ended."""
     folder_ = f"firmware-examples/{board}"
     command = ["tools/xcargo", target, subcommand, "--locked", "-q", "--release", "-p", board,
                "--manifest-path", f"{folder_}/Cargo.toml", "--config", f"{folder_}/.cargo/config.toml"]
@@ -147,7 +147,7 @@ def emulate(runner, image, *arguments):
 
 
 def golden(expected, runner, image, kernels, *arguments):
-    """Compares a run's lines with a file and gives what the board measured."""
+    """Compares a run's lines with a file and returns what the board measured."""
     code, out, err = emulate(runner, image, *arguments)
     check(code == 0, f"exit code {code}: {err}")
     want = expected.read_bytes()
@@ -188,7 +188,7 @@ def bad_input(runner, elf, arena, scratch):
 
 
 def does_not_fit(board, scratch):
-    """Models that must not build: for their arena, for flash, and a file that is no model."""
+    """Models that must not build: for their arena, for flash, and a file that is not a model."""
     long = pathlib.Path(scratch) / "too-long/model.kinglet"
     long.parent.mkdir()
     long.write_bytes(model_file(MODEL).read_bytes() + bytes(1024 * 1024))
@@ -211,7 +211,7 @@ def milliseconds(instructions):
 
 
 def measure(board, target, runner, model, expected, scratch):
-    """Runs a model with all kernels of a board; gives the rows, the program and the bytes of its arena."""
+    """Runs a model on all backends of a board; returns the rows, the program and the bytes of its arena."""
     title, kernels = BOARDS[board]
     elf, text, data, bss, length = program(board, target, model)
     image = pathlib.Path(scratch) / "image.elf"
@@ -237,7 +237,7 @@ def measure(board, target, runner, model, expected, scratch):
 
 
 def run(board, scratch):
-    """All checks of a board; gives its rows."""
+    """All checks of a board; returns its rows."""
     target, runner = settings(board)
     print(f"{board}: {BOARDS[board][0]}, {target}", flush=True)
     rows, elf, arena = measure(board, target, runner, MODEL, FIRMWARE / board / "expected.out", scratch)
@@ -248,7 +248,7 @@ def run(board, scratch):
 
 
 def built(board):
-    """The checks of a board that is not run; gives its row."""
+    """The checks of a board that is not run; returns its row."""
     target, _ = settings(board)
     print(f"{board}: {BUILT[board]}, {target}, not run", flush=True)
     style = ["cargo", "fmt", "--check", "--manifest-path", f"firmware-examples/{board}/Cargo.toml"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the Python package: its wheel is built, installed and tested, beside the program `kinglet`.
+"""Tests the Python package: its wheel is built, installed and tested, and compared with the program `kinglet`.
 
     tools/x test python                  after `cargo build --release -p kinglet-cli`; KINGLET_PROGRAM is another program
     tools/x test python --rows FILE      also writes the rows of `tools/x research everywhere`
@@ -85,7 +85,7 @@ def main():
             path = f"{venv / 'bin'}:{os.environ['PATH']}"
             capture(pip, "wheel", *ALONE, "--no-build-isolation", "-w", work / "from-sdist", source, **build, PATH=path)
             print("a wheel was made from the source distribution")
-        # Into a folder of its own, so that runs beside each other test their own wheel.
+        # Into a folder of its own, so that simultaneous runs test their own wheel.
         capture(pip, "install", *ALONE, "--target", work / "site", wheel)
         os.environ.update(PYTHONPATH=str(work / "site"), PYTHONDONTWRITEBYTECODE="1")
         log = pytest(python)

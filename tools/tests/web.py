@@ -45,7 +45,7 @@ def core():
 
 
 def package(node):
-    """Builds the package and tests it in node; gives what was measured, by model and module."""
+    """Builds the package and tests it in node; returns what was measured, by model and module."""
     printed("cargo", "fmt", "--manifest-path", WEB / "Cargo.toml", "--check")
     cross(BROWSER, "clippy", "-q", "--locked", "--release", "--manifest-path", WEB / "Cargo.toml", *flags(BROWSER))
     printed(WEB / "build")
@@ -79,7 +79,7 @@ def package(node):
 
 
 def page(node, browser):
-    """The page in the browser; gives the browser's version."""
+    """The page in the browser; returns the browser's version."""
     screens = TARGET / "screens"
     shutil.rmtree(screens, ignore_errors=True)
     playwright = pathlib.Path(os.environ["KINGLET_CACHE"]) / "web/node_modules/playwright-core"

@@ -66,10 +66,10 @@ impl Pair {
         if got != expected.get_ids() {
             panic!("{whole:?}: device {:?}, Hugging Face {:?}", names(&table, &got), expected.get_tokens());
         }
-        let (mut encoder, mut parts) = (Encoder::new(table), vec![]);
-        encoder.push(&text[..cut], &mut |id| parts.push(id));
-        encoder.push(&text[cut..], &mut |id| parts.push(id));
-        encoder.finish(&mut |id| parts.push(id));
+        let (mut encoder, mut parts) = (Encoder::new(), vec![]);
+        encoder.push(&table, &text[..cut], &mut |id| parts.push(id));
+        encoder.push(&table, &text[cut..], &mut |id| parts.push(id));
+        encoder.finish(&table, &mut |id| parts.push(id));
         assert_eq!(parts, got, "{whole:?} cut at {cut}");
         got
     }

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use kinglet::answer::{Answer, softmax};
 use kinglet::bundle::{Buffer, Bundle};
-use kinglet::calibration::{self, Calibration};
+use kinglet::calibration::Calibration;
 use kinglet_data::calibration_metrics::Selective;
 use kinglet_export::DIAGRAM;
 use kinglet_export::binomial::Binomial;
@@ -50,7 +51,7 @@ fn probabilities_are_as_good_as_scikit_learn_says() {
         let mut reliability = kinglet_data::calibration_metrics::Reliability::new();
         for row in rows(&golden) {
             let mut p = vec![0.0; row.logits.len()];
-            calibration::softmax(&row.logits, temperature, &mut p).unwrap();
+            softmax(&row.logits, temperature, &mut p).unwrap();
             reliability.add(&p, row.gold);
         }
         let want = &golden[name];
@@ -74,8 +75,7 @@ fn the_threshold_is_the_one_of_the_rule_written_with_scipy() {
         // The threshold answers just as many rows, by the arithmetic of devices.
         let answered = rows.iter().filter(|row| {
             let mut p = vec![0.0; row.logits.len()];
-            values.probabilities(&row.logits, &mut p).unwrap();
-            values.decide(&p) != calibration::Decision::Unsure
+            !Answer::from_logits(&row.logits, Some(&values), &mut p).unwrap().is_unsure()
         });
         assert_eq!(answered.count(), chosen.answered, "{want}");
     }
@@ -131,7 +131,7 @@ fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<ScoredText> {
         .map(|_| {
             let truth: Vec<f32> = (0..classes).map(|_| 2.0 * random.normal()).collect();
             let mut p = vec![0.0; classes];
-            calibration::softmax(&truth, 1.0, &mut p).unwrap();
+            softmax(&truth, 1.0, &mut p).unwrap();
             let mut rest = uniform(random);
             let gold = p.iter().position(|&p| {
                 rest -= f64::from(p);
@@ -166,9 +166,9 @@ fn what_is_stated_holds_on_new_rows_of_the_source() {
         let (mut reliability, mut inside) = (kinglet_data::calibration_metrics::Reliability::new(), 0);
         for row in &fresh {
             let mut p = vec![0.0; 4];
-            values.probabilities(&row.logits, &mut p).unwrap();
-            reliability.add(&p, row.gold);
-            inside += usize::from(values.set(&p).any(|class| class == row.gold));
+            let answer = Answer::from_logits(&row.logits, Some(&values), &mut p).unwrap();
+            reliability.add(answer.probabilities(), row.gold);
+            inside += usize::from(answer.set().unwrap().any(|label| label.class == row.gold));
         }
         covered += inside as f64 / fresh.len() as f64;
         let Selective { answered, accuracy } = reliability.selective(values.threshold);

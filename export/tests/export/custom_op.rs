@@ -1,9 +1,11 @@
 //! The whole model as one operator in a pipeline that is tract's: bit for bit the native engine.
 
+use std::sync::Arc;
+
 use kinglet::backend::Backend;
-use kinglet::bundle::OwnedBundle;
+use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::Engine;
-use kinglet::engine::native::shared::SharedEngine;
+use kinglet::engine::native::EnginePool;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, metadata, operator};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
@@ -17,16 +19,16 @@ use crate::fixture::{self, Random};
 type Plan = std::sync::Arc<TypedRunnableModel>;
 
 /// The file of a random model, and an engine that computes as the specification says.
-fn exported(config: &Config, seed: u64) -> (Vec<u8>, SharedEngine) {
+fn exported(config: &Config, seed: u64) -> (Vec<u8>, EnginePool) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
     let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
     let bundle = bundle::file(&checkpoint, &Prepared::new(config, weights), None).unwrap().unwrap();
-    let engine = SharedEngine::with_backend(OwnedBundle::new(&bundle).unwrap(), Backend::SCALAR).unwrap();
+    let engine = EnginePool::new(Arc::new(OwnedBundle::new(&bundle).unwrap())).with_backend(Backend::SCALAR);
     (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }
 
-fn native(engine: &SharedEngine, text: &[u32]) -> Vec<f32> {
+fn native(engine: &EnginePool, text: &[u32]) -> Vec<f32> {
     engine
         .with(|engine| {
             let mut out = vec![0.0; engine.num_labels()];
@@ -111,7 +113,7 @@ fn the_tract_engine_runs_the_operator_like_any_other_file() {
     let model = TractModel::from_bytes(&file).unwrap();
     assert_eq!((model.config(), model.precision()), (&config, Precision::Int8));
     assert!(model.is_custom_op());
-    assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.bundle().as_bytes().len())]);
+    assert_eq!(model.tensors(), [(operator::BUNDLE.to_owned(), engine.model().as_bytes().len())]);
     let mut tract_engine = model.engine();
     for text in fixture::texts(&config) {
         let mut got = vec![0.0; config.num_labels];
@@ -181,7 +183,7 @@ fn bytes(model: &mut onnx::ModelProto) -> &mut Vec<u8> {
 #[test]
 fn a_damaged_bundle_is_an_error() {
     let (_, engine) = exported(&light(), 1);
-    let len = engine.bundle().as_bytes().len();
+    let len = engine.model().as_bytes().len();
     let mut random = Random(5);
     for at in (0..20).map(|_| random.below(len as u64) as usize).chain([0, 9, 70, len - 1]) {
         let (of_tract, ours) = changed(|model| bytes(model)[at] ^= 1 << (at % 8));

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use kinglet::engine::{Engine, EngineError};
+use kinglet::Error;
+use kinglet::engine::Engine;
 use kinglet::spec::{Mixer, Norm, Pooling, files, metadata};
 use kinglet_export::checkpoint::{Checkpoint, Weights};
 use kinglet_onnx::{ModelError, Precision, TractModel, onnx};
@@ -253,12 +254,12 @@ fn texts_that_cannot_be_scored_are_refused() {
     let mut engine = TractModel::from_bytes(&good_file()).unwrap().engine();
     engine.max_tokens = 20;
     let mut out = [0.0; 5];
-    assert_eq!(engine.logits(&[], &mut out), Err(EngineError::NoTokens));
-    assert_eq!(engine.logits(&[4; 21], &mut out), Err(EngineError::TooLong { tokens: 21, max: 20 }));
-    assert_eq!(engine.logits(&[4, 356], &mut out), Err(EngineError::UnknownToken { id: 356, vocab_size: 356 }));
-    assert_eq!(engine.logits(&[4], &mut out[..4]), Err(EngineError::OutputLength { need: 5, got: 4 }));
-    assert_eq!(engine.logits_batch(&[4; 6], &[1; 5], 2), Err(EngineError::BatchShape { need: 6, got: 5 }));
-    assert_eq!(engine.logits_batch(&[4; 6], &[1, 1, 1, 0, 0, 0], 2), Err(EngineError::NoTokens));
+    assert_eq!(engine.logits(&[], &mut out), Err(Error::NoTokens));
+    assert_eq!(engine.logits(&[4; 21], &mut out), Err(Error::TooLong { tokens: 21, max: 20 }));
+    assert_eq!(engine.logits(&[4, 356], &mut out), Err(Error::UnknownToken { id: 356, vocab_size: 356 }));
+    assert_eq!(engine.logits(&[4], &mut out[..4]), Err(Error::OutputLength { need: 5, got: 4 }));
+    assert_eq!(engine.logits_batch(&[4; 6], &[1; 5], 2), Err(Error::BatchShape { values: "values", need: 6, got: 5 }));
+    assert_eq!(engine.logits_batch(&[4; 6], &[1, 1, 1, 0, 0, 0], 2), Err(Error::NoTokens));
     assert!(engine.logits_batch(&[-1], &[1], 1).unwrap_err().to_string().contains("outside the vocabulary"));
     // The longest text there may be, longer than the longest power of two below it.
     assert_eq!(engine.logits(&[4; 20], &mut out), Ok(()));

@@ -48,7 +48,7 @@ impl Run {
         let model = TractModel::from_bytes(&bytes).unwrap();
         let mut classifier = model.classifier().unwrap();
         let texts: Vec<String> = (0..texts).map(|i| format!("alarm {i} seven {}", i * i)).collect();
-        let labels: Vec<usize> = texts.iter().map(|text| classifier.classify(text, 1).unwrap()[0].class).collect();
+        let labels: Vec<usize> = texts.iter().map(|text| classifier.classify(text).unwrap().best().class).collect();
         fixture::write_dev(&self.path("dev.jsonl"), &texts, |i| (labels[i] + usize::from(i < wrong)) % 5);
         "dev.jsonl"
     }
@@ -102,10 +102,10 @@ fn a_file_of_one_operator_is_written_when_asked_for() {
     let report = run.report();
     let file = report["files"].as_array().unwrap().iter().find(|file| file["name"] == files::ONNX_CUSTOM_OP).unwrap();
     assert_eq!(file["sha256"], kinglet_export::digest::sha256(&bytes));
-    let class = |mut classifier: Classifier<'_>| classifier.classify("alarm seven", 1).unwrap()[0].class;
+    let class = |mut classifier: Classifier<'_>| classifier.classify("alarm seven").unwrap().best().class;
     let operator = TractModel::open(&path).unwrap();
     let bundle = kinglet::model::open(&run.path("out").join(files::BUNDLE), true).unwrap();
-    assert_eq!(class(operator.classifier().unwrap()), class(Classifier::new(&bundle).unwrap()));
+    assert_eq!(class(operator.classifier().unwrap()), class(bundle.classifier().unwrap()));
 
     let config = fixture::config(Mixer::Attention, Norm::PreRms, Pooling::Mean);
     fixture::write(&run.path("checkpoint"), &config, &fixture::weights(&config, 3));

@@ -12,7 +12,7 @@
 use core::fmt;
 
 use kinglet::backend::Backend;
-use kinglet::engine::native::NativeEngine;
+use kinglet::engine::native::BorrowedEngine;
 use semihosting::io::{self, Read, Write};
 use semihosting::{eprintln, experimental::env, process};
 
@@ -100,7 +100,7 @@ struct Work {
 
 /// Answers all texts of the input.
 #[inline(never)] // what the start puts on the stack is gone by then, what this does is not there yet
-fn answer(engine: &mut NativeEngine<'_>, clock: &impl Clock) -> Result<Work, Problem> {
+fn answer(engine: &mut BorrowedEngine<'_>, clock: &impl Clock) -> Result<Work, Problem> {
     let (mut input, mut output) = (io::stdin()?, io::stdout()?);
     let mut session = Session::new(engine);
     let mut work = Work::default();

@@ -2,12 +2,13 @@
 
 use core::fmt;
 
+use kinglet::Error;
+use kinglet::answer::best;
 use kinglet::backend::Backend;
-use kinglet::bundle::{Bundle, BundleError};
-use kinglet::calibration;
-use kinglet::engine::native::{NativeEngine, NativeError};
-use kinglet::engine::{EngineError, fingerprint};
-use kinglet::tokenizer::Encoder;
+use kinglet::bundle::Bundle;
+use kinglet::engine::fingerprint;
+use kinglet::engine::native::{BorrowedEngine, NativeEngine};
+use kinglet::stream::Stream;
 use sha2::{Digest, Sha256};
 
 use crate::LABELS;
@@ -16,7 +17,7 @@ use crate::LABELS;
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// The bytes in flash are no bundle, or a damaged one.
-    Bundle(BundleError),
+    Bundle(Error),
     /// The bundle is that of another model than the program was compiled for.
     Labels {
         /// Classes that the program has room for.
@@ -25,9 +26,9 @@ pub enum Failure {
         got: usize,
     },
     /// The engine cannot be made.
-    Engine(NativeError),
+    Engine(Error),
     /// The text cannot be scored.
-    Text(EngineError),
+    Text(Error),
 }
 
 impl fmt::Display for Failure {
@@ -83,8 +84,8 @@ pub fn engine<'a>(
     arena: &'a mut [u8],
     backend: Backend,
     chunk: usize,
-) -> Result<NativeEngine<'a>, Failure> {
-    let bundle = Bundle::new(model).map_err(Failure::Bundle)?;
+) -> Result<BorrowedEngine<'a>, Failure> {
+    let bundle = Bundle::new(model).map_err(|error| Failure::Bundle(error.into()))?;
     let got = bundle.labels().len();
     if got != LABELS {
         return Err(Failure::Labels { need: LABELS, got });
@@ -92,10 +93,9 @@ pub fn engine<'a>(
     NativeEngine::with_chunk(bundle, arena, backend, chunk).map_err(Failure::Engine)
 }
 
-/// Texts, one a line, through tokenizer and engine as their bytes come in: no line is kept, so none is too long.
+/// Texts, one per line, through a [`Stream`] as their bytes come in: no line is kept, so none is too long.
 pub struct Session<'e, 'a> {
-    encoder: Encoder<'a>,
-    engine: &'e mut NativeEngine<'a>,
+    stream: Stream<&'e mut BorrowedEngine<'a>>,
     all: Sha256,
     /// Whether the line has a byte yet.
     begun: bool,
@@ -103,20 +103,11 @@ pub struct Session<'e, 'a> {
 
 impl<'e, 'a> Session<'e, 'a> {
     /// Begins the first text. What the engine was given before is forgotten.
-    pub fn new(engine: &'e mut NativeEngine<'a>) -> Self {
-        engine.reset();
-        Session { encoder: Encoder::new(engine.bundle().tokenizer()), engine, all: Sha256::new(), begun: false }
+    pub fn new(engine: &'e mut BorrowedEngine<'a>) -> Self {
+        Session { stream: Stream::new(engine), all: Sha256::new(), begun: false }
     }
 
-    /// The next bytes of a line.
-    fn push(&mut self, text: &[u8]) -> Result<(), Failure> {
-        let Session { encoder, engine, .. } = self;
-        let mut result = Ok(());
-        encoder.push(text, &mut |id| keep_first(&mut result, engine.push_token(id)));
-        result.map_err(Failure::Text)
-    }
-
-    /// Takes bytes out of `bytes`, up to the end of a line, and gives the answer if the line has ended.
+    /// Takes bytes out of `bytes`, up to the end of a line; returns the answer if the line has ended.
     ///
     /// # Errors
     /// When the line has too many tokens.
@@ -125,7 +116,7 @@ impl<'e, 'a> Session<'e, 'a> {
         let mut parts = bytes.splitn(2, |&byte| byte == b'\n');
         let (text, rest) = (parts.next().unwrap_or_default(), parts.next());
         *bytes = rest.unwrap_or_default();
-        self.push(text)?;
+        self.stream.push(text).map_err(Failure::Text)?;
         if rest.is_some() { self.end() } else { Ok(None) }
     }
 
@@ -137,26 +128,15 @@ impl<'e, 'a> Session<'e, 'a> {
         if !core::mem::take(&mut self.begun) {
             return Ok(None);
         }
-        let Session { encoder, engine, .. } = self;
-        let mut result = Ok(());
-        encoder.finish(&mut |id| keep_first(&mut result, engine.push_token(id)));
-        result.map_err(Failure::Text)?;
-        let tokens = engine.tokens() as u32;
         let mut scores = [0.0; LABELS];
-        engine.finish(&mut scores).map_err(Failure::Text)?;
+        let tokens = self.stream.finish(&mut scores).map_err(Failure::Text)? as u32;
         scores.iter().for_each(|score| self.all.update(score.to_le_bytes()));
-        let best = calibration::best(&scores).and_then(|(class, _)| self.engine.bundle().labels().get(class));
-        Ok(Some(Answer { label: best.unwrap_or_default(), fingerprint: fingerprint(&scores), tokens }))
+        let label = best(&scores).and_then(|(class, _)| self.stream.engine().model().labels().get(class));
+        Ok(Some(Answer { label: label.unwrap_or_default(), fingerprint: fingerprint(&scores), tokens }))
     }
 
     /// The hash of the scores of all texts so far.
     pub fn all(self) -> All {
         All(self.all.finalize().into())
-    }
-}
-
-fn keep_first(result: &mut Result<(), EngineError>, next: Result<(), EngineError>) {
-    if result.is_ok() {
-        *result = next;
     }
 }

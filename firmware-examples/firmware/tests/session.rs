@@ -1,9 +1,10 @@
 //! What the boards run, on the host: lines cut anywhere, and bad input.
 
 use firmware::{Arena, CONFIG, Failure, Line, MODEL, Received, STACK, Session, arena_bytes, engine};
+use kinglet::Error;
 use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, BundleError};
-use kinglet::engine::native::{NativeError, scratch_bytes};
+use kinglet::engine::native::scratch_bytes;
 
 const CHUNK: usize = 8;
 const TEXTS: &str = include_str!("../../golden/texts.txt");
@@ -51,11 +52,11 @@ fn a_damaged_model_and_a_small_arena_are_refused_with_a_reason() {
     let mut model = Buffer::new(&MODEL.0);
     model.as_mut_slice().last_mut().iter_mut().for_each(|byte| **byte ^= 1);
     let refused = engine(model.as_slice(), &mut [], Backend::SCALAR, CHUNK).err();
-    assert!(matches!(refused, Some(Failure::Bundle(BundleError::Checksum { .. }))), "{refused:?}");
+    assert!(matches!(refused, Some(Failure::Bundle(Error::Bundle(BundleError::Checksum { .. })))), "{refused:?}");
 
     let mut arena = vec![0; NEED - 1];
     let refused = engine(&MODEL.0, &mut arena, Backend::SCALAR, CHUNK).err();
-    let Some(Failure::Engine(NativeError::ScratchTooSmall { need, got })) = refused else { panic!("{refused:?}") };
+    let Some(Failure::Engine(Error::ScratchTooSmall { need, got })) = refused else { panic!("{refused:?}") };
     assert_eq!((need, got), (NEED, NEED - 1));
 }
 

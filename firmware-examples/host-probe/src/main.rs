@@ -6,12 +6,15 @@
 
 use core::hint::black_box;
 
+use kinglet::Error;
+use kinglet::answer::Answer;
 use kinglet::backend::Backend;
 use kinglet::bundle::{Aligned, Bundle};
 use kinglet::engine::Engine;
-use kinglet::engine::native::{NativeEngine, NativeError, scratch_bytes};
+use kinglet::engine::native::{NativeEngine, scratch_bytes};
 use kinglet::quant;
 use kinglet::spec::Config;
+use kinglet::stream::Stream;
 use kinglet::tokenizer::{self, Encoder, Table};
 
 static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/model.kinglet")));
@@ -57,11 +60,11 @@ fn tokenizer_holds(table: &Table<'_>) -> bool {
     let mut at_once = Ids::new();
     table.encode_with(text, &mut |id| at_once.add(id));
     let mut streamed = Ids::new();
-    let mut encoder = Encoder::new(*table);
+    let mut encoder = Encoder::new();
     for byte in text.chunks(1) {
-        encoder.push(byte, &mut |id| streamed.add(id));
+        encoder.push(table, byte, &mut |id| streamed.add(id));
     }
-    encoder.finish(&mut |id| streamed.add(id));
+    encoder.finish(table, &mut |id| streamed.add(id));
     // ▁wake ▁me ▁at ▁seven ▁ <0xC3> <0xBC> </s>
     at_once.as_slice() == streamed.as_slice() && at_once.len == 8 && at_once.as_slice().last() == Some(&tokenizer::END)
 }
@@ -86,8 +89,8 @@ fn configuration_holds(config: &Config) -> bool {
 /// Bytes that are no bundle are refused, not read; so is memory that is too small.
 fn what_does_not_fit_is_refused(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     let short = scratch.get_mut(1..).unwrap_or_default();
-    let need = Some(NativeError::ScratchTooSmall { need: SCRATCH, got: SCRATCH - 1 });
-    let refused = NativeEngine::with_chunk(bundle.clone(), short, Backend::SCALAR, CHUNK).err() == need;
+    let need = Some(Error::ScratchTooSmall { need: SCRATCH, got: SCRATCH - 1 });
+    let refused = NativeEngine::with_chunk(bundle, short, Backend::SCALAR, CHUNK).err() == need;
     let cut = MODEL.0.get(..MODEL.0.len() - 1).unwrap_or_default();
     refused && Bundle::new(black_box(cut)).is_err() && Bundle::new(black_box(&[])).is_err()
 }
@@ -99,10 +102,10 @@ fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     bundle.tokenizer().encode_with(text, &mut |id| ids.add(id));
     let mut first = None;
     for backend in Backend::all() {
-        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, backend, CHUNK) else { return false };
+        let Ok(mut engine) = NativeEngine::with_chunk(bundle, &mut *scratch, backend, CHUNK) else { return false };
         let (mut at_once, mut streamed) = ([0.0; 3], [0.0; 3]);
         let mut scored = engine.logits(ids.as_slice(), &mut at_once).is_ok();
-        let mut stream = engine.stream();
+        let mut stream = Stream::new(&mut engine);
         for part in text.chunks(5) {
             scored &= stream.push(part).is_ok();
         }
@@ -117,7 +120,18 @@ fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     first.is_some()
 }
 
-/// What the C runtime calls; gives the exit code.
+/// Probabilities sum to one, and the answer is the likeliest class.
+fn answers_hold() -> bool {
+    let mut probabilities = [0.0; 3];
+    let Ok(answer) = Answer::from_logits(black_box(&[1.0, 3.0, 2.0]), None, &mut probabilities) else { return false };
+    let sum: f32 = answer.probabilities().iter().sum();
+    let order = [1, 2, 0];
+    (sum - 1.0).abs() < 1e-6
+        && answer.label().is_some_and(|label| label.class == 1)
+        && answer.likeliest().map(|one| one.class).eq(order)
+}
+
+/// What the C runtime calls; returns the exit code.
 // SAFETY: no other symbol of the program is called `main`.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
@@ -130,6 +144,7 @@ pub extern "C" fn main() -> i32 {
         configuration_holds(bundle.config()),
         what_does_not_fit_is_refused(&bundle, &mut scratch),
         scores_hold(&bundle, &mut scratch),
+        answers_hold(),
     ];
     checks.iter().position(|holds| !holds).map_or(0, |at| at as i32 + 2)
 }

@@ -8,6 +8,7 @@
 
 use core::hint::black_box;
 
+use kinglet::answer::Answer;
 use kinglet::backend::Backend;
 use kinglet::bundle::{self, Bundle};
 use kinglet::engine::native::{self, NativeEngine};
@@ -41,11 +42,19 @@ fn bundles() -> usize {
 fn tokens() -> usize {
     let mut count = 0;
     if let Ok(table) = Table::new(model()) {
-        let mut encoder = Encoder::new(table);
-        encoder.push(black_box(TEXT), &mut |id| count += id as usize);
-        encoder.finish(&mut |id| count += id as usize);
+        let mut encoder = Encoder::new();
+        encoder.push(&table, black_box(TEXT), &mut |id| count += id as usize);
+        encoder.finish(&table, &mut |id| count += id as usize);
     }
     count
+}
+
+/// From scores to all that an answer says.
+fn answers(bundle: &Bundle<'_>, scores: &[f32], room: &mut [f32]) -> usize {
+    let Ok(answer) = Answer::from_logits(black_box(scores), bundle.calibration().as_ref(), room) else { return 0 };
+    let set = answer.set().map_or(0, |set| set.map(|one| one.class).sum());
+    let likeliest: usize = answer.likeliest().take(black_box(40)).map(|one| one.class).sum();
+    likeliest + set + usize::from(answer.with_threshold(black_box(0.5)).is_unsure())
 }
 
 /// From the engine's making to its scores, in every way that there is, on every kernel that this program has.
@@ -53,7 +62,7 @@ fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
     let Ok(bundle) = Bundle::new(model()) else { return false };
     let mut all = true;
     for backend in Backend::all() {
-        let Ok(mut engine) = NativeEngine::with_chunk(bundle.clone(), scratch, backend, black_box(48)) else {
+        let Ok(mut engine) = NativeEngine::with_chunk(&bundle, &mut *scratch, backend, black_box(48)) else {
             return false;
         };
         all &= engine.logits(black_box(IDS), out).is_ok();
@@ -69,6 +78,8 @@ fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
         all &= stream.finish(out).is_ok();
     }
     all &= engine::fingerprint(black_box(out)) != 0;
+    let mut room = [0f32; 64];
+    all &= answers(&bundle, out, black_box(&mut room)) != 0;
     all && NativeEngine::new(bundle, scratch).is_ok()
 }
 

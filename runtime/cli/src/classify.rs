@@ -4,17 +4,16 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
-use clap::{CommandFactory, error::ErrorKind};
-use kinglet::classifier::{Answer, Classifier, ClassifierError, Prediction};
+use anyhow::Result;
+use clap::error::ErrorKind;
+use kinglet::classifier::Classifier;
 use serde_json::{Map, Value, json};
 
+use super::answer::Printed;
 use super::input::{self, Text, Texts};
 use super::model::ModelArg;
-use super::{Cli, Outcome, number, probability, report, stream};
-
-/// Length of the longest bar, in characters.
-const BAR: f32 = 30.0;
+use super::output::{Outcome, explain, probability, report};
+use super::stream;
 
 /// Classify a text, or each line of a file
 ///
@@ -125,24 +124,21 @@ impl Args {
 
 /// Exits as clap does on a usage error: message, usage, exit code 2.
 fn usage(kind: ErrorKind, message: &str) -> ! {
-    let mut command = Cli::command();
-    command.build();
-    match command.find_subcommand_mut("classify") {
-        Some(classify) => classify.error(kind, message).exit(),
-        None => command.error(kind, message).exit(),
-    }
+    let command = clap::Command::new("classify").bin_name("kinglet classify");
+    <Args as clap::Args>::augment_args(command).error(kind, message).exit()
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
-    let top = usize::try_from(args.top).unwrap_or(usize::MAX);
-    let mut classifier = model.classifier()?;
-    classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    if let Some(threshold) = args.threshold {
-        classifier.threshold = threshold;
-    }
+    let (labels, top) = (model.labels(), usize::try_from(args.top).unwrap_or(usize::MAX));
+    let classifier = || -> Result<Classifier<'_>> {
+        let mut classifier = model.classifier()?;
+        classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        classifier.threshold = args.threshold.unwrap_or(classifier.threshold);
+        Ok(classifier)
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = Notes::default();
     match source {
@@ -151,35 +147,50 @@ pub fn run(args: Args) -> Result<Outcome> {
             stream::run(&model, input, &mut out, &plan)
         }
         Source::One(text) => {
+            let mut classifier = classifier()?;
             notes.tell(&text, None);
-            let answer = classifier.answer(&text.text, top).map_err(explain)?;
+            classifier.classify(&text.text).map_err(explain)?;
+            let answer = Printed { answer: classifier.answer()?, labels, top };
             if args.json {
-                writeln!(out, "{}", object(None, &answer, &classifier))?;
+                let tokens = classifier.truncated().then(|| classifier.tokens());
+                writeln!(out, "{}", object(None, &answer, tokens))?;
             } else {
-                bars(&mut out, &answer)?;
+                answer.bars(&mut out)?;
             }
             out.flush()?;
             Ok(Outcome::Done)
         }
         Source::Many(texts) => {
+            let mut classifier = classifier()?;
             let (mut failed, mut lines) = (0, 0);
             for text in texts {
                 lines += 1;
-                let answer = text?.and_then(|text| {
+                let result = text?.and_then(|text| {
                     notes.tell(&text, Some(lines));
-                    let answer = classifier.answer(&text.text, top).map_err(|e| explain(e).to_string())?;
-                    Ok((answer, text.text))
+                    classifier.classify(&text.text).map_err(|error| explain(error).to_string())?;
+                    Ok(text.text)
                 });
-                if let Err(message) = &answer {
-                    failed += 1;
-                    report(&format!("error: line {lines}: {message}"));
+                match (result, args.json) {
+                    (Ok(text), json) => {
+                        let answer = Printed { answer: classifier.answer()?, labels, top };
+                        if json {
+                            let tokens = classifier.truncated().then(|| classifier.tokens());
+                            writeln!(out, "{}", object(Some(lines), &answer, tokens))?;
+                        } else {
+                            answer.columns(&mut out)?;
+                            writeln!(out, "{text}")?;
+                        }
+                    }
+                    (Err(message), json) => {
+                        failed += 1;
+                        report(&format!("error: line {lines}: {message}"));
+                        if json {
+                            writeln!(out, "{}", json!({ "line": lines, "error": message }))?;
+                        } else {
+                            writeln!(out, "{}", "\t".repeat(2 * top.min(labels.len())))?;
+                        }
+                    }
                 }
-                match (answer, args.json) {
-                    (Ok((answer, _)), true) => writeln!(out, "{}", object(Some(lines), &answer, &classifier)),
-                    (Ok((answer, text)), false) => row(&mut out, &answer, &text),
-                    (Err(message), true) => writeln!(out, "{}", json!({ "line": lines, "error": message })),
-                    (Err(_), false) => writeln!(out, "{}", "\t".repeat(2 * top.min(classifier.labels().len()))),
-                }?;
                 // The other end of the pipe may wait for this answer before it sends the next line.
                 out.flush()?;
             }
@@ -189,16 +200,6 @@ pub fn run(args: Args) -> Result<Outcome> {
             }
             Ok(Outcome::Done)
         }
-    }
-}
-
-/// Adds advice to an error.
-fn explain(e: ClassifierError) -> anyhow::Error {
-    match e {
-        ClassifierError::TooLong { max, .. } => {
-            anyhow!("{e}; use --truncate {max} to read only the first {max} tokens")
-        }
-        e => e.into(),
     }
 }
 
@@ -223,86 +224,16 @@ impl Notes {
     }
 }
 
-/// Returns the labels as they are printed: the first label of an unsure answer as `unsure (LABEL)`.
-pub fn labels(answer: &Answer<'_>) -> impl Iterator<Item = (String, f32)> {
-    answer.top.iter().enumerate().map(|(i, p)| {
-        let label = if i == 0 && answer.unsure { format!("unsure ({})", p.label) } else { p.label.to_string() };
-        (label, p.score)
-    })
-}
-
-/// Writes the labels of one text, one per line, with scores; several labels get bars.
-fn bars(out: &mut dyn Write, answer: &Answer<'_>) -> Result<()> {
-    let width = labels(answer).map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-    for (label, score) in labels(answer) {
-        let bar = if answer.top.len() > 1 { "█".repeat((score * BAR).round() as usize) } else { String::new() };
-        let line = format!("{label:width$}  {score:.4}  {bar}");
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
-}
-
-/// Writes the labels and scores of one line, then the text as it was read, separated by tabs.
-fn row(out: &mut dyn Write, answer: &Answer<'_>, text: &str) -> io::Result<()> {
-    for (label, score) in labels(answer) {
-        write!(out, "{label}\t{score:.4}\t")?;
-    }
-    writeln!(out, "{text}")
-}
-
-fn object(line: Option<u64>, answer: &Answer<'_>, classifier: &Classifier<'_>) -> Value {
+/// Returns one line of JSON; `tokens`: those of a truncated text.
+fn object(line: Option<u64>, answer: &Printed<'_>, tokens: Option<usize>) -> Value {
     let mut object = Map::new();
     if let Some(line) = line {
         object.insert("line".to_string(), line.into());
     }
-    put(&mut object, answer);
-    if classifier.truncated() {
+    answer.put(&mut object);
+    if let Some(tokens) = tokens {
         object.insert("truncated".to_string(), true.into());
-        object.insert("tokens".to_string(), classifier.tokens().into());
+        object.insert("tokens".to_string(), tokens.into());
     }
     Value::Object(object)
-}
-
-/// Adds the fields that every answer has.
-pub fn put(object: &mut Map<String, Value>, answer: &Answer<'_>) {
-    let one = |p: &Prediction<'_>| json!({ "label": p.label, "score": number(p.score) });
-    if let Some(best) = answer.top.first() {
-        object.insert("label".to_string(), if answer.unsure { Value::Null } else { best.label.into() });
-        object.insert("score".to_string(), number(best.score));
-    }
-    object.insert("top".to_string(), answer.top.iter().map(one).collect());
-    object.insert("calibrated".to_string(), answer.set.is_some().into());
-    if let Some(set) = &answer.set {
-        object.insert("set".to_string(), json!(set));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_and_bars_are_as_documented() {
-        let top = vec![
-            Prediction { class: 1, label: "yes", score: 0.75 },
-            Prediction { class: 0, label: "or no", score: 0.25 },
-        ];
-        let mut answer = Answer { top, unsure: false, set: None };
-        let mut out = Vec::new();
-        row(&mut out, &answer, "a\tb").unwrap();
-        bars(&mut out, &answer).unwrap();
-        answer.unsure = true;
-        row(&mut out, &answer, "c").unwrap();
-        answer.top.truncate(1);
-        bars(&mut out, &answer).unwrap();
-        answer.unsure = false;
-        bars(&mut out, &answer).unwrap();
-        let wanted = format!(
-            "yes\t0.7500\tor no\t0.2500\ta\tb\nyes    0.7500  {}\nor no  0.2500  {}\n\
-             unsure (yes)\t0.7500\tor no\t0.2500\tc\nunsure (yes)  0.7500\nyes  0.7500\n",
-            "█".repeat(23),
-            "█".repeat(8)
-        );
-        assert_eq!(String::from_utf8(out).unwrap(), wanted);
-    }
 }

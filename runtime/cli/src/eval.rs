@@ -4,16 +4,16 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
-use kinglet::calibration;
-use kinglet::classifier::{Classifier, ClassifierError};
+use anyhow::{Context, Result};
+use kinglet::answer::Answer;
+use kinglet::classifier::Classifier;
 use kinglet_data::calibration_metrics::{BINS, Reliability};
 use kinglet_data::dataset::Dataset;
 use kinglet_data::metrics::Confusion;
 use serde_json::{Map, Value, json};
 
 use super::model::ModelArg;
-use super::{Outcome, number, probability, shows_progress};
+use super::output::{Outcome, explain, number, probability, shows_progress};
 
 /// Number of confused pairs in the text report.
 const CONFUSED_PAIRS: usize = 5;
@@ -78,12 +78,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     let mut progress = Progress::new(data.texts.len());
     let start = Instant::now();
     for (i, (text, &gold)) in data.texts.iter().zip(&data.labels).enumerate() {
-        let scored = classifier.scores(text).map(<[f32]>::len).map_err(explain);
-        scored.with_context(|| format!("{}, text {}", args.data.display(), i + 1))?;
-        if let Some((class, _)) = calibration::best(classifier.last_scores()) {
-            confusion.add(gold, class);
-        }
-        confidences.add(&classifier, gold);
+        let answer = classifier.classify(text).map_err(explain);
+        let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), i + 1))?;
+        confusion.add(gold, answer.best().class);
+        confidences.add(&answer, gold);
         progress.tell(i + 1);
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -106,16 +104,6 @@ pub fn run(args: Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Adds advice to an error.
-fn explain(e: ClassifierError) -> anyhow::Error {
-    match e {
-        ClassifierError::TooLong { max, .. } => {
-            anyhow!("{e}; use --truncate {max} to read only the first {max} tokens")
-        }
-        e => e.into(),
-    }
-}
-
 /// Confidence of the model, row by row.
 #[derive(Default)]
 struct Confidences {
@@ -126,13 +114,12 @@ struct Confidences {
 }
 
 impl Confidences {
-    /// Adds the text that `classifier` scored last.
-    fn add(&mut self, classifier: &Classifier<'_>, gold: usize) {
-        let scores = classifier.last_scores();
-        self.rows.add(scores, gold);
-        for class in classifier.calibration().iter().flat_map(|calibration| calibration.set(scores)) {
+    /// Adds a text.
+    fn add(&mut self, answer: &Answer<'_>, gold: usize) {
+        self.rows.add(answer.probabilities(), gold);
+        for one in answer.set().into_iter().flatten() {
             self.labels += 1;
-            self.held += usize::from(class == gold);
+            self.held += usize::from(one.class == gold);
         }
     }
 

@@ -4,12 +4,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use kinglet::calibration;
+use kinglet::answer::best;
 use kinglet::engine::fingerprint;
 use sha2::{Digest, Sha256};
 
+use super::input;
 use super::model::ModelArg;
-use super::{Outcome, input};
+use super::output::Outcome;
 
 /// Print hashes of exact scores, to compare devices
 ///
@@ -47,10 +48,10 @@ pub fn run(args: Args) -> Result<Outcome> {
     for (i, text) in texts.enumerate() {
         // Skipping a line would silently change the hash of all texts.
         let text = text?.or_else(|message| bail!("text {}: {message}", i + 1))?;
-        classifier.scores(&text.text)?;
+        classifier.classify(&text.text)?;
         let logits = classifier.logits();
         logits.iter().for_each(|score| all.update(score.to_le_bytes()));
-        let label = calibration::best(logits).and_then(|(class, _)| classifier.labels().get(class));
+        let label = best(logits).and_then(|(class, _)| classifier.labels().get(class));
         writeln!(out, "{}\t{:08x}", label.map_or("", String::as_str), fingerprint(logits))?;
     }
     let hash: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

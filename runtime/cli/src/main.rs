@@ -3,22 +3,24 @@
 //! Commands, exit codes and error reporting of the program. Exit codes: 0 for success, 1 if some input lines could not be
 //! classified, 2 for any other error. A closed pipe (`| head`) is not an error.
 
+mod answer;
 mod classify;
 mod eval;
 mod fingerprint;
 mod info;
 mod input;
 mod model;
+mod output;
 mod stream;
 
 use std::any::Any;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::panic;
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
-use serde_json::Value;
+
+use output::{Outcome, report};
 
 /// Classify text with small convolutional models
 ///
@@ -43,15 +45,6 @@ enum Command {
     Eval(eval::Args),
     Fingerprint(fingerprint::Args),
     Info(info::Args),
-}
-
-/// Result of a command that could run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Everything succeeded: exit code 0.
-    Done,
-    /// Some input could not be classified: exit code 1.
-    Partly,
 }
 
 fn main() -> ExitCode {
@@ -88,30 +81,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes a line to stderr, ignoring a closed stderr.
-fn report(message: &str) {
-    let _ = writeln!(io::stderr(), "{message}");
-}
-
-/// Returns whether stderr is a terminal, so that progress is worth showing.
-fn shows_progress() -> bool {
-    io::stderr().is_terminal()
-}
-
 fn words(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
-}
-
-/// Parses a probability between 0 and 1.
-fn probability(text: &str) -> Result<f32, String> {
-    match text.parse() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err("must be a probability between 0 and 1".to_string()),
-    }
-}
-
-/// Returns a score with the shortest digits that identify it as f32, not those of its expansion to f64.
-fn number(score: f32) -> Value {
-    score.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use kinglet::backend::Backend;
 use kinglet::calibration::Calibration;
-use kinglet::classifier::{Classifier, ClassifierError};
+use kinglet::classifier::Classifier;
 use kinglet::model;
 use kinglet::spec::Config;
 #[cfg(not(feature = "tract"))]
 use kinglet::spec::files;
+use kinglet::{Error, FileError};
 #[cfg(feature = "tract")]
 use kinglet_onnx::{ModelError, TractModel};
 
@@ -17,7 +18,7 @@ use kinglet_onnx::{ModelError, TractModel};
 const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
 
 /// Returns the backend that `KINGLET_BACKEND` names, or the fastest one.
-pub fn backend() -> Result<Backend> {
+fn backend() -> Result<Backend> {
     let set = |variable| Some((variable, std::env::var_os(variable).filter(|name| !name.is_empty())?));
     let Some((variable, name)) = BACKEND_VARIABLES.into_iter().find_map(set) else {
         return Ok(Backend::detect());
@@ -61,10 +62,11 @@ pub enum Model {
 impl Model {
     /// Opens the model at `path`, or the built-in one.
     pub fn open(path: Option<&Path>, verify: bool) -> Result<Self> {
-        let Some(path) = path else { return Ok(Model::Bundle(Box::new(model::builtin()?))) };
+        let bundle = |model: model::Model| Ok(Model::Bundle(Box::new(model.with_backend(backend()?))));
+        let Some(path) = path else { return bundle(model::builtin()?) };
         match model::open(path, verify) {
-            Ok(model) => Ok(Model::Bundle(Box::new(model))),
-            Err(ClassifierError::NotBundle { path }) => open_onnx(&path),
+            Ok(model) => bundle(model),
+            Err(Error::File { path, error: FileError::NotBundle }) => open_onnx(&path),
             Err(error) => Err(error.into()),
         }
     }
@@ -97,32 +99,34 @@ impl Model {
     }
 
     /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Result<Option<Calibration>> {
+    pub fn calibration(&self) -> Option<Calibration> {
         match self {
-            Model::Bundle(model) => Ok(model.calibration()?),
+            Model::Bundle(model) => model.calibration(),
             #[cfg(feature = "tract")]
-            Model::Onnx(model) => Ok(model.calibration()),
+            Model::Onnx(model) => model.calibration(),
         }
     }
 
-    /// Returns a classifier with the engine of the model, the native one with the backend that the environment names.
+    /// Returns a classifier with the engine of the model.
     pub fn classifier(&self) -> Result<Classifier<'_>> {
-        // A wrong name is an error whatever the model.
-        let backend = backend()?;
         Ok(match self {
-            Model::Bundle(model) => Classifier::with_backend(model, backend)?,
+            Model::Bundle(model) => model.classifier()?,
             #[cfg(feature = "tract")]
-            Model::Onnx(model) => model.classifier()?,
+            Model::Onnx(model) => {
+                // A wrong name is an error whatever the model.
+                backend()?;
+                model.classifier()?
+            }
         })
     }
 
     /// Returns the engine's name in reports: with the backend of the native one, with the version of tract.
-    pub fn engine_name(&self) -> Result<String> {
-        Ok(match self {
-            Model::Bundle(_) => format!("native, {}", backend()?.name()),
+    pub fn engine_name(&self) -> String {
+        match self {
+            Model::Bundle(model) => format!("native, {}", model.engines().backend().name()),
             #[cfg(feature = "tract")]
             Model::Onnx(model) => model.engine_name(),
-        })
+        }
     }
 }
 

@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 
 use anyhow::{Result, bail};
-use kinglet::calibration::{self, Calibration};
-use kinglet::classifier::Answer;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::answer::Answer;
+use kinglet::calibration::Calibration;
+use kinglet::stream::Stream;
 use serde_json::{Map, Value};
 
-use super::Outcome;
-use super::classify::{labels, put};
+use super::answer::Printed;
 use super::input::Source;
-use super::model::{Model, backend};
+use super::model::Model;
+use super::output::Outcome;
 
 /// Maximum number of bytes between two running labels.
 const MOST: usize = 1 << 16;
@@ -37,14 +37,10 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
             "--stream needs a .kinglet file, because an ONNX model reads a whole text at once; export the model again, or omit --stream"
         );
     };
-    let bundle = bundle.bundle()?;
-    let calibration = bundle.calibration();
-    let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-    let mut logits = vec![0.0; bundle.config().num_labels];
-    let mut engine = NativeEngine::with_backend(bundle, &mut scratch, backend()?)?;
-    let mut stream = engine.stream();
-    let mut answers =
-        Answers { out, plan, labels: model.labels(), calibration, probabilities: vec![0.0; logits.len()], last: None };
+    let (labels, calibration) = (bundle.labels(), bundle.calibration());
+    let mut stream = Stream::new(bundle.engines().take()?);
+    let mut logits = vec![0.0; labels.len()];
+    let mut answers = Answers { out, plan, labels, calibration, probabilities: logits.clone(), last: None };
 
     let every = plan.every.unwrap_or(u64::MAX);
     let (mut bytes, mut due) = (0u64, every);
@@ -70,10 +66,7 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
         }
     }
     mark.end(|text| stream.push(text))?;
-    // White space completes the last word and changes nothing else; the end of text is one more token.
-    stream.push(b" ")?;
-    let tokens = stream.tokens() + 1;
-    stream.finish(&mut logits)?;
+    let tokens = stream.finish(&mut logits)?;
     answers.last(bytes, tokens, &logits)?;
     Ok(Outcome::Done)
 }
@@ -123,48 +116,52 @@ struct Answers<'a> {
     last: Option<(usize, bool)>,
 }
 
-impl<'a> Answers<'a> {
-    fn answer(&mut self, logits: &[f32]) -> Result<Answer<'a>> {
-        let calibration = self.calibration.as_ref();
-        let temperature = calibration.map_or(1.0, |c| c.temperature);
-        calibration::softmax(logits, temperature, &mut self.probabilities)?;
-        let threshold = self.plan.threshold.unwrap_or(calibration.map_or(0.0, |c| c.threshold));
-        Ok(Answer::new(self.labels, &self.probabilities, calibration, threshold, self.plan.top))
+impl Answers<'_> {
+    fn answer(&mut self, logits: &[f32]) -> Result<Printed<'_>> {
+        let answer = Answer::from_logits(logits, self.calibration.as_ref(), &mut self.probabilities)?;
+        let threshold = self.plan.threshold.unwrap_or(answer.threshold());
+        Ok(Printed { answer: answer.with_threshold(threshold), labels: self.labels, top: self.plan.top })
     }
 
     fn running(&mut self, bytes: u64, tokens: u64, logits: &[f32], is_due: bool) -> Result<()> {
+        let (last, json) = (self.last, self.plan.json);
         let answer = self.answer(logits)?;
-        let said = answer.top.first().map(|best| (best.class, answer.unsure));
-        let line = self.line(bytes, tokens, &answer, false);
-        if is_due || said != self.last {
+        let said = Some((answer.answer.best().class, answer.answer.is_unsure()));
+        if is_due || said != last {
+            let line = line(json, bytes, tokens, &answer, false)?;
             self.last = said;
-            writeln!(self.out, "{line}")?;
-            self.out.flush()?;
+            self.write(&line)?;
         }
         Ok(())
     }
 
     fn last(&mut self, bytes: u64, tokens: u64, logits: &[f32]) -> Result<()> {
-        let answer = self.answer(logits)?;
-        let line = self.line(bytes, tokens, &answer, true);
+        let json = self.plan.json;
+        let line = line(json, bytes, tokens, &self.answer(logits)?, true)?;
+        self.write(&line)
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
         writeln!(self.out, "{line}")?;
         self.out.flush()?;
         Ok(())
     }
+}
 
-    /// Formats `bytes<TAB>label<TAB>score<TAB>running`, or a JSON object.
-    fn line(&self, bytes: u64, tokens: u64, answer: &Answer<'_>, is_final: bool) -> String {
-        if self.plan.json {
-            let mut object = Map::new();
-            object.insert("bytes".to_string(), bytes.into());
-            object.insert("tokens".to_string(), tokens.into());
-            object.insert("final".to_string(), is_final.into());
-            put(&mut object, answer);
-            return Value::Object(object).to_string();
-        }
-        let columns: String = labels(answer).map(|(label, score)| format!("{label}\t{score:.4}\t")).collect();
-        format!("{bytes}\t{columns}{}", if is_final { "final" } else { "running" })
+/// `bytes<TAB>label<TAB>score<TAB>running`, or an object.
+fn line(json: bool, bytes: u64, tokens: u64, answer: &Printed<'_>, is_final: bool) -> Result<String> {
+    if json {
+        let mut object = Map::new();
+        object.insert("bytes".to_string(), bytes.into());
+        object.insert("tokens".to_string(), tokens.into());
+        object.insert("final".to_string(), is_final.into());
+        answer.put(&mut object);
+        return Ok(Value::Object(object).to_string());
     }
+    let mut line = format!("{bytes}\t").into_bytes();
+    answer.columns(&mut line)?;
+    line.extend(if is_final { "final" } else { "running" }.as_bytes());
+    Ok(String::from_utf8(line)?)
 }
 
 #[cfg(test)]

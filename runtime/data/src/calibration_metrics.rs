@@ -1,6 +1,6 @@
 //! Calibration error, proper scores and selective accuracy, measured on labelled rows.
 
-use kinglet::calibration::best;
+use kinglet::answer::best;
 use serde::Serialize;
 
 /// Number of bins of the reported calibration errors (Guo et al. 2017).

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kinglet::engine::{Engine, EngineError};
+use kinglet::Error;
+use kinglet::engine::Engine;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::container::Contents;
@@ -26,7 +27,7 @@ pub struct TractEngine {
     graph: Arc<TypedModel>,
     /// `(batch, tokens)` and its plan; the last used comes last.
     plans: Vec<((usize, usize), Plan)>,
-    /// Most tokens of a text; [`EngineError::TooLong`] above it.
+    /// Most tokens of a text; [`Error::TooLong`] above it.
     pub max_tokens: usize,
 }
 
@@ -42,27 +43,27 @@ impl TractEngine {
     ///
     /// # Errors
     /// As [`Engine::logits`]; when `ids` and `mask` are not `batch` rows of one length; when a row has no token.
-    pub fn logits_batch(&mut self, ids: &[i64], mask: &[i64], batch: usize) -> Result<Vec<f32>, EngineError> {
+    pub fn logits_batch(&mut self, ids: &[i64], mask: &[i64], batch: usize) -> Result<Vec<f32>, Error> {
         let tokens = ids.len().checked_div(batch).unwrap_or(0);
         if tokens == 0 {
-            return Err(EngineError::NoTokens);
+            return Err(Error::NoTokens);
         }
         let need = batch * tokens;
         if let Some(got) = [ids.len(), mask.len()].into_iter().find(|&n| n != need) {
-            return Err(EngineError::BatchShape { need, got });
+            return Err(Error::BatchShape { values: "values", need, got });
         }
         if tokens > self.max_tokens {
-            return Err(EngineError::TooLong { tokens, max: self.max_tokens });
+            return Err(Error::TooLong { tokens, max: self.max_tokens });
         }
         let vocab_size = self.contents.config.vocab_size;
         if let Some(&id) = ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab_size)) {
             let id = u32::try_from(id).unwrap_or(u32::MAX);
-            return Err(EngineError::UnknownToken { id, vocab_size });
+            return Err(Error::UnknownToken { id, vocab_size });
         }
         if mask.chunks(tokens).any(|row| row.iter().all(|&m| m == 0)) {
-            return Err(EngineError::NoTokens);
+            return Err(Error::NoTokens);
         }
-        let plan = self.plan(batch, tokens).map_err(EngineError::Backend)?;
+        let plan = self.plan(batch, tokens).map_err(Error::Backend)?;
         let need = batch * self.contents.config.num_labels;
         guarded(|| {
             let shape = [batch, tokens];
@@ -74,7 +75,7 @@ impl TractEngine {
             ensure!(logits.len() == need, "{} scores, not {need}", logits.len());
             Ok(logits)
         })
-        .map_err(EngineError::Backend)
+        .map_err(Error::Backend)
     }
 
     /// The plan for a shape, made when there is none.
@@ -116,14 +117,14 @@ impl Engine for TractEngine {
         self.max_tokens
     }
 
-    fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), EngineError> {
+    fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), Error> {
         let need = self.num_labels();
         if out.len() != need {
-            return Err(EngineError::OutputLength { need, got: out.len() });
+            return Err(Error::OutputLength { need, got: out.len() });
         }
         let tokens = ids.len();
         if tokens > self.max_tokens {
-            return Err(EngineError::TooLong { tokens, max: self.max_tokens });
+            return Err(Error::TooLong { tokens, max: self.max_tokens });
         }
         let padded = tokens.next_power_of_two().max(SHORTEST_PLAN).min(self.max_tokens.max(tokens));
         let mut padded_ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use kinglet::Error;
+use kinglet::bundle::BundleError;
 use kinglet::calibration::Calibration;
-use kinglet::classifier::{Classifier, ClassifierError};
+use kinglet::classifier::Classifier;
 use kinglet::spec::{Config, graph, operator};
 use kinglet::tokenizer::Table;
 use tract_onnx::tract_hir::internal::*;
@@ -123,8 +125,8 @@ impl TractModel {
     ///
     /// # Errors
     /// Never for a model that this crate opened: its tokenizer table was checked.
-    pub fn classifier(&self) -> Result<Classifier<'_>, ClassifierError> {
-        let table = Table::new(self.tokenizer_table()).map_err(ClassifierError::Tokenizer)?;
+    pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
+        let table = Table::new(self.tokenizer_table()).map_err(BundleError::Tokenizer)?;
         Ok(Classifier::with_engine(table, self.labels(), self.calibration(), Box::new(self.engine())))
     }
 }

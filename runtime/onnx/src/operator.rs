@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kinglet::engine::native::shared::SharedEngine;
+use kinglet::bundle::{OwnedBundle, ReadBundle};
+use kinglet::engine::native::EnginePool;
 use kinglet::spec::operator;
 use tract_onnx::model::{Onnx, ParsingContext};
 use tract_onnx::pb::NodeProto;
@@ -102,21 +103,25 @@ fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
     );
     let bundle = node.attribute.iter().find(|attribute| attribute.name == operator::BUNDLE);
     let bundle = bundle.and_then(|attribute| attribute.t.as_ref()).context("the attribute `bundle` is missing")?;
-    let engine = SharedEngine::new(&bundle.raw_data).context("the attribute `bundle`")?;
-    let num_labels = engine.bundle().bundle()?.config().num_labels;
-    Ok((expand(Classifier { engine: Arc::new(engine), num_labels }), Vec::new()))
+    let bundle = OwnedBundle::new(&bundle.raw_data).context("the attribute `bundle`")?;
+    let num_labels = bundle.config().num_labels;
+    let engines = EnginePool::new(Arc::new(bundle));
+    // There is memory for at least one.
+    engines.give(engines.take()?);
+    Ok((expand(Classifier { engines: Arc::new(engines), num_labels }), Vec::new()))
 }
 
 /// A whole model as an operator.
 #[derive(Clone, Debug)]
 struct Classifier {
-    engine: Arc<SharedEngine>,
+    engines: Arc<EnginePool>,
     num_labels: usize,
 }
 
 impl PartialEq for Classifier {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.engine, &other.engine) || self.engine.bundle().as_bytes() == other.engine.bundle().as_bytes()
+        Arc::ptr_eq(&self.engines, &other.engines)
+            || self.engines.model().as_bytes() == other.engines.model().as_bytes()
     }
 }
 
@@ -158,8 +163,8 @@ impl Op for Classifier {
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
-        let bytes = self.engine.bundle().as_bytes().len();
-        Ok(vec![format!("bundle of {bytes} bytes on {}", self.engine.backend().name())])
+        let bytes = self.engines.model().as_bytes().len();
+        Ok(vec![format!("bundle of {bytes} bytes on {}", self.engines.backend().name())])
     }
 
     op_as_typed_op!();
@@ -175,7 +180,7 @@ impl EvalOp for Classifier {
         ensure!(tokens > 0 || batch == 0, "there is no token to score");
         let (ids, mask) = (ids.try_as_plain_ram()?.as_slice::<i64>()?, mask.try_as_plain_ram()?.as_slice::<i64>()?);
         let mut logits = vec![0.0; batch * self.num_labels];
-        self.engine.logits_batch(ids, mask, (batch, tokens), &mut logits)?;
+        self.engines.logits_batch(ids, mask, (batch, tokens), &mut logits)?;
         Ok(tvec![Tensor::from_shape(&[batch, self.num_labels], &logits)?.into_tvalue()])
     }
 }

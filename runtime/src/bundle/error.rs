@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::Kind;
-use crate::calibration::ConfidenceError;
+use crate::calibration::CalibrationError;
 use crate::spec::{Compat, ConfigError, Weight};
 use crate::tokenizer::TableError;
 
@@ -157,7 +157,7 @@ pub enum BundleError {
         label: usize,
     },
     /// The calibration section is broken.
-    Calibration(ConfidenceError),
+    Calibration(CalibrationError),
     /// The weights section is not as long as the configuration's weights.
     WeightsLength {
         /// The length that the configuration asks for.
@@ -325,8 +325,8 @@ impl From<TableError> for BundleError {
     }
 }
 
-impl From<ConfidenceError> for BundleError {
-    fn from(e: ConfidenceError) -> Self {
+impl From<CalibrationError> for BundleError {
+    fn from(e: CalibrationError) -> Self {
         BundleError::Calibration(e)
     }
 }

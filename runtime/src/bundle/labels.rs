@@ -20,34 +20,46 @@ pub struct Labels<'a> {
     text: &'a [u8],
 }
 
+/// Returns the bytes before the text. At most 65,536 labels: the sum fits in 32 bits.
+const fn header(num_labels: usize) -> usize {
+    4 + (num_labels + 1) * 4
+}
+
 impl<'a> Labels<'a> {
-    /// Checks everything, of bytes that are known their lengths alone.
-    pub(super) fn new(bytes: &'a [u8], num_labels: usize, known: bool) -> Result<Self, BundleError> {
-        // At most 65,536 labels: the sum fits into 32 bits.
-        let header = 4 + (num_labels + 1) * 4;
+    /// Checks everything.
+    pub(super) fn new(bytes: &'a [u8], num_labels: usize) -> Result<Self, BundleError> {
+        let header = header(num_labels);
         let short = BundleError::LabelsLength { need: header, got: bytes.len() };
-        let (count, rest) = bytes.split_first_chunk::<4>().ok_or(short)?;
+        let (count, _) = bytes.split_first_chunk::<4>().ok_or(short)?;
         let got = u32::from_le_bytes(*count) as usize;
         if got != num_labels {
             return Err(BundleError::LabelCount { expected: num_labels, got });
         }
-        let (offsets, text) = rest.split_at_checked(header - 4).ok_or(short)?;
-        let labels = Labels { offsets: offsets.as_chunks().0, text };
+        if bytes.len() < header {
+            return Err(short);
+        }
+        let labels = Labels::cut(bytes, num_labels);
         let (first, last) = (labels.offset(0), labels.offset(num_labels));
-        if first != 0 || last != text.len() {
+        if first != 0 || last != labels.text.len() {
             return Err(BundleError::LabelsLength { need: header.saturating_add(last), got: bytes.len() });
         }
-        match (0..num_labels).find(|&i| !known && labels.get(i).is_none()) {
+        match (0..num_labels).find(|&i| labels.get(i).is_none()) {
             Some(label) => Err(BundleError::Label { label }),
             None => Ok(labels),
         }
+    }
+
+    /// Returns the labels of a section that [`Labels::new`] has accepted.
+    pub(super) fn cut(bytes: &'a [u8], num_labels: usize) -> Self {
+        let (offsets, text) = bytes.split_at_checked(header(num_labels)).unwrap_or_default();
+        Labels { offsets: offsets.get(4..).unwrap_or_default().as_chunks().0, text }
     }
 
     fn offset(&self, i: usize) -> usize {
         self.offsets.get(i).map_or(0, |&b| u32::from_le_bytes(b) as usize)
     }
 
-    /// The name of a class; `None` from [`Labels::len`] on.
+    /// Returns the name of a class, or `None` from [`Labels::len`] on.
     pub fn get(&self, class: usize) -> Option<&'a str> {
         if class >= self.len() {
             return None;
@@ -56,17 +68,17 @@ impl<'a> Labels<'a> {
         str::from_utf8(bytes).ok()
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub const fn len(&self) -> usize {
         self.offsets.len().saturating_sub(1)
     }
 
-    /// Whether there is no class; never in a bundle.
+    /// Returns whether there are no classes; never in a bundle.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The names, by class.
+    /// Returns the names, by class.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let labels = *self;
         (0..labels.len()).map_while(move |i| labels.get(i))

@@ -1,6 +1,6 @@
 //! The weights section: one deterministic layout, computed from the configuration.
 
-use super::{ALIGN, BundleError, Trust};
+use super::{ALIGN, BundleError};
 use crate::backend::cast::view;
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Weight};
@@ -224,33 +224,29 @@ impl<'a> Cursor<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Checks the section's size; unless the bytes are known its f32 numbers and the zeros between tensors; where checksums
-    /// are not believed the int8 values and their corrections too. `config` is validated, `bytes` begin at an address that is a multiple of 4.
-    pub(super) fn new(bytes: &'a [u8], config: &Config, trust: Trust) -> Result<Self, BundleError> {
-        let layout = Layout::new(config);
+    /// The weights of a section that [`Weights::check`] took for `config`.
+    pub(super) fn cut(bytes: &'a [u8], config: &Config) -> Self {
+        Weights { bytes, layout: Layout::new(config) }
+    }
+
+    /// Checks the section's size, its f32 numbers and the zeros between tensors; with `verify` the int8 values and their corrections too.
+    /// `config` is validated, `bytes` begin at an address that is a multiple of 4.
+    pub(super) fn check(bytes: &[u8], config: &Config, verify: bool) -> Result<(), BundleError> {
+        let layout = &Layout::new(config);
         let need = layout.bytes();
         if need != bytes.len() as u64 {
             return Err(BundleError::WeightsLength { need, got: bytes.len() as u64 });
         }
-        let weights = Weights { bytes, layout };
-        if trust != Trust::Known {
-            weights.check(trust == Trust::Nothing)?;
-        }
-        Ok(weights)
-    }
-
-    fn check(&self, all: bool) -> Result<(), BundleError> {
-        let layout = &self.layout;
-        let mut cursor = Cursor::new(self.bytes, 0);
+        let mut cursor = Cursor::new(bytes, 0);
         let values: &[i8] = view(cursor.bytes(layout.vocab * layout.channels)).unwrap_or_default();
-        if all {
+        if verify {
             check_range(Weight::Embedding, values)?;
         }
         check_scales(Weight::Embedding, cursor.floats(layout.vocab), layout.vocab)?;
         for i in 0..layout.layers {
             let layer = cursor.layer(layout, i);
             let name = |weight| Weight::Layer(i as u16, weight);
-            let matrix = |weight, panels: &PackedMatrix<'_>| check_matrix(name(weight), panels, all);
+            let matrix = |weight, panels: &PackedMatrix<'_>| check_matrix(name(weight), panels, verify);
             matrix(LayerWeight::In, &layer.input)?;
             matrix(LayerWeight::Gate, &layer.gate)?;
             match layer.taps {
@@ -268,7 +264,7 @@ impl<'a> Weights<'a> {
         if layout.norm == Norm::PreRms {
             check_finite(Weight::FinalNorm, cursor.floats(layout.channels))?;
         }
-        check_matrix(Weight::HeadWeight, &cursor.matrix(layout.labels, layout.channels), all)?;
+        check_matrix(Weight::HeadWeight, &cursor.matrix(layout.labels, layout.channels), verify)?;
         check_finite(Weight::HeadBias, cursor.floats(layout.labels))?;
         if cursor.zeros { Ok(()) } else { Err(BundleError::WeightsPadding) }
     }

@@ -21,15 +21,15 @@ const UNREACHED: Node = Node { score: i32::MIN / 2, id: UNKNOWN, from: 0, next: 
 // Positions in a chunk are kept in bytes.
 const _: () = assert!(CHUNK_CHARS < 256);
 
-// The tables that speed up the search are part of an encoder's memory, which firmware pays for.
-const _: () = assert!(size_of::<Encoder<'static>>() <= 1536);
+// The tables that speed up the search are no part of an encoder, which firmware pays for.
+const _: () = assert!(size_of::<Encoder>() <= 1280);
 
 /// Encodes a text that arrives in parts, cut anywhere, even within a character. The ids are those of the whole text.
 ///
-/// Holds one chunk of a word, under 1.5 KiB, for a text of any length. Does not allocate and never fails.
+/// Every call for one text takes the same table. Holds one chunk of a word, under 1.25 KiB, for a text of any length. Does not
+/// allocate and never fails.
 #[derive(Clone, Debug)]
-pub struct Encoder<'a> {
-    table: Table<'a>,
+pub struct Encoder {
     utf8: utf8::Decoder,
     chunk: Chunk,
 }
@@ -47,9 +47,9 @@ struct Chunk {
     nodes: [Node; CHUNK_CHARS + 1],
 }
 
-impl<'a> Encoder<'a> {
+impl Encoder {
     /// Creates an encoder at the beginning of a text.
-    pub const fn new(table: Table<'a>) -> Self {
+    pub const fn new() -> Self {
         let chunk = Chunk {
             text: [0; 4 * CHUNK_CHARS],
             begins: [0; CHUNK_CHARS + 1],
@@ -57,24 +57,53 @@ impl<'a> Encoder<'a> {
             in_word: false,
             nodes: [UNREACHED; CHUNK_CHARS + 1],
         };
-        Encoder { table, utf8: utf8::Decoder::new(), chunk }
+        Encoder { utf8: utf8::Decoder::new(), chunk }
     }
 
     /// Encodes the next bytes of the text and passes the ids that are final to `sink`.
-    pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(u32)) {
-        let Encoder { table, utf8, chunk } = self;
+    pub fn push(&mut self, table: &Table<'_>, bytes: &[u8], sink: &mut impl FnMut(u32)) {
+        let Encoder { utf8, chunk } = self;
         for &byte in bytes {
             utf8.push(byte, |c| chunk.take(table, c, sink));
         }
     }
 
-    /// Ends the text: passes the remaining ids and [`END`] to `sink`. The encoder is then at the beginning of the next
-    /// text.
-    pub fn finish(&mut self, sink: &mut impl FnMut(u32)) {
-        let Encoder { table, utf8, chunk } = self;
+    /// Ends the text: passes the remaining ids and [`END`] to `sink`. The encoder is then at the beginning of the next text.
+    pub fn finish(&mut self, table: &Table<'_>, sink: &mut impl FnMut(u32)) {
+        let Encoder { utf8, chunk } = self;
         utf8.finish(|c| chunk.take(table, c, sink));
         chunk.end_word(table, sink);
         sink(END);
+    }
+
+    /// Discards the text so far.
+    pub fn reset(&mut self) {
+        self.utf8 = utf8::Decoder::new();
+        self.chunk.chars = 0;
+        self.chunk.in_word = false;
+    }
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Table<'_> {
+    /// Encodes a whole text: hands its ids to `sink`, [`END`] last. Invalid UTF-8 is replaced. Allocates nothing.
+    pub fn encode_with(&self, text: &[u8], sink: &mut impl FnMut(u32)) {
+        let mut encoder = Encoder::new();
+        encoder.push(self, text, sink);
+        encoder.finish(self, sink);
+    }
+
+    /// Returns the ids of a text, [`END`] last. Invalid UTF-8 is replaced.
+    #[cfg(feature = "alloc")]
+    pub fn encode(&self, text: impl AsRef<[u8]>) -> alloc::vec::Vec<u32> {
+        let mut ids = alloc::vec::Vec::new();
+        self.encode_with(text.as_ref(), &mut |id| ids.push(id));
+        ids
     }
 }
 

@@ -31,6 +31,7 @@ mod tests;
 mod utf8;
 
 pub use encoder::Encoder;
+pub(crate) use table::TableIndex;
 pub use table::{Table, TableError};
 
 /// Id of `<pad>`, which fills the shorter rows of a batch.

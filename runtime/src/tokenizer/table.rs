@@ -24,8 +24,8 @@ const FEW: usize = 8;
 
 /// A vocabulary, read in place from borrowed bytes of any alignment.
 ///
-/// Besides the slices, it holds under 200 bytes that speed up the search and are computed when it is opened: where the
-/// words with each first letter begin, and the highest score of texts of each length.
+/// Besides the slices it holds under 200 bytes that speed up the search and are computed once: where the words with each first
+/// letter begin, and the highest score of texts of each length.
 ///
 /// # Format
 /// Little endian; each field begins at a multiple of 4 bytes. `N` is the number of pieces, `S` the bytes of all of
@@ -54,11 +54,19 @@ const FEW: usize = 8;
 #[derive(Clone, Copy)]
 pub struct Table<'a> {
     bytes: &'a [u8],
-    lowercase: bool,
-    index: &'a [[u8; 4]],
+    first: &'a [[u8; 4]],
     offsets: &'a [[u8; 4]],
     scores: &'a [[u8; 2]],
     text: &'a [u8],
+    index: TableIndex,
+}
+
+/// Values computed once from a table's bytes; together they rebuild the table.
+#[derive(Clone, Copy)]
+pub(crate) struct TableIndex {
+    lowercase: bool,
+    /// Number of pieces.
+    pieces: usize,
     words: Words,
     bound: Option<Bound>,
 }
@@ -180,7 +188,31 @@ impl core::error::Error for TableError {}
 
 impl fmt::Debug for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("pieces", &self.scores.len()).field("lowercase", &self.lowercase).finish()
+        f.debug_struct("Table").field("pieces", &self.scores.len()).field("lowercase", &self.index.lowercase).finish()
+    }
+}
+
+/// Returns where the text begins in a table of `pieces`, at most 2^20: the sum fits into 32 bits.
+const fn text_at(pieces: usize) -> usize {
+    HEADER + INDEX * 4 + (pieces + 1) * 4 + (pieces * 2).next_multiple_of(4)
+}
+
+impl TableIndex {
+    /// Returns the table of bytes that [`Table::new`] took. Other bytes make one that encodes wrongly, but neither
+    /// panics nor reads outside.
+    pub(crate) fn table<'a>(&self, bytes: &'a [u8]) -> Table<'a> {
+        let cut = |at: usize| bytes.get(at..).unwrap_or_default();
+        let list = |at: usize, count: usize| cut(at).get(..count * 4).unwrap_or_default().as_chunks().0;
+        let (first, offsets) = (HEADER, HEADER + INDEX * 4);
+        let scores = offsets + (self.pieces + 1) * 4;
+        Table {
+            bytes,
+            first: list(first, INDEX),
+            offsets: list(offsets, self.pieces + 1),
+            scores: cut(scores).get(..self.pieces * 2).unwrap_or_default().as_chunks().0,
+            text: cut(text_at(self.pieces)),
+            index: *self,
+        }
     }
 }
 
@@ -190,16 +222,8 @@ impl<'a> Table<'a> {
     /// # Errors
     /// If anything deviates from the format.
     pub fn new(bytes: &'a [u8]) -> Result<Self, TableError> {
-        let table = Self::known(bytes)?;
-        table.check()?;
-        Ok(table)
-    }
-
-    /// Reads a table from bytes that [`Table::new`] has accepted before; checks lengths, not pieces. Other bytes lead
-    /// to a table that encodes wrongly, but neither panics nor reads out of bounds.
-    pub(crate) fn known(bytes: &'a [u8]) -> Result<Self, TableError> {
         let short = |need: usize| TableError::Length { need, got: bytes.len() };
-        let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(short(HEADER))?;
+        let (header, _) = bytes.split_first_chunk::<HEADER>().ok_or(short(HEADER))?;
         let (words, _) = header.as_chunks::<4>();
         let &[magic, version, flags, pieces, size] = words else { return Err(short(HEADER)) };
         if magic != MAGIC {
@@ -216,35 +240,26 @@ impl<'a> Table<'a> {
         if pieces > MAX_PIECES {
             return Err(TableError::TooManyPieces { max: MAX_PIECES, got: pieces });
         }
-        // At most 2^20 pieces: these products fit into 32 bits.
-        let (index, offsets, scores) = (INDEX * 4, (pieces + 1) * 4, pieces * 2);
-        let padding = scores % 4;
-        let need = (HEADER + index + offsets + scores + padding).checked_add(size).ok_or(short(usize::MAX))?;
+        let (text, padding) = (text_at(pieces), pieces * 2 % 4);
+        let need = text.checked_add(size).ok_or(short(usize::MAX))?;
         if bytes.len() != need {
             return Err(short(need));
         }
-        let cut = |bytes: &'a [u8], at: usize| bytes.split_at_checked(at).ok_or(short(need));
-        let (index, rest) = cut(rest, index)?;
-        let (offsets, rest) = cut(rest, offsets)?;
-        let (scores, rest) = cut(rest, scores)?;
-        let (padding, text) = cut(rest, padding)?;
-        if padding.iter().any(|&b| b != 0) {
+        if bytes.get(text - padding..text).is_none_or(|padding| padding.iter().any(|&b| b != 0)) {
             return Err(TableError::Padding);
         }
-        let mut table = Table {
-            bytes,
-            lowercase: flags & LOWERCASE != 0,
-            index: index.as_chunks().0,
-            offsets: offsets.as_chunks().0,
-            scores: scores.as_chunks().0,
-            text,
-            words: Words { first: 0, letters: [0; _] },
-            bound: None,
-        };
-        table.words = table.words();
-        let ascii = 0..table.index_at(0x80).min(pieces);
-        table.bound = Bound::new(ascii.map(|piece| (table.len_of(piece), table.score_at(piece))));
+        let words = Words { first: 0, letters: [0; _] };
+        let mut table = TableIndex { lowercase: flags & LOWERCASE != 0, pieces, words, bound: None }.table(bytes);
+        table.index.words = table.words();
+        let ascii = 0..table.first_at(0x80).min(pieces);
+        table.index.bound = Bound::new(ascii.map(|piece| (table.len_of(piece), table.score_at(piece))));
+        table.check()?;
         Ok(table)
+    }
+
+    /// Returns the index that rebuilds this table from the same bytes.
+    pub(crate) const fn index(&self) -> TableIndex {
+        self.index
     }
 
     /// Searches for the pieces that begin with [`METASPACE`].
@@ -269,7 +284,7 @@ impl<'a> Table<'a> {
         let mut before: &[u8] = &[];
         // The next entry of the index to compare.
         let mut entry = 0;
-        let check_index = |byte: usize, expected: usize| match self.index_at(byte) {
+        let check_index = |byte: usize, expected: usize| match self.first_at(byte) {
             got if got == expected => Ok(()),
             got => Err(TableError::Index { byte, expected, got }),
         };
@@ -303,7 +318,7 @@ impl<'a> Table<'a> {
             entry += 1;
         }
         let missing = ('!'..='~')
-            .filter(|c| !(self.lowercase && c.is_ascii_uppercase()))
+            .filter(|c| !(self.index.lowercase && c.is_ascii_uppercase()))
             .chain([METASPACE])
             .find(|c| self.find(c.encode_utf8(&mut [0; 4]).as_bytes()).is_none());
         missing.map_or(Ok(()), |character| Err(TableError::MissingCharacter { character }))
@@ -311,7 +326,7 @@ impl<'a> Table<'a> {
 
     /// Returns whether the text is lower-cased first.
     pub const fn lowercase(&self) -> bool {
-        self.lowercase
+        self.index.lowercase
     }
 
     /// Returns the number of ids, including special and byte tokens. All ids are smaller.
@@ -344,24 +359,17 @@ impl<'a> Table<'a> {
         self.scores.get(piece).map(|&s| i16::from_le_bytes(s))
     }
 
-    /// Encodes a whole text: gives its ids to `sink`, [`super::END`] last. Invalid UTF-8 is replaced. Allocates nothing.
-    pub fn encode_with(&self, text: &[u8], sink: &mut impl FnMut(u32)) {
-        let mut encoder = super::Encoder::new(*self);
-        encoder.push(text, sink);
-        encoder.finish(sink);
-    }
-
     /// Returns the most that ASCII texts can score; none if a score is above 0.
     #[inline]
     pub(super) fn bound(&self) -> Option<Bound> {
-        self.bound
+        self.index.bound
     }
 
     /// Returns the piece of one ASCII character, as (id, score).
     #[inline]
     pub(super) fn character(&self, byte: u8) -> Option<(u32, i32)> {
-        let piece = self.index_at(usize::from(byte));
-        let found = byte.is_ascii() && piece < self.index_at(usize::from(byte) + 1) && self.len_of(piece) == 1;
+        let piece = self.first_at(usize::from(byte));
+        let found = byte.is_ascii() && piece < self.first_at(usize::from(byte) + 1) && self.len_of(piece) == 1;
         found.then(|| self.found_at(piece))
     }
 
@@ -372,18 +380,18 @@ impl<'a> Table<'a> {
     pub(super) fn prefixes(&self, text: &[u8], mut found: impl FnMut(usize, u32, i32)) {
         let (mut low, mut high, mut depth) = match text.split_first_chunk() {
             Some((&MARK, &[letter, ..])) if LETTERS.contains(&letter) => {
-                let mark = self.words.first as usize;
+                let mark = self.index.words.first as usize;
                 if self.len_of(mark) == MARK.len() {
                     let (id, score) = self.found_at(mark);
                     found(MARK.len(), id, score);
                 }
-                let letters = self.words.letters.get(usize::from(letter - LETTERS.start)..);
+                let letters = self.index.words.letters.get(usize::from(letter - LETTERS.start)..);
                 let Some(&[low, high, ..]) = letters else { return };
                 (low as usize, high as usize, MARK.len() + 1)
             }
             _ => {
                 let Some(&first) = text.first() else { return };
-                (self.index_at(usize::from(first)), self.index_at(usize::from(first) + 1), 1)
+                (self.first_at(usize::from(first)), self.first_at(usize::from(first) + 1), 1)
             }
         };
         // Pieces low..high begin with text[..depth]; only the first of them can be no longer than that.
@@ -413,7 +421,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Returns those of the pieces `low..high`, which are longer than `depth` and begin alike up to there, that go on
+    /// Returns the range of the pieces `low..high`, which share their first `depth` bytes and are longer, that continue
     /// with `byte`.
     #[inline]
     fn narrow(&self, mut low: usize, mut high: usize, depth: usize, byte: u8) -> (usize, usize) {
@@ -482,8 +490,8 @@ impl<'a> Table<'a> {
     }
 
     #[inline]
-    fn index_at(&self, byte: usize) -> usize {
-        self.index.get(byte).map_or(0, |&b| u32::from_le_bytes(b) as usize)
+    fn first_at(&self, byte: usize) -> usize {
+        self.first.get(byte).map_or(0, |&b| u32::from_le_bytes(b) as usize)
     }
 
     #[inline]
@@ -543,13 +551,6 @@ impl Table<'_> {
         pieces.iter().for_each(|(text, _)| out.extend(text.as_ref().as_bytes()));
         Table::new(&out)?;
         Ok(out)
-    }
-
-    /// Returns the ids of a text, [`super::END`] last. Invalid UTF-8 is replaced.
-    pub fn encode(&self, text: impl AsRef<[u8]>) -> alloc::vec::Vec<u32> {
-        let mut ids = alloc::vec::Vec::new();
-        self.encode_with(text.as_ref(), &mut |id| ids.push(id));
-        ids
     }
 
     /// Returns the text of ids: words separated by one space, lower-cased if the table says so.

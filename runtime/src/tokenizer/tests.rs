@@ -204,11 +204,11 @@ fn extreme_scores_do_not_overflow() {
 fn an_encoder_can_be_used_again() {
     let bytes = table(false);
     let table = Table::new(&bytes).unwrap();
-    let mut encoder = Encoder::new(table);
+    let mut encoder = Encoder::new();
     for text in ["ther", "\u{20AC}\u{FF}", "", "a"] {
         let mut ids = vec![];
-        encoder.push(text.as_bytes(), &mut |id| ids.push(id));
-        encoder.finish(&mut |id| ids.push(id));
+        encoder.push(&table, text.as_bytes(), &mut |id| ids.push(id));
+        encoder.finish(&table, &mut |id| ids.push(id));
         assert_eq!(ids, table.encode(text));
     }
 }
@@ -364,12 +364,12 @@ proptest! {
         let table = Table::new(&bytes).unwrap();
         let mut cuts: Vec<usize> = cuts.iter().map(|c| c.index(text.len() + 1)).chain([0, text.len()]).collect();
         cuts.sort();
-        let mut encoder = Encoder::new(table);
+        let mut encoder = Encoder::new();
         let mut ids = vec![];
         for cut in cuts.windows(2) {
-            encoder.push(&text[cut[0]..cut[1]], &mut |id| ids.push(id));
+            encoder.push(&table, &text[cut[0]..cut[1]], &mut |id| ids.push(id));
         }
-        encoder.finish(&mut |id| ids.push(id));
+        encoder.finish(&table, &mut |id| ids.push(id));
         prop_assert_eq!(ids, table.encode(&text));
     }
 

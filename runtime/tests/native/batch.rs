@@ -1,9 +1,10 @@
 //! A text whose tokens are there: against the oracle, on every backend; errors; sizes.
 
+use kinglet::Error;
 use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes, scratch_parts};
-use kinglet::engine::{Engine, EngineError};
+use kinglet::engine::Engine;
+use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes, scratch_parts};
 use kinglet::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -105,7 +106,7 @@ proptest! {
         engine.logits(&ids, &mut got).unwrap();
         prop_assert_eq!(bits(&got), bits(&oracle::logits(&model, &ids)));
         let error = NativeEngine::with_chunk(bundle, &mut place[start + 1..], Backend::SCALAR, chunk).unwrap_err();
-        prop_assert_eq!(error, NativeError::ScratchTooSmall { need, got: need - 1 });
+        prop_assert_eq!(error, Error::ScratchTooSmall { need, got: need - 1 });
     }
 }
 
@@ -176,18 +177,15 @@ fn what_cannot_be_scored_is_refused_and_forgotten() {
     with_engine(&model.bundle(), Backend::SCALAR, 2, |engine| {
         let mut out = [0.0; 5];
         let vocab_size = model.config.vocab_size;
-        let unknown = EngineError::UnknownToken { id: vocab_size as u32, vocab_size };
-        assert_eq!(engine.logits(&[], &mut out), Err(EngineError::NoTokens));
+        let unknown = Error::UnknownToken { id: vocab_size as u32, vocab_size };
+        assert_eq!(engine.logits(&[], &mut out), Err(Error::NoTokens));
         assert_eq!(engine.logits(&[1, 2, vocab_size as u32, 3], &mut out), Err(unknown.clone()));
-        assert_eq!(engine.logits(&[1], &mut [0.0; 4]), Err(EngineError::OutputLength { need: 5, got: 4 }));
+        assert_eq!(engine.logits(&[1], &mut [0.0; 4]), Err(Error::OutputLength { need: 5, got: 4 }));
         // An unknown id makes the whole text unfit, whatever follows.
-        assert_eq!(
-            engine.push_tokens(&[1, 2, u32::MAX, 3]),
-            Err(EngineError::UnknownToken { id: u32::MAX, vocab_size })
-        );
+        assert_eq!(engine.push_tokens(&[1, 2, u32::MAX, 3]), Err(Error::UnknownToken { id: u32::MAX, vocab_size }));
         assert!(engine.push_token(1).is_err() && engine.snapshot(&mut out).is_err());
         assert!(engine.finish(&mut out).is_err());
-        assert_eq!(engine.finish(&mut out), Err(EngineError::NoTokens));
+        assert_eq!(engine.finish(&mut out), Err(Error::NoTokens));
         engine.logits(&text, &mut out).unwrap();
         assert_eq!(bits(&out), bits(&want));
         // A wrong length of the scores does not end the text.
@@ -209,9 +207,9 @@ fn engines_that_cannot_be_are_refused() {
     let bundle = Bundle::new(bytes.as_slice()).unwrap();
     let mut place = scratch(&model.config, 1);
     let zero = NativeEngine::with_chunk(bundle.clone(), &mut place, Backend::SCALAR, 0).unwrap_err();
-    assert_eq!(zero, NativeError::EmptyChunk);
+    assert_eq!(zero, Error::EmptyChunk);
     let need = scratch_bytes(&model.config, DEFAULT_CHUNK);
     let error = NativeEngine::new(bundle, &mut []).unwrap_err();
-    assert_eq!(error, NativeError::ScratchTooSmall { need, got: 0 });
+    assert_eq!(error, Error::ScratchTooSmall { need, got: 0 });
     assert_eq!(error.to_string(), format!("the engine needs {need} bytes of scratch, got 0"));
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use kinglet::backend::Backend;
 use kinglet::bundle::{self, Buffer, Parts};
-use kinglet::engine::native::{NativeEngine, scratch_bytes};
+use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight};
 use kinglet::tokenizer::Table;
 
@@ -108,11 +108,11 @@ pub fn with_engine<R>(
     bundle: &Buffer,
     backend: Backend,
     chunk: usize,
-    f: impl FnOnce(&mut NativeEngine<'_>) -> R,
+    f: impl FnOnce(&mut BorrowedEngine<'_>) -> R,
 ) -> R {
     let bundle = bundle::Bundle::new(bundle.as_slice()).unwrap();
     let mut scratch = scratch(bundle.config(), chunk);
-    f(&mut NativeEngine::with_chunk(bundle, &mut scratch, backend, chunk).unwrap())
+    f(&mut NativeEngine::with_chunk(bundle, scratch.as_mut_slice(), backend, chunk).unwrap())
 }
 
 /// A small configuration; `layers` has width, offset and dilation of each layer.

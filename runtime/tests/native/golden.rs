@@ -3,8 +3,9 @@
 use kinglet::backend::Backend;
 use kinglet::bundle::Buffer;
 use kinglet::engine::Engine;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine};
+use kinglet::engine::native::{BorrowedEngine, DEFAULT_CHUNK};
 use kinglet::spec::{Mixer, Norm, Pooling};
+use kinglet::stream::Stream;
 use kinglet::tokenizer::Table;
 use sha2::{Digest, Sha256};
 
@@ -56,9 +57,9 @@ fn hash(mut scores_of: impl FnMut(&[u8]) -> Vec<f32>) -> String {
 }
 
 /// The scores of a text that is pushed in one part.
-fn streamed(engine: &mut NativeEngine<'_>, text: &[u8]) -> Vec<f32> {
+fn streamed(engine: &mut BorrowedEngine<'_>, text: &[u8]) -> Vec<f32> {
     let mut scores = vec![0.0; engine.num_labels()];
-    let mut stream = engine.stream();
+    let mut stream = Stream::new(engine);
     stream.push(text).unwrap();
     stream.finish(&mut scores).unwrap();
     scores

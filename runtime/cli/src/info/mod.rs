@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kinglet::bundle::ReadBundle;
 use kinglet::calibration::Calibration;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model;
@@ -12,8 +13,8 @@ use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Outcome;
 use super::model::Model;
+use super::output::Outcome;
 
 mod bundle;
 #[cfg(feature = "tract")]
@@ -138,24 +139,24 @@ pub fn run(args: Args) -> Result<Outcome> {
     let model = Model::open(args.model.as_deref(), !args.no_verify)?;
     let path = args.model.as_deref().map(model::find).transpose()?;
     let contents = match (model.as_bundle(), &path) {
-        (Some(model), _) => Cow::Borrowed(model.as_slice()),
+        (Some(model), _) => Cow::Borrowed(model.bundle().as_bytes()),
         (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
         (None, None) => Cow::default(),
     };
     let heading = Heading {
         path: path.as_ref().map_or_else(|| "built in".to_string(), |path| path.display().to_string()),
-        engine: model.engine_name()?,
+        engine: model.engine_name(),
         config: model.config(),
         labels: model.labels().len(),
-        calibration: model.calibration()?,
+        calibration: model.calibration(),
         bytes: contents.len(),
         sha256: Sha256::digest(&contents).iter().map(|b| format!("{b:02x}")).collect(),
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let chunk = args.chunk as usize;
     match (&model, args.json) {
-        (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle()?, &heading, chunk))?,
-        (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle()?, &heading, chunk)?,
+        (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle().bundle(), &heading, chunk))?,
+        (Model::Bundle(model), false) => bundle::table(&mut out, &model.bundle().bundle(), &heading, chunk)?,
         #[cfg(feature = "tract")]
         (Model::Onnx(model), true) => writeln!(out, "{}", onnx::object(model, &heading))?,
         #[cfg(feature = "tract")]

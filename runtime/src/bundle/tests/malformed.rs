@@ -11,8 +11,9 @@ use super::super::*;
 use super::{config, made, table};
 use crate::backend::Backend;
 use crate::engine::native::{NativeEngine, scratch_bytes};
-use crate::spec::{Compat, Mixer, Norm};
-use crate::tokenizer::TableError;
+use crate::spec::{Compat, Config, Mixer, Norm};
+use crate::stream::Stream;
+use crate::tokenizer::{Table, TableError};
 
 type Sections = Vec<(Kind, u32, Vec<u8>)>;
 
@@ -104,7 +105,7 @@ fn visit_and_run(bundle: &Bundle<'_>) {
     let mut scratch = vec![0; need];
     for backend in Backend::all() {
         let mut engine = NativeEngine::with_chunk(bundle.clone(), &mut scratch, backend, CHUNK).unwrap();
-        let mut stream = engine.stream();
+        let mut stream = Stream::new(&mut engine);
         for part in [&b"Wake me\xff"[..], b" at 7"] {
             stream.push(part).unwrap();
             stream.snapshot(&mut logits).unwrap();

@@ -11,7 +11,8 @@ use super::*;
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Compat, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use crate::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use crate::tokenizer::Table;
 
 /// A tokenizer table with the pieces every table has.
 fn table() -> Vec<u8> {
@@ -159,7 +160,7 @@ fn an_owned_bundle_gives_the_view_of_its_bytes() {
         let mut place = vec![0];
         place.extend(&bytes);
         let owned = OwnedBundle::new(&place[1..]).unwrap();
-        let (got, want) = (owned.bundle().unwrap(), Bundle::new(owned.as_bytes()).unwrap());
+        let (got, want) = (owned.bundle(), Bundle::new(owned.as_bytes()).unwrap());
         assert_eq!(got.as_bytes(), bytes);
         assert_eq!(got.config(), &config);
         assert!(got.labels().iter().eq(LABELS));

@@ -1,6 +1,6 @@
 //! What the native engine keeps in its scratch arena, and how large each part is.
 
-use crate::backend::cast::Arena;
+use super::scratch::Arena;
 use crate::ops::linear::{inner_stride, stride};
 use crate::ops::pooling::Pool;
 use crate::spec::{Config, Pooling};
@@ -35,10 +35,9 @@ pub(super) struct Layout {
     q: usize,
     /// Their scales, `[chunk]`.
     scales: usize,
-    /// Sums of the mean, `[C]`.
-    sums: usize,
-    /// The maximum, `[C]`.
-    most: usize,
+    /// Sums of the mean or the maximum so far, `[C]`.
+    pool: usize,
+    pooling: Pooling,
     /// Tokens not yet embedded, `[chunk]`.
     tokens: usize,
 }
@@ -50,8 +49,8 @@ impl Layout {
         let mut i = 0;
         while let Some(convolution) = config.convolution(i) {
             let span = convolution.left().saturating_add(convolution.right());
-            taps = most(taps, convolution.taps);
-            widest = most(widest, span);
+            taps = max(taps, convolution.taps);
+            widest = max(widest, span);
             all = all.saturating_add(span);
             i += 1;
         }
@@ -63,20 +62,16 @@ impl Layout {
             crate::spec::Mixer::Dynamic => config.kernel_heads.saturating_mul(taps),
             _ => 0,
         };
-        let (sums, largest) = match config.pooling {
-            Pooling::Mean => (c, 0),
-            Pooling::Max => (0, c),
-        };
         Layout {
             residual: (ahead.saturating_mul(c), chunk.saturating_mul(c)),
             history: all.saturating_mul(c),
             gated: widest.saturating_add(chunk).saturating_mul(c),
-            inner: chunk.saturating_mul(most(inner_stride(ff), c.saturating_add(computed))),
+            inner: chunk.saturating_mul(max(inner_stride(ff), c.saturating_add(computed))),
             branch: chunk.saturating_mul(c),
-            q: chunk.saturating_mul(most(stride(c), stride(ff))),
+            q: chunk.saturating_mul(max(stride(c), stride(ff))),
             scales: chunk,
-            sums,
-            most: largest,
+            pool: c,
+            pooling: config.pooling,
             tokens: chunk,
         }
     }
@@ -86,6 +81,10 @@ impl Layout {
         let whole = Arena::piece_bytes::<f32>(pending.saturating_add(residual));
         // The two lie together; what rounding costs counts for the second.
         let pending = pending.saturating_mul(size_of::<f32>());
+        let pool = match self.pooling {
+            Pooling::Mean => Arena::piece_bytes::<i64>(self.pool),
+            Pooling::Max => Arena::piece_bytes::<f32>(self.pool),
+        };
         [
             Part { name: "alignment", bytes: Arena::SLACK },
             Part { name: "history of gated rows", bytes: Arena::piece_bytes::<f32>(self.history) },
@@ -97,15 +96,12 @@ impl Layout {
             Part { name: "chunk: quantized rows", bytes: Arena::piece_bytes::<u8>(self.q) },
             Part { name: "chunk: scales", bytes: Arena::piece_bytes::<f32>(self.scales) },
             Part { name: "chunk: tokens", bytes: Arena::piece_bytes::<u32>(self.tokens) },
-            Part {
-                name: "pooling",
-                bytes: Arena::piece_bytes::<i64>(self.sums).saturating_add(Arena::piece_bytes::<f32>(self.most)),
-            },
+            Part { name: "pooling", bytes: pool },
         ]
     }
 }
 
-const fn most(a: usize, b: usize) -> usize {
+const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }
 
@@ -128,8 +124,9 @@ pub const fn scratch_bytes(config: &Config, chunk: usize) -> usize {
     sum
 }
 
-/// The parts of the arena, cut out of the caller's buffer. Lengths are those of [`Layout`].
+/// The parts of the arena, cut out of its bytes. Lengths are those of [`Layout`].
 pub(super) struct Buffers<'a> {
+    pub(super) tokens: &'a mut [u32],
     pub(super) residual: &'a mut [f32],
     pub(super) history: &'a mut [f32],
     pub(super) gated: &'a mut [f32],
@@ -137,29 +134,32 @@ pub(super) struct Buffers<'a> {
     pub(super) branch: &'a mut [f32],
     pub(super) q: &'a mut [u8],
     pub(super) scales: &'a mut [f32],
-    pub(super) tokens: &'a mut [u32],
     pub(super) pool: Pool<'a>,
 }
 
-impl<'a> Buffers<'a> {
-    /// `None` when `scratch` has fewer than [`scratch_bytes`] bytes.
-    pub(super) fn new(config: &Config, chunk: usize, scratch: &'a mut [u8]) -> Option<Self> {
-        let layout = Layout::new(config, chunk);
+impl Layout {
+    /// Cuts the parts; `None` when `scratch` has fewer than [`scratch_bytes`] bytes.
+    pub(super) fn buffers<'a>(&self, scratch: &'a mut [u8]) -> Option<Buffers<'a>> {
         let mut arena = Arena::new(scratch);
-        let (pending, residual) = layout.residual;
+        let (pending, residual) = self.residual;
         Some(Buffers {
+            tokens: arena.take(self.tokens)?,
             residual: arena.take(pending.saturating_add(residual))?,
-            history: arena.take(layout.history)?,
-            gated: arena.take(layout.gated)?,
-            inner: arena.take(layout.inner)?,
-            branch: arena.take(layout.branch)?,
-            q: arena.take(layout.q)?,
-            scales: arena.take(layout.scales)?,
-            tokens: arena.take(layout.tokens)?,
-            pool: match config.pooling {
-                Pooling::Mean => Pool::Mean(arena.take(layout.sums)?),
-                Pooling::Max => Pool::Max(arena.take(layout.most)?),
+            history: arena.take(self.history)?,
+            gated: arena.take(self.gated)?,
+            inner: arena.take(self.inner)?,
+            branch: arena.take(self.branch)?,
+            q: arena.take(self.q)?,
+            scales: arena.take(self.scales)?,
+            pool: match self.pooling {
+                Pooling::Mean => Pool::Mean(arena.take(self.pool)?),
+                Pooling::Max => Pool::Max(arena.take(self.pool)?),
             },
         })
+    }
+
+    /// Cuts the tokens alone, which lie first.
+    pub(super) fn tokens<'a>(&self, scratch: &'a mut [u8]) -> Option<&'a mut [u32]> {
+        Arena::new(scratch).take(self.tokens)
     }
 }

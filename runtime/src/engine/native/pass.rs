@@ -7,10 +7,10 @@
 
 use core::ops::Range;
 
-use super::NativeEngine;
 use super::layout::Buffers;
+use super::run::Run;
 use crate::backend::{Backend, Window};
-use crate::bundle::{Layer, Taps};
+use crate::bundle::{Layer, Taps, Weights};
 use crate::ops::linear::Room;
 use crate::ops::{dilatedconv, dynamicconv, embedding, ffn, glu, lightconv, norm};
 use crate::spec::{Config, Norm};
@@ -81,20 +81,28 @@ fn moved(range: Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-impl NativeEngine<'_> {
+impl Run {
     /// Takes the tokens that wait, and as many positions after the end of the text as are missing to `rows`, through all layers.
     ///
     /// `rows`: at least the tokens that wait, at most a chunk; more of them only at the end of the text, which `end`, the number of its tokens,
     /// then tells: otherwise it is larger than any.
-    pub(super) fn advance(&mut self, rows: usize, end: u64) {
-        let NativeEngine { bundle, backend, look_ahead, buffers, waiting, position, pooled, .. } = self;
-        let (config, weights) = (bundle.config(), bundle.weights());
+    pub(super) fn advance(
+        &mut self,
+        config: &Config,
+        weights: &Weights<'_>,
+        scratch: &mut [u8],
+        rows: usize,
+        end: u64,
+    ) {
+        let Run { backend, layout, look_ahead, waiting, position, .. } = self;
+        let Some(mut buffers) = layout.buffers(scratch) else { return };
+        let buffers = &mut buffers;
         let (c, look_ahead) = (config.hidden_size, *look_ahead);
         let newest = Positions { first: *position as i64, rows, end: end.min(i64::MAX as u64) as i64 };
 
         let ids = buffers.tokens.get(..*waiting).unwrap_or_default();
         let fresh = part_mut(buffers.residual, look_ahead..look_ahead + ids.len(), c);
-        embedding::embedding(backend, &weights, ids, c, fresh);
+        embedding::embedding(backend, weights, ids, c, fresh);
         *waiting = 0;
 
         let mut lag = 0;
@@ -124,14 +132,10 @@ impl NativeEngine<'_> {
             lag += right;
         }
 
-        // Rows of the last layer are at the front; of these, the ones to be pooled.
-        let last = newest.behind(lag);
-        let tokens = last.tokens();
-        let row = |position: u64| (position.min(i64::MAX as u64) as i64).saturating_sub(last.first).max(0) as usize;
-        let from = tokens.start.max(row(pooled.0));
-        let to = tokens.end.min(row(pooled.1)).max(from);
+        // Rows of the last layer are at the front.
+        let tokens = newest.behind(lag).tokens();
         let Buffers { residual, branch, pool, .. } = buffers;
-        let mut x = part(residual, from..to, c);
+        let mut x = part(residual, tokens, c);
         if config.norm == Norm::PreRms {
             x = norm::rms(backend, weights.final_norm(), x, branch);
         }

@@ -1,11 +1,12 @@
-//! One engine for all threads, batches with padding: bit for bit the scores of each text alone.
+//! One engine for all threads and padded batches: bit for bit the scores of each text alone.
 
+use std::sync::Arc;
 use std::thread;
 
+use kinglet::Error;
 use kinglet::backend::Backend;
-use kinglet::bundle::OwnedBundle;
-use kinglet::engine::EngineError;
-use kinglet::engine::native::shared::{SharedEngine, SharedError};
+use kinglet::bundle::{BundleError, OwnedBundle, ReadBundle};
+use kinglet::engine::native::{DEFAULT_CHUNK, EnginePool, NativeEngine, PooledEngine};
 use kinglet::spec::{Mixer, Norm, Pooling};
 use proptest::prelude::*;
 
@@ -13,7 +14,7 @@ use crate::batch::cases;
 use crate::fixture::{Model, Random, any_config, bits, config, ids, vocab_size};
 use crate::oracle;
 
-/// Texts in one batch: ids and mask `[B, T]`, padding before and behind, any numbers there.
+/// Texts in one batch: ids and mask `[B, T]`, padding before and after, arbitrary numbers in it.
 struct Padded {
     ids: Vec<i64>,
     mask: Vec<i64>,
@@ -34,15 +35,20 @@ fn padded(random: &mut Random, texts: &[Vec<u32>]) -> Padded {
     Padded { ids, mask, shape: (texts.len(), tokens) }
 }
 
-fn score(engine: &SharedEngine, batch: &Padded) -> Result<Vec<f32>, SharedError> {
-    let mut out = vec![f32::NAN; batch.shape.0 * engine.bundle().bundle().unwrap().config().num_labels];
+fn score(engine: &EnginePool, batch: &Padded) -> Result<Vec<f32>, Error> {
+    let mut out = vec![f32::NAN; batch.shape.0 * engine.model().config().num_labels];
     engine.logits_batch(&batch.ids, &batch.mask, batch.shape, &mut out)?;
     Ok(out)
 }
 
-fn small() -> (Model, SharedEngine) {
+fn pool(model: &Model, backend: Backend) -> EnginePool {
+    let bundle = OwnedBundle::new(model.bundle().as_slice()).unwrap();
+    EnginePool::new(Arc::new(bundle)).with_backend(backend)
+}
+
+fn small() -> (Model, EnginePool) {
     let model = Model::random(config(Mixer::Light, Norm::PostLayer, Pooling::Mean, 12, &[[3, 1, 1]]), 5);
-    let engine = SharedEngine::new(model.bundle().as_slice()).unwrap();
+    let engine = pool(&model, Backend::detect());
     (model, engine)
 }
 
@@ -61,8 +67,7 @@ proptest! {
             .collect();
         let want: Vec<f32> = texts.iter().flat_map(|text| oracle::logits(&model, text)).collect();
         for backend in Backend::all() {
-            let bundle = OwnedBundle::new(model.bundle().as_slice()).unwrap();
-            let engine = SharedEngine::with_backend(bundle, backend).unwrap();
+            let engine = pool(&model, backend);
             for _ in 0..2 {
                 let got = score(&engine, &padded(&mut random, &texts)).unwrap();
                 prop_assert_eq!(bits(&got), bits(&want), "{:?} on {}", model.config, backend.name());
@@ -98,32 +103,72 @@ fn what_cannot_be_scored_says_which_text_it_is() {
         score(&engine, &Padded { ids, mask, shape }).unwrap_err()
     };
     let vocab_size = vocab_size();
-    let unknown = |id| SharedError::Text { row: 1, error: EngineError::UnknownToken { id, vocab_size } };
+    let unknown = |id| Error::Text { row: 1, error: Box::new(Error::UnknownToken { id, vocab_size }) };
     assert_eq!(error(&[1, 2, 3, vocab_size as i64], &[1; 4]), unknown(vocab_size as u32));
     assert_eq!(error(&[1, 2, 3, -1], &[1; 4]), unknown(u32::MAX));
     assert_eq!(error(&[1, 2, 3, i64::from(u32::MAX) + 2], &[1; 4]), unknown(u32::MAX));
     let none = error(&[1, 2, 3, 4], &[1, 1, 0, 0]);
-    assert_eq!(none, SharedError::Text { row: 1, error: EngineError::NoTokens });
+    assert_eq!(none, Error::Text { row: 1, error: Box::new(Error::NoTokens) });
     assert_eq!(none.to_string(), "text 1 of the batch: there is no token to score");
-    assert_eq!(error(&[], &[]), SharedError::Text { row: 0, error: EngineError::NoTokens });
-    let value = SharedError::MaskValue { row: 0, position: 1, got: 2 };
+    assert_eq!(error(&[], &[]), Error::Text { row: 0, error: Box::new(Error::NoTokens) });
+    let value = Error::MaskValue { row: 0, position: 1, got: 2 };
     assert_eq!(error(&[1, 2, 3, 4], &[1, 2, 1, 1]), value);
-    let hole = SharedError::MaskHole { row: 1, position: 2 };
+    let hole = Error::MaskHole { row: 1, position: 2 };
     assert_eq!(error(&[1; 10], &[1, 1, 1, 1, 1, 0, 1, 0, 1, 0]), hole);
     assert!(hole.to_string().contains("its mask has padding between tokens, from position 2"), "{hole}");
 
     let (ids, mask) = (vec![1; 6], vec![1; 6]);
     for (shape, places) in [((2, 2), 10), ((3, 3), 15), ((2, 3), 9), ((usize::MAX, 3), 10)] {
         let result = engine.logits_batch(&ids, &mask, shape, &mut vec![0.0; places]);
-        assert!(matches!(result, Err(SharedError::Shape { .. })), "{shape:?} {result:?}");
+        assert!(matches!(result, Err(Error::BatchShape { .. })), "{shape:?} {result:?}");
     }
-    // An error leaves nothing behind.
+    // An error leaves no state behind.
     let text = [7, 8, 9];
     let batch = Padded { ids: vec![7, 8, 9], mask: vec![1; 3], shape: (1, 3) };
     assert_eq!(bits(&score(&engine, &batch).unwrap()), bits(&oracle::logits(&model, &text)));
 }
 
+/// What a pool hands out goes anywhere: into another thread, a struct, a `static`.
 #[test]
-fn bytes_that_are_no_bundle_make_no_engine() {
-    assert!(matches!(SharedEngine::new(b"not a bundle"), Err(SharedError::Bundle(_))));
+fn an_engine_that_owns_its_parts_is_send_and_static() {
+    fn goes_anywhere<T: Send + 'static>() {}
+    fn is_shared<T: Send + Sync + 'static>() {}
+    goes_anywhere::<PooledEngine>();
+    goes_anywhere::<NativeEngine<Arc<OwnedBundle<&'static [u8]>>, Box<[u8]>>>();
+    goes_anywhere::<kinglet::stream::Stream<PooledEngine>>();
+    is_shared::<EnginePool>();
+
+    let (model, engines) = small();
+    let text = [7, 8, 9];
+    let mut engine = engines.take().unwrap();
+    let got = thread::spawn(move || {
+        let mut got = [0.0; 5];
+        engine.push_tokens(&text).unwrap();
+        engine.finish(&mut got).unwrap();
+        got
+    });
+    assert_eq!(bits(&got.join().unwrap()), bits(&oracle::logits(&model, &text)));
+}
+
+#[test]
+fn an_engine_that_comes_back_in_the_middle_of_a_text_forgets_it() {
+    let (model, engines) = small();
+    let text = [7, 8, 9];
+    for half in [&[1, 2, 3][..], &[u32::MAX], &[1, u32::MAX]] {
+        let mut engine = engines.take().unwrap();
+        let _ = engine.push_tokens(half);
+        engines.give(engine);
+        let mut got = [0.0; 5];
+        engines.with(|engine| engine.push_tokens(&text).and_then(|()| engine.finish(&mut got))).unwrap().unwrap();
+        assert_eq!(bits(&got), bits(&oracle::logits(&model, &text)));
+    }
+    assert_eq!(engines.take().unwrap().chunk(), DEFAULT_CHUNK);
+}
+
+#[test]
+fn a_pool_without_rows_is_refused() {
+    let (model, _) = small();
+    let bundle = Arc::new(OwnedBundle::new(model.bundle().as_slice()).unwrap());
+    assert_eq!(EnginePool::new(bundle).with_chunk(0).take().unwrap_err(), Error::EmptyChunk);
+    assert!(matches!(OwnedBundle::new(b"not a bundle"), Err(BundleError::NotABundle { .. })));
 }

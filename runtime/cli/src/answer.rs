@@ -1,0 +1,97 @@
+//! Answers as the program prints them.
+
+use std::io::{self, Write};
+
+use kinglet::answer::{Answer, Prediction};
+use serde_json::{Map, Value, json};
+
+use super::output::number;
+
+/// Length of the longest bar, in characters.
+const BAR: f32 = 30.0;
+
+/// An answer with the names and the number of its labels.
+pub struct Printed<'a> {
+    pub answer: Answer<'a>,
+    /// The model's labels, by class.
+    pub labels: &'a [String],
+    /// Number of labels to print.
+    pub top: usize,
+}
+
+impl Printed<'_> {
+    fn name(&self, class: usize) -> &str {
+        self.labels.get(class).map_or("", String::as_str)
+    }
+
+    fn top(&self) -> impl Iterator<Item = Prediction> {
+        self.answer.likeliest().take(self.top)
+    }
+
+    /// Returns the labels with their scores as they are printed: the first label of an unsure answer as `unsure (LABEL)`.
+    fn labels(&self) -> impl Iterator<Item = (String, f32)> {
+        let unsure = self.answer.is_unsure();
+        self.top().enumerate().map(move |(i, one)| {
+            let label = self.name(one.class);
+            (if i == 0 && unsure { format!("unsure ({label})") } else { label.to_string() }, one.probability)
+        })
+    }
+
+    /// Writes the labels of one text, one per line, with scores; several labels get bars.
+    pub fn bars(&self, out: &mut dyn Write) -> io::Result<()> {
+        let labels: Vec<(String, f32)> = self.labels().collect();
+        let width = labels.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+        for (label, score) in &labels {
+            let bar = if labels.len() > 1 { "█".repeat((score * BAR).round() as usize) } else { String::new() };
+            let line = format!("{label:width$}  {score:.4}  {bar}");
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Writes labels and scores, each with a tab behind.
+    pub fn columns(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.labels().try_for_each(|(label, score)| write!(out, "{label}\t{score:.4}\t"))
+    }
+
+    /// Adds the fields that every answer has.
+    pub fn put(&self, object: &mut Map<String, Value>) {
+        let best = self.answer.best();
+        let label = self.answer.label().map_or(Value::Null, |best| self.name(best.class).into());
+        object.insert("label".to_string(), label);
+        object.insert("score".to_string(), number(best.probability));
+        let one = |one: Prediction| json!({ "label": self.name(one.class), "score": number(one.probability) });
+        object.insert("top".to_string(), self.top().map(one).collect());
+        let set = self.answer.set();
+        object.insert("calibrated".to_string(), set.is_some().into());
+        if let Some(set) = set {
+            object.insert("set".to_string(), set.map(|one| self.name(one.class)).collect());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_and_bars_are_as_documented() {
+        let labels = ["or no".to_string(), "yes".to_string()];
+        let mut out = Vec::new();
+        for (threshold, top) in [(0.5, 2), (0.8, 2), (0.8, 1), (0.5, 1)] {
+            let answer = Answer::from_probabilities(&[0.25, 0.75], None).unwrap().with_threshold(threshold);
+            let printed = Printed { answer, labels: &labels, top };
+            printed.columns(&mut out).unwrap();
+            out.push(b'\n');
+            printed.bars(&mut out).unwrap();
+        }
+        let wanted = format!(
+            "yes\t0.7500\tor no\t0.2500\t\nyes    0.7500  {0}\nor no  0.2500  {1}\n\
+             unsure (yes)\t0.7500\tor no\t0.2500\t\nunsure (yes)  0.7500  {0}\nor no         0.2500  {1}\n\
+             unsure (yes)\t0.7500\t\nunsure (yes)  0.7500\nyes\t0.7500\t\nyes  0.7500\n",
+            "█".repeat(23),
+            "█".repeat(8)
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+    }
+}

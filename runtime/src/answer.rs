@@ -1,0 +1,333 @@
+//! From the scores of a model to its answer.
+//!
+//! For the scores (logits) `x` of a text, with the numbers of a [`Calibration`] or, without one, temperature 1 and
+//! threshold 0:
+//!
+//! ```text
+//! p[c] = e[c] / Σ e        e[c] = exp((x[c] − max x) / temperature)     temperature scaling (Guo et al. 2017)
+//! label c = argmax p       if p[c] > threshold, otherwise unsure         selective classification (Geifman, El-Yaniv 2017)
+//! set = argmax p and every c with p[c] >= set_threshold                  split-conformal LAC (Sadinle et al. 2019)
+//! ```
+//!
+//! # Arithmetic
+//! f32: difference, quotient, [`scalar::exp`], the sum in the order of the classes, quotient; each rounded separately.
+//! The bits are therefore the same on every processor, and a threshold means the same on a device as where it was
+//! fitted. A temperature of 1 leaves the quotient exact and equals the softmax of [`crate::backend`].
+
+use crate::backend::scalar;
+use crate::calibration::Calibration;
+use crate::error::Error;
+
+/// A class with its probability.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Prediction {
+    /// The class, an index into the model's labels.
+    pub class: usize,
+    /// Its probability, 0 to 1, calibrated if the model is; all classes sum to 1.
+    pub probability: f32,
+}
+
+/// What a model says about a text. Borrows the probabilities; nothing allocates.
+///
+/// ```
+/// use kinglet::answer::Answer;
+/// use kinglet::calibration::Calibration;
+///
+/// let calibration = Calibration {
+///     temperature: 2.0, threshold: 0.6, error_rate: 0.05, set_threshold: 0.3, coverage: 0.9, rows: 1000,
+/// };
+/// let mut probabilities = [0.0; 3];
+/// let answer = Answer::from_logits(&[1.0, 2.0, 3.0], Some(&calibration), &mut probabilities)?;
+/// assert_eq!(answer.best().class, 2); // with probability 0.506
+/// assert!(answer.label().is_none()); // not above 0.6: unsure
+/// let set: Vec<usize> = answer.set().unwrap().map(|prediction| prediction.class).collect();
+/// assert_eq!(set, [2, 1]); // each with at least 0.3
+/// # Ok::<(), kinglet::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'p> {
+    probabilities: &'p [f32],
+    best: Prediction,
+    threshold: f32,
+    /// Smallest probability of a class of the set; `None` if the model is not calibrated.
+    set_threshold: Option<f32>,
+}
+
+impl<'p> Answer<'p> {
+    /// Computes the answer from scores. `logits`: `[num_labels]`; `probabilities`: the same length, receives those of
+    /// all classes.
+    ///
+    /// # Errors
+    /// As [`softmax`].
+    pub fn from_logits(
+        logits: &[f32],
+        calibration: Option<&Calibration>,
+        probabilities: &'p mut [f32],
+    ) -> Result<Self, Error> {
+        softmax(logits, calibration.map_or(1.0, |calibration| calibration.temperature), probabilities)?;
+        Self::from_probabilities(probabilities, calibration)
+    }
+
+    /// As [`Answer::from_logits`], from probabilities that it computed. `probabilities`: `[num_labels]`.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn from_probabilities(probabilities: &'p [f32], calibration: Option<&Calibration>) -> Result<Self, Error> {
+        let (class, probability) = best(probabilities).ok_or(Error::Probabilities { logits: 0, out: 0 })?;
+        Ok(Answer {
+            probabilities,
+            best: Prediction { class, probability },
+            threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
+            set_threshold: calibration.map(|calibration| calibration.set_threshold),
+        })
+    }
+
+    /// Replaces the model's threshold: 0 (never unsure) to 1 (always unsure).
+    pub fn with_threshold(self, threshold: f32) -> Self {
+        Answer { threshold, ..self }
+    }
+
+    /// Returns the probability of each class, `[num_labels]`.
+    pub fn probabilities(&self) -> &'p [f32] {
+        self.probabilities
+    }
+
+    /// Returns the most likely class, sure or not; the lowest one among ties.
+    pub fn best(&self) -> Prediction {
+        self.best
+    }
+
+    /// Returns the most likely class if its probability exceeds the threshold, or `None` if the model is unsure.
+    pub fn label(&self) -> Option<Prediction> {
+        Some(self.best).filter(|best| best.probability > self.threshold)
+    }
+
+    /// Returns the threshold of [`Answer::label`].
+    pub fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
+    /// Returns whether no class is likely enough.
+    pub fn is_unsure(&self) -> bool {
+        self.label().is_none()
+    }
+
+    /// Returns the classes, most likely first; the lowest one first among ties.
+    ///
+    /// The first is free, every 16 more need one pass over all classes.
+    pub fn likeliest(&self) -> Likeliest<'p> {
+        let mut found = [Prediction::default(); BATCH];
+        found[0] = self.best;
+        Likeliest { probabilities: self.probabilities, found, next: 0, len: 1 }
+    }
+
+    /// Returns the classes of the conformal set, most likely first, or `None` if the model is not calibrated.
+    ///
+    /// They are the most likely one, and every one with a probability of at least [`Calibration::set_threshold`]. The
+    /// set includes the correct class for a share of at least [`Calibration::coverage`] of new texts, on average over
+    /// calibration rows and texts, if both come from the same source (are exchangeable). There is no guarantee for a
+    /// single text or class.
+    pub fn set(&self) -> Option<core::iter::Take<Likeliest<'p>>> {
+        let least = self.set_threshold?;
+        let count = self.probabilities.iter().filter(|&&probability| probability >= least).count();
+        Some(self.likeliest().take(count.max(1)))
+    }
+}
+
+/// Number of classes found per pass.
+const BATCH: usize = 16;
+
+/// Classes by probability; see [`Answer::likeliest`].
+#[derive(Clone, Debug)]
+pub struct Likeliest<'p> {
+    probabilities: &'p [f32],
+    /// Result of the last pass, in order.
+    found: [Prediction; BATCH],
+    next: usize,
+    len: usize,
+}
+
+/// Returns whether `a` comes before `b`.
+fn before(a: &Prediction, b: &Prediction) -> bool {
+    a.probability > b.probability || (a.probability == b.probability && a.class < b.class)
+}
+
+impl Likeliest<'_> {
+    /// Finds the classes after the last one.
+    fn pass(&mut self) {
+        let last = self.found.get(self.len.wrapping_sub(1)).copied();
+        (self.next, self.len) = (0, 0);
+        for (class, &probability) in self.probabilities.iter().enumerate() {
+            let mut one = Prediction { class, probability };
+            if last.is_none_or(|last| !before(&last, &one)) {
+                continue;
+            }
+            for place in self.found.iter_mut().take(self.len) {
+                if before(&one, place) {
+                    core::mem::swap(&mut one, place);
+                }
+            }
+            if let Some(place) = self.found.get_mut(self.len) {
+                *place = one;
+                self.len += 1;
+            }
+        }
+    }
+}
+
+impl Iterator for Likeliest<'_> {
+    type Item = Prediction;
+
+    fn next(&mut self) -> Option<Prediction> {
+        if self.next == self.len {
+            self.pass();
+        }
+        let found = self.found.get(..self.len)?.get(self.next).copied();
+        self.next += usize::from(found.is_some());
+        found
+    }
+}
+
+/// Computes `out[c] = exp((logits[c] − max) / temperature) / Σ`. `logits` and `out`: `[num_labels]`. Does not allocate.
+///
+/// # Errors
+/// [`Error::Probabilities`] without logits or with an output of another length; [`Error::NotANumber`] if a logit is NaN
+/// or infinite, or the temperature is not a positive number.
+pub fn softmax(logits: &[f32], temperature: f32, out: &mut [f32]) -> Result<(), Error> {
+    if logits.is_empty() || logits.len() != out.len() {
+        return Err(Error::Probabilities { logits: logits.len(), out: out.len() });
+    }
+    if !logits.iter().all(|v| v.is_finite()) || !temperature.is_finite() || temperature <= 0.0 {
+        return Err(Error::NotANumber);
+    }
+    let max = logits.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+    let mut sum = 0.0f32;
+    for (p, &v) in out.iter_mut().zip(logits) {
+        *p = scalar::exp((v - max) / temperature);
+        sum += *p;
+    }
+    out.iter_mut().for_each(|p| *p /= sum);
+    Ok(())
+}
+
+/// Returns the largest score and its class, the lowest one among ties, or `None` without scores.
+pub fn best(scores: &[f32]) -> Option<(usize, f32)> {
+    let all = scores.iter().copied().enumerate();
+    all.reduce(|a, b| if b.1 > a.1 { b } else { a })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    const GOOD: Calibration = Calibration {
+        temperature: 1.5,
+        threshold: 0.5,
+        error_rate: 0.05,
+        set_threshold: 0.2,
+        coverage: 0.9,
+        rows: 100,
+    };
+
+    fn answer(probabilities: &[f32]) -> Answer<'_> {
+        Answer::from_probabilities(probabilities, Some(&GOOD)).unwrap()
+    }
+
+    fn set(probabilities: &[f32]) -> Vec<usize> {
+        answer(probabilities).set().unwrap().map(|one| one.class).collect()
+    }
+
+    #[test]
+    fn probabilities_equal_numpy() {
+        // numpy, f64: e = exp([1, 2, 3] / 2); e / e.sum()
+        let mut out = [0.0; 3];
+        softmax(&[1.0, 2.0, 3.0], 2.0, &mut out).unwrap();
+        for (got, want) in out.iter().zip([0.186_323_72, 0.307_195_9, 0.506_480_4]) {
+            assert!((got - want).abs() < 1e-7, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn a_shift_of_all_logits_changes_nothing_and_nothing_overflows() {
+        let (mut a, mut b) = ([0.0; 3], [0.0; 3]);
+        softmax(&[1.0, 2.0, 3.0], 1.0, &mut a).unwrap();
+        softmax(&[1001.0, 1002.0, 1003.0], 1.0, &mut b).unwrap();
+        assert_eq!(a, b);
+        softmax(&[f32::MAX, -f32::MAX, 0.0], 0.01, &mut a).unwrap();
+        assert!(a[0] == 1.0 && a.iter().all(|p| p.is_finite() && *p >= 0.0), "{a:?}");
+    }
+
+    #[test]
+    fn a_temperature_of_one_gives_the_bits_of_the_softmax_kernel() {
+        let logits: Vec<f32> = (0..151).map(|i| (i * 37 % 101) as f32 * 0.13 - 4.0).collect();
+        let mut kernel = logits.clone();
+        crate::backend::Backend::by_name("scalar").unwrap().softmax(&mut kernel, logits.len());
+        let mut out = vec![0.0; logits.len()];
+        softmax(&logits, 1.0, &mut out).unwrap();
+        assert_eq!(out, kernel);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_and_wrong_lengths_are_errors() {
+        let mut out = [0.0; 2];
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(softmax(&[0.0, bad], 1.0, &mut out), Err(Error::NotANumber), "{bad}");
+            assert_eq!(softmax(&[0.0, 1.0], bad, &mut out), Err(Error::NotANumber), "{bad}");
+        }
+        assert_eq!(softmax(&[0.0, 1.0], 0.0, &mut out), Err(Error::NotANumber));
+        assert_eq!(softmax(&[0.0], 1.0, &mut out), Err(Error::Probabilities { logits: 1, out: 2 }));
+        assert_eq!(softmax(&[], 1.0, &mut []), Err(Error::Probabilities { logits: 0, out: 0 }));
+    }
+
+    #[test]
+    fn a_label_needs_more_than_the_threshold() {
+        let sure = |class, probability| Some(Prediction { class, probability });
+        assert_eq!(answer(&[0.5, 0.3, 0.2]).label(), None);
+        assert_eq!(answer(&[0.3, 0.6, 0.1]).label(), sure(1, 0.6));
+        assert_eq!(answer(&[0.5, 0.5]).with_threshold(0.0).label(), sure(0, 0.5));
+        assert!(answer(&[0.0, 1.0]).with_threshold(1.0).is_unsure());
+        assert_eq!(answer(&[0.0, 1.0]).with_threshold(1.0).best(), Prediction { class: 1, probability: 1.0 });
+        assert_eq!(Answer::from_probabilities(&[0.5, 0.5], None).unwrap().label(), sure(0, 0.5));
+        let none = Error::Probabilities { logits: 0, out: 0 };
+        assert_eq!(Answer::from_probabilities(&[], Some(&GOOD)).unwrap_err(), none);
+    }
+
+    #[test]
+    fn a_set_holds_the_likeliest_class_and_all_likely_ones() {
+        assert_eq!(set(&[0.2, 0.5, 0.199, 0.101]), [1, 0]);
+        assert_eq!(set(&[0.1; 10]), [0]);
+        assert!(Answer::from_probabilities(&[1.0], None).unwrap().set().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn probabilities_sum_to_one_and_temperature_leaves_the_order(
+            logits in prop::collection::vec(-30f32..30.0, 1..200),
+            temperature in 0.05f32..20.0,
+        ) {
+            let mut out = vec![0.0; logits.len()];
+            softmax(&logits, temperature, &mut out).unwrap();
+            let sum: f64 = out.iter().map(|&p| f64::from(p)).sum();
+            prop_assert!((sum - 1.0).abs() < 1e-5, "{}", sum);
+            prop_assert!(out.iter().all(|p| (0.0..=1.0).contains(p)));
+            // Rounding may make unequal logits equal, never turn them around.
+            let (class, _) = best(&logits).unwrap();
+            prop_assert_eq!(out[class], out.iter().copied().fold(0.0, f32::max));
+        }
+
+        #[test]
+        fn the_likeliest_classes_come_first_and_the_set_is_the_first_of_them(
+            probabilities in prop::collection::vec(prop_oneof![Just(0.25f32), Just(0.0), 0f32..1.0], 1..80),
+        ) {
+            let mut want: Vec<usize> = (0..probabilities.len()).collect();
+            want.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+            let got: Vec<Prediction> = answer(&probabilities).likeliest().collect();
+            prop_assert!(got.iter().all(|one| probabilities[one.class].to_bits() == one.probability.to_bits()));
+            prop_assert_eq!(got.iter().map(|one| one.class).collect::<Vec<_>>(), &want[..]);
+            let inside = want.iter().filter(|&&class| probabilities[class] >= GOOD.set_threshold).count().max(1);
+            prop_assert_eq!(set(&probabilities), &want[..inside]);
+        }
+    }
+}
