@@ -1,13 +1,13 @@
-//! `kinglet fingerprint` as a program of the core alone (feature `std`, no tract): for boards where half a megabyte is much, and
-//! as an example of the core on a machine with an operating system.
+//! `kinglet fingerprint` with the core alone (feature `std`, no tract): for boards with little memory, and as an example
+//! of the core on a machine with an operating system.
 //!
 //! ```sh
 //! cargo run --release -p kinglet --no-default-features --features std --example fingerprint -- \
-//!     models/intents/model.kinglet firmware-examples/golden/texts.txt [KERNEL]
+//!     models/intents/model.kinglet firmware-examples/golden/texts.txt [BACKEND]
 //! ```
 //!
-//! For each line of the texts a line `label<TAB>fingerprint`, and last `all<TAB>SHA-256`; on stderr the kernels, the scratch memory
-//! and how many tokens the texts were, the ends of text included.
+//! Prints `label<TAB>fingerprint` for each line of the texts, then `all<TAB>SHA-256`; on stderr the backend, the scratch
+//! memory and the number of tokens, including the ends of text.
 #![allow(missing_docs, reason = "a program")]
 
 use std::error::Error;

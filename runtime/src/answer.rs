@@ -1,6 +1,7 @@
-//! From the scores of a model to what it answers.
+//! From the scores of a model to its answer.
 //!
-//! For the scores (logits) `x` of a text, with the numbers of a [`Calibration`] or, without one, temperature 1 and threshold 0:
+//! For the scores (logits) `x` of a text, with the numbers of a [`Calibration`] or, without one, temperature 1 and
+//! threshold 0:
 //!
 //! ```text
 //! p[c] = e[c] / Σ e        e[c] = exp((x[c] − max x) / temperature)     temperature scaling (Guo et al. 2017)
@@ -9,9 +10,9 @@
 //! ```
 //!
 //! # Arithmetic
-//! f32: difference, quotient, [`scalar::exp`], the sum in the order of the classes, quotient; each rounded on its own. The
-//! bits are therefore the same on every processor, and a threshold means on a device what it meant where it was fitted.
-//! A temperature of 1 leaves the quotient exact and equals the softmax of [`crate::backend`].
+//! f32: difference, quotient, [`scalar::exp`], the sum in the order of the classes, quotient; each rounded separately.
+//! The bits are therefore the same on every processor, and a threshold means the same on a device as where it was
+//! fitted. A temperature of 1 leaves the quotient exact and equals the softmax of [`crate::backend`].
 
 use crate::backend::scalar;
 use crate::calibration::Calibration;
@@ -22,7 +23,7 @@ use crate::error::Error;
 pub struct Prediction {
     /// The class, an index into the model's labels.
     pub class: usize,
-    /// Its probability, 0 to 1, calibrated if the model is; all classes together have 1.
+    /// Its probability, 0 to 1, calibrated if the model is; all classes sum to 1.
     pub probability: f32,
 }
 
@@ -48,12 +49,13 @@ pub struct Answer<'p> {
     probabilities: &'p [f32],
     best: Prediction,
     threshold: f32,
-    /// The least probability of a class of the set; `None` when the model is not calibrated.
+    /// Smallest probability of a class of the set; `None` if the model is not calibrated.
     set_threshold: Option<f32>,
 }
 
 impl<'p> Answer<'p> {
-    /// Computes the answer that scores give. `logits`: `[num_labels]`; `probabilities`: as many, they get those of all classes.
+    /// Computes the answer from scores. `logits`: `[num_labels]`; `probabilities`: the same length, receives those of
+    /// all classes.
     ///
     /// # Errors
     /// As [`softmax`].
@@ -66,10 +68,10 @@ impl<'p> Answer<'p> {
         Self::from_probabilities(probabilities, calibration)
     }
 
-    /// As [`Answer::from_logits`], from the probabilities that it computed. `probabilities`: `[num_labels]`.
+    /// As [`Answer::from_logits`], from probabilities that it computed. `probabilities`: `[num_labels]`.
     ///
     /// # Errors
-    /// When there are none.
+    /// If there are none.
     pub fn from_probabilities(probabilities: &'p [f32], calibration: Option<&Calibration>) -> Result<Self, Error> {
         let (class, probability) = best(probabilities).ok_or(Error::Probabilities { logits: 0, out: 0 })?;
         Ok(Answer {
@@ -80,7 +82,7 @@ impl<'p> Answer<'p> {
         })
     }
 
-    /// Decides at another threshold than the model's: 0 (never unsure) to 1 (always unsure).
+    /// Replaces the model's threshold: 0 (never unsure) to 1 (always unsure).
     pub fn with_threshold(self, threshold: f32) -> Self {
         Answer { threshold, ..self }
     }
@@ -90,12 +92,12 @@ impl<'p> Answer<'p> {
         self.probabilities
     }
 
-    /// Returns the likeliest class, sure or not; of equally likely ones the lowest.
+    /// Returns the most likely class, sure or not; the lowest one among ties.
     pub fn best(&self) -> Prediction {
         self.best
     }
 
-    /// Returns the likeliest class if its probability exceeds the threshold, `None` when the model is unsure.
+    /// Returns the most likely class if its probability exceeds the threshold, or `None` if the model is unsure.
     pub fn label(&self) -> Option<Prediction> {
         Some(self.best).filter(|best| best.probability > self.threshold)
     }
@@ -110,20 +112,21 @@ impl<'p> Answer<'p> {
         self.label().is_none()
     }
 
-    /// Returns the classes, likeliest first; of equally likely ones the lowest first.
+    /// Returns the classes, most likely first; the lowest one first among ties.
     ///
-    /// The first costs nothing, each 16 more one pass over all classes.
+    /// The first is free, every 16 more need one pass over all classes.
     pub fn likeliest(&self) -> Likeliest<'p> {
         let mut found = [Prediction::default(); BATCH];
         found[0] = self.best;
         Likeliest { probabilities: self.probabilities, found, next: 0, len: 1 }
     }
 
-    /// Returns the classes of the conformal set, likeliest first; `None` when the model is not calibrated.
+    /// Returns the classes of the conformal set, most likely first, or `None` if the model is not calibrated.
     ///
-    /// They are the likeliest one, and every one with a probability of at least [`Calibration::set_threshold`]. The set holds the right
-    /// class for a share of at least [`Calibration::coverage`] of new texts, on average over calibration rows and texts, if both
-    /// come from the same source (are exchangeable). It promises nothing for a single text or class.
+    /// They are the most likely one, and every one with a probability of at least [`Calibration::set_threshold`]. The
+    /// set includes the correct class for a share of at least [`Calibration::coverage`] of new texts, on average over
+    /// calibration rows and texts, if both come from the same source (are exchangeable). There is no guarantee for a
+    /// single text or class.
     pub fn set(&self) -> Option<core::iter::Take<Likeliest<'p>>> {
         let least = self.set_threshold?;
         let count = self.probabilities.iter().filter(|&&probability| probability >= least).count();
@@ -131,26 +134,26 @@ impl<'p> Answer<'p> {
     }
 }
 
-/// Classes found by one pass.
+/// Number of classes found per pass.
 const BATCH: usize = 16;
 
-/// Classes by their probability; see [`Answer::likeliest`].
+/// Classes by probability; see [`Answer::likeliest`].
 #[derive(Clone, Debug)]
 pub struct Likeliest<'p> {
     probabilities: &'p [f32],
-    /// What the last pass found, in order.
+    /// Result of the last pass, in order.
     found: [Prediction; BATCH],
     next: usize,
     len: usize,
 }
 
-/// Whether `a` comes before `b`.
+/// Returns whether `a` comes before `b`.
 fn before(a: &Prediction, b: &Prediction) -> bool {
     a.probability > b.probability || (a.probability == b.probability && a.class < b.class)
 }
 
 impl Likeliest<'_> {
-    /// Finds the classes that come after the last one.
+    /// Finds the classes after the last one.
     fn pass(&mut self) {
         let last = self.found.get(self.len.wrapping_sub(1)).copied();
         (self.next, self.len) = (0, 0);
@@ -185,11 +188,11 @@ impl Iterator for Likeliest<'_> {
     }
 }
 
-/// `out[c] = exp((logits[c] − max) / temperature) / Σ`. `logits` and `out`: `[num_labels]`. Does not allocate.
+/// Computes `out[c] = exp((logits[c] − max) / temperature) / Σ`. `logits` and `out`: `[num_labels]`. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Probabilities`] without logits or with an output of another length; [`Error::NotANumber`] when a logit
-/// is NaN or infinite, or the temperature is not a positive number.
+/// [`Error::Probabilities`] without logits or with an output of another length; [`Error::NotANumber`] if a logit is NaN
+/// or infinite, or the temperature is not a positive number.
 pub fn softmax(logits: &[f32], temperature: f32, out: &mut [f32]) -> Result<(), Error> {
     if logits.is_empty() || logits.len() != out.len() {
         return Err(Error::Probabilities { logits: logits.len(), out: out.len() });
@@ -207,7 +210,7 @@ pub fn softmax(logits: &[f32], temperature: f32, out: &mut [f32]) -> Result<(), 
     Ok(())
 }
 
-/// Returns the largest score and its class, of equal ones the lowest class; `None` of nothing.
+/// Returns the largest score and its class, the lowest one among ties, or `None` without scores.
 pub fn best(scores: &[f32]) -> Option<(usize, f32)> {
     let all = scores.iter().copied().enumerate();
     all.reduce(|a, b| if b.1 > a.1 { b } else { a })

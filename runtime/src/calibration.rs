@@ -1,8 +1,8 @@
-//! What export fitted to calibrate a model: six numbers, used by [`Answer`](crate::answer::Answer).
+//! Calibration of a model: six numbers fitted by export and used by [`Answer`](crate::answer::Answer).
 
 use core::fmt;
 
-/// Why a [`Calibration`] cannot be used.
+/// Error for an unusable [`Calibration`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CalibrationError {
@@ -40,7 +40,8 @@ impl fmt::Display for CalibrationError {
 
 impl core::error::Error for CalibrationError {}
 
-/// What calibrates a model: fitted by `kinglet-export` on rows that the weights were not fitted to. Six numbers, 24 bytes.
+/// Calibration of a model, fitted by `kinglet-export` on rows that the weights were not fitted to. Six numbers, 24
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -67,10 +68,10 @@ impl Calibration {
     /// Temperatures that are accepted, both ends included.
     pub const TEMPERATURES: (f32, f32) = (0.01, 100.0);
 
-    /// The same numbers, if every one of them is finite and in its range.
+    /// Returns the same numbers if all are finite and in range.
     ///
     /// # Errors
-    /// [`CalibrationError::Field`] or [`CalibrationError::NoRows`] names the first that is not.
+    /// [`CalibrationError::Field`] or [`CalibrationError::NoRows`] names the first invalid one.
     pub fn validated(self) -> Result<Self, CalibrationError> {
         let (low, high) = Self::TEMPERATURES;
         let share = |v: f32| v > 0.0 && v < 1.0;
@@ -91,7 +92,7 @@ impl Calibration {
         if self.rows == 0 { Err(CalibrationError::NoRows) } else { Ok(self) }
     }
 
-    /// The numbers in the order of the fields, little endian: five f32 and a u32.
+    /// Returns the numbers in the order of the fields, little endian: five f32 and a u32.
     pub fn to_le_bytes(&self) -> [u8; Self::BYTES] {
         let words = [
             self.temperature.to_bits(),
@@ -111,7 +112,7 @@ impl Calibration {
     /// Reads what [`Self::to_le_bytes`] wrote.
     ///
     /// # Errors
-    /// When there are not [`Self::BYTES`] bytes, and as [`Self::validated`].
+    /// If there are not [`Self::BYTES`] bytes, and as [`Self::validated`].
     pub fn from_le_bytes(bytes: &[u8]) -> Result<Self, CalibrationError> {
         let (words, rest) = bytes.as_chunks::<4>();
         let ([temperature, threshold, error_rate, set_threshold, coverage, rows], []) = (words, rest) else {

@@ -23,15 +23,15 @@ pub struct Classifier<'m> {
     logits: Vec<f32>,
     probabilities: Vec<f32>,
     tokens: usize,
-    /// Most tokens to read of a text, at least 1: what follows is left out, and the last token read is the end of text.
+    /// Maximum number of tokens to read, at least 1: the rest is ignored, and the last token read is the end of text.
     /// `None`: a text that is too long for the engine is an error.
     pub truncate: Option<usize>,
-    /// A probability must be greater for its label to be given: 0 (never unsure) to 1 (always unsure). The model's own at first;
-    /// 0 when it is not calibrated.
+    /// A probability must be greater for its label to be returned: 0 (never unsure) to 1 (always unsure). Initially the
+    /// model's own, or 0 if it is not calibrated.
     pub threshold: f32,
 }
 
-/// The engine behind.
+/// The engine.
 enum Runner<'m> {
     /// Takes the tokens of a text one by one.
     Native(PooledEngine<Arc<OwnedBundle<BundleFile>>>),
@@ -40,7 +40,7 @@ enum Runner<'m> {
 }
 
 impl<'m> Classifier<'m> {
-    /// Creates a classifier that scores with any engine. `labels`: `num_labels` of the engine; `calibration`: that of its scores.
+    /// Creates a classifier for any engine. `labels`: `num_labels` of the engine; `calibration`: that of its scores.
     pub fn with_engine(
         table: Table<'m>,
         labels: &'m [String],
@@ -85,12 +85,12 @@ impl<'m> Classifier<'m> {
 
     /// Classifies a text.
     ///
-    /// Memory is bounded, however long the text is: the native engine needs the same for every text, another one at most the ids of
-    /// the longest that it takes.
+    /// Memory is bounded for texts of any length: the native engine needs the same for every text, another one at most
+    /// the ids of its longest text.
     ///
     /// # Errors
-    /// When the text has too many tokens for the engine and [`Self::truncate`] does not cut it, when the engine fails, and when a score
-    /// is not a number.
+    /// If the text has too many tokens for the engine and [`Self::truncate`] does not cut it, if the engine fails, or
+    /// if a score is not a number.
     pub fn classify(&mut self, text: &str) -> Result<Answer<'_>, Error> {
         match &mut self.engine {
             Runner::Native(engine) => {
@@ -120,32 +120,33 @@ impl<'m> Classifier<'m> {
         Ok(answer.with_threshold(self.threshold))
     }
 
-    /// Returns the answer of the text classified last, or equal probabilities of 0 before the first.
+    /// Returns the answer for the last text, or equal probabilities of 0 before the first.
     ///
     /// # Errors
-    /// When the model has no class.
+    /// If the model has no classes.
     pub fn answer(&self) -> Result<Answer<'_>, Error> {
         let answer = Answer::from_probabilities(&self.probabilities, self.calibration.as_ref())?;
         Ok(answer.with_threshold(self.threshold))
     }
 
-    /// Returns the scores before softmax of the text classified last, `[num_labels]`; zeros before the first.
+    /// Returns the scores before softmax of the last text, `[num_labels]`; zeros before the first.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// Returns the number of tokens of the text classified last, with those that [`Self::truncate`] left out.
+    /// Returns the number of tokens of the last text, including those that [`Self::truncate`] ignored.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Returns whether tokens of the text classified last were left out.
+    /// Returns whether tokens of the last text were ignored.
     pub fn truncated(&self) -> bool {
         self.truncate.is_some_and(|most| self.tokens > most.max(1))
     }
 }
 
-/// Hands the first `keep` ids of a text to `sink`, the last of them [`END`] where there were more. Returns the number of all.
+/// Passes the first `keep` ids of a text to `sink`, the last of them [`END`] if there were more. Returns the total
+/// number.
 fn encode(table: &Table<'_>, text: &str, keep: usize, mut sink: impl FnMut(u32)) -> usize {
     let (mut tokens, mut last) = (0, None);
     table.encode_with(text.as_bytes(), &mut |id| {

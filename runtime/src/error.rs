@@ -1,4 +1,4 @@
-//! Why a model cannot be opened or run, or a text cannot be scored.
+//! The error of the library.
 
 use core::fmt;
 #[cfg(feature = "std")]
@@ -8,13 +8,13 @@ use crate::bundle::BundleError;
 #[cfg(feature = "std")]
 use crate::spec::files;
 
-/// Every error of the library but those of parsing alone ([`BundleError`] and its sources).
+/// Every error of the library except those of parsing ([`BundleError`] and its sources).
 ///
-/// What caused an error is part of its message, so `source` stays empty: a chain would say it twice.
+/// The message includes the cause of an error, so `source` stays empty: a chain would repeat it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The bytes are no bundle.
+    /// The bytes are not a bundle.
     Bundle(BundleError),
     /// The scratch memory is too small.
     ScratchTooSmall {
@@ -32,48 +32,48 @@ pub enum Error {
     EmptyChunk,
     /// Attention reads the whole text and cannot stream; the native engine runs convolutions.
     Attention,
-    /// There is no token: a tokenizer always gives at least the end of text.
+    /// There is no token: a tokenizer always returns at least the end of text.
     NoTokens,
-    /// The text has more tokens than the engine takes.
+    /// The text has more tokens than the engine accepts.
     TooLong {
-        /// Tokens of the text, the end of text included.
+        /// Tokens of the text, including the end of text.
         tokens: usize,
-        /// Most tokens that the engine takes.
+        /// Maximum number of tokens of the engine.
         max: usize,
     },
-    /// An id has no row in the embedding: the ids are another tokenizer's.
+    /// An id has no row in the embedding: it comes from another tokenizer.
     UnknownToken {
         /// The id.
         id: u32,
         /// Rows of the embedding.
         vocab_size: usize,
     },
-    /// The place for the scores has the wrong length.
+    /// The output for the scores has the wrong length.
     OutputLength {
         /// `num_labels`.
         need: usize,
         /// The length found.
         got: usize,
     },
-    /// There are no scores, or the place for probabilities has another length.
+    /// There are no scores, or the output for probabilities has another length.
     Probabilities {
         /// Scores.
         logits: usize,
         /// Places for probabilities.
         out: usize,
     },
-    /// The model gave a score that is not a number, or an infinite one: its weights are damaged.
+    /// A score of the model is not a number, or infinite: its weights are damaged.
     NotANumber,
-    /// A batch has another number of values than its shape says.
+    /// A batch has another number of values than its shape requires.
     BatchShape {
-        /// What they are.
+        /// The name of the values.
         values: &'static str,
-        /// Their number by the shape; `usize::MAX` when it is larger.
+        /// Their number according to the shape; `usize::MAX` if it is larger.
         need: usize,
         /// The number found.
         got: usize,
     },
-    /// A mask says neither token nor padding.
+    /// A value of a mask is neither token nor padding.
     MaskValue {
         /// The text, from 0.
         row: usize,
@@ -97,7 +97,7 @@ pub enum Error {
         /// Why.
         error: Box<Error>,
     },
-    /// Another engine behind [`Engine`](crate::engine::Engine) failed; its own words.
+    /// Another engine behind [`Engine`](crate::engine::Engine) failed, with its own message.
     #[cfg(feature = "std")]
     Backend(String),
     /// A model's file or directory cannot be used.
@@ -115,11 +115,11 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FileError {
-    /// It cannot be read; the system's words.
+    /// It cannot be read; the system's message.
     Read(String),
-    /// The directory holds none of `model.kinglet`, `model.int8.onnx` and `model.onnx`.
+    /// The directory has none of `model.kinglet`, `model.int8.onnx` and `model.onnx`.
     NoModel,
-    /// It is not a bundle; ONNX files are for the crate `kinglet-onnx`.
+    /// It is not a bundle; the crate `kinglet-onnx` opens ONNX files.
     NotBundle,
     /// It is a bundle that cannot be used.
     Bundle(BundleError),

@@ -18,7 +18,7 @@ use crate::spec::{Config, files};
 
 /// The default model, as exported: 150 intents of everyday requests and out-of-scope.
 #[cfg(feature = "builtin-model")]
-static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/intents/model.kinglet"));
+static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../models/intents.kinglet"));
 
 /// A bundle that was checked once, with engines to run it. Any number of threads may use it at the same time.
 ///

@@ -1,21 +1,21 @@
-//! Text that comes in parts: bytes in, running scores out.
+//! Text that arrives in parts: bytes in, running scores out.
 
 use crate::bundle::ReadBundle;
 use crate::engine::native::{NativeEngine, Scratch};
 use crate::error::Error;
 use crate::tokenizer::Encoder;
 
-/// A native engine, or a borrow of one: what a [`Stream`] is made of.
+/// A native engine, or a borrow of one, in a [`Stream`].
 pub trait HoldEngine {
-    /// The model that the engine runs.
+    /// The engine's model.
     type Model: ReadBundle;
-    /// The memory that the engine works in.
+    /// The engine's memory.
     type Scratch: Scratch;
 
     /// Returns the engine.
     fn engine(&self) -> &NativeEngine<Self::Model, Self::Scratch>;
 
-    /// Returns the engine, to be used.
+    /// Returns the engine for use.
     fn engine_mut(&mut self) -> &mut NativeEngine<Self::Model, Self::Scratch>;
 }
 
@@ -80,41 +80,42 @@ pub struct Stream<E> {
 }
 
 impl<E: HoldEngine> Stream<E> {
-    /// Creates a stream at the beginning of a text. What the engine was given before is forgotten.
+    /// Creates a stream at the beginning of a text. Discards what the engine was given before.
     pub fn new(mut engine: E) -> Self {
         engine.engine_mut().reset();
         Stream { encoder: Encoder::new(), engine }
     }
 
-    /// Returns the engine behind.
+    /// Returns the engine.
     pub fn engine(&self) -> &NativeEngine<E::Model, E::Scratch> {
         self.engine.engine()
     }
 
-    /// Returns the engine as it was given; the text so far is lost with the next use of it.
+    /// Returns the engine; its next use discards the text so far.
     pub fn into_engine(self) -> E {
         self.engine
     }
 
-    /// Returns the number of tokens of the text that are certain by now. A word's are once it has ended.
+    /// Returns the number of final tokens of the text. Those of a word are final once it has ended.
     pub fn tokens(&self) -> u64 {
         self.engine().tokens()
     }
 
-    /// Takes the next bytes of the text, cut anywhere. Invalid UTF-8 is read as U+FFFD, as the tokenizer says.
+    /// Pushes the next bytes of the text, cut anywhere. Invalid UTF-8 is read as U+FFFD, as documented in the
+    /// tokenizer.
     ///
     /// # Errors
-    /// When the text has more than [`MAX_TOKENS`](crate::engine::native::MAX_TOKENS) tokens; it cannot be scored then, and every call
-    /// says so until [`Stream::reset`].
+    /// If the text has more than [`MAX_TOKENS`](crate::engine::native::MAX_TOKENS) tokens; it cannot be scored then,
+    /// and every call returns the error until [`Stream::reset`].
     pub fn push(&mut self, text: impl AsRef<[u8]>) -> Result<(), Error> {
         let Stream { encoder, engine } = self;
         engine.engine_mut().push_text(encoder, Some(text.as_ref()))
     }
 
-    /// Scores the part of the text so far that nothing later can change; see [`NativeEngine::snapshot`].
+    /// Scores the part of the text so far that cannot change any more; see [`NativeEngine::snapshot`].
     ///
-    /// Returns the number of its tokens, or `None` before the first: a model that looks 18 tokens ahead has something to say from
-    /// the 19th token on. What is pushed later is scored as if there had been no snapshot.
+    /// Returns the number of its tokens, or `None` before the first: a model that looks 18 tokens ahead has a result
+    /// from the 19th token on. What is pushed later is scored as if there had been no snapshot.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
@@ -124,12 +125,13 @@ impl<E: HoldEngine> Stream<E> {
         self.engine.engine_mut().snapshot(out)
     }
 
-    /// Ends the text and scores it; the stream is then at the beginning of the next text. Returns the number of its tokens.
+    /// Ends the text and scores it; the stream is then at the beginning of the next text. Returns the number of its
+    /// tokens.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
-    /// When `out` has the wrong length or the text has too many tokens. Either way the text is over.
+    /// If `out` has the wrong length or the text has too many tokens. In either case the text is over.
     pub fn finish(&mut self, out: &mut [f32]) -> Result<u64, Error> {
         let Stream { encoder, engine } = self;
         let engine = engine.engine_mut();
@@ -140,7 +142,7 @@ impl<E: HoldEngine> Stream<E> {
         result.map(|()| tokens)
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     pub fn reset(&mut self) {
         self.encoder.reset();
         self.engine.engine_mut().reset();

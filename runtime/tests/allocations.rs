@@ -1,6 +1,6 @@
-//! From `push` to `finish` the native engine allocates nothing, on every backend: an allocator counts.
+//! From `push` to `finish` the native engine allocates nothing, on every backend; a counting allocator checks it.
 //!
-//! One test in a program of its own, so that no other thread's allocations are counted.
+//! The only test of its program, so that no other thread's allocations are counted.
 #![cfg(feature = "alloc")]
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
 
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Calls of the allocator while `f` runs.
+/// Returns the number of allocator calls while `f` runs.
 fn calls(f: impl FnOnce()) -> usize {
     let before = CALLS.load(Ordering::Relaxed);
     f();

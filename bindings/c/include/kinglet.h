@@ -41,19 +41,19 @@
 // `kinglet_abi_version()`, which is the library's.
 #define KINGLET_ABI_VERSION 1
 
-// Options: the checksums of the bundle are believed, not computed. For a model that was checked before, such as one in the
+// Option: trust the checksums of the bundle without computing them, for a model that was checked before, such as one in the
 // firmware's own flash. Damage may then give wrong scores, never a read outside the bundle.
 #define KINGLET_UNVERIFIED 1
+
+// Most tokens that go through the layers together: more need memory and gain nothing.
+#define KINGLET_MAX_CHUNK 65536
 
 // What memory for an engine is aligned to.
 #define KINGLET_ENGINE_ALIGN 8
 
 // Memory of as many bytes as `kinglet info` prints under "memory beyond the file" in the line "all", and of this many more, is
-// enough for an engine, on every processor. `kinglet_engine_bytes` gives the exact number.
+// enough for an engine, on every processor. `kinglet_engine_bytes` returns the exact number.
 #define KINGLET_ENGINE_EXTRA 64
-
-// Most tokens that go through the layers together: more need memory and gain nothing.
-#define KINGLET_MAX_CHUNK 65536
 
 // What a function answers: 0 when all went well.
 enum kinglet_status
@@ -118,7 +118,7 @@ typedef struct kinglet_model kinglet_model;
 
 // How a model is run. All zeros are the defaults; so is a null pointer in place of options.
 typedef struct kinglet_options {
-  // Kernels by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
+  // Backend by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
   // processor has. Ends with a zero byte; read during the call alone.
   const char *backend;
   // Tokens that go through the layers together: fewer need less memory and more time; the scores are the same. At most
@@ -337,6 +337,12 @@ kinglet_status kinglet_model_engine(const struct kinglet_model *model,
 #endif
 
 #if defined(KINGLET_STD)
+// Frees an engine that `kinglet_model_engine` made; its text is forgotten. Does nothing with null, nor with an engine in
+// the caller's own memory, which has nothing to free. Afterwards the handle is no more.
+void kinglet_engine_free(struct kinglet_engine *engine);
+#endif
+
+#if defined(KINGLET_STD)
 // Classifies many texts, shared among threads. The results are those of one text after the other, whatever the number of threads.
 // When a text fails, the status and the message are those of the first that does; results of the others may be there or not.
 //
@@ -353,12 +359,6 @@ kinglet_status kinglet_model_batch(const struct kinglet_model *model,
                                    float *scores,
                                    size_t scores_count,
                                    struct kinglet_answer *answers);
-#endif
-
-#if defined(KINGLET_STD)
-// Frees an engine that `kinglet_model_engine` made; its text is forgotten. Does nothing with null, nor with an engine in
-// the caller's own memory, which has nothing to free. Afterwards the handle is no more.
-void kinglet_engine_free(struct kinglet_engine *engine);
 #endif
 
 #ifdef __cplusplus

@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use crate::border::{self, border};
 use crate::engine::Answer;
-use crate::model::{Model, Shared};
+use crate::model::Model;
 use crate::status::{Error, Status};
 
 /// One text, and where its results go.
@@ -26,7 +26,7 @@ fn of_text(row: usize, error: Error) -> Error {
 
 /// What the threads of a batch share.
 struct Batch<'a> {
-    shared: &'a Shared,
+    model: &'a Model,
     /// In order, so that every text before one that was taken was taken, too.
     jobs: Mutex<vec::IntoIter<Job<'a>>>,
     /// The first text that failed.
@@ -36,14 +36,14 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// Takes texts until there is none left.
     fn run(&self) -> Result<(), Error> {
-        let mut worker = self.shared.worker()?;
-        let labels = self.shared.labels.len();
+        let mut engine = self.model.engines.take()?;
+        let labels = self.model.labels.len();
         let (mut own, mut room) = (vec![0.0; labels], vec![0.0; labels]);
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(Job { row, text, scores, answer }) = job else { break };
             let scores = scores.unwrap_or(&mut own);
-            if let Err(error) = self.shared.text(&mut worker, text, scores, &mut room, answer) {
+            if let Err(error) = self.model.text(&mut engine, text, scores, &mut room, answer) {
                 // Nothing more is taken; of those that fail meanwhile the first counts.
                 self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
                 let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,15 +52,15 @@ impl Batch<'_> {
                 }
             }
         }
-        self.shared.give_back(worker);
+        self.model.engines.give(engine);
         Ok(())
     }
 }
 
-fn batch(shared: &Shared, jobs: Vec<Job<'_>>, threads: usize) -> Result<(), Error> {
+fn batch(model: &Model, jobs: Vec<Job<'_>>, threads: usize) -> Result<(), Error> {
     let threads = if threads == 0 { thread::available_parallelism().map_or(1, NonZero::get) } else { threads };
     let others = threads.min(jobs.len()).saturating_sub(1);
-    let batch = Batch { shared, jobs: Mutex::new(jobs.into_iter()), failed: Mutex::new(None) };
+    let batch = Batch { model, jobs: Mutex::new(jobs.into_iter()), failed: Mutex::new(None) };
     thread::scope(|scope| {
         for _ in 0..others {
             // A thread that cannot be started, or has no memory for an engine, is one fewer.
@@ -99,8 +99,7 @@ pub unsafe extern "C" fn kinglet_model_batch(
         // SAFETY: the caller's promise about pointers.
         let (model, texts, lengths) =
             unsafe { (border::get(model)?, border::slice(texts, count)?, border::slice(text_bytes, count)?) };
-        let shared = &*model.0;
-        let labels = shared.labels.len();
+        let labels = model.labels.len();
         let need = count.saturating_mul(labels);
         if (!scores.is_null() || scores_count != 0) && scores_count != need {
             let detail =
@@ -122,6 +121,6 @@ pub unsafe extern "C" fn kinglet_model_batch(
             let text = unsafe { border::slice(text.cast::<u8>(), bytes) }.map_err(|error| of_text(row, error))?;
             jobs.push(Job { row, text, scores: scores.next(), answer: answers.next() });
         }
-        batch(shared, jobs, threads)
+        batch(model, jobs, threads)
     })
 }

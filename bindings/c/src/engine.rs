@@ -2,31 +2,13 @@
 
 use core::ffi::{c_char, c_void};
 
-use runtime::bundle::Bundle;
-use runtime::calibration::{self, Decision};
-use runtime::stream::Stream;
+use runtime::answer;
+use runtime::bundle::{Bundle, ReadBundle};
 
 use crate::border::{self, border, one_a_label};
-use crate::place::{self, Plan};
+use crate::options::{self, EngineOptions, Options};
+use crate::place::{self, Engine};
 use crate::status::{Error, Status};
-
-/// Options: the checksums of the bundle are believed, not computed. For a model that was checked before, such as one in the
-/// firmware's own flash. Damage may then give wrong scores, never a read outside the bundle.
-pub const KINGLET_UNVERIFIED: u32 = 1;
-
-/// How a model is run. All zeros are the defaults; so is a null pointer in place of options.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Backend by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
-    /// processor has. Ends with a zero byte; read during the call alone.
-    pub backend: *const c_char,
-    /// Tokens that go through the layers together: fewer need less memory and more time; the scores are the same. At most
-    /// KINGLET_MAX_CHUNK; 0: 48.
-    pub chunk: u32,
-    /// 0 or KINGLET_UNVERIFIED.
-    pub flags: u32,
-}
 
 /// What is said about a text.
 #[repr(C)]
@@ -40,55 +22,12 @@ pub struct Answer {
     pub unsure: u32,
 }
 
-/// Runs a model on one text after the other. One thread at a time may use it.
-pub struct Engine {
-    stream: Stream<'static, 'static>,
-    /// What made it on the heap.
-    #[cfg(feature = "std")]
-    pub(crate) owner: Option<crate::worker::Owner>,
-}
-
-impl Engine {
-    pub(crate) fn new(stream: Stream<'static, 'static>) -> Self {
-        Engine {
-            stream,
-            #[cfg(feature = "std")]
-            owner: None,
-        }
+impl Answer {
+    /// The answer that an engine or a model gives.
+    pub(crate) fn new(answer: &answer::Answer<'_>) -> Self {
+        let best = answer.best();
+        Answer { label: best.class, probability: best.probability, unsure: u32::from(answer.is_unsure()) }
     }
-
-    pub(crate) fn bundle(&self) -> &Bundle<'static> {
-        self.stream.engine().bundle()
-    }
-
-    pub(crate) fn labels(&self) -> usize {
-        self.bundle().config().num_labels
-    }
-
-    /// The scores of a whole text, `[num_labels]`. What was pushed before is forgotten.
-    #[cfg(feature = "std")]
-    pub(crate) fn score(&mut self, text: &[u8], out: &mut [f32]) -> Result<(), Error> {
-        self.stream.reset();
-        if let Err(error) = self.stream.push(text) {
-            self.stream.reset();
-            return Err(error.into());
-        }
-        Ok(self.stream.finish(out)?)
-    }
-}
-
-/// Calibrated probabilities; `scores` and `out`: `[num_labels]`.
-pub(crate) fn probabilities(bundle: &Bundle<'_>, scores: &[f32], out: &mut [f32]) -> Result<(), Error> {
-    let temperature = bundle.calibration().map_or(1.0, |calibration| calibration.temperature);
-    Ok(calibration::softmax(scores, temperature, out)?)
-}
-
-/// What probabilities say; `[num_labels]`.
-pub(crate) fn answer(bundle: &Bundle<'_>, probabilities: &[f32]) -> Result<Answer, Error> {
-    let (label, probability) = calibration::best(probabilities).ok_or(Status::WrongLength)?;
-    let threshold = bundle.calibration().map_or(0.0, |calibration| calibration.threshold);
-    let unsure = u32::from(calibration::decide(probabilities, threshold) == Decision::Unsure);
-    Ok(Answer { label, probability, unsure })
 }
 
 /// Bytes of memory that `kinglet_engine_init` needs for this bundle, wherever in memory it begins. Reads the bundle's configuration
@@ -111,7 +50,7 @@ pub unsafe extern "C" fn kinglet_engine_bytes(
             return Err(Status::BundleDamaged.into());
         };
         config.validate().map_err(|error| Error::new(Status::BundleDamaged, error))?;
-        to.write(place::bytes(&config, place::chunk(chunk)?));
+        to.write(place::bytes(&config, options::chunk(chunk)?));
         Ok(())
     })
 }
@@ -139,13 +78,14 @@ pub unsafe extern "C" fn kinglet_engine_init(
         unsafe {
             let to = border::place(engine)?;
             to.write(core::ptr::null_mut());
-            let plan = Plan::new(options)?;
+            let options = EngineOptions::new(options)?;
             if bundle.is_null() {
                 return Err(Status::NullPointer.into());
             }
             // As bytes they need no alignment; the bundle says itself what it needs.
-            let bundle = plan.read(border::slice(bundle, bundle_bytes)?)?;
-            to.write(place::build(memory, memory_bytes, bundle, plan)?);
+            let bytes = border::slice(bundle, bundle_bytes)?;
+            let bundle = if options.verify { Bundle::new(bytes)? } else { Bundle::new_unverified(bytes)? };
+            to.write(place::build(memory, memory_bytes, bundle, options)?);
         }
         Ok(())
     })
@@ -171,7 +111,7 @@ pub unsafe extern "C" fn kinglet_engine_label(
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let (engine, to, bytes) = unsafe { (border::get(engine)?, border::place(name)?, border::place(name_bytes)?) };
-        let found = engine.bundle().labels().get(label).ok_or_else(|| no_such(label, engine.labels()))?;
+        let found = engine.model().labels().get(label).ok_or_else(|| no_such(label, engine.labels()))?;
         to.write(found.as_ptr().cast());
         bytes.write(found.len());
         Ok(())
@@ -188,14 +128,14 @@ fn no_such(label: usize, labels: usize) -> Error {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_calibrated(engine: *const Engine) -> u32 {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.bundle().calibration().is_some()))
+    unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.model().calibration().is_some()))
 }
 
 /// Tokens of the text so far that are certain by now; 0 of null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_tokens(engine: *const Engine) -> u64 {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(engine) }.map_or(0, |engine| engine.stream.tokens())
+    unsafe { border::get(engine) }.map_or(0, |engine| engine.0.tokens())
 }
 
 /// The name of the backend that runs, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
@@ -208,7 +148,7 @@ pub unsafe extern "C" fn kinglet_engine_backend(engine: *const Engine, name: *mu
         let (engine, out) = unsafe { (border::get(engine)?, border::slice_mut(name.cast::<u8>(), room)?) };
         // The rest of `out` is zero already.
         let Some((_, out)) = out.split_last_mut() else { return Err(Status::WrongLength.into()) };
-        out.iter_mut().zip(engine.stream.engine().backend().name().bytes()).for_each(|(to, from)| *to = from);
+        out.iter_mut().zip(engine.0.engine().backend().name().bytes()).for_each(|(to, from)| *to = from);
         Ok(())
     })
 }
@@ -224,7 +164,7 @@ pub unsafe extern "C" fn kinglet_engine_push(engine: *mut Engine, text: *const c
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let (engine, text) = unsafe { (border::get_mut(engine)?, border::slice(text.cast::<u8>(), text_bytes)?) };
-        Ok(engine.stream.push(text)?)
+        Ok(engine.0.push(text)?)
     })
 }
 
@@ -247,7 +187,7 @@ pub unsafe extern "C" fn kinglet_engine_snapshot(
         one_a_label(count, engine.labels())?;
         // SAFETY: as above.
         let scores = unsafe { border::slice_mut(scores, count)? };
-        to.write(engine.stream.snapshot(scores)?.unwrap_or(0));
+        to.write(engine.0.snapshot(scores)?.unwrap_or(0));
         Ok(())
     })
 }
@@ -264,7 +204,8 @@ pub unsafe extern "C" fn kinglet_engine_finish(engine: *mut Engine, scores: *mut
         one_a_label(count, engine.labels())?;
         // SAFETY: as above.
         let scores = unsafe { border::slice_mut(scores, count)? };
-        Ok(engine.stream.finish(scores)?)
+        engine.0.finish(scores)?;
+        Ok(())
     })
 }
 
@@ -273,7 +214,7 @@ pub unsafe extern "C" fn kinglet_engine_finish(engine: *mut Engine, scores: *mut
 pub unsafe extern "C" fn kinglet_engine_reset(engine: *mut Engine) -> Status {
     border(|| {
         // SAFETY: the caller's promise about pointers.
-        unsafe { border::get_mut(engine)? }.stream.reset();
+        unsafe { border::get_mut(engine)? }.0.reset();
         Ok(())
     })
 }
@@ -296,7 +237,8 @@ pub unsafe extern "C" fn kinglet_engine_probabilities(
         border::apart(scores, probabilities, count)?;
         // SAFETY: as above; the two do not overlap.
         let (scores, out) = unsafe { (border::slice(scores, count)?, border::slice_mut(probabilities, count)?) };
-        self::probabilities(engine.bundle(), scores, out)
+        answer::Answer::from_logits(scores, engine.model().calibration().as_ref(), out)?;
+        Ok(())
     })
 }
 
@@ -316,7 +258,8 @@ pub unsafe extern "C" fn kinglet_engine_answer(
         one_a_label(count, engine.labels())?;
         // SAFETY: as above.
         let probabilities = unsafe { border::slice(probabilities, count)? };
-        to.write(self::answer(engine.bundle(), probabilities)?);
+        let calibration = engine.model().calibration();
+        to.write(Answer::new(&answer::Answer::from_probabilities(probabilities, calibration.as_ref())?));
         Ok(())
     })
 }
@@ -339,9 +282,10 @@ pub unsafe extern "C" fn kinglet_engine_set(
         // SAFETY: as above.
         let (probabilities, members) =
             unsafe { (border::slice(probabilities, count)?, border::slice_mut(members, count)?) };
-        let calibration = engine.bundle().calibration().ok_or(Status::NotCalibrated)?;
-        for label in calibration.set(probabilities) {
-            if let Some(member) = members.get_mut(label) {
+        let calibration = engine.model().calibration().ok_or(Status::NotCalibrated)?;
+        let answer = answer::Answer::from_probabilities(probabilities, Some(&calibration))?;
+        for label in answer.set().into_iter().flatten() {
+            if let Some(member) = members.get_mut(label.class) {
                 *member = 1;
             }
         }

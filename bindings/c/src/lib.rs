@@ -7,9 +7,10 @@
 //! |---|---|
 //! | `status` | what every function answers |
 //! | `border` | pointers from outside, panics, the last error |
+//! | `options` | how a model is run |
 //! | `engine` | the functions of an engine |
-//! | `place` | an engine inside given memory |
-//! | `model`, `batch`, `worker` | the functions of a model; many texts on several threads; engines on the heap |
+//! | `place` | what an engine is, and one inside given memory |
+//! | `model`, `batch` | the functions of a model; many texts on several threads |
 #![no_std]
 #![allow(clippy::missing_safety_doc)] // what a caller must keep to is said once, at the head of the header
 #![allow(unsafe_code)]
@@ -22,6 +23,8 @@ mod status;
 
 mod border;
 
+mod options;
+
 mod engine;
 mod place;
 
@@ -30,8 +33,6 @@ mod model;
 
 #[cfg(feature = "std")]
 mod batch;
-#[cfg(feature = "std")]
-mod worker;
 
 use core::ffi::{CStr, c_char};
 

@@ -1,79 +1,60 @@
-//! Models on the heap, shared by threads. Each thread that scores takes an engine of the model's; engines that nobody uses wait
-//! for the next call.
+//! Models on the heap, shared by threads. Each thread that scores takes an engine from the model's pool.
 
 use core::ffi::{CStr, c_char};
 use std::boxed::Box;
 use std::ffi::CString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::vec;
 use std::vec::Vec;
 
-use runtime::bundle::{Bundle, BundleFile};
+use runtime::answer;
+use runtime::bundle::{BundleFile, OwnedBundle, ReadBundle};
+use runtime::engine::native::{EnginePool, NativeEngine, PooledEngine, scratch_bytes};
+use runtime::stream::Stream;
 
 use crate::border::{self, border};
-use crate::engine::{Answer, Engine, Options, answer, probabilities};
-use crate::place::Plan;
+use crate::engine::Answer;
+use crate::options::{EngineOptions, Options};
+use crate::place::{Engine, EngineBundle, Memory};
 use crate::status::{Error, Status};
-use crate::worker::Worker;
 
 /// A model, ready to classify. Any number of threads may use it at the same time.
-pub struct Model(pub(crate) Arc<Shared>);
-
-/// What a model and its engines hold together.
-pub(crate) struct Shared {
-    /// Engines that nobody uses now. Dropped before what they read.
-    idle: Mutex<Vec<Worker>>,
-    /// Reads the bytes of `file`.
-    bundle: Bundle<'static>,
-    plan: Plan,
+pub struct Model {
+    pub(crate) engines: EnginePool<Arc<OwnedBundle<BundleFile>>>,
     pub(crate) labels: Vec<CString>,
     backend: CString,
-    /// Kept for its bytes; never changes, and its bytes never move.
-    _file: BundleFile,
+    /// Of an engine's chunks.
+    chunk: usize,
 }
 
-impl Shared {
-    fn new(file: BundleFile, plan: Plan) -> Result<Self, Error> {
-        let bytes = file.as_slice();
-        // SAFETY: the bytes are mapped or on the heap, stay where they are when `file` is moved, and live as long as `file`,
-        // which is dropped after everything that reads them: engines in other hands keep this value by an `Arc`.
-        let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
-        let bundle = plan.read(bytes)?;
+impl Model {
+    fn new(file: BundleFile, options: EngineOptions) -> Result<Self, Error> {
+        let EngineOptions { backend, chunk, verify } = options;
+        let bundle = Arc::new(OwnedBundle::over(file, verify)?);
         let text = |text: &str| CString::new(text.replace('\0', "\u{FFFD}")).unwrap_or_default();
         let labels = bundle.labels().iter().map(text).collect();
-        let backend = text(plan.backend.name());
-        let shared = Shared { idle: Mutex::default(), bundle, plan, labels, backend, _file: file };
+        let engines = EnginePool::new(bundle).with_backend(backend).with_chunk(chunk);
         // There is memory for at least one.
-        let worker = shared.worker()?;
-        shared.give_back(worker);
-        Ok(shared)
-    }
-
-    /// An engine that nobody else uses.
-    pub(crate) fn worker(&self) -> Result<Worker, Error> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // SAFETY: a worker stays in this value, is dropped by the call that took it, or keeps this value by an `Arc`.
-        idle.map_or_else(|| unsafe { Worker::new(&self.bundle, self.plan) }, Ok)
-    }
-
-    pub(crate) fn give_back(&self, worker: Worker) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+        engines.give(engines.take()?);
+        Ok(Model { engines, labels, backend: text(backend.name()), chunk })
     }
 
     /// Scores one text. `scores`, `room`: `[num_labels]`; `room` gets the probabilities if an answer is asked for.
     pub(crate) fn text(
         &self,
-        worker: &mut Worker,
+        engine: &mut PooledEngine<Arc<OwnedBundle<BundleFile>>>,
         text: &[u8],
         scores: &mut [f32],
         room: &mut [f32],
         to: Option<&mut Answer>,
     ) -> Result<(), Error> {
-        worker.engine().score(text, scores)?;
+        let mut stream = Stream::new(engine);
+        stream.push(text)?;
+        stream.finish(scores)?;
         if let Some(to) = to {
-            probabilities(&self.bundle, scores, room)?;
-            *to = answer(&self.bundle, room)?;
+            let calibration = self.engines.model().calibration();
+            *to = Answer::new(&answer::Answer::from_logits(scores, calibration.as_ref(), room)?);
         }
         Ok(())
     }
@@ -92,17 +73,17 @@ pub unsafe extern "C" fn kinglet_model_open(
 ) -> Status {
     border(|| {
         // SAFETY: the caller's promise about pointers.
-        let (to, path, plan) = unsafe {
+        let (to, path, options) = unsafe {
             let to = border::place(model)?;
             to.write(core::ptr::null_mut());
-            (to, border::string(path)?, Plan::new(options)?)
+            (to, border::string(path)?, EngineOptions::new(options)?)
         };
         let path = file_name(path)?;
         let file = BundleFile::open(path)
             .map_err(|error| Error::new(Status::File, format_args!("cannot read {}: {error}", path.display())))?;
-        let shared = Shared::new(file, plan)
+        let opened = Model::new(file, options)
             .map_err(|error| Error::new(error.status, format_args!("{}: {}", path.display(), error.message)))?;
-        to.write(Box::into_raw(Box::new(Model(Arc::new(shared)))));
+        to.write(Box::into_raw(Box::new(opened)));
         Ok(())
     })
 }
@@ -132,16 +113,16 @@ pub unsafe extern "C" fn kinglet_model_from_bytes(
 ) -> Status {
     border(|| {
         // SAFETY: the caller's promise about pointers.
-        let (to, bytes, plan) = unsafe {
+        let (to, bytes, options) = unsafe {
             let to = border::place(model)?;
             to.write(core::ptr::null_mut());
             if bundle.is_null() {
                 return Err(Status::NullPointer.into());
             }
-            (to, border::slice(bundle, bundle_bytes)?, Plan::new(options)?)
+            (to, border::slice(bundle, bundle_bytes)?, EngineOptions::new(options)?)
         };
-        let shared = Shared::new(BundleFile::from_bytes(bytes), plan)?;
-        to.write(Box::into_raw(Box::new(Model(Arc::new(shared)))));
+        let model = Model::new(BundleFile::from_bytes(bytes), options)?;
+        to.write(Box::into_raw(Box::new(model)));
         Ok(())
     })
 }
@@ -163,7 +144,7 @@ pub unsafe extern "C" fn kinglet_model_free(model: *mut Model) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_num_labels(model: *const Model) -> usize {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(model) }.map_or(0, |model| model.0.labels.len())
+    unsafe { border::get(model) }.map_or(0, |model| model.labels.len())
 }
 
 /// The name of a label, from 0: UTF-8 with a zero byte behind, for as long as the model is there. Null when there is no such label.
@@ -171,7 +152,7 @@ pub unsafe extern "C" fn kinglet_model_num_labels(model: *const Model) -> usize 
 pub unsafe extern "C" fn kinglet_model_label(model: *const Model, label: usize) -> *const c_char {
     // SAFETY: the caller's promise about pointers.
     let model = unsafe { border::get(model) };
-    let name = model.ok().and_then(|model| model.0.labels.get(label));
+    let name = model.ok().and_then(|model| model.labels.get(label));
     name.map_or(core::ptr::null(), |name| name.as_ptr())
 }
 
@@ -179,7 +160,7 @@ pub unsafe extern "C" fn kinglet_model_label(model: *const Model, label: usize) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_backend(model: *const Model) -> *const c_char {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(model) }.map_or(core::ptr::null(), |model| model.0.backend.as_ptr())
+    unsafe { border::get(model) }.map_or(core::ptr::null(), |model| model.backend.as_ptr())
 }
 
 /// Classifies one text.
@@ -197,14 +178,10 @@ pub unsafe extern "C" fn kinglet_model_classify(
         // SAFETY: the caller's promise about pointers.
         let (model, text, to) =
             unsafe { (border::get(model)?, border::slice(text.cast::<u8>(), text_bytes)?, border::place(answer)?) };
-        let shared = &*model.0;
-        let labels = shared.labels.len();
+        let labels = model.labels.len();
         let (mut scores, mut room) = (vec![0.0; labels], vec![0.0; labels]);
-        let mut worker = shared.worker()?;
         let mut found = Answer { label: 0, probability: 0.0, unsure: 1 };
-        let result = shared.text(&mut worker, text, &mut scores, &mut room, Some(&mut found));
-        shared.give_back(worker);
-        result?;
+        model.engines.with(|engine| model.text(engine, text, &mut scores, &mut room, Some(&mut found)))??;
         to.write(found);
         Ok(())
     })
@@ -223,9 +200,36 @@ pub unsafe extern "C" fn kinglet_model_engine(model: *const Model, engine: *mut 
             to.write(core::ptr::null_mut());
             (to, border::get(model)?)
         };
-        // SAFETY: the worker is handed out with an `Arc` of what its bundle belongs to.
-        let worker = unsafe { Worker::new(&model.0.bundle, model.0.plan)? };
-        to.write(worker.into_handle(Arc::clone(&model.0)));
+        let bundle = Arc::clone(model.engines.model());
+        let need = scratch_bytes(bundle.config(), model.chunk);
+        let mut scratch = Vec::new();
+        if scratch.try_reserve_exact(need).is_err() {
+            let detail = format_args!("there is no memory for an engine of {need} bytes");
+            return Err(Error::new(Status::OutOfMemory, detail));
+        }
+        scratch.resize(need, 0);
+        let (bundle, memory) = (EngineBundle::Shared(bundle), Memory::Owned(scratch));
+        let engine = NativeEngine::with_chunk(bundle, memory, *model.engines.backend(), model.chunk)?;
+        to.write(Box::into_raw(Box::new(Engine(Stream::new(engine)))));
         Ok(())
     })
+}
+
+/// Frees an engine that `kinglet_model_engine` made; its text is forgotten. Does nothing with null, nor with an engine in
+/// the caller's own memory, which has nothing to free. Afterwards the handle is no more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_free(engine: *mut Engine) {
+    border(|| {
+        if engine.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise: an engine of this library, not freed, used by nobody else. Those that share a model were made
+        // with `Box::into_raw`.
+        unsafe {
+            if matches!(border::get(engine)?.model(), EngineBundle::Shared(_)) {
+                drop(Box::from_raw(engine));
+            }
+        }
+        Ok(())
+    });
 }

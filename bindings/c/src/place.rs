@@ -1,119 +1,100 @@
-//! An engine inside memory that somebody else owns: its state first, the scratch behind.
+//! Engines: in memory that somebody else owns, state first and scratch behind, or on the heap.
 
 use core::ffi::c_void;
 use core::mem::size_of;
 use core::slice;
+#[cfg(feature = "std")]
+use std::{sync::Arc, vec::Vec};
 
-use runtime::backend::Backend;
-use runtime::bundle::Bundle;
-use runtime::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use runtime::bundle::{Bundle, Index, ReadBundle};
+#[cfg(feature = "std")]
+use runtime::bundle::{BundleFile, OwnedBundle};
+use runtime::engine::native::{BorrowedEngine, NativeEngine, Scratch, scratch_bytes};
 use runtime::spec::Config;
 use runtime::stream::Stream;
 use runtime::tokenizer::Encoder;
 
-use crate::border;
-use crate::engine::{Engine, KINGLET_UNVERIFIED, Options};
+use crate::options::EngineOptions;
 use crate::status::{Error, Status};
 
 /// What memory for an engine is aligned to.
 pub const KINGLET_ENGINE_ALIGN: usize = 8;
 
 /// Memory of as many bytes as `kinglet info` prints under "memory beyond the file" in the line "all", and of this many more, is
-/// enough for an engine, on every processor. `kinglet_engine_bytes` gives the exact number.
+/// enough for an engine, on every processor. `kinglet_engine_bytes` returns the exact number.
 pub const KINGLET_ENGINE_EXTRA: usize = 64;
 
 // What `kinglet info` counts as engine and tokenizer.
-const COUNTED: usize = size_of::<NativeEngine<'static>>() + size_of::<Encoder<'static>>();
-const _: () = assert!(size_of::<Place>() <= COUNTED + KINGLET_ENGINE_EXTRA);
-const _: () = assert!(align_of::<Place>() <= KINGLET_ENGINE_ALIGN);
+const COUNTED: usize = size_of::<BorrowedEngine<'static>>() + size_of::<Encoder>();
+const _: () = assert!(size_of::<Engine>() <= COUNTED + KINGLET_ENGINE_EXTRA);
+const _: () = assert!(align_of::<Engine>() <= KINGLET_ENGINE_ALIGN);
 
-/// The begin of the memory. The scratch follows.
-#[repr(C)]
-pub(crate) struct Place {
-    /// First, so that the handle is the address of the memory. Holds the only reference to `native`.
-    engine: Engine,
-    native: NativeEngine<'static>,
+/// Runs a model on one text after the other. One thread at a time may use it.
+pub struct Engine(pub(crate) Stream<NativeEngine<EngineBundle, Memory>>);
+
+/// The bundle that an engine runs.
+#[allow(clippy::large_enum_variant)] // there is nowhere to put a box without a heap
+pub(crate) enum EngineBundle {
+    /// The caller keeps its bytes where they are.
+    Borrowed(Bundle<'static>),
+    /// The engine is one of a model's, and keeps its bytes.
+    #[cfg(feature = "std")]
+    Shared(Arc<OwnedBundle<BundleFile>>),
 }
 
-/// Options, checked.
-#[derive(Clone, Copy)]
-pub(crate) struct Plan {
-    pub(crate) backend: Backend,
-    pub(crate) chunk: usize,
-    pub(crate) verify: bool,
-}
-
-impl Plan {
-    /// # Safety
-    /// A pointer that is neither null nor misaligned points to options; their name is null or ends with a zero byte.
-    pub(crate) unsafe fn new(options: *const Options) -> Result<Self, Error> {
-        let mut plan = Plan { backend: Backend::detect(), chunk: DEFAULT_CHUNK, verify: true };
-        if options.is_null() {
-            return Ok(plan);
+impl ReadBundle for EngineBundle {
+    fn index(&self) -> &Index {
+        match self {
+            EngineBundle::Borrowed(bundle) => bundle.index(),
+            #[cfg(feature = "std")]
+            EngineBundle::Shared(bundle) => bundle.index(),
         }
-        // SAFETY: the caller's promise.
-        let options = unsafe { border::get(options)? };
-        if options.flags & !KINGLET_UNVERIFIED != 0 {
-            let flags = options.flags;
-            return Err(Error::new(
-                Status::InvalidArgument,
-                format_args!("options: the flags are {flags:#x}, unknown"),
-            ));
-        }
-        plan.verify = options.flags & KINGLET_UNVERIFIED == 0;
-        plan.chunk = chunk(options.chunk)?;
-        if !options.backend.is_null() {
-            // SAFETY: the caller's promise.
-            let name = unsafe { border::string(options.backend)? };
-            let backend = name.to_str().ok().and_then(Backend::by_name);
-            plan.backend = backend.ok_or_else(|| unknown(name))?;
-        }
-        Ok(plan)
     }
 
-    /// Reads a bundle.
-    pub(crate) fn read(self, bytes: &'static [u8]) -> Result<Bundle<'static>, Error> {
-        Ok(if self.verify { Bundle::new(bytes)? } else { Bundle::new_unverified(bytes)? })
-    }
-}
-
-/// Most tokens that go through the layers together: more need memory and gain nothing.
-pub const KINGLET_MAX_CHUNK: u32 = 65536;
-
-/// The chunk of an option, where 0 is the default.
-pub(crate) fn chunk(option: u32) -> Result<usize, Error> {
-    match option {
-        0 => Ok(DEFAULT_CHUNK),
-        1..=KINGLET_MAX_CHUNK => Ok(option as usize),
-        _ => {
-            let detail = format_args!("a chunk of {option} tokens, at most {KINGLET_MAX_CHUNK} are possible");
-            Err(Error::new(Status::InvalidArgument, detail))
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            EngineBundle::Borrowed(bundle) => bundle.as_bytes(),
+            #[cfg(feature = "std")]
+            EngineBundle::Shared(bundle) => ReadBundle::as_bytes(bundle),
         }
     }
 }
 
-#[cfg(feature = "std")]
-fn unknown(name: &core::ffi::CStr) -> Error {
-    use std::string::String;
-    let (name, mut known) = (name.to_string_lossy(), String::new());
-    for backend in Backend::all() {
-        known.push(' ');
-        known.push_str(backend.name());
+/// The scratch memory that an engine works in.
+pub(crate) enum Memory {
+    /// The caller's, behind the engine.
+    Given(&'static mut [u8]),
+    /// The engine's own.
+    #[cfg(feature = "std")]
+    Owned(Vec<u8>),
+}
+
+impl Scratch for Memory {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Given(bytes) => bytes,
+            #[cfg(feature = "std")]
+            Memory::Owned(bytes) => bytes,
+        }
     }
-    Error::new(Status::UnknownBackend, format_args!("there is no backend \"{name}\" here; there are:{known}"))
 }
 
-#[cfg(not(feature = "std"))]
-fn unknown(_: &core::ffi::CStr) -> Error {
-    Status::UnknownBackend.into()
+impl Engine {
+    pub(crate) fn model(&self) -> &EngineBundle {
+        self.0.engine().model()
+    }
+
+    pub(crate) fn labels(&self) -> usize {
+        self.model().config().num_labels
+    }
 }
 
-/// Bytes that an engine needs; saturates.
+/// Returns the bytes that an engine needs; saturates.
 pub(crate) const fn bytes(config: &Config, chunk: usize) -> usize {
-    scratch_bytes(config, chunk).saturating_add(size_of::<Place>())
+    scratch_bytes(config, chunk).saturating_add(size_of::<Engine>())
 }
 
-/// Makes an engine at the begin of `memory`. Nothing of it needs to be dropped but [`Engine::owner`].
+/// Makes an engine at the start of `memory`. Nothing of it needs to be dropped.
 ///
 /// # Safety
 /// `memory`, unless null, points to `memory_bytes` bytes that nobody else uses as long as the engine is in use; the bytes of
@@ -122,7 +103,7 @@ pub(crate) unsafe fn build(
     memory: *mut c_void,
     memory_bytes: usize,
     bundle: Bundle<'static>,
-    plan: Plan,
+    options: EngineOptions,
 ) -> Result<*mut Engine, Error> {
     if memory.is_null() {
         return Err(Status::NullPointer.into());
@@ -132,27 +113,23 @@ pub(crate) unsafe fn build(
         let detail = "the memory for the engine lies at an address that is no multiple of KINGLET_ENGINE_ALIGN";
         return Err(Error::new(Status::Misaligned, detail));
     }
-    let scratch = scratch_bytes(bundle.config(), plan.chunk);
-    let need = bytes(bundle.config(), plan.chunk);
+    let scratch = scratch_bytes(bundle.config(), options.chunk);
+    let need = bytes(bundle.config(), options.chunk);
     if memory_bytes < need {
         let detail = format_args!("the engine needs {need} bytes, its memory has {memory_bytes}");
         return Err(Error::new(Status::ArenaTooSmall, detail));
     }
-    let place = memory.cast::<Place>();
-    // SAFETY: `memory` has `need` bytes, the size of a `Place` and the scratch behind it, and nobody else uses them; what
+    let place = memory.cast::<Engine>();
+    // SAFETY: `memory` has `need` bytes, the size of an `Engine` and the scratch behind it, and nobody else uses them; what
     // is seen as a slice was written before. `need` is not saturated, as no memory has as many bytes.
     let scratch: &'static mut [u8] = unsafe {
         let begin = place.add(1).cast::<u8>();
         begin.write_bytes(0, scratch);
         slice::from_raw_parts_mut(begin, scratch)
     };
-    let native = NativeEngine::with_chunk(bundle, scratch, plan.backend, plan.chunk)?;
-    // SAFETY: `memory` is aligned to more than a `Place` asks for and large enough for it. The reference to `native` is the only one
-    // ever made, and neither field is moved from here on.
-    unsafe {
-        (&raw mut (*place).native).write(native);
-        let native: &'static mut NativeEngine<'static> = &mut (*place).native;
-        (&raw mut (*place).engine).write(Engine::new(Stream::new(native)));
-    }
-    Ok(place.cast())
+    let (model, memory) = (EngineBundle::Borrowed(bundle), Memory::Given(scratch));
+    let engine = Engine(Stream::new(NativeEngine::with_chunk(model, memory, options.backend, options.chunk)?));
+    // SAFETY: the place is aligned to more than an `Engine` asks for and large enough for it.
+    unsafe { place.write(engine) };
+    Ok(place)
 }

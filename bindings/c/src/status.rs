@@ -5,9 +5,6 @@ use core::ffi::{CStr, c_char};
 use std::string::{String, ToString};
 
 use runtime::bundle::BundleError;
-use runtime::calibration::ConfidenceError;
-use runtime::engine::EngineError;
-use runtime::engine::native::NativeError;
 
 /// What a function answers: 0 when all went well.
 #[repr(i32)]
@@ -170,34 +167,21 @@ impl From<BundleError> for Error {
     }
 }
 
-impl From<NativeError> for Error {
-    fn from(error: NativeError) -> Self {
+impl From<runtime::Error> for Error {
+    fn from(error: runtime::Error) -> Self {
+        use runtime::Error as E;
         let status = match error {
-            NativeError::ScratchTooSmall { .. } => Status::ArenaTooSmall,
-            NativeError::Attention => Status::BundleUnsupported,
-            _ => Status::InvalidArgument,
-        };
-        Error::new(status, error)
-    }
-}
-
-impl From<EngineError> for Error {
-    fn from(error: EngineError) -> Self {
-        let status = match error {
-            EngineError::TooLong { .. } => Status::TextTooLong,
-            EngineError::OutputLength { .. } => Status::WrongLength,
-            // A bundle's tokenizer gives at least one token, and none beyond the vocabulary.
+            E::Bundle(error) => return error.into(),
+            E::ScratchTooSmall { .. } => Status::ArenaTooSmall,
+            E::Attention => Status::BundleUnsupported,
+            E::EmptyChunk => Status::InvalidArgument,
+            E::TooLong { .. } => Status::TextTooLong,
+            E::OutputLength { .. } | E::Probabilities { .. } => Status::WrongLength,
+            E::NotANumber => Status::NotANumber,
+            #[cfg(feature = "std")]
+            E::Memory { .. } => Status::OutOfMemory,
+            // A bundle's tokenizer returns at least one token, and none beyond the vocabulary.
             _ => Status::Internal,
-        };
-        Error::new(status, error)
-    }
-}
-
-impl From<ConfidenceError> for Error {
-    fn from(error: ConfidenceError) -> Self {
-        let status = match error {
-            ConfidenceError::Shape { .. } => Status::WrongLength,
-            _ => Status::NotANumber,
         };
         Error::new(status, error)
     }

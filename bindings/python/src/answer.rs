@@ -1,12 +1,11 @@
 //! `kinglet_text.Answer`.
 
-use kinglet::calibration;
+use kinglet::answer::{self, Prediction};
 use numpy::PyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::classifier::set;
 use crate::model::Model;
 
 /// What the model says about a text.
@@ -53,21 +52,16 @@ impl Answer {
         logits: Vec<f32>,
     ) -> PyResult<Self> {
         let mut probabilities = vec![0.0; logits.len()];
-        let wrong = |error| PyValueError::new_err(format!("text: {error}"));
-        calibration::softmax(&logits, model.temperature(), &mut probabilities).map_err(wrong)?;
-        let set = model.calibration().map(|calibration| {
-            let classes = set(&calibration, &probabilities);
-            classes.into_iter().filter_map(|class| names.get(class)).map(|name| name.clone_ref(py)).collect()
-        });
-        let mut ranking: Vec<_> = names.iter().zip(&probabilities).map(|(name, &p)| (name.clone_ref(py), p)).collect();
-        // Stable: of equal ones the lower class first.
-        ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let (likeliest, probability) = match ranking.first() {
-            Some((name, probability)) => (name.clone_ref(py), *probability),
-            None => return Err(PyValueError::new_err("the model has no labels")),
-        };
+        let answer = answer::Answer::from_logits(&logits, model.calibration().as_ref(), &mut probabilities)
+            .map_err(|error| PyValueError::new_err(format!("text: {error}")))?
+            .with_threshold(threshold);
+        let name = |one: Prediction| names.get(one.class).map(|name| name.clone_ref(py));
+        let set = answer.set().map(|set| set.filter_map(name).collect());
+        let ranking = answer.likeliest().filter_map(|one| Some((name(one)?, one.probability))).collect();
+        let likeliest = name(answer.best()).ok_or_else(|| PyValueError::new_err("the model has no labels"))?;
+        let (label, probability) = (answer.label().and_then(name), answer.best().probability);
         Ok(Answer {
-            label: (probability > threshold).then(|| likeliest.clone_ref(py)),
+            label,
             likeliest,
             probability,
             set,

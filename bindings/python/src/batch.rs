@@ -6,13 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use kinglet::calibration::ConfidenceError;
-use kinglet::engine::EngineError;
-use kinglet::engine::native::{NativeEngine, NativeError};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use kinglet::engine::native::PooledEngine;
+use kinglet::stream::Stream;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::model::{Model, NoMemory};
+use crate::model::{Model, Shared, no_engine};
 
 /// Texts that a thread takes at a time.
 const SLICE: usize = 16;
@@ -33,41 +32,24 @@ pub enum Failure {
         /// The text, from 0.
         index: usize,
         /// Why.
-        fault: Fault,
+        error: kinglet::Error,
     },
-    /// There is no engine for the model.
-    Native(NativeError),
-    /// There is no memory for a thread.
-    Memory(NoMemory),
-}
-
-/// Why a text cannot be scored.
-#[derive(Debug)]
-pub enum Fault {
-    /// The engine says so.
-    Engine(EngineError),
-    /// The scores are no numbers.
-    Confidence(ConfidenceError),
+    /// There is no memory for a thread's engine.
+    Engine(kinglet::Error),
 }
 
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> PyErr {
         match failure {
             Failure::Stopped(error) => error,
-            Failure::Text { index, fault: Fault::Engine(error) } => {
-                PyValueError::new_err(format!("texts[{index}]: {error}"))
-            }
-            Failure::Text { index, fault: Fault::Confidence(error) } => {
-                PyValueError::new_err(format!("texts[{index}]: {error}"))
-            }
-            Failure::Native(error) => PyRuntimeError::new_err(error.to_string()),
-            Failure::Memory(error) => error.into(),
+            Failure::Text { index, error } => PyValueError::new_err(format!("texts[{index}]: {error}")),
+            Failure::Engine(error) => no_engine(error),
         }
     }
 }
 
 /// What is done with the scores of a text: they, and the text's part of the output.
-pub type Each<'f, T> = dyn Fn(&[f32], &mut [T]) -> Result<(), ConfidenceError> + Sync + 'f;
+pub type Each<'f, T> = dyn Fn(&[f32], &mut [T]) -> Result<(), kinglet::Error> + Sync + 'f;
 /// Asks whether to go on; the exception says why not.
 pub type GoOn<'f> = dyn FnMut() -> Result<(), PyErr> + 'f;
 
@@ -92,7 +74,7 @@ pub fn score<T: Send>(
     let slices = Mutex::new(slices.map(|(i, (texts, out))| Slice { first: i * SLICE, texts, out }));
     let work = |go_on: &mut GoOn<'_>| {
         let next = || slices.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let result = with_engine(model, |engine| {
+        let scored = model.engines().with(|engine| {
             let mut pace = Pace { done: 0, stop: &stop, go_on };
             let mut logits = vec![0.0; model.labels()];
             while let Some(slice) = next() {
@@ -102,6 +84,7 @@ pub fn score<T: Send>(
             }
             Ok(())
         });
+        let result = scored.map_err(Failure::Engine).flatten();
         if result.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
@@ -132,16 +115,6 @@ pub fn score<T: Send>(
     })
 }
 
-fn with_engine(model: &Model, f: impl FnOnce(&mut NativeEngine<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut arena = model.take().map_err(Failure::Memory)?;
-    let result = match model.engine(&mut arena) {
-        Ok(mut engine) => f(&mut engine),
-        Err(error) => Err(Failure::Native(error)),
-    };
-    model.give(arena);
-    result
-}
-
 /// Texts beside each other, and their part of the output.
 struct Slice<'s, X, T> {
     /// The index of the first.
@@ -154,23 +127,23 @@ impl<X: AsRef<[u8]>, T> Slice<'_, X, T> {
     /// Gives false when it stopped because the batch is over.
     fn score(
         self,
-        engine: &mut NativeEngine<'_>,
+        engine: &mut PooledEngine<Shared>,
         logits: &mut [f32],
         per: usize,
         each: &Each<'_, T>,
         pace: &mut Pace<'_, '_>,
     ) -> Result<bool, Failure> {
         for (i, (text, out)) in self.texts.iter().zip(self.out.chunks_mut(per)).enumerate() {
-            let fail = |fault| Failure::Text { index: self.first + i, fault };
-            let mut stream = engine.stream();
+            let fail = |error| Failure::Text { index: self.first + i, error };
+            let mut stream = Stream::new(&mut *engine);
             for part in text.as_ref().chunks(PART) {
-                stream.push(part).map_err(|error| fail(Fault::Engine(error)))?;
+                stream.push(part).map_err(fail)?;
                 if !pace.goes_on(part.len())? {
                     return Ok(false);
                 }
             }
-            stream.finish(logits).map_err(|error| fail(Fault::Engine(error)))?;
-            each(logits, out).map_err(|error| fail(Fault::Confidence(error)))?;
+            stream.finish(logits).map_err(fail)?;
+            each(logits, out).map_err(fail)?;
             if !pace.goes_on(PER_TEXT)? {
                 return Ok(false);
             }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kinglet::answer;
 use kinglet::backend::Backend;
-use kinglet::calibration::{self, Calibration, Decision};
+use kinglet::bundle::ReadBundle;
+use kinglet::calibration::Calibration;
 use kinglet::engine::fingerprint;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -185,14 +187,11 @@ impl Classifier {
     fn predict(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Py<PyString>>>> {
         let py = texts.py();
         let texts = texts::all(texts)?;
-        let (temperature, threshold) = (self.model.temperature(), self.threshold);
+        let (calibration, threshold) = (self.model.calibration(), self.threshold);
         let classes = self.batch(py, &texts, 1, None, &|logits, out| {
             let mut probabilities = vec![0.0; logits.len()];
-            calibration::softmax(logits, temperature, &mut probabilities)?;
-            out.fill(match calibration::decide(&probabilities, threshold) {
-                Decision::Label { class, .. } => Some(class),
-                Decision::Unsure => None,
-            });
+            let answer = answer::Answer::from_logits(logits, calibration.as_ref(), &mut probabilities)?;
+            out.fill(answer.with_threshold(threshold).label().map(|one| one.class));
             Ok(())
         })?;
         let name = |class: Option<usize>| class.and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py));
@@ -208,8 +207,8 @@ impl Classifier {
     /// >>> classifier.labels[p[0].argmax()], round(float(p[0].max()), 2)
     /// ('alarm', 0.91)
     fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let temperature = self.model.temperature();
-        self.rows(texts, &|logits, out| calibration::softmax(logits, temperature, out))
+        let calibration = self.model.calibration();
+        self.rows(texts, &|logits, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
     }
 
     /// The scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
@@ -239,8 +238,8 @@ impl Classifier {
         let texts = texts::all(texts)?;
         let sets = self.batch(py, &texts, 1, Vec::new(), &|logits, out| {
             let mut probabilities = vec![0.0; logits.len()];
-            calibration.probabilities(logits, &mut probabilities)?;
-            out.fill(set(&calibration, &probabilities));
+            let answer = answer::Answer::from_logits(logits, Some(&calibration), &mut probabilities)?;
+            out.fill(answer.set().into_iter().flatten().map(|one| one.class).collect());
             Ok(())
         })?;
         Ok(sets.into_iter().map(|set| self.names_of(py, set)).collect())
@@ -303,7 +302,7 @@ impl Classifier {
     /// The name of the inner loops in use.
     #[getter]
     fn backend(&self) -> &'static str {
-        self.model.backend().name()
+        self.model.engines().backend().name()
     }
 
     /// Most threads that a batch is shared out to.
@@ -328,7 +327,7 @@ impl Classifier {
         let path = match &self.source {
             Source::Builtin => String::new(),
             Source::Path(path) => format!("{}, ", path.as_os_str().into_pyobject(py)?.repr()?),
-            Source::Bytes => format!("<{} bytes>, ", self.model.as_bytes().len()),
+            Source::Bytes => format!("<{} bytes>, ", ReadBundle::as_bytes(self.model.bundle()).len()),
         };
         Ok(format!("kinglet_text.Classifier({path}backend='{}', threads={})", self.backend(), self.threads))
     }
@@ -338,7 +337,7 @@ impl Classifier {
         let path = match &self.source {
             Source::Builtin => py.None().into_bound(py),
             Source::Path(path) => path.as_os_str().into_pyobject(py)?.into_any(),
-            Source::Bytes => PyBytes::new(py, self.model.as_bytes()).into_any(),
+            Source::Bytes => PyBytes::new(py, ReadBundle::as_bytes(self.model.bundle())).into_any(),
         };
         let named = PyDict::new(py);
         named.set_item("backend", self.backend.as_deref())?;
@@ -373,14 +372,6 @@ impl Classifier {
     fn names_of(&self, py: Python<'_>, classes: Vec<usize>) -> Vec<Py<PyString>> {
         classes.into_iter().filter_map(|class| self.names.get(class)).map(|name| name.clone_ref(py)).collect()
     }
-}
-
-/// The classes of the conformal set, likeliest first; of equal ones the lower class first.
-pub fn set(calibration: &Calibration, probabilities: &[f32]) -> Vec<usize> {
-    let mut classes: Vec<_> = calibration.set(probabilities).collect();
-    let probability = |class: usize| probabilities.get(class).copied().unwrap_or_default();
-    classes.sort_by(|&a, &b| probability(b).total_cmp(&probability(a)).then(a.cmp(&b)));
-    classes
 }
 
 fn from_json<'py>(py: Python<'py>, json: &serde_json::Result<String>) -> PyResult<Bound<'py, PyAny>> {

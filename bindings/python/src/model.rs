@@ -1,38 +1,26 @@
 //! A bundle in a place that Python can own, shared by a classifier, its threads and its streams.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use kinglet::backend::Backend;
-use kinglet::bundle::{Aligned, Bundle, BundleError, BundleFile, crc32c};
+use kinglet::bundle::{Aligned, BundleError, BundleFile, OwnedBundle, ReadBundle, crc32c};
 use kinglet::calibration::Calibration;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, NativeError, scratch_bytes};
+use kinglet::engine::native::{DEFAULT_CHUNK, EnginePool, scratch_bytes};
 use kinglet::spec::files;
-use pyo3::exceptions::{PyMemoryError, PyOSError};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use self_cell::self_cell;
 
 use crate::errors;
 
 /// The default model: 150 intents of everyday requests and out-of-scope.
 static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../model.kinglet"));
 
-self_cell!(
-    /// A bundle beside the bytes that it borrows.
-    struct BundleCell {
-        owner: BundleFile,
-        #[covariant]
-        dependent: Bundle,
-    }
-);
+/// The bundle of a model, shared by its engines.
+pub type Shared = Arc<OwnedBundle<BundleFile>>;
 
-/// A bundle that was checked once, with the backend that runs it.
-pub struct Model {
-    bundle: BundleCell,
-    backend: Backend,
-    /// Scratch that nobody uses now, each of [`Model::scratch_bytes`].
-    arenas: Mutex<Vec<Vec<u8>>>,
-}
+/// A bundle that was checked once, with the engines that run it.
+pub struct Model(EnginePool<Shared>);
 
 impl Model {
     /// The model that is part of the library.
@@ -68,38 +56,28 @@ impl Model {
     }
 
     fn new(file: BundleFile, backend: Backend, verify: bool) -> Result<Self, BundleError> {
-        let bundle = BundleCell::try_new(file, |file| file.bundle(verify))?;
-        Ok(Model { bundle, backend, arenas: Mutex::default() })
+        let bundle = Arc::new(OwnedBundle::over(file, verify)?);
+        Ok(Model(EnginePool::new(bundle).with_backend(backend)))
     }
 
-    /// The bundle.
-    pub fn bundle(&self) -> &Bundle<'_> {
-        self.bundle.borrow_dependent()
+    /// Returns the engines that run it.
+    pub fn engines(&self) -> &EnginePool<Shared> {
+        &self.0
     }
 
-    /// The bytes of the bundle's file.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bundle().as_bytes()
+    /// Returns the bundle.
+    pub fn bundle(&self) -> &Shared {
+        self.0.model()
     }
 
-    /// The backend that runs it.
-    pub fn backend(&self) -> Backend {
-        self.backend
-    }
-
-    /// Number of labels.
+    /// Returns the number of labels.
     pub fn labels(&self) -> usize {
         self.bundle().config().num_labels
     }
 
-    /// What was fitted to make the model's confidence honest, if anything was.
+    /// Returns what was fitted to calibrate the model, if anything was.
     pub fn calibration(&self) -> Option<Calibration> {
         self.bundle().calibration()
-    }
-
-    /// What logits are divided by before softmax.
-    pub fn temperature(&self) -> f32 {
-        self.calibration().map_or(1.0, |calibration| calibration.temperature)
     }
 
     /// Bytes of scratch that one thread needs.
@@ -109,36 +87,9 @@ impl Model {
 
     /// What tells the model from others: the CRC-32C of its sections' checksums.
     pub fn checksum(&self) -> u32 {
-        crc32c(&self.bundle().sections().flat_map(|section| section.checksum.to_le_bytes()).collect::<Vec<_>>())
-    }
-
-    /// Scratch for an engine; to be given back by [`Self::give`].
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn take(&self) -> Result<Vec<u8>, NoMemory> {
-        // A lock is poisoned only by a panic between taking and giving, which leaves the list whole.
-        if let Some(arena) = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(arena);
-        }
-        let need = self.scratch_bytes();
-        let mut arena = Vec::new();
-        arena.try_reserve_exact(need).map_err(|_| NoMemory { need })?;
-        arena.resize(need, 0);
-        Ok(arena)
-    }
-
-    /// Keeps scratch for the next engine.
-    pub fn give(&self, arena: Vec<u8>) {
-        self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
-    }
-
-    /// An engine in scratch that [`Self::take`] gave.
-    ///
-    /// # Errors
-    /// When `arena` is smaller.
-    pub fn engine<'a>(&'a self, arena: &'a mut [u8]) -> Result<NativeEngine<'a>, NativeError> {
-        NativeEngine::with_backend(self.bundle().clone(), arena, self.backend)
+        crc32c(
+            &self.bundle().bundle().sections().flat_map(|section| section.checksum.to_le_bytes()).collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -163,4 +114,12 @@ fn words(error: &std::io::Error) -> String {
 
 fn bundle_error(name: &str, error: BundleError) -> PyErr {
     errors::BundleError::new_err(format!("{name}: {error}"))
+}
+
+/// The exception for an engine that cannot be made.
+pub fn no_engine(error: kinglet::Error) -> PyErr {
+    match error {
+        kinglet::Error::Memory { need } => NoMemory { need }.into(),
+        error => PyRuntimeError::new_err(error.to_string()),
+    }
 }

@@ -2,52 +2,21 @@
 
 use std::sync::{Arc, Mutex, TryLockError};
 
-use kinglet::engine::native::NativeEngine;
-use kinglet::engine::{Engine, EngineError};
+use kinglet::engine::native::PooledEngine;
 use kinglet::stream::Stream;
-use kinglet::tokenizer::Encoder;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use self_cell::{MutBorrow, self_cell};
 
 use crate::answer::Answer;
-use crate::model::Model;
+use crate::model::{Model, Shared, no_engine};
 use crate::texts::Text;
 
 /// Bytes of text after which signals are looked at.
 const PART: usize = 1 << 14;
 
-/// What an engine borrows.
-struct Place {
-    model: Arc<Model>,
-    arena: MutBorrow<Vec<u8>>,
-}
-
-/// An engine in the middle of a text.
-struct Running<'a> {
-    engine: NativeEngine<'a>,
-    encoder: Encoder<'a>,
-}
-
-impl Running<'_> {
-    /// Runs `f` with the stream where it was left.
-    fn with<R>(&mut self, f: impl FnOnce(&mut Stream<'_, '_>) -> R) -> R {
-        let mut stream = Stream::resume(&mut self.engine, self.encoder.clone());
-        let result = f(&mut stream);
-        self.encoder = stream.suspend();
-        result
-    }
-}
-
-self_cell!(
-    /// A stream that owns its scratch.
-    struct Live {
-        owner: Place,
-        #[not_covariant]
-        dependent: Running,
-    }
-);
+/// A stream that owns its engine.
+type Live = Stream<PooledEngine<Shared>>;
 
 impl Drop for TextStream {
     fn drop(&mut self) {
@@ -68,6 +37,7 @@ impl Drop for TextStream {
 /// kinglet_text.Answer('alarm', probability=0.91)
 #[pyclass(frozen, name = "Stream", module = "kinglet_text")]
 pub struct TextStream {
+    model: Arc<Model>,
     /// `None` when closed.
     live: Mutex<Option<Live>>,
     names: Arc<[Py<PyString>]>,
@@ -80,38 +50,29 @@ impl TextStream {
     /// # Errors
     /// `MemoryError` when there is no memory for the scratch.
     pub fn new(model: Arc<Model>, names: Arc<[Py<PyString>]>, threshold: f32) -> PyResult<Self> {
-        let place = Place { arena: MutBorrow::new(model.take()?), model };
-        let live = Live::try_new(place, |place| {
-            let engine = place.model.engine(place.arena.borrow_mut().as_mut_slice())?;
-            let encoder = Encoder::new(engine.bundle().tokenizer());
-            Ok(Running { engine, encoder })
-        });
-        let live =
-            live.map_err(|error: kinglet::engine::native::NativeError| PyRuntimeError::new_err(error.to_string()))?;
-        Ok(TextStream { live: Mutex::new(Some(live)), names, threshold })
+        let live = Stream::new(model.engines().take().map_err(no_engine)?);
+        Ok(TextStream { model, live: Mutex::new(Some(live)), names, threshold })
     }
 
     fn close(&self) {
         if let Ok(mut live) = self.live.try_lock()
             && let Some(live) = live.take()
         {
-            let Place { model, arena } = live.into_owner();
-            model.give(arena.into_inner());
+            self.model.engines().give(live.into_engine());
         }
     }
 
-    /// Runs `f` with the stream and its model.
-    fn with<R>(&self, f: impl FnOnce(&mut Stream<'_, '_>, &Model) -> PyResult<R>) -> PyResult<R> {
+    /// Runs `f` with the stream.
+    fn with<R>(&self, f: impl FnOnce(&mut Live) -> PyResult<R>) -> PyResult<R> {
         let mut live = self.live.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => PyRuntimeError::new_err("another thread uses the stream"),
             TryLockError::Poisoned(_) => PyRuntimeError::new_err("the stream failed before"),
         })?;
-        let live = live.as_mut().ok_or_else(|| PyValueError::new_err("the stream is closed"))?;
-        live.with_dependent_mut(|place, running| running.with(|stream| f(stream, &place.model)))
+        f(live.as_mut().ok_or_else(|| PyValueError::new_err("the stream is closed"))?)
     }
 
-    fn answer(&self, py: Python<'_>, model: &Model, logits: Vec<f32>) -> PyResult<Answer> {
-        Answer::new(py, model, &self.names, self.threshold, logits)
+    fn answer(&self, py: Python<'_>, logits: Vec<f32>) -> PyResult<Answer> {
+        Answer::new(py, &self.model, &self.names, self.threshold, logits)
     }
 }
 
@@ -125,7 +86,7 @@ impl TextStream {
     ///     ValueError: it holds a lone surrogate, the text has more than 4,294,967,295 tokens, or the stream is closed.
     fn push(&self, py: Python<'_>, part: &Bound<'_, PyAny>) -> PyResult<()> {
         let part = Text::new(part, || "part".to_string())?;
-        self.with(|stream, _| {
+        self.with(|stream| {
             py.detach(|| {
                 let mut parts = part.as_ref().chunks(PART).peekable();
                 while let Some(part) = parts.next() {
@@ -150,10 +111,10 @@ impl TextStream {
     /// None
     /// alarm
     fn snapshot(&self, py: Python<'_>) -> PyResult<Option<Answer>> {
-        self.with(|stream, model| {
-            let mut logits = vec![0.0; stream.engine().num_labels()];
+        self.with(|stream| {
+            let mut logits = vec![0.0; self.model.labels()];
             match stream.snapshot(&mut logits).map_err(wrong)? {
-                Some(_) => self.answer(py, model, logits).map(Some),
+                Some(_) => self.answer(py, logits).map(Some),
                 None => Ok(None),
             }
         })
@@ -161,16 +122,16 @@ impl TextStream {
 
     /// Ends the text and gives its answer; the stream is then at the beginning of the next text.
     fn finish(&self, py: Python<'_>) -> PyResult<Answer> {
-        self.with(|stream, model| {
-            let mut logits = vec![0.0; stream.engine().num_labels()];
+        self.with(|stream| {
+            let mut logits = vec![0.0; self.model.labels()];
             stream.finish(&mut logits).map_err(wrong)?;
-            self.answer(py, model, logits)
+            self.answer(py, logits)
         })
     }
 
     /// Forgets the text so far.
     fn reset(&self) -> PyResult<()> {
-        self.with(|stream, _| {
+        self.with(|stream| {
             stream.reset();
             Ok(())
         })
@@ -179,11 +140,11 @@ impl TextStream {
     /// Tokens of the text that are certain by now; a word's are once it has ended.
     #[getter]
     fn tokens(&self) -> PyResult<u64> {
-        self.with(|stream, _| Ok(stream.tokens()))
+        self.with(|stream| Ok(stream.tokens()))
     }
 
     fn __enter__(this: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        this.get().with(|_, _| Ok(()))?;
+        this.get().with(|_| Ok(()))?;
         Ok(this)
     }
 
@@ -194,6 +155,6 @@ impl TextStream {
     }
 }
 
-fn wrong(error: EngineError) -> PyErr {
+fn wrong(error: kinglet::Error) -> PyErr {
     PyValueError::new_err(format!("the text cannot be scored: {error}"))
 }

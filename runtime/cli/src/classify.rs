@@ -224,7 +224,7 @@ impl Notes {
     }
 }
 
-/// One line of JSON; `tokens`: those of a text that was cut.
+/// Returns one line of JSON; `tokens`: those of a truncated text.
 fn object(line: Option<u64>, answer: &Printed<'_>, tokens: Option<usize>) -> Value {
     let mut object = Map::new();
     if let Some(line) = line {

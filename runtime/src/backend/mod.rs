@@ -1,6 +1,6 @@
 //! The inner loops of the native engine, one table of them for each kind of processor.
 //!
-//! [`scalar`] is the specification: every other backend gives the same bits. That is possible because each operation here is
+//! [`scalar`] is the specification: every other backend returns the same bits. That is possible because each operation here is
 //! either exact (integer sums, maxima), or a single IEEE 754 operation (`+`, `−`, `·`, `/`, `sqrt`, conversions), and the
 //! order of the operations is part of its definition. Products and sums are never contracted into FMA.
 //!
@@ -25,16 +25,32 @@
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
 mod aarch64;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-#[allow(unsafe_code)] // instructions that no stable intrinsic gives
+#[allow(unsafe_code)] // instructions that no stable intrinsic offers
 mod arm;
 pub mod cast;
 pub mod scalar;
+#[allow(unused_imports, unused_macros, dead_code)] // of an architecture without vectors
+mod simd;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[allow(unsafe_code)] // loads and stores
 mod wasm;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
 pub mod x86;
+
+/// Whether the processor has the features: asked when running with `std`, else what the compiler was told.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! has {
+    ($detected:ident, $($feature:tt),+) => {{
+        #[cfg(feature = "std")]
+        let found = $(std::arch::$detected!($feature))&&+;
+        #[cfg(not(feature = "std"))]
+        let found = $(cfg!(target_feature = $feature))&&+;
+        found
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use has;
 
 /// Output channels in a panel of [`PackedMatrix`].
 pub const PANEL_OUTPUTS: usize = 16;
@@ -124,36 +140,54 @@ pub struct Backend {
 
 impl core::fmt::Debug for Backend {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("Kernels").field(&self.name).finish()
+        f.debug_tuple("Backend").field(&self.name).finish()
     }
+}
+
+/// All backends that were compiled in, the slowest first, each with whether this processor can run it.
+///
+/// This is the one list of them: a new backend adds a line.
+fn list() -> impl DoubleEndedIterator<Item = (&'static Backend, bool)> {
+    [
+        (&Backend::SCALAR, true),
+        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+        (&arm::DSP, true),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        (&wasm::SIMD128, true),
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        (&aarch64::NEON, true),
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        (&aarch64::DOTPROD, aarch64::has_dotprod()),
+        #[cfg(target_arch = "x86_64")]
+        (&x86::AVX2, x86::has_avx2()),
+        #[cfg(target_arch = "x86_64")]
+        (&x86::AVX512VNNI, x86::has_avx512vnni()),
+    ]
+    .into_iter()
 }
 
 impl Backend {
     /// The specification itself; on every processor.
     pub const SCALAR: Backend = scalar::KERNELS;
 
-    /// The fastest backend of this processor.
+    /// Returns the fastest backend of this processor.
     ///
     /// With the feature `std` the processor is asked; without, what the compiler was told about it counts.
     pub fn detect() -> Self {
-        Backend::all().last().unwrap_or(Backend::SCALAR)
+        list().rev().find(|(_, runs)| *runs).map_or(Backend::SCALAR, |(backend, _)| *backend)
     }
 
-    /// All backends that this processor can run, [`Backend::SCALAR`] first, the fastest last.
+    /// Returns all backends that this processor can run, [`Backend::SCALAR`] first, the fastest last.
     pub fn all() -> impl Iterator<Item = Backend> {
-        let all = [Backend::SCALAR].into_iter();
-        #[cfg(target_arch = "x86_64")]
-        let all = all.chain(x86::backends());
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        let all = all.chain(aarch64::backends());
-        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-        let all = all.chain(arm::backends());
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        let all = all.chain([wasm::KERNELS]);
-        all
+        list().filter(|(_, runs)| *runs).map(|(backend, _)| *backend)
     }
 
-    /// The backend of this name, if this processor can run it.
+    /// Returns the names of all backends of this target, those included that this processor cannot run.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        list().map(|(backend, _)| backend.name)
+    }
+
+    /// Returns the backend of this name, if this processor can run it.
     pub fn by_name(name: &str) -> Option<Self> {
         Backend::all().find(|k| k.name == name)
     }

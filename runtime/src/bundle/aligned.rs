@@ -1,4 +1,4 @@
-//! Places for bundles that begin at a multiple of 64.
+//! Memory for bundles that begins at a multiple of 64.
 
 /// Puts bytes at an address that is a multiple of 64, for bundles that are part of a program:
 ///

@@ -1,12 +1,12 @@
 //! CRC-32C (Castagnoli; RFC 3720, appendix B.4): the checksum of a bundle's sections.
 //!
-//! Polynomial 0x1EDC6F41, bits reflected, register starting from and XORed at the end with 2³² − 1. It finds every change of up to 3 bits
-//! in any file of a bundle's size, and every burst of up to 32.
+//! Polynomial 0x1EDC6F41, bits reflected, register starting from and XORed at the end with 2³² − 1. It detects every
+//! change of up to 3 bits in any file of a bundle's size, and every burst of up to 32.
 
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// `TABLES[k][b]`: what byte `b` adds to the register when `k` bytes follow it in the step (slicing by 8; Kounavis and
-/// Berry 2005).
+/// `TABLES[k][b]`: contribution of byte `b` to the register if `k` bytes follow it in the step (slicing by 8; Kounavis
+/// and Berry 2005).
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
@@ -35,12 +35,12 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// A checksum of bytes that come piece by piece.
+/// Checksum of bytes that arrive piece by piece.
 #[derive(Clone, Copy, Debug)]
 pub struct Crc32c(u32);
 
 impl Crc32c {
-    /// The checksum of nothing yet.
+    /// Creates the checksum of no bytes.
     pub const fn new() -> Self {
         Crc32c(u32::MAX)
     }
@@ -60,7 +60,7 @@ impl Crc32c {
         self
     }
 
-    /// The checksum of all bytes added.
+    /// Returns the checksum of all bytes added.
     pub const fn finish(self) -> u32 {
         !self.0
     }
@@ -72,7 +72,7 @@ impl Default for Crc32c {
     }
 }
 
-/// The checksum of `bytes`.
+/// Returns the checksum of `bytes`.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     Crc32c::new().update(bytes).finish()
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Buffer;
 use crate::mmap::Mapped;
 
-/// The bytes of a bundle in a place of their own: a mapped file, memory, or the program itself.
+/// The bytes of a bundle: a mapped file, memory, or part of the program.
 #[derive(Debug)]
 pub struct BundleFile(Place);
 
@@ -18,10 +18,10 @@ enum Place {
 }
 
 impl BundleFile {
-    /// Opens a file: maps it, or reads it when it is not a regular file (a pipe). Nothing is checked yet.
+    /// Opens a file: maps it, or reads it if it is not a regular file (a pipe). Does not check it.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Any error of the system.
     pub fn open(path: &Path) -> io::Result<Self> {
         let place = if std::fs::metadata(path)?.is_file() {
             Place::Mapped(Mapped::open(path)?)
@@ -31,17 +31,17 @@ impl BundleFile {
         Ok(BundleFile(place))
     }
 
-    /// A copy of bytes.
+    /// Copies bytes.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         BundleFile(Place::Memory(Buffer::new(bytes)))
     }
 
-    /// Bytes that are part of the program; see [`super::Aligned`].
+    /// Uses bytes that are part of the program; see [`super::Aligned`].
     pub const fn from_static(bytes: &'static [u8]) -> Self {
         BundleFile(Place::Static(bytes))
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Place::Mapped(mapped) => mapped.as_slice(),

@@ -1,4 +1,4 @@
-//! Where the parts of a bundle lie.
+//! Positions of the parts of a bundle.
 
 use core::ops::Range;
 
@@ -14,10 +14,10 @@ use crate::tokenizer::{Table, TableIndex};
 
 use super::config::{long, word};
 
-/// What reading a bundle found out: its numbers, and where its parts lie.
+/// Result of reading a bundle: its numbers, and the positions of its parts.
 ///
-/// With the bytes it was made from, it gives every view of the bundle without parsing them again. With other bytes the views may be empty
-/// or wrong, but neither panic nor read outside them.
+/// Together with the bytes it was made from, it yields every view of the bundle without parsing again. With other bytes
+/// the views may be empty or wrong, but they neither panic nor read out of bounds.
 #[derive(Clone)]
 pub struct Index {
     pub(super) config: Config,
@@ -30,7 +30,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Checks a bundle; with `verify` its checksums, int8 values and corrections too.
+    /// Checks a bundle; with `verify` also its checksums, int8 values and corrections.
     pub(super) fn new(bytes: &[u8], verify: bool) -> Result<Self, BundleError> {
         let address = bytes.as_ptr().addr();
         if !address.is_multiple_of(ADDRESS_ALIGN) {
@@ -117,7 +117,7 @@ fn part<'a>(bytes: &'a [u8], range: &Range<usize>) -> &'a [u8] {
     bytes.get(range.start..range.end).unwrap_or_default()
 }
 
-/// The configuration that header and section table lead to, if they do; nothing else is checked.
+/// Returns the configuration that header and section table lead to; nothing else is checked.
 pub(super) const fn peek_config(bytes: &[u8]) -> Option<Config> {
     let (Some(magic), Some(version), Some(count)) = (long(bytes, 0), word(bytes, 8), word(bytes, 12)) else {
         return None;
@@ -182,7 +182,7 @@ fn header(bytes: &[u8], verify: bool) -> Result<&[[u8; ENTRY]], BundleError> {
     Ok(table.as_chunks().0)
 }
 
-/// One entry of the table as it stands; `None` when it asks for more than this machine can address.
+/// Reads one entry of the table; `None` if it needs more than this machine can address.
 fn entry(entry: &[u8; ENTRY]) -> Option<Section> {
     Some(Section {
         kind: Kind(word(entry, 0)?.to_le_bytes()),
@@ -193,7 +193,7 @@ fn entry(entry: &[u8; ENTRY]) -> Option<Section> {
     })
 }
 
-/// The section of an entry and its bytes; `end` is where the section before it ends.
+/// Returns the section of an entry and its bytes; `end` is the end of the previous section.
 fn section<'a>(bytes: &'a [u8], raw: &[u8; ENTRY], end: usize) -> Result<(Section, &'a [u8]), BundleError> {
     let numbers = (word(raw, 0), word(raw, 4), long(raw, 8), long(raw, 16), word(raw, 28));
     let (Some(kind), Some(flags), Some(offset), Some(length), Some(reserved)) = numbers else {
@@ -203,7 +203,7 @@ fn section<'a>(bytes: &'a [u8], raw: &[u8; ENTRY], end: usize) -> Result<(Sectio
     if flags & !MUST_UNDERSTAND != 0 || reserved != 0 {
         return Err(BundleError::SectionFlags { section: kind, got: if reserved != 0 { reserved } else { flags } });
     }
-    // `end` lies inside the file, whose length is at most `isize::MAX`.
+    // `end` is inside the file, whose length is at most `isize::MAX`.
     let expected = end.next_multiple_of(ALIGN);
     if offset != expected as u64 {
         return Err(BundleError::SectionOffset { section: kind, expected: expected as u64, got: offset });

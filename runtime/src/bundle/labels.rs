@@ -20,7 +20,7 @@ pub struct Labels<'a> {
     text: &'a [u8],
 }
 
-/// Bytes before the text. At most 65,536 labels: the sum fits into 32 bits.
+/// Returns the bytes before the text. At most 65,536 labels: the sum fits in 32 bits.
 const fn header(num_labels: usize) -> usize {
     4 + (num_labels + 1) * 4
 }
@@ -49,7 +49,7 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// The labels of a section that [`Labels::new`] took.
+    /// Returns the labels of a section that [`Labels::new`] has accepted.
     pub(super) fn cut(bytes: &'a [u8], num_labels: usize) -> Self {
         let (offsets, text) = bytes.split_at_checked(header(num_labels)).unwrap_or_default();
         Labels { offsets: offsets.get(4..).unwrap_or_default().as_chunks().0, text }
@@ -59,7 +59,7 @@ impl<'a> Labels<'a> {
         self.offsets.get(i).map_or(0, |&b| u32::from_le_bytes(b) as usize)
     }
 
-    /// The name of a class; `None` from [`Labels::len`] on.
+    /// Returns the name of a class, or `None` from [`Labels::len`] on.
     pub fn get(&self, class: usize) -> Option<&'a str> {
         if class >= self.len() {
             return None;
@@ -68,17 +68,17 @@ impl<'a> Labels<'a> {
         str::from_utf8(bytes).ok()
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub const fn len(&self) -> usize {
         self.offsets.len().saturating_sub(1)
     }
 
-    /// Whether there is no class; never in a bundle.
+    /// Returns whether there are no classes; never in a bundle.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The names, by class.
+    /// Returns the names, by class.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let labels = *self;
         (0..labels.len()).map_while(move |i| labels.get(i))

@@ -1,13 +1,13 @@
 //! One file that holds a whole model: `model.kinglet`, read in place from flash, a mapped file or memory.
 //!
-//! Written by `kinglet-export`. Everything is checked once, with checked arithmetic, by [`Bundle::new`] for borrowed bytes and by
-//! `OwnedBundle` for bytes that the model owns; after that no access can leave the file, and nothing is parsed or copied again.
-//! Engines take either: see [`ReadBundle`].
+//! Written by `kinglet-export`. Everything is checked once, with checked arithmetic, by [`Bundle::new`] for borrowed
+//! bytes and by `OwnedBundle` for bytes that the model owns; after that no access can leave the file, and nothing is
+//! parsed or copied again. Engines take either: see [`ReadBundle`].
 //!
 //! # Format, version 1
-//! All numbers are little endian. The file is a header, the section table and the sections. Each section begins at a multiple
-//! of 64: where the one before it (or the table) ends, rounded up; the bytes between are zero. The file ends where the last
-//! section does.
+//! All numbers are little endian. The file is a header, the section table and the sections. Each section begins at a
+//! multiple of 64: where the one before it (or the table) ends, rounded up; the bytes between are zero. The file ends
+//! where the last section does.
 //!
 //! ## Header
 //! | at | bytes | field |
@@ -25,14 +25,14 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | kind: four characters |
-//! | 4 | 4 | flags, u32: bit 0, a reader that does not know the kind must refuse the file (else it skips the section); the others are 0 |
-//! | 8 | 8 | offset from the begin of the file, u64 |
+//! | 4 | 4 | flags, u32: bit 0, a reader that does not know the kind must reject the file (else it skips the section); the others are 0 |
+//! | 8 | 8 | offset from the beginning of the file, u64 |
 //! | 16 | 8 | length, u64 |
 //! | 24 | 4 | CRC-32C of the section |
 //! | 28 | 4 | zero |
 //!
 //! ## Sections
-//! | kind | what | how often | must be understood | format |
+//! | kind | content | how often | must be understood | format |
 //! |---|---|---|---|---|
 //! | `CONF` | configuration | once | yes | below |
 //! | `TOKN` | tokenizer table | once | yes | [`Table`](crate::tokenizer::Table) |
@@ -64,10 +64,10 @@
 //! | 56 + 8·i | layer `i`: `kernel_sizes`, `kernel_offsets`, `dilations`, zero, each u16 |
 //!
 //! # What is checked when
-//! [`Bundle::new_unverified`] checks all that reading relies on (header, table, configuration, tokenizer, labels, sizes), and every f32
-//! number. [`Bundle::new`] checks the checksums too, and in the same pass over the weights that int8 values are in range and their
-//! corrections right: these follow from the checksum for a file that the writer made, cost as much as reading the whole file, and no
-//! value of theirs can lead an engine out of bounds.
+//! [`Bundle::new_unverified`] checks all that reading relies on (header, table, configuration, tokenizer, labels,
+//! sizes), and every f32 number. [`Bundle::new`] checks the checksums too, and in the same pass over the weights that
+//! int8 values are in range and their corrections right: these follow from the checksum for a file that the writer
+//! made, cost as much as reading the whole file, and no value of theirs can lead an engine out of bounds.
 
 use core::fmt;
 
@@ -100,23 +100,23 @@ pub use weights::{Layer, NormWeights, Taps, Weights};
 #[cfg(feature = "alloc")]
 pub use writer::{Parts, Quantized, Values, write, write_values};
 
-/// The first bytes of every bundle.
+/// First bytes of every bundle.
 pub const MAGIC: [u8; 8] = *b"\x89KINGL\r\n";
-/// The version of the format that this code reads and writes.
+/// Version of the format that this code reads and writes.
 pub const VERSION: u32 = 1;
 /// Sections, and tensors inside the weights, begin at multiples of this.
 pub const ALIGN: usize = 64;
-/// What the address of a bundle must be a multiple of: it is read as 32-bit numbers.
+/// Required alignment of a bundle's address: it is read as 32-bit numbers.
 pub const ADDRESS_ALIGN: usize = 4;
 
 const HEADER: usize = 64;
 const ENTRY: usize = 32;
 const MAX_SECTIONS: u32 = 32;
 const MUST_UNDERSTAND: u32 = 1;
-/// The header's checksum lies here and covers what is before it.
+/// Position of the header's checksum, which covers what is before it.
 const HEADER_CRC: usize = 60;
 
-/// What a section is: four characters.
+/// Kind of a section: four characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind(pub [u8; 4]);
 
@@ -146,11 +146,11 @@ impl fmt::Display for Kind {
 /// A section as the table describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// What it is.
+    /// Kind.
     pub kind: Kind,
-    /// Whether a reader that does not know the kind must refuse the file.
+    /// Whether a reader that does not know the kind must reject the file.
     pub must_understand: bool,
-    /// Where it begins, in bytes from the begin of the file.
+    /// Offset from the beginning of the file, in bytes.
     pub offset: usize,
     /// Its length in bytes.
     pub bytes: usize,

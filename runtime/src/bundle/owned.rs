@@ -24,13 +24,13 @@ use super::{ALIGN, Bundle, BundleError, Index, ReadBundle};
 /// ```
 #[derive(Debug)]
 pub struct OwnedBundle<B = Buffer> {
-    /// Never changes once it was read.
+    /// Never changes after it was read.
     bytes: B,
     index: Index,
 }
 
 impl OwnedBundle {
-    /// Copies the bytes of a bundle's file to an aligned place and checks all of them. Allocates that place.
+    /// Copies the bytes of a bundle's file to aligned memory and checks all of them. Allocates that memory.
     ///
     /// # Errors
     /// As [`Bundle::new`].
@@ -40,7 +40,7 @@ impl OwnedBundle {
 }
 
 impl<B: AsRef<[u8]>> OwnedBundle<B> {
-    /// Checks bytes in place: all of them if `verify`, else as [`Bundle::new_unverified`]. Does not allocate.
+    /// Checks bytes in place: all of them if `verify`, otherwise as [`Bundle::new_unverified`]. Does not allocate.
     ///
     /// # Errors
     /// As these.
@@ -80,15 +80,15 @@ macro_rules! read_through {
 }
 read_through!(Box Rc Arc);
 
-/// Owns bytes that begin at an address that is a multiple of 64: a bundle that was read from a file.
+/// Owned bytes that begin at an address that is a multiple of 64, for a bundle that was read from a file.
 pub struct Buffer {
-    /// What was asked for, after up to 63 bytes of which nothing is used. Never grows, so it never moves.
+    /// The requested bytes, after up to 63 unused ones. Never grows, so it never moves.
     bytes: Vec<u8>,
     start: usize,
 }
 
 impl Buffer {
-    /// A copy of `bytes`. Allocates their length and 63 bytes.
+    /// Copies `bytes`. Allocates their length and 63 bytes.
     pub fn new(bytes: &[u8]) -> Self {
         let mut place: Vec<u8> = Vec::with_capacity(bytes.len() + ALIGN - 1);
         let start = place.as_ptr().align_offset(ALIGN).min(ALIGN - 1);
@@ -97,12 +97,12 @@ impl Buffer {
         Buffer { bytes: place, start }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    /// The bytes, to change.
+    /// Returns the bytes for changing.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.start..).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Reading a bundle: the view of borrowed bytes, and what engines ask of any bundle.
+//! Reading a bundle: the view of borrowed bytes, and the interface of engines.
 
 use super::index::{Index, peek_config};
 use super::{BundleError, Labels, Section, Weights};
@@ -6,14 +6,14 @@ use crate::calibration::Calibration;
 use crate::spec::Config;
 use crate::tokenizer::Table;
 
-/// A bundle that was checked, whoever owns its bytes.
+/// A checked bundle, with any owner of its bytes.
 ///
-/// Engines run every type that implements this: [`Bundle`] over borrowed bytes, `OwnedBundle` over its own, and `&`, `Box`, `Rc` and
-/// `Arc` of either. The provided methods cut views out of the bytes; none parses, allocates or fails.
+/// Engines run every type that implements this: [`Bundle`] over borrowed bytes, `OwnedBundle` over its own, and `&`,
+/// `Box`, `Rc` and `Arc` of either. The provided methods cut views out of the bytes; none parses, allocates or fails.
 ///
-/// Both required methods return the same at every call, and the bytes stay where they are when the value moves.
+/// Both required methods must return the same at every call, and the bytes must stay in place when the value moves.
 pub trait ReadBundle {
-    /// Returns what reading the bundle found out.
+    /// Returns the result of reading the bundle.
     fn index(&self) -> &Index;
 
     /// Returns the bytes of the file.
@@ -34,7 +34,7 @@ pub trait ReadBundle {
         self.index().labels(self.as_bytes())
     }
 
-    /// Returns what was fitted to calibrate the model, if anything was.
+    /// Returns the calibration, if the model has one.
     fn calibration(&self) -> Option<Calibration> {
         self.index().calibration
     }
@@ -63,36 +63,36 @@ pub struct Bundle<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    /// Reads a bundle from exactly the bytes of its file and checks all of it, checksums included. Does not allocate.
+    /// Reads a bundle from exactly the bytes of its file and checks all of it, including checksums. Does not allocate.
     ///
-    /// `bytes` begin at an address that is a multiple of [`ADDRESS_ALIGN`](super::ADDRESS_ALIGN); 64 is better
+    /// `bytes` begin at an address that is a multiple of [`ADDRESS_ALIGN`](super::ADDRESS_ALIGN), preferably of 64
     /// ([`Aligned`](super::Aligned)).
     ///
     /// # Errors
-    /// Whatever is not as the format says; the first thing found.
+    /// The first deviation from the format.
     pub fn new(bytes: &'a [u8]) -> Result<Self, BundleError> {
         Ok(Bundle { bytes, index: Index::new(bytes, true)? })
     }
 
-    /// As [`Bundle::new`] without the pass over all bytes: checksums, and the int8 values with their corrections, are trusted.
+    /// As [`Bundle::new`] without the pass over all bytes: checksums, int8 values and their corrections are trusted.
     ///
-    /// Damage may then give wrong scores, but neither a panic nor a read outside `bytes`.
+    /// Damage may then cause wrong scores, but neither a panic nor a read outside `bytes`.
     ///
     /// # Errors
-    /// Whatever else is not as the format says.
+    /// Any other deviation from the format.
     pub fn new_unverified(bytes: &'a [u8]) -> Result<Self, BundleError> {
         Ok(Bundle { bytes, index: Index::new(bytes, false)? })
     }
 
-    /// The view of bytes that `index` was made from.
+    /// Returns the view of the bytes that `index` was made from.
     #[cfg_attr(not(feature = "alloc"), allow(dead_code))]
     pub(super) fn of(bytes: &'a [u8], index: Index) -> Self {
         Bundle { bytes, index }
     }
 
-    /// The configuration of a bundle, if its header and section table hold one; nothing else is checked.
+    /// Returns the configuration of a bundle, if its header and section table hold one; nothing else is checked.
     ///
-    /// For constants: firmware sizes its scratch arena with it and fails to compile when the arena is too small.
+    /// For constants: firmware sizes its scratch arena with it and fails to compile if the arena is too small.
     pub const fn peek_config(bytes: &[u8]) -> Option<Config> {
         peek_config(bytes)
     }
@@ -117,7 +117,7 @@ impl<'a> Bundle<'a> {
         self.index.labels(self.bytes)
     }
 
-    /// Returns what was fitted to calibrate the model, if anything was.
+    /// Returns the calibration, if the model has one.
     pub const fn calibration(&self) -> Option<Calibration> {
         self.index.calibration
     }
@@ -127,7 +127,7 @@ impl<'a> Bundle<'a> {
         self.index.weights(self.bytes)
     }
 
-    /// Returns the sections in the order of the file, those of unknown kinds included.
+    /// Returns the sections in the order of the file, including those of unknown kinds.
     pub fn sections(&self) -> impl Iterator<Item = Section> + use<'a> {
         self.index.sections(self.bytes)
     }

@@ -71,7 +71,7 @@ pub fn write<'w, S: AsRef<str>>(
 
 /// Writes a bundle from weights of which some may be quantized already.
 ///
-/// `weight` is that of [`write`]; quantizing a matrix before or here gives the same bytes.
+/// `weight` is that of [`write()`]; quantizing a matrix before or here gives the same bytes.
 ///
 /// # Errors
 /// When the parts do not fit together or a weight has the wrong length or a value that is not finite: the bytes are

@@ -12,19 +12,19 @@ pub use fingerprint::fingerprint;
 
 /// Runs one model.
 pub trait Engine {
-    /// Number of classes, the length of the scores.
+    /// Returns the number of classes, the length of the scores.
     fn num_labels(&self) -> usize;
 
-    /// Most tokens that one text may have.
+    /// Returns the maximum number of tokens of a text.
     fn max_tokens(&self) -> usize;
 
     /// Scores one text.
     ///
-    /// `ids`: `[T]`, at least one, each below the size of the vocabulary. `out`: `[num_labels]`, gets the scores before
-    /// softmax. The scores depend on the text alone, not on texts scored before.
+    /// `ids`: `[T]`, at least one, each below the size of the vocabulary. `out`: `[num_labels]`, receives the scores
+    /// before softmax. The scores depend on the text alone, not on earlier texts.
     ///
     /// # Errors
-    /// When `ids` is empty, too long or holds an unknown id, when `out` has another length than `num_labels`, or when the
+    /// If `ids` is empty, too long or has an unknown id, if `out` has another length than `num_labels`, or if the
     /// backend fails.
     fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), Error>;
 }

@@ -1,4 +1,4 @@
-//! Depthwise convolution with one kernel a channel, widths and dilations by layer (Tay et al. 2021, eq. 1).
+//! Depthwise convolution with one kernel per channel, widths and dilations by layer (Tay et al. 2021, eq. 1).
 //!
 //! ```text
 //! y[i, c] = Σ_j w[c, j] · x[i + (j − offset)·dilation, c]

@@ -4,7 +4,7 @@
 //! ```text
 //! y[i, c] = Σ_j softmax((X·W_K)[i, h(c)])[j] · x[i + j − offset, c],   h(c) = ⌊c·H/C⌋
 //! ```
-//! Row `h·K + j` of `W_K` gives tap `j` of head `h`.
+//! Row `h·K + j` of `W_K` computes tap `j` of head `h`.
 
 use super::linear::Operand;
 use crate::backend::{Activation, Backend, PackedMatrix, Window};

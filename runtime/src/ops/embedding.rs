@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::bundle::Weights;
 
-/// Rows that are fetched ahead: they lie anywhere in the table, so the processor cannot foresee them.
+/// Number of rows that are prefetched: they are anywhere in the table, so the processor cannot predict them.
 pub const FETCHED_AHEAD: usize = 8;
 
 /// `ids`: `[R]`, each in the vocabulary; `x`: `[R, C]`.

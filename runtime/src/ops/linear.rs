@@ -6,10 +6,10 @@
 
 use crate::backend::{Activation, Backend, PackedMatrix};
 
-/// Bytes from one quantized row of `columns` to the next.
+/// Returns the bytes from one quantized row of `columns` to the next.
 ///
-/// Whole cache lines, and an odd number of them where the rows would lie a power of two apart: rows that a kernel reads side by side must not
-/// fall into the same sets of the cache.
+/// Whole cache lines, and an odd number of them if rows would be a power of two apart: rows that a backend reads
+/// together must not map to the same sets of the cache.
 pub const fn stride(columns: usize) -> usize {
     const LINE: usize = 64;
     let lines = columns.div_ceil(LINE);
@@ -17,14 +17,14 @@ pub const fn stride(columns: usize) -> usize {
     spread * LINE
 }
 
-/// Floats from one inner row of the feed-forward network, of `columns`, to the next: rows that a kernel writes side by side must not lie
-/// so that they fall into few sets of the nearest cache, 4,096 bytes apart or close to it.
+/// Returns the floats from one inner row of the feed-forward network, of `columns`, to the next: rows that a backend
+/// writes together must not map to few sets of the L1 cache, 4,096 bytes apart or close to it.
 pub const fn inner_stride(columns: usize) -> usize {
     const LINE: usize = 16;
     if columns > 0 && columns.is_multiple_of(512) { columns.saturating_add(LINE) } else { columns }
 }
 
-/// Room for one quantized left side: `q` for `R` rows of [`stride`] bytes, `scales`: `[R]`.
+/// Memory for one quantized left side: `q` for `R` rows of [`stride`] bytes, `scales`: `[R]`.
 pub(crate) struct Room<'s> {
     /// The integers.
     pub(crate) q: &'s mut [u8],
@@ -38,7 +38,7 @@ impl Room<'_> {
         self.quantize_strided(backend, x, columns, columns)
     }
 
-    /// The same for rows that lie `x_stride` floats apart. `x`: `[R, x_stride]`.
+    /// Quantizes rows that lie `x_stride` floats apart. `x`: `[R, x_stride]`.
     pub(crate) fn quantize_strided(
         &mut self,
         backend: &Backend,
@@ -56,7 +56,7 @@ impl Room<'_> {
     }
 }
 
-/// The left side of matrix products, quantized once for all of them.
+/// Left side of matrix products, quantized once for all of them.
 pub(crate) struct Operand<'s> {
     room: Room<'s>,
     rows: usize,
@@ -83,12 +83,12 @@ impl<'s> Operand<'s> {
         backend.matmul(q, self.stride, scales, w, activation, out, out_stride);
     }
 
-    /// Number of rows, `R`.
+    /// Returns the number of rows, `R`.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The room again, for another left side.
+    /// Returns the room for another left side.
     pub(crate) fn into_room(self) -> Room<'s> {
         self.room
     }

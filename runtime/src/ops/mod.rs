@@ -1,7 +1,8 @@
-//! The layers of [`crate::spec`] in the native engine: rows in, rows out, thin over [`Backend`](crate::backend::Backend).
+//! The layers of [`crate::spec`] in the native engine: rows in, rows out, thin over
+//! [`Backend`](crate::backend::Backend).
 //!
-//! One file a layer, named as in the trainer and in export; the formula stands here. Shapes: `R` rows (tokens of a chunk),
-//! `C` channels, `FF` channels inside the feed-forward network, `H` heads, `K` taps. All buffers are the caller's.
+//! One file per layer, named as in the trainer and in export, with its formula. Shapes: `R` rows (tokens of a chunk),
+//! `C` channels, `FF` channels inside the feed-forward network, `H` heads, `K` taps. The caller owns all buffers.
 
 pub(crate) mod dilatedconv;
 pub(crate) mod dynamicconv;

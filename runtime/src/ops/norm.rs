@@ -1,4 +1,4 @@
-//! Norms over channels and where they stand in a residual branch.
+//! Norms over channels and their place in a residual branch.
 //!
 //! ```text
 //! LayerNorm(x) = (x − mean) / sqrt(variance + eps) ⊙ gain + shift
@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::bundle::NormWeights;
 use crate::spec::Norm;
 
-/// What a branch reads: `x` itself (post_layer) or its norm, for which `normed` gives room (pre_rms). All `[R, C]`.
+/// Returns the input of a branch: `x` itself (post_layer) or its norm in `normed` (pre_rms). All `[R, C]`.
 pub(crate) fn branch_input<'s>(
     backend: &Backend,
     norm: Norm,

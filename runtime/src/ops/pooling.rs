@@ -10,7 +10,7 @@
 use super::linear::Room;
 use crate::backend::{Activation, Backend, POOL_SCALE, PackedMatrix};
 
-/// What is known of the tokens so far, `[C]`.
+/// State of pooling over the tokens so far, `[C]`.
 pub(crate) enum Pool<'s> {
     /// Sums in steps of 1 / [`POOL_SCALE`].
     Mean(&'s mut [i64]),
@@ -19,7 +19,7 @@ pub(crate) enum Pool<'s> {
 }
 
 impl Pool<'_> {
-    /// Forgets all tokens.
+    /// Resets the pool.
     pub(crate) fn clear(&mut self) {
         match self {
             Pool::Mean(sums) => sums.fill(0),
@@ -35,7 +35,7 @@ impl Pool<'_> {
         }
     }
 
-    /// The vector of `tokens` tokens. `out`: `[C]`.
+    /// Computes the pooled vector of `tokens` tokens. `out`: `[C]`.
     pub(crate) fn vector(&self, tokens: u64, out: &mut [f32]) {
         match self {
             Pool::Mean(sums) => {

@@ -76,7 +76,7 @@ impl Encoder {
         sink(END);
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     pub fn reset(&mut self) {
         self.utf8 = utf8::Decoder::new();
         self.chunk.chars = 0;

@@ -61,7 +61,7 @@ pub struct Table<'a> {
     index: TableIndex,
 }
 
-/// What is computed once from a table's bytes: with them it makes the table again.
+/// Values computed once from a table's bytes; together they rebuild the table.
 #[derive(Clone, Copy)]
 pub(crate) struct TableIndex {
     lowercase: bool,
@@ -192,13 +192,14 @@ impl fmt::Debug for Table<'_> {
     }
 }
 
-/// Where the text begins in a table of `pieces`, at most 2^20: the sum fits into 32 bits.
+/// Returns where the text begins in a table of `pieces`, at most 2^20: the sum fits into 32 bits.
 const fn text_at(pieces: usize) -> usize {
     HEADER + INDEX * 4 + (pieces + 1) * 4 + (pieces * 2).next_multiple_of(4)
 }
 
 impl TableIndex {
-    /// The table of bytes that [`Table::new`] took. Other bytes make one that encodes wrongly, but neither panics nor reads outside.
+    /// Returns the table of bytes that [`Table::new`] took. Other bytes make one that encodes wrongly, but neither
+    /// panics nor reads outside.
     pub(crate) fn table<'a>(&self, bytes: &'a [u8]) -> Table<'a> {
         let cut = |at: usize| bytes.get(at..).unwrap_or_default();
         let list = |at: usize, count: usize| cut(at).get(..count * 4).unwrap_or_default().as_chunks().0;
@@ -256,7 +257,7 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// What makes this table again from the same bytes.
+    /// Returns the index that rebuilds this table from the same bytes.
     pub(crate) const fn index(&self) -> TableIndex {
         self.index
     }
@@ -420,7 +421,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Returns those of the pieces `low..high`, which are longer than `depth` and begin alike up to there, that go on
+    /// Returns the range of the pieces `low..high`, which share their first `depth` bytes and are longer, that continue
     /// with `byte`.
     #[inline]
     fn narrow(&self, mut low: usize, mut high: usize, depth: usize, byte: u8) -> (usize, usize) {

@@ -1,4 +1,4 @@
-//! The native engine: against an oracle that computes whole documents, however texts are cut, on every backend.
+//! Tests the native engine against an oracle that computes whole documents, however texts are split, on every backend.
 #![cfg(feature = "alloc")]
 #![allow(clippy::unwrap_used)]
 

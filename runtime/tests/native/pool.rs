@@ -1,4 +1,4 @@
-//! One engine for all threads, batches with padding: bit for bit the scores of each text alone.
+//! One engine for all threads and padded batches: bit for bit the scores of each text alone.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::batch::cases;
 use crate::fixture::{Model, Random, any_config, bits, config, ids, vocab_size};
 use crate::oracle;
 
-/// Texts in one batch: ids and mask `[B, T]`, padding before and behind, any numbers there.
+/// Texts in one batch: ids and mask `[B, T]`, padding before and after, arbitrary numbers in it.
 struct Padded {
     ids: Vec<i64>,
     mask: Vec<i64>,
@@ -122,7 +122,7 @@ fn what_cannot_be_scored_says_which_text_it_is() {
         let result = engine.logits_batch(&ids, &mask, shape, &mut vec![0.0; places]);
         assert!(matches!(result, Err(Error::BatchShape { .. })), "{shape:?} {result:?}");
     }
-    // An error leaves nothing behind.
+    // An error leaves no state behind.
     let text = [7, 8, 9];
     let batch = Padded { ids: vec![7, 8, 9], mask: vec![1; 3], shape: (1, 3) };
     assert_eq!(bits(&score(&engine, &batch).unwrap()), bits(&oracle::logits(&model, &text)));

@@ -1,4 +1,4 @@
-//! However a text is cut, the scores are those of the whole.
+//! However a text is split, the scores are those of the whole.
 
 use kinglet::Error;
 use kinglet::backend::Backend;
@@ -14,7 +14,7 @@ use crate::batch::cases;
 use crate::fixture::{Model, Random, any_config, bits, config, ids, scratch, tokenizer, with_engine};
 use crate::oracle;
 
-/// Bytes of words, other characters, and parts that are no UTF-8.
+/// Returns bytes of words, other characters, and invalid UTF-8.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         4 => "[a-zA-Z]{1,9} ",
@@ -26,7 +26,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(part, 0..25).prop_map(|parts| parts.concat())
 }
 
-/// Cuts a text at random places: parts of 0 to 40 bytes, mostly short.
+/// Splits a text at random places: parts of 0 to 40 bytes, mostly short.
 fn parts<'t>(random: &mut Random, mut text: &'t [u8]) -> Vec<&'t [u8]> {
     let mut out = Vec::new();
     while !text.is_empty() {
@@ -64,7 +64,7 @@ proptest! {
                     }
                     stream.finish(&mut got).unwrap();
                     prop_assert_eq!(bits(&got), bits(&want), "chunk {}, {:?}", chunk, model.config);
-                    // The stream begins anew, by itself and when told to.
+                    // The stream starts again, by itself and on request.
                     stream.push("some other text").unwrap();
                     stream.reset();
                     stream.push(&text).unwrap();
@@ -76,8 +76,8 @@ proptest! {
         }
     }
 
-    /// A snapshot is made of the positions that no later token can change: it equals the scores of the oracle's rows of the longer text,
-    /// pooled over these alone.
+    /// A snapshot covers the positions that no later token can change: it equals the scores of the oracle's rows of the
+    /// longer text, pooled over these alone.
     #[test]
     fn a_snapshot_stands_on_positions_that_nothing_can_change(seed in any::<u64>(), tokens in 1usize..80, more in 0usize..30) {
         let mut random = Random(seed);
@@ -102,7 +102,7 @@ proptest! {
     }
 }
 
-/// One text, one engine, by eye: `None` first, then a growing number of positions.
+/// One text, one engine, by hand: `None` first, then a growing number of positions.
 #[test]
 fn snapshots_begin_when_the_first_position_has_seen_its_neighbours() {
     let model = Model::random(config(Mixer::Light, Norm::PostLayer, Pooling::Mean, 12, &[[7, 3, 1], [4, 1, 1]]), 1);
@@ -115,7 +115,7 @@ fn snapshots_begin_when_the_first_position_has_seen_its_neighbours() {
             stream.push(word).unwrap();
             seen.push(stream.snapshot(&mut out).unwrap());
         }
-        // Three and two positions of look-ahead; the last word may go on.
+        // Three and two positions of look-ahead; the last word may continue.
         assert_eq!(seen, [None, None, None, None, None, Some(1), Some(2), Some(2)]);
         assert_eq!(stream.tokens(), 7);
         assert_eq!(stream.snapshot(&mut [0.0; 4]), Err(Error::OutputLength { need: 5, got: 4 }));
@@ -124,7 +124,7 @@ fn snapshots_begin_when_the_first_position_has_seen_its_neighbours() {
     });
 }
 
-/// An empty text has one token, the end.
+/// An empty text has one token, the end of text.
 #[test]
 fn an_empty_text_has_scores() {
     let model = Model::random(config(Mixer::Dynamic, Norm::PreRms, Pooling::Max, 12, &[[7, 3, 1]]), 2);
@@ -136,7 +136,7 @@ fn an_empty_text_has_scores() {
     });
 }
 
-/// Two engines on one bundle and different scratch contents do not know of each other.
+/// Two engines on one bundle, with different scratch contents, do not affect each other.
 #[test]
 fn what_the_scratch_held_does_not_matter() {
     let model = Model::random(config(Mixer::Dilated, Norm::PostLayer, Pooling::Max, 16, &[[5, 4, 2], [3, 0, 3]]), 3);

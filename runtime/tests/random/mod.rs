@@ -1,4 +1,4 @@
-//! Seeded random numbers for tests of kernels, without std: firmware-examples/kernels-m4f takes them too.
+//! Seeded random numbers for tests of backends, without std: firmware-examples/kernels-m4f uses them too.
 
 /// SplitMix64 (Steele et al. 2014).
 pub struct Random(pub u64);
@@ -12,17 +12,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in 0 .. `n`.
+    /// Returns a uniform number in 0 .. `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    /// Uniform in −1 ..= 1.
+    /// Returns a uniform number in −1 ..= 1.
     pub fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
     }
 
-    /// A quantized number, often an extreme one.
+    /// Returns a quantized number, often an extreme one.
     pub fn int8(&mut self) -> i8 {
         match self.below(8) {
             0 => 127,
@@ -32,7 +32,7 @@ impl Random {
         }
     }
 
-    /// Numbers of a kind.
+    /// Fills `x` with numbers of a kind.
     pub fn fill(&mut self, kind: Kind, x: &mut [f32]) {
         let step = [1.0 / 127.0, 0.37 / 127.0, 3e11 / 127.0][x.len() % 3];
         for x in x {
@@ -55,7 +55,7 @@ impl Random {
     }
 }
 
-/// What numbers are like.
+/// A kind of numbers.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Of ordinary size.
@@ -66,6 +66,6 @@ pub enum Kind {
     Extreme,
     /// All zero.
     Zero,
-    /// Half-way between two multiples of one of a few steps, and its neighbours.
+    /// Half-way between two multiples of one of a few steps, and neighbours.
     Halves,
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Heading, PARTS, bytes, parameters};
 
-/// What a section is, in words.
+/// Describes a section.
 fn words(kind: Kind) -> String {
     match kind {
         Kind::CONFIG => "configuration".to_string(),
@@ -24,8 +24,8 @@ fn words(kind: Kind) -> String {
     }
 }
 
-/// What the engine keeps for any text, by part, in bytes: the scratch arena, then the engine and the stream with its tokenizer
-/// themselves, as large as they are on this processor.
+/// Returns what the engine keeps for any text, by part, in bytes: the scratch arena, then the engine and the stream
+/// with its tokenizer, as large as they are on this processor.
 fn memory(config: &Config, chunk: usize) -> Vec<(&'static str, usize)> {
     let arena = scratch_parts(config, chunk).map(|part| (part.name, part.bytes));
     let values = [("engine", size_of::<BorrowedEngine<'_>>()), ("tokenizer, one word", size_of::<Encoder>())];

@@ -68,16 +68,17 @@ pub use crate::ops::linear::{inner_stride, stride};
 
 use run::{Run, check_output};
 
-/// Rows of a chunk, unless changed: enough for the kernels to be at their speed, few enough for the cache.
+/// Default number of rows per chunk: enough for full speed, few enough for the cache.
 pub const DEFAULT_CHUNK: usize = 48;
 
 /// Runs one model, one text at a time.
 ///
-/// It owns or borrows model and scratch memory, as their types say: over `Bundle<'a>` and `&'a mut [u8]` it costs a device nothing
-/// ([`BorrowedEngine`]); over an `Arc` of an `OwnedBundle` and a `Vec<u8>` it is `Send + 'static` and goes into any struct or thread.
+/// It owns or borrows model and scratch memory, according to their types: over `Bundle<'a>` and `&'a mut [u8]` it costs
+/// a device nothing ([`BorrowedEngine`]); over an `Arc` of an `OwnedBundle` and a `Vec<u8>` it is `Send + 'static` and
+/// fits in any struct or thread.
 ///
-/// Tokens come by [`NativeEngine::push_tokens`] or, as text, through a [`Stream`](crate::stream::Stream); [`NativeEngine::finish`]
-/// returns the scores. [`Engine::logits`] is all of that for a text whose tokens are there.
+/// Push tokens with [`NativeEngine::push_tokens`] or, as text, through a [`Stream`](crate::stream::Stream);
+/// [`NativeEngine::finish`] returns the scores. [`Engine::logits`] does both for a text whose tokens are known.
 pub struct NativeEngine<M, S> {
     model: M,
     scratch: S,
@@ -90,18 +91,18 @@ pub type BorrowedEngine<'a> = NativeEngine<Bundle<'a>, &'a mut [u8]>;
 impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
     /// Creates an engine with the fastest backend of this processor and chunks of [`DEFAULT_CHUNK`] rows.
     ///
-    /// `scratch`: at least [`scratch_bytes`]`(config, DEFAULT_CHUNK)` bytes; what they hold does not matter.
+    /// `scratch`: at least [`scratch_bytes`]`(config, DEFAULT_CHUNK)` bytes with any content.
     ///
     /// # Errors
-    /// When `scratch` is too small.
+    /// If `scratch` is too small.
     pub fn new(model: M, scratch: S) -> Result<Self, Error> {
         Self::with_chunk(model, scratch, Backend::detect(), DEFAULT_CHUNK)
     }
 
-    /// As [`NativeEngine::new`], on this backend.
+    /// As [`NativeEngine::new`], on `backend`.
     ///
     /// # Errors
-    /// When `scratch` is too small.
+    /// If `scratch` is too small.
     pub fn with_backend(model: M, scratch: S, backend: Backend) -> Result<Self, Error> {
         Self::with_chunk(model, scratch, backend, DEFAULT_CHUNK)
     }
@@ -109,7 +110,7 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
     /// As [`NativeEngine::with_backend`], with chunks of `chunk` rows: fewer need less memory and more time.
     ///
     /// # Errors
-    /// When `scratch` is smaller than [`scratch_bytes`]`(config, chunk)`, or `chunk` is 0.
+    /// If `scratch` is smaller than [`scratch_bytes`]`(config, chunk)`, or `chunk` is 0.
     pub fn with_chunk(model: M, mut scratch: S, backend: Backend, chunk: usize) -> Result<Self, Error> {
         let run = Run::new(model.config(), scratch.bytes_mut(), backend, chunk)?;
         Ok(NativeEngine { model, scratch, run })
@@ -140,21 +141,21 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
         self.run.tokens()
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     pub fn reset(&mut self) {
         self.run.reset(self.scratch.bytes_mut());
     }
 
-    /// Takes one more token.
+    /// Pushes one more token.
     ///
     /// # Errors
-    /// When the id is not in the vocabulary, or the text has more than [`MAX_TOKENS`]. The text cannot be scored then: every
-    /// call returns this error until [`NativeEngine::reset`] or the next text.
+    /// If the id is not in the vocabulary, or the text has more than [`MAX_TOKENS`]. The text cannot be scored then:
+    /// every call returns this error until [`NativeEngine::reset`] or the next text.
     pub fn push_token(&mut self, id: u32) -> Result<(), Error> {
         self.run.push(&self.model, self.scratch.bytes_mut(), id)
     }
 
-    /// Takes more tokens. `ids`: any number.
+    /// Pushes more tokens. `ids`: any number.
     ///
     /// # Errors
     /// As [`NativeEngine::push_token`].
@@ -162,10 +163,10 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
         ids.iter().try_for_each(|&id| self.push_token(id))
     }
 
-    /// Takes the next bytes of a text through `encoder`; `None` ends the text for the encoder, not for the engine.
+    /// Pushes the next bytes of a text through `encoder`; `None` ends the text for the encoder, not for the engine.
     ///
     /// # Errors
-    /// As [`NativeEngine::push_token`], after the encoder has taken all bytes.
+    /// As [`NativeEngine::push_token`], after the encoder has consumed all bytes.
     pub fn push_text(&mut self, encoder: &mut Encoder, text: Option<&[u8]>) -> Result<(), Error> {
         let NativeEngine { model, scratch, run } = self;
         let scratch = scratch.bytes_mut();
@@ -182,16 +183,16 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
         result
     }
 
-    /// Scores the part of the text so far that no later token can change.
+    /// Scores the part of the text so far that later tokens cannot change.
     ///
-    /// These are the positions whose neighbours have all been seen: those up to [`Config::look_ahead`] tokens before the last one pushed.
-    /// Returns their number, or `None` before the first such position; `out` is left alone then. What is pushed later is
-    /// scored as if there had been no snapshot.
+    /// These are the positions whose neighbours have all been seen: those up to [`Config::look_ahead`] tokens before
+    /// the last one pushed. Returns their number, or `None` before the first such position, in which case `out` is
+    /// unchanged. Later tokens are scored as if there had been no snapshot.
     ///
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
-    /// When `out` has the wrong length or the text cannot be scored.
+    /// If `out` has the wrong length or the text cannot be scored.
     pub fn snapshot(&mut self, out: &mut [f32]) -> Result<Option<u32>, Error> {
         self.run.snapshot(&self.model, self.scratch.bytes_mut(), out)
     }
@@ -201,7 +202,7 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
     /// `out`: `[num_labels]`, scores before softmax.
     ///
     /// # Errors
-    /// When `out` has the wrong length (the text goes on), when no token was pushed, or when the text cannot be scored.
+    /// If `out` has the wrong length (the text continues), no token was pushed, or the text cannot be scored.
     pub fn finish(&mut self, out: &mut [f32]) -> Result<(), Error> {
         self.run.finish(&self.model, self.scratch.bytes_mut(), out)
     }
@@ -216,7 +217,7 @@ impl<M: ReadBundle, S: Scratch> Engine for NativeEngine<M, S> {
         MAX_TOKENS as usize
     }
 
-    /// What was pushed before is forgotten.
+    /// Discards what was pushed before.
     fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), Error> {
         check_output(self.config(), out)?;
         self.reset();

@@ -1,4 +1,4 @@
-//! Engines of one model, shared by threads, and batches with padding.
+//! Engines of one model shared by threads, and batches with padding.
 
 use core::fmt;
 use core::ops::Range;
@@ -11,12 +11,13 @@ use crate::backend::Backend;
 use crate::bundle::{OwnedBundle, ReadBundle};
 use crate::error::Error;
 
-/// An engine as an [`EnginePool`] hands it out: it owns its scratch memory, and `M`, usually an `Arc`, what it runs.
+/// An engine of an [`EnginePool`]: it owns its scratch memory, and `M`, usually an `Arc`, owns its model.
 pub type PooledEngine<M = Arc<OwnedBundle>> = NativeEngine<M, Vec<u8>>;
 
-/// Engines of one model that wait for work, for any number of threads.
+/// Idle engines of one model, for any number of threads.
 ///
-/// There are never more engines than were in use at the same time. A pool is `Sync`; share it by reference or in an `Arc`.
+/// There are never more engines than were in use at the same time. A pool is `Sync`; share it by reference or in an
+/// `Arc`.
 pub struct EnginePool<M = Arc<OwnedBundle>> {
     model: M,
     backend: Backend,
@@ -26,7 +27,8 @@ pub struct EnginePool<M = Arc<OwnedBundle>> {
 }
 
 impl<M: ReadBundle + Clone> EnginePool<M> {
-    /// Creates a pool without engines. They run on the fastest backend of this processor, with chunks of [`DEFAULT_CHUNK`] rows.
+    /// Creates a pool without engines. They will use the fastest backend of this processor and chunks of
+    /// [`DEFAULT_CHUNK`] rows.
     pub fn new(model: M) -> Self {
         EnginePool { model, backend: Backend::detect(), chunk: DEFAULT_CHUNK, idle: Mutex::default() }
     }
@@ -51,13 +53,13 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         &self.backend
     }
 
-    /// Takes an engine at the beginning of a text, or makes one when all are in use. For owners that outlive the pool; they may
-    /// [`give`](EnginePool::give) it back.
+    /// Takes an engine at the beginning of a text, creating one if all are in use. For owners that outlive the pool;
+    /// they may [`give`](EnginePool::give) it back.
     ///
     /// # Errors
-    /// When there is no memory for one more, or a chunk has no rows.
+    /// If there is no memory for one more, or a chunk has no rows.
     pub fn take(&self) -> Result<PooledEngine<M>, Error> {
-        // A lock is poisoned only by a panic between taking and giving an engine, which leaves the list whole.
+        // Only a panic between taking and giving an engine poisons the lock, which leaves the list intact.
         if let Some(engine) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(engine);
         }
@@ -68,13 +70,13 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         NativeEngine::with_chunk(self.model.clone(), scratch, self.backend, self.chunk)
     }
 
-    /// Takes an engine back. What it was given of a text is forgotten.
+    /// Returns an engine to the pool and discards its text.
     pub fn give(&self, mut engine: PooledEngine<M>) {
         engine.reset();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 
-    /// Runs `f` with an engine at the beginning of a text, which nobody else uses meanwhile.
+    /// Runs `f` with an engine at the beginning of a text, for exclusive use.
     ///
     /// # Errors
     /// As [`EnginePool::take`].
@@ -87,13 +89,14 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
 
     /// Scores `batch` texts of at most `tokens` tokens.
     ///
-    /// `ids`, `mask`: `[B, T]` row by row. The mask is 1 for a token and 0 for padding, which stands before the tokens, behind
-    /// them, or both; ids there are not read. `out`: `[B, num_labels]`, gets the scores before softmax, for each text those
-    /// that [`NativeEngine`] gives for its tokens. When a text cannot be scored, those before it are in `out`.
+    /// `ids`, `mask`: `[B, T]` row by row. The mask is 1 for a token and 0 for padding, which may be before the tokens,
+    /// after them, or both; ids there are not read. `out`: `[B, num_labels]`, receives the scores before softmax,
+    /// identical to those of [`NativeEngine`] for the tokens of each text. If a text cannot be scored, those before it
+    /// are in `out`.
     ///
     /// # Errors
-    /// When a length is not that of the shape; when a text has no token, an unknown id or padding between tokens; when a
-    /// mask has other values than 0 and 1; when memory lacks.
+    /// If a length does not match the shape; if a text has no token, an unknown id or padding between tokens; if a mask
+    /// has values other than 0 and 1; or if memory is exhausted.
     pub fn logits_batch(
         &self,
         ids: &[i64],
@@ -111,7 +114,7 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
                 let (ids, mask) = (ids.get(of_row.clone()), mask.get(of_row));
                 let range = text(row, mask.unwrap_or_default())?;
                 let ids = ids.and_then(|ids| ids.get(range)).unwrap_or_default();
-                // What does not fit into an id is in no vocabulary.
+                // A value that does not fit in an id is in no vocabulary.
                 let mut ids = ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX));
                 let pushed = ids.try_for_each(|id| engine.push_token(id));
                 pushed
@@ -136,7 +139,7 @@ fn length(values: &'static str, got: usize, rows: usize, columns: usize) -> Resu
     }
 }
 
-/// The positions of a text's tokens: where its mask is 1.
+/// Returns the positions of a text's tokens: where its mask is 1.
 fn text(row: usize, mask: &[i64]) -> Result<Range<usize>, Error> {
     if let Some(position) = mask.iter().position(|&m| m != 0 && m != 1) {
         let got = mask.get(position).copied().unwrap_or_default();

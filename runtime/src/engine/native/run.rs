@@ -8,10 +8,10 @@ use crate::ops::linear::Room;
 use crate::ops::pooling;
 use crate::spec::Config;
 
-/// Most tokens of one text.
+/// Maximum number of tokens of a text.
 pub const MAX_TOKENS: u32 = u32::MAX;
 
-/// How an engine runs, and what it knows of the text so far; the rest of that is in its scratch memory.
+/// State of an engine and the text so far; the rest is in its scratch memory.
 #[derive(Clone)]
 pub(super) struct Run {
     pub(super) backend: Backend,
@@ -22,13 +22,13 @@ pub(super) struct Run {
     pub(super) look_ahead: usize,
     /// Tokens that wait in the scratch memory.
     pub(super) waiting: usize,
-    /// Positions that the first layer has taken.
+    /// Positions that the first layer has processed.
     pub(super) position: u64,
-    /// Why the text cannot be scored; stays until the next text.
+    /// Why the text cannot be scored; kept until the next text.
     fault: Option<Fault>,
 }
 
-/// What makes a text unfit.
+/// Reason why a text cannot be scored.
 #[derive(Clone, Copy)]
 enum Fault {
     UnknownToken(u32),
@@ -51,14 +51,14 @@ impl Run {
         Ok(run)
     }
 
-    /// Tokens of the text so far.
+    /// Returns the number of tokens of the text so far.
     pub(super) fn tokens(&self) -> u64 {
         self.position + self.waiting as u64
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     pub(super) fn reset(&mut self, scratch: &mut [u8]) {
-        // At the beginning of a text there is nothing to forget.
+        // At the beginning of a text there is nothing to discard.
         if self.tokens() > 0 || self.fault.is_some() {
             self.clear(scratch);
         }
@@ -87,7 +87,7 @@ impl Run {
             return self.check(vocab_size);
         }
         if self.waiting == self.chunk {
-            // Only now: at the end of a text its last tokens go through the layers together with what waits for them.
+            // Only now: at the end of a text, its last tokens go through the layers together with what waits for them.
             self.advance(model.config(), &model.weights(), scratch, self.chunk, u64::MAX);
         }
         let tokens = self.layout.tokens(scratch).unwrap_or_default();
@@ -184,10 +184,10 @@ mod tests {
         let mut run = Run::new(model.config(), scratch, Backend::SCALAR, 4).unwrap();
         let mut out = [0.0; 3];
         let max = MAX_TOKENS as usize;
-        // One more does not fit into 32 bits.
+        // One more does not fit in 32 bits.
         let too_long = Err(Error::TooLong { tokens: max.saturating_add(1), max });
         for chunk_begins in [0, 3] {
-            // As if so many tokens had gone before.
+            // As if so many tokens had come before.
             run.position = u64::from(MAX_TOKENS) - 6 - chunk_begins;
             for id in 0..6 + chunk_begins as u32 {
                 assert_eq!(run.push(&model, scratch, id), Ok(()));

@@ -1,14 +1,14 @@
-//! The memory of an engine: whose it is, and how it is cut.
+//! The memory of an engine: its owner, and how it is cut.
 
 use crate::backend::cast::{Plain, view_mut};
 
 /// A buffer that an engine works in, borrowed or owned.
 ///
-/// `&mut [u8]`, `&mut [u8; N]` and, with the feature `alloc`, `Vec<u8>`, `&mut Vec<u8>` and `Box<[u8]>`. Other types may implement it
-/// if their bytes stay where they are, and as many, when the value itself moves: the engine keeps its state in them between calls.
-/// (An array by value moves its bytes, so it is none.)
+/// `&mut [u8]`, `&mut [u8; N]` and, with the feature `alloc`, `Vec<u8>`, `&mut Vec<u8>` and `Box<[u8]>`. Other types
+/// may implement it if their bytes, and their number, stay the same when the value itself moves: the engine keeps its
+/// state in them between calls. (An array by value moves its bytes, so it does not qualify.)
 pub trait Scratch {
-    /// Returns the bytes; how they are filled at first does not matter.
+    /// Returns the bytes; their initial content does not matter.
     fn bytes_mut(&mut self) -> &mut [u8];
 }
 
@@ -52,16 +52,16 @@ mod owned {
 /// Alignment of each piece of an [`Arena`]: a cache line, and the widest vector.
 const PIECE_ALIGN: usize = 64;
 
-/// Hands out pieces of a buffer, each aligned to [`PIECE_ALIGN`]. They hold what the buffer held.
+/// Hands out pieces of a buffer, each aligned to [`PIECE_ALIGN`], with unchanged content.
 pub(super) struct Arena<'a> {
     rest: &'a mut [u8],
 }
 
 impl<'a> Arena<'a> {
-    /// Most bytes that aligning a buffer's start can cost.
+    /// Maximum number of bytes lost by aligning the start of a buffer.
     pub(super) const SLACK: usize = PIECE_ALIGN - 1;
 
-    /// Bytes that a piece of `count` numbers takes of an aligned buffer; saturates.
+    /// Returns the bytes that a piece of `count` numbers takes of an aligned buffer; saturates.
     pub(super) const fn piece_bytes<T: Plain>(count: usize) -> usize {
         let Some(bytes) = count.saturating_mul(size_of::<T>()).checked_next_multiple_of(PIECE_ALIGN) else {
             return usize::MAX;
@@ -69,14 +69,15 @@ impl<'a> Arena<'a> {
         bytes
     }
 
-    /// Creates an arena over `buffer`; alignment leaves out at most [`Arena::SLACK`] of its first bytes.
+    /// Creates an arena over `buffer`; alignment skips at most [`Arena::SLACK`] of its first bytes.
     pub(super) fn new(buffer: &'a mut [u8]) -> Self {
         let skip = buffer.as_ptr().align_offset(PIECE_ALIGN);
         let rest = buffer.get_mut(skip..).unwrap_or_default();
         Arena { rest }
     }
 
-    /// Returns the next piece, `count` numbers; `None` when the buffer is too short for [`Arena::piece_bytes`] of them.
+    /// Returns the next piece, `count` numbers, or `None` if the buffer is too short for [`Arena::piece_bytes`] of
+    /// them.
     pub(super) fn take<T: Plain>(&mut self, count: usize) -> Option<&'a mut [T]> {
         let whole = Self::piece_bytes::<T>(count);
         let (piece, rest) = core::mem::take(&mut self.rest).split_at_mut_checked(whole)?;

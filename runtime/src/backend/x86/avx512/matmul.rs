@@ -10,7 +10,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::backend::x86::fitting;
+use crate::backend::simd::fitting;
 use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 
 /// Rows of the largest tile.
