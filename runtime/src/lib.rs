@@ -27,3 +27,7 @@ pub mod tokenizer;
 pub use error::Error;
 #[cfg(feature = "std")]
 pub use error::FileError;
+
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../../README.md")]
+mod readme {}
