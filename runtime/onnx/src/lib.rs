@@ -10,7 +10,7 @@ pub use container::{ModelError, Precision};
 pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TractEngine};
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
 pub use operator::register;
-/// tract itself, in the version that [`register`] is for.
+/// tract itself, in the version that [`register`] supports.
 pub use tract_onnx;
 /// The ONNX schema, for writing files that this engine reads.
 pub use tract_onnx::pb as onnx;

@@ -87,7 +87,7 @@ pub fn register(onnx: &mut Onnx) {
     onnx.op_register.insert(operator::CLASSIFIER, classifier);
 }
 
-/// Makes the operator of a node, or what tract makes of an operator it does not know when the domain is another.
+/// Creates the operator of a node; for another domain, returns tract's operator for unknown ones.
 fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     if node.domain != operator::DOMAIN {
         let op = UnimplementedOp::new(node.output.len(), &*node.op_type, format!("of the domain `{}`", node.domain));
@@ -106,7 +106,7 @@ fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
     let bundle = OwnedBundle::new(&bundle.raw_data).context("the attribute `bundle`")?;
     let num_labels = bundle.config().num_labels;
     let engines = EnginePool::new(Arc::new(bundle));
-    // There is memory for at least one.
+    // There is memory for at least one engine.
     engines.give(engines.take()?);
     Ok((expand(Classifier { engines: Arc::new(engines), num_labels }), Vec::new()))
 }

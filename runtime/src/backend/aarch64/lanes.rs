@@ -1,7 +1,7 @@
-//! Sixteen f32 in four registers of NEON, and the few operations that the others are written in.
+//! Sixteen f32 in four registers of NEON, and the primitive operations of this backend.
 //!
-//! NEON's f32 operations are the IEEE 754 ones on each lane, subnormal numbers included. Multiplications and additions are
-//! written apart and the compiler does not join them.
+//! NEON's f32 operations are the IEEE 754 ones on each lane, including subnormal numbers. Multiplications and additions
+//! are separate and the compiler does not contract them.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -11,23 +11,23 @@ use core::array::from_fn;
 pub(super) type V = [float32x4_t; 4];
 /// Sixteen f32 that become bytes: quotients, or products close to them.
 pub(super) type Estimates = V;
-/// A vector folded to its largest lane, for [`largest`].
+/// A vector reduced to its largest lane, for [`largest`].
 pub(super) type Folded = f32;
 
-/// What a stored byte is XORed with to give the two's complement of `q`.
+/// XOR of a stored byte with this is the two's complement of `q`.
 pub(super) const FLIP: u8 = 0;
 /// Whether loading and storing a part of a vector takes one instruction.
 pub(super) const MASKS: bool = false;
 /// Vectors whose exponentials are computed together.
 pub(super) const WIDE: usize = 1;
-/// Sums that a convolution keeps in registers.
+/// Number of sums that a convolution keeps in registers.
 pub(super) const SUMS: usize = 4;
-/// Rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
+/// Number of rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
 pub(super) const ROWS: usize = 4;
-/// Vectors that are rounded together.
+/// Number of vectors that are rounded together.
 pub(super) const BLOCK: usize = 1;
 
-/// A product this near to an integer has the quotient's nearest integer: 1/2 − 2⁻¹⁴.
+/// A product this close to an integer rounds to the same integer as the quotient: 1/2 − 2⁻¹⁴.
 const NEAR: f32 = 0.499_938_96;
 
 /// Loads 16 f32.
@@ -67,7 +67,7 @@ pub(super) unsafe fn store_bytes([x]: [Estimates; BLOCK], out: *mut u8) {
     unsafe { vst1q_u8(out, vuzp1q_u8(low, high)) };
 }
 
-/// Says that `q` will be read soon.
+/// Prefetches `q`.
 pub(super) fn prefetch(q: &[i8]) {
     const LINE: usize = 64;
     for line in q.chunks(LINE) {
@@ -84,7 +84,7 @@ macro_rules! primitives {
     };
 }
 
-/// Declares functions of vectors that do the same in each register.
+/// Declares vector functions that do the same in each register.
 macro_rules! lanewise {
     ($($(#[$doc:meta])* $name:ident($($arg:ident),*) = $value:expr;)*) => {
         primitives! {
@@ -103,9 +103,9 @@ lanewise! {
     sub(a, b) = vsubq_f32(a, b);
     mul(a, b) = vmulq_f32(a, b);
     div(a, b) = vdivq_f32(a, b);
-    /// The smaller one, where one is not zero; of NaN and a number the number.
+    /// The smaller one, unless both are zero; of NaN and a number, the number.
     min(a, b) = vminnmq_f32(a, b);
-    /// The larger one, where one is not zero; of NaN and a number the number.
+    /// The larger one, unless both are zero; of NaN and a number, the number.
     max(a, b) = vmaxnmq_f32(a, b);
     /// `a > b ? a : b`, of two zeros `b`.
     larger(a, b) = vbslq_f32(vcgtq_f32(a, b), a, b);
@@ -113,17 +113,17 @@ lanewise! {
     negate(a) = vnegq_f32(a);
     /// `x·y + z`, where the product is exact.
     mul_add_exact(x, y, z) = vaddq_f32(vmulq_f32(x, y), z);
-    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    /// `y·2ⁿ` by adding to the exponent; the result is normal. `n` is in the last bits of the f32 `n + 1.5·2²³`.
     scaled(y, shifted) = vreinterpretq_f32_s32(
         vaddq_s32(vreinterpretq_s32_f32(y), vshlq_n_s32::<23>(vreinterpretq_s32_f32(shifted))));
-    /// `x` times `1 / step`, off from `x / step` by less than 2⁻¹⁴.
+    /// `x` times `1 / step`, within 2⁻¹⁴ of `x / step`.
     estimate(x, _step, inverse) = vmulq_f32(x, inverse);
     /// `x / step`.
     quotient(x, step) = vdivq_f32(x, step);
 }
 
 primitives! {
-    /// All lanes `x`.
+    /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         [vdupq_n_f32(x); 4]
     }
@@ -154,36 +154,36 @@ primitives! {
         out.iter_mut().zip(all).for_each(|(out, lane)| *out = lane);
     }
 
-    /// The first `n` lanes of `v`, the others +0.
+    /// Returns the first `n` lanes of `v`, the others +0.
     fn keep(v: V, n: usize) -> V {
         let mut first = [0.0; 16];
         store_part(v, first.get_mut(..n).unwrap_or_default());
         load(&first)
     }
 
-    /// The sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
+    /// Returns the sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
     fn sum(v: V) -> f32 {
         let four = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
         let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
         vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
     }
 
-    /// The largest lane; no lane is NaN.
+    /// Returns the largest lane; no lane is NaN.
     fn fold_max(v: V) -> Folded {
         vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(v[0], v[1]), vmaxnmq_f32(v[2], v[3])))
     }
 
-    /// The largest lane of each of four vectors.
+    /// Returns the largest lane of each of four vectors.
     fn largest(v: [Folded; 4]) -> [f32; 4] {
         v
     }
 
-    /// The correctly rounded square root.
+    /// Returns the correctly rounded square root.
     fn sqrt(x: f32) -> f32 {
         vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x)))
     }
 
-    /// Whether the nearest integer of an estimate may not be that of the quotient. NaN is near to nothing.
+    /// Returns whether the nearest integer of an estimate may differ from that of the quotient. NaN is never near.
     fn is_doubtful(x: [Estimates; BLOCK]) -> bool {
         let near = x[0].map(|x| vcltq_f32(vabdq_f32(x, vrndnq_f32(x)), vdupq_n_f32(NEAR)));
         vminvq_u32(vandq_u32(vandq_u32(near[0], near[1]), vandq_u32(near[2], near[3]))) == 0
@@ -198,7 +198,7 @@ primitives! {
             .map(|q| vcvtq_f32_s32(q))
     }
 
-    /// Adds each lane, rounded half to even, to a sum. The lanes fit into 32 bits.
+    /// Adds each lane, rounded half to even, to a sum. The lanes fit in 32 bits.
     fn accumulate(v: V, sums: &mut [i64; 16]) {
         for (v, sums) in v.into_iter().zip(sums.as_chunks_mut::<4>().0) {
             let (steps, sums) = (vcvtnq_s32_f32(v), sums.as_mut_ptr());

@@ -5,8 +5,7 @@ use core::arch::asm;
 use core::array::from_fn;
 
 use super::lanes::{V, load, store, store_part};
-use crate::backend::simd::fitting;
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
 
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;

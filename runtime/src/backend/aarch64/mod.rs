@@ -4,7 +4,7 @@
 mod lanes;
 mod matmul;
 
-use super::{Backend, has};
+use super::table::{Backend, has};
 
 // NEON belongs to the target: this module exists only where the compiler counts on it.
 super::simd::backend!(NEON, "aarch64-neon", "neon", matmul::neon);

@@ -4,7 +4,7 @@
 macro_rules! convolve {
     ($features:literal) => {
         use super::lanes::*;
-        use crate::backend::Window;
+        use crate::backend::table::Window;
 
         /// Half as many sums as a convolution can keep.
         const HALF_SUMS: usize = SUMS / 2;

@@ -4,7 +4,7 @@
 macro_rules! elements {
     ($features:literal) => {
         use super::lanes::*;
-        use crate::backend::{POOL_LIMIT, POOL_SCALE};
+        use crate::backend::table::{POOL_LIMIT, POOL_SCALE};
 
         /// See [`crate::backend::Backend::add`].
         #[target_feature(enable = $features)]

@@ -1,4 +1,4 @@
-//! The GLU and the softmax, and the exponential in them.
+//! The GLU and the softmax, and their exponential.
 
 /// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! exp {
@@ -6,7 +6,7 @@ macro_rules! exp {
         use super::lanes::*;
         use crate::backend::scalar;
 
-        /// Runs of a softmax that are worked on together.
+        /// Runs of a softmax that are processed together.
         const RUNS: usize = 16;
 
         /// [`scalar::exp`].
@@ -76,7 +76,8 @@ macro_rules! exp {
 
         /// See [`crate::backend::Backend::softmax`].
         ///
-        /// Runs are short: the exponentials are computed without regard to them, unless a part of a vector is as good as all of it.
+        /// Runs are short: the exponentials ignore their boundaries, unless part of a vector costs as little as all of
+        /// it.
         #[target_feature(enable = $features)]
         pub(in crate::backend) fn softmax(x: &mut [f32], width: usize) {
             let Some(rest) = x.len().checked_rem(width) else { return };
@@ -94,14 +95,14 @@ macro_rules! exp {
             }
             store_part(exp([load_part(rest)])[0], rest);
             for run in x.chunks_exact_mut(width) {
-                // From +0, as scalar does; `Iterator::sum` begins with −0.
+                // From +0, as in scalar; `Iterator::sum` begins with −0.
                 let sum = run.iter().fold(0.0, |sum, e| sum + e);
                 run.iter_mut().for_each(|v| *v /= sum);
             }
         }
 
         /// Softmax of at most [`RUNS`] runs of at most 16 elements. All are read before the first is written: a load
-        /// beside a partial store would wait for it.
+        /// next to a partial store would wait for it.
         #[inline]
         #[target_feature(enable = $features)]
         fn softmax_16(x: &mut [f32], width: usize) {

@@ -36,7 +36,7 @@ macro_rules! backend {
 
         #[doc = concat!("`", $name, "`, for processors with ", $features, ".")]
         #[allow(unused_unsafe)] // on wasm32 alone any function may call one with target features
-        pub(in crate::backend) const $table: crate::backend::Backend = crate::backend::Backend {
+        pub(in crate::backend) const $table: crate::backend::table::Backend = crate::backend::table::Backend {
             name: $name,
             flip: lanes::FLIP,
             // SAFETY: the table is handed out only where the features are.
@@ -75,8 +75,3 @@ macro_rules! backend {
 }
 
 pub(super) use {backend, convolve::convolve, elements::elements, exp::exp, norm::norm, quantize::quantize};
-
-/// Returns the number of rows of `width` elements, `stride` apart, in a slice of `len`.
-pub(super) fn fitting(len: usize, width: usize, stride: usize) -> usize {
-    if len < width { 0 } else { (len - width).checked_div(stride).map_or(1, |n| n + 1) }
-}

@@ -6,7 +6,7 @@ macro_rules! norm {
         use super::lanes::*;
         use crate::spec::NORM_EPS;
 
-        /// What the rows of a block have in common, and where they lie.
+        /// Shared parameters of the rows of a block, and their positions.
         struct Block<'a> {
             columns: usize,
             gain: &'a [f32],
@@ -14,7 +14,7 @@ macro_rules! norm {
             shift: &'a [f32],
         }
 
-        /// All rows, [`ROWS`] at a time and then one by one; `centred` makes it the layer norm.
+        /// Processes all rows, [`ROWS`] at a time and then one by one; `centred` selects the layer norm.
         #[inline]
         #[target_feature(enable = $features)]
         fn for_rows(x: &[f32], out: &mut [f32], block: &Block<'_>, centred: bool) {
@@ -38,8 +38,8 @@ macro_rules! norm {
             }
         }
 
-        /// Returns sums over `R` rows: 16 lanes from +0, then [`sum`]. With `mean` of the elements' distances from it; `SQUARED`, of
-        /// the squares.
+        /// Returns sums over `R` rows: 16 lanes from +0, then [`sum`]. With `mean`, of the elements' distances from it;
+        /// with `SQUARED`, of the squares.
         ///
         /// # Safety
         /// `x` can be read for `R` rows of `columns` elements.
@@ -53,7 +53,7 @@ macro_rules! norm {
             let means = mean.map(|mean| mean.map(|mean| splat(mean)));
             let distance = |v, r: usize| means.map_or(v, |means| sub(v, means[r]));
             let term = |d| if SQUARED { mul(d, d) } else { d };
-            // Row by row in turn: the sum of one row is a chain of dependent instructions.
+            // Rows in turn: the sum of one row is a chain of dependent instructions.
             let mut lanes = [splat(0.0); R];
             let mut c = 0;
             while c + 16 <= columns {
@@ -69,7 +69,7 @@ macro_rules! norm {
                 for r in 0..R {
                     // SAFETY: what is left of row r, less than 16 elements.
                     let v = load_part(unsafe { core::slice::from_raw_parts(x.add(r * columns + c), n) });
-                    // What is added to the lanes beyond the end is +0.
+                    // The lanes beyond the end add +0.
                     lanes[r] = add(lanes[r], term(keep(distance(v, r), n)));
                 }
             }

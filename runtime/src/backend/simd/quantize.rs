@@ -4,8 +4,7 @@
 macro_rules! quantize {
     ($features:literal) => {
         use super::lanes::*;
-        use crate::backend::PANEL_INPUTS;
-        use crate::backend::simd::fitting;
+        use crate::backend::table::{PANEL_INPUTS, fitting};
         use crate::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 
         /// Rows whose magnitudes are divided together, while the rows before them are rounded.

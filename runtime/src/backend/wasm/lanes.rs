@@ -1,7 +1,7 @@
-//! Sixteen f32 in four vectors of WebAssembly, and the few operations that the others are written in.
+//! Sixteen f32 in four vectors of WebAssembly, and the primitive operations of this backend.
 //!
-//! The f32 operations are the IEEE 754 ones on each lane, subnormal numbers included; of relaxed SIMD, whose results differ
-//! from one processor to the next, nothing is used.
+//! The f32 operations are the IEEE 754 ones on each lane, including subnormal numbers. Relaxed SIMD, whose results
+//! differ between processors, is not used.
 
 use core::arch::wasm32::*;
 use core::array::from_fn;
@@ -10,23 +10,23 @@ use core::array::from_fn;
 pub(super) type V = [v128; 4];
 /// Sixteen f32 that become bytes: quotients.
 pub(super) type Estimates = V;
-/// A vector folded to a quarter, for [`largest`].
+/// A vector reduced to a quarter, for [`largest`].
 pub(super) type Folded = v128;
 
-/// What a stored byte is XORed with to give the two's complement of `q`.
+/// XOR of a stored byte with this is the two's complement of `q`.
 pub(super) const FLIP: u8 = 0;
 /// Whether loading and storing a part of a vector takes one instruction.
 pub(super) const MASKS: bool = false;
 /// Vectors whose exponentials are computed together.
 pub(super) const WIDE: usize = 1;
-/// Sums that a convolution keeps in registers.
+/// Number of sums that a convolution keeps in registers.
 pub(super) const SUMS: usize = 2;
-/// Rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
+/// Number of rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
 pub(super) const ROWS: usize = 2;
-/// Vectors that are rounded together.
+/// Number of vectors that are rounded together.
 pub(super) const BLOCK: usize = 1;
 
-/// Adding this rounds to an integer, halves to even, and leaves its two's complement in the last bits: 1.5 · 2²³.
+/// Adding this rounds to an integer, half to even, and leaves its two's complement in the last bits: 1.5 · 2²³.
 const ROUND: f32 = 12_582_912.0;
 
 /// Loads 16 f32.
@@ -68,7 +68,7 @@ pub(super) unsafe fn store_bytes([x]: [Estimates; BLOCK], out: *mut u8) {
     unsafe { v128_store(out.cast(), all) };
 }
 
-/// Says that `q` will be read soon. There is no instruction for it.
+/// Prefetches `q`. There is no instruction for it.
 pub(super) fn prefetch(_: &[i8]) {}
 
 /// Declares functions that need vectors.
@@ -79,7 +79,7 @@ macro_rules! primitives {
     };
 }
 
-/// Declares functions of vectors that do the same in each register.
+/// Declares vector functions that do the same in each register.
 macro_rules! lanewise {
     ($($(#[$doc:meta])* $name:ident($($arg:ident),*) = $value:expr;)*) => {
         primitives! {
@@ -108,7 +108,7 @@ lanewise! {
     negate(a) = f32x4_neg(a);
     /// `x·y + z`, where the product is exact.
     mul_add_exact(x, y, z) = f32x4_add(f32x4_mul(x, y), z);
-    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    /// `y·2ⁿ` by adding to the exponent; the result is normal. `n` is in the last bits of the f32 `n + 1.5·2²³`.
     scaled(y, shifted) = i32x4_add(y, i32x4_shl(shifted, 23));
     /// The quotient itself.
     estimate(x, step, _inverse) = f32x4_div(x, step);
@@ -117,7 +117,7 @@ lanewise! {
 }
 
 primitives! {
-    /// All lanes `x`.
+    /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         [f32x4_splat(x); 4]
     }
@@ -148,14 +148,14 @@ primitives! {
         out.iter_mut().zip(all).for_each(|(out, lane)| *out = lane);
     }
 
-    /// The first `n` lanes of `v`, the others +0.
+    /// Returns the first `n` lanes of `v`, the others +0.
     fn keep(v: V, n: usize) -> V {
         let mut first = [0.0; 16];
         store_part(v, first.get_mut(..n).unwrap_or_default());
         load(&first)
     }
 
-    /// The sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
+    /// Returns the sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
     fn sum(v: V) -> f32 {
         let four = f32x4_add(f32x4_add(v[0], v[2]), f32x4_add(v[1], v[3]));
         (f32x4_extract_lane::<0>(four) + f32x4_extract_lane::<2>(four))
@@ -167,7 +167,7 @@ primitives! {
         f32x4_pmax(f32x4_pmax(v[0], v[1]), f32x4_pmax(v[2], v[3]))
     }
 
-    /// The largest lane of each of four vectors.
+    /// Returns the largest lane of each of four vectors.
     fn largest(v: [Folded; 4]) -> [f32; 4] {
         v.map(|v| {
             let two = f32x4_pmax(v, i64x2_shuffle::<1, 1>(v, v));
@@ -175,12 +175,13 @@ primitives! {
         })
     }
 
-    /// The correctly rounded square root.
+    /// Returns the correctly rounded square root.
     fn sqrt(x: f32) -> f32 {
         f32x4_extract_lane::<0>(f32x4_sqrt(f32x4_splat(x)))
     }
 
-    /// Whether the nearest integer of an estimate may not be that of the quotient: never, as it is the quotient.
+    /// Returns whether the nearest integer of an estimate may differ from that of the quotient: never, since it is the
+    /// quotient.
     fn is_doubtful(_x: [Estimates; BLOCK]) -> bool {
         false
     }
@@ -199,7 +200,7 @@ primitives! {
         .map(|q| f32x4_convert_i32x4(q))
     }
 
-    /// Adds each lane, rounded half to even, to a sum. The lanes fit into 32 bits.
+    /// Adds each lane, rounded half to even, to a sum. The lanes fit in 32 bits.
     fn accumulate(v: V, sums: &mut [i64; 16]) {
         for (v, sums) in v.into_iter().zip(sums.as_chunks_mut::<4>().0) {
             let (steps, sums) = (i32x4_trunc_sat_f32x4(f32x4_nearest(v)), sums.as_mut_ptr().cast::<v128>());

@@ -1,7 +1,7 @@
-//! The backend of WebAssembly with vectors of 128 bits, `wasm-simd128`: in browsers, and in any other engine that has them.
+//! The backend of WebAssembly with 128-bit vectors, `wasm-simd128`: for browsers and other engines that support them.
 //!
-//! An engine cannot be asked while a module runs: it takes a module with vectors or refuses all of it. So this backend exists
-//! where the compiler was told of `simd128`, and a page that is for every engine comes with two modules.
+//! A running module cannot query its engine, which accepts a module with SIMD or rejects all of it. This backend
+//! therefore exists only if the compiler was given `simd128`, and a page for every engine comes with two modules.
 
 mod lanes;
 mod matmul;

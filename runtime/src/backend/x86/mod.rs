@@ -10,7 +10,7 @@ pub use peak::peak;
 
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-use super::has;
+use super::table::has;
 
 /// Returns whether the processor can run `x86-avx2`.
 pub(super) fn has_avx2() -> bool {

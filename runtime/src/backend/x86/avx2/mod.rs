@@ -1,4 +1,4 @@
-//! `x86-avx2`: AVX2 with FMA. FMA serves where it gives the bits of a product and a sum rounded apart, or none of them.
+//! `x86-avx2`: AVX2 with FMA. FMA is used only where its result equals a product and a sum rounded separately.
 
 mod lanes;
 mod matmul;

@@ -1,4 +1,4 @@
-//! Sixteen f32 in one register, and the few operations that the others are written in.
+//! Sixteen f32 in one register, and the primitive operations of this backend.
 
 use core::arch::x86_64::*;
 
@@ -8,20 +8,20 @@ pub(super) use crate::backend::x86::prefetch;
 pub(super) type V = __m512;
 /// Sixteen f32 that become bytes: bits 14 to 21 of each i32.
 pub(super) type Estimates = __m512i;
-/// A vector folded to a quarter, for [`largest`].
+/// A vector reduced to a quarter, for [`largest`].
 pub(super) type Folded = __m128;
 
-/// What a stored byte is XORed with to give the two's complement of `q`: `dpbusd` takes `q + 128`.
+/// XOR of a stored byte with this is the two's complement of `q`: `dpbusd` takes `q + 128`.
 pub(super) const FLIP: u8 = 0x80;
 /// Whether loading and storing a part of a vector takes one instruction.
 pub(super) const MASKS: bool = true;
 /// Vectors whose exponentials are computed together.
 pub(super) const WIDE: usize = 8;
-/// Sums that a convolution keeps in registers.
+/// Number of sums that a convolution keeps in registers.
 pub(super) const SUMS: usize = 8;
-/// Rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
+/// Number of rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
 pub(super) const ROWS: usize = 4;
-/// Vectors that are rounded together.
+/// Number of vectors that are rounded together.
 pub(super) const BLOCK: usize = 4;
 
 /// 7 · 2⁷ and 1/2. The f32 of [512, 1024) are the multiples of 2⁻¹⁴, so adding this number to `t` in ±127 rounds to them, and
@@ -81,7 +81,7 @@ pub(super) unsafe fn store_bytes(x: [Estimates; BLOCK], out: *mut u8) {
 }
 
 primitives! {
-    /// All lanes `x`.
+    /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         _mm512_set1_ps(x)
     }
@@ -148,7 +148,7 @@ primitives! {
         _mm512_xor_ps(a, _mm512_set1_ps(-0.0))
     }
 
-    /// The sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
+    /// Returns the sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
     fn sum(v: V) -> f32 {
         let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
         let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
@@ -156,7 +156,7 @@ primitives! {
         _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
     }
 
-    /// The first `n` lanes of `v`, the others +0.
+    /// Returns the first `n` lanes of `v`, the others +0.
     fn keep(v: V, n: usize) -> V {
         _mm512_maskz_mov_ps(mask(n), v)
     }
@@ -172,13 +172,13 @@ primitives! {
         _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
     }
 
-    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    /// `y·2ⁿ` by adding to the exponent; the result is normal. `n` is in the last bits of the f32 `n + 1.5·2²³`.
     fn scaled(y: V, shifted: V) -> V {
         let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
         _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(y), exponent))
     }
 
-    /// The largest lane of each of four vectors.
+    /// Returns the largest lane of each of four vectors.
     fn largest(v: [Folded; 4]) -> [f32; 4] {
         // Each becomes one lane.
         let ab = _mm_max_ps(_mm_unpacklo_ps(v[0], v[1]), _mm_unpackhi_ps(v[0], v[1]));
@@ -189,7 +189,7 @@ primitives! {
         largest
     }
 
-    /// The correctly rounded square root.
+    /// Returns the correctly rounded square root.
     fn sqrt(x: f32) -> f32 {
         _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
     }
@@ -199,15 +199,15 @@ primitives! {
         _mm512_fmadd_ps(x, y, z)
     }
 
-    /// `x` times `1 / step`, rounded once to a multiple of 2⁻¹⁴ and then down to the integer that half more is above.
+    /// `x` times `1 / step`, rounded once to a multiple of 2⁻¹⁴ and then to the integer at or below that plus a half.
     ///
-    /// If [`is_doubtful`] finds no fraction of zero, that is `x / step` rounded: two numbers less than 2⁻¹⁵ apart round to
-    /// different integers only where a number half-way between two integers lies between them.
+    /// If [`is_doubtful`] finds no fraction of zero, this is `x / step` rounded: two numbers less than 2⁻¹⁵ apart round
+    /// to different integers only if a number half-way between two integers is between them.
     fn estimate(x: V, _step: V, inverse: V) -> Estimates {
         _mm512_castps_si512(_mm512_fmadd_ps(x, inverse, _mm512_set1_ps(SHIFTER)))
     }
 
-    /// Whether the integer of an estimate may not be that of the quotient: whether a fraction is zero.
+    /// Returns whether the integer of an estimate may differ from that of the quotient: whether a fraction is zero.
     fn is_doubtful(x: [Estimates; BLOCK]) -> bool {
         let m = _mm512_set1_epi32(FRACTION);
         let found = |i: usize| _mm512_testn_epi32_mask(x[i], m);
@@ -226,7 +226,7 @@ primitives! {
         _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(q.as_ptr().cast()) }))
     }
 
-    /// Adds each lane, rounded half to even, to a sum. The lanes fit into 32 bits.
+    /// Adds each lane, rounded half to even, to a sum. The lanes fit in 32 bits.
     fn accumulate(v: V, sums: &mut [i64; 16]) {
         let v = _mm512_cvtps_epi32(v);
         let parts = [_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v)];
