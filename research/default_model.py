@@ -57,6 +57,9 @@ def main():
         temporary = out / (file + ".tmp")
         shutil.copyfile(source, temporary)
         temporary.replace(out / file)
+    if name == "intents":
+        # The built-in model, inside the package of the library.
+        shutil.copyfile(out / "model.kinglet", ROOT / "runtime/models/intents.kinglet")
     size = (out / "model.kinglet").stat().st_size
     if size > what["limit"]:
         sys.exit(f"default-model: {size} bytes, more than {what['limit']}")

@@ -100,7 +100,7 @@ def tested(log, backends, least):
     """Fails unless a log of the core's tests says that they ran, with exactly these backends, and compared the committed scores."""
     got = sorted(set(re.findall(r"backends tested: (.*)", log)))
     check(got == [" ".join(backends)], f"the backends tested are {got}, not '{' '.join(backends)}'")
-    compared = {(model, backend) for model, backend in re.findall(r"(\S+) [0-9a-f]{64} (\S+)$", log, re.M)}
+    compared = {(model, backend) for model, backend in re.findall(r"([a-z][a-z-]*) [0-9a-f]{64} (\S+)$", log, re.M)}
     check(compared >= {(model, backend) for model in TESTED for backend in backends}, f"the committed scores were not compared: {sorted(compared)}")
     passed = sum(int(n) for n in re.findall(r"^test result: ok\. (\d+) passed", log, re.M))
     check(passed >= least, f"hardly any test ran: {passed}")

@@ -13,6 +13,7 @@ pub struct Provenance {
     /// Processors that the system sees.
     pub cores: usize,
     /// The backends of the native engine that this processor can run.
+    #[serde(alias = "kernels")]
     pub backend: Vec<String>,
     /// The commit measured; `-dirty` is appended when files differed from it.
     pub commit: String,

@@ -249,7 +249,7 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
     writeln!(out, "| |{}", performance.profile.iter().map(column).collect::<String>())?;
     writeln!(out, "|---|{}", "---:|".repeat(performance.profile.len()))?;
     for name in names {
-        write!(out, "| {name} |")?;
+        write!(out, "| {} |", name.replace("quantise", "quantize"))?; // the spelling of older results
         for p in &performance.profile {
             let share = p.shares.iter().find(|(n, _)| n == name).map(|(_, share)| format!(" {:.1}% |", share * 100.0));
             write!(out, "{}", share.unwrap_or_else(|| " |".to_owned()))?;
@@ -429,8 +429,30 @@ pub fn provenance<'p>(out: &mut String, all: impl IntoIterator<Item = &'p Proven
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Asserts that `write` turns a copy of the committed `page` into the same page, with the committed figures.
+    pub(crate) fn is_current(page: &str, write: impl FnOnce(&Path, &Path, &Path) -> Result<()>) {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let copy = tempfile::tempdir().unwrap();
+        let (new, folder) = (copy.path().join(page), copy.path().join("results"));
+        fs::create_dir(&folder).unwrap();
+        fs::copy(docs.join(page), &new).unwrap();
+        write(&docs.join("results"), &folder, &new).unwrap();
+        assert_eq!(fs::read_to_string(&new).unwrap(), fs::read_to_string(docs.join(page)).unwrap());
+        for figure in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+            let committed = fs::read(docs.join("results").join(figure.file_name())).unwrap();
+            assert!(fs::read(figure.path()).unwrap() == committed, "{:?}", figure.file_name());
+        }
+    }
+
+    #[test]
+    fn the_committed_page_is_what_the_committed_results_give() {
+        is_current("performance.md", |results, folder, page| {
+            write(&Performance::read(&results.join("performance.json"))?, folder, page)
+        });
+    }
 
     fn place() -> Provenance {
         Provenance {

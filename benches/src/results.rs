@@ -116,6 +116,7 @@ pub struct Profile {
     /// The model's size.
     pub size: String,
     /// The backend that ran.
+    #[serde(alias = "kernels")]
     pub backend: String,
     /// Length of the text, `T`.
     pub tokens: usize,

@@ -247,6 +247,13 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_page_is_what_the_committed_results_give() {
+        crate::report::tests::is_current("training-speed.md", |results, folder, page| {
+            write(&crate::results::read(&results.join("training.json"))?, folder, page)
+        });
+    }
+
+    #[test]
     fn a_slower_step_and_a_slower_convolution_are_named() {
         let text = tables(&training([1.0, 1.1])).unwrap();
         assert!(text.contains("| 64 | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) | 1.25 (1.25–1.25) |"), "{text}");

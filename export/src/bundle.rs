@@ -20,7 +20,7 @@ pub struct Part {
 /// Writes the bundle of a checkpoint; `None` for attention, which has none.
 ///
 /// # Errors
-/// When the parts of the checkpoint do not make a bundle.
+/// If the parts of the checkpoint do not make a bundle.
 pub fn file(checkpoint: &Checkpoint, model: &Prepared, calibration: Option<Calibration>) -> Result<Option<Vec<u8>>> {
     let config = &checkpoint.config;
     if !config.mixer.is_conv() {
@@ -34,7 +34,7 @@ pub fn file(checkpoint: &Checkpoint, model: &Prepared, calibration: Option<Calib
 /// Lists the parts of a bundle in file order; the weights are three parts.
 ///
 /// # Errors
-/// When the bytes are not a bundle.
+/// If the bytes are not a bundle.
 pub fn parts(bytes: &[u8]) -> Result<Vec<Part>> {
     let buffer = Buffer::new(bytes);
     let bundle = Bundle::new(buffer.as_slice())?;

@@ -37,7 +37,7 @@ pub const TEMPERATURES: (f64, f64) = (0.1, 10.0);
 /// The error rate and coverage that thresholds are chosen for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Targets {
-    /// Share of wrong labels among those given, between 0 and 1.
+    /// Share of wrong labels among those returned, between 0 and 1.
     pub error_rate: f64,
     /// Share of texts whose label set holds the right label, between 0 and 1.
     pub coverage: f64,
@@ -85,7 +85,7 @@ pub struct Measured {
     pub rows: usize,
     /// Number of folds.
     pub folds: usize,
-    /// Share of rows whose likeliest label is right.
+    /// Share of rows whose most likely label is correct.
     pub accuracy: f64,
     /// Without temperature.
     pub before: Quality,
@@ -130,7 +130,7 @@ pub struct Sets {
 /// Fits a calibration to `rows` and measures it. `out_of_scope`: the class of texts outside all others.
 ///
 /// # Errors
-/// When a row's scores are not numbers or its class is unknown; when there is no row.
+/// If a row's scores are not numbers or its class is unknown, or if there is no row.
 pub fn calibrate(rows: &[ScoredText], targets: &Targets, out_of_scope: Option<usize>) -> Result<Calibrated> {
     let (values, chosen) = fit(&rows.iter().collect::<Vec<_>>(), targets)?;
     Ok(Calibrated { values, chosen, measured: measure(rows, targets, out_of_scope)? })
@@ -212,12 +212,12 @@ pub fn temperature(rows: &[&ScoredText]) -> f64 {
     1.0 / b
 }
 
-/// Chooses the threshold for an error rate. `rows`: confidence, and whether the likeliest class is right.
+/// Chooses the threshold for an error rate. `rows`: confidence, and whether the most likely class is correct.
 pub fn threshold(mut rows: Vec<(f32, bool)>, error_rate: f64) -> Chosen {
     rows.sort_by(|a, b| b.0.total_cmp(&a.0));
     let n = rows.len();
     let binomial = Binomial::new(n);
-    // Errors among the `k` surest rows, and whether a threshold lies behind them: not between equal confidences.
+    // Errors among the `k` most confident rows, and whether a threshold can follow them: not between equal confidences.
     let mut errors = vec![0; n + 1];
     for (k, row) in rows.iter().enumerate() {
         errors[k + 1] = errors[k] + usize::from(!row.1);

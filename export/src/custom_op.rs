@@ -20,7 +20,7 @@ use crate::{onnx, verify};
 /// Writes the ONNX file whose only node holds `bundle`, the file of [`crate::bundle::file`].
 ///
 /// # Errors
-/// When labels cannot be written as JSON.
+/// If labels cannot be written as JSON.
 pub fn file(checkpoint: &Checkpoint, bundle: &[u8]) -> Result<Vec<u8>> {
     let graph = build(checkpoint.config.num_labels, bundle);
     onnx::around(checkpoint, graph, Precision::Int8, &[(operator::DOMAIN, operator::VERSION)])
@@ -57,7 +57,7 @@ fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
 /// Texts run one by one and in padded batches. Returns a message when scores differ in any bit.
 ///
 /// # Errors
-/// When the file cannot be run.
+/// If the file cannot be run.
 pub fn failure(file: &[u8], bundle: &[u8], golden: &Golden) -> Result<Option<String>> {
     let model = TractModel::from_bytes(file).context("the custom-operator model cannot be run")?;
     let tract = verify::scores(&model, golden)?;

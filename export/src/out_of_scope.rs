@@ -58,7 +58,7 @@ pub struct Separation {
 /// Shares of answers with the threshold, for in-scope and out-of-scope texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Answers {
-    /// In scope: the right label.
+    /// In scope: the correct label.
     pub in_right: f64,
     /// In scope: a wrong label.
     pub in_wrong: f64,
@@ -76,7 +76,7 @@ pub struct Answers {
 #[derive(Clone, Debug)]
 pub struct Rows {
     class: usize,
-    /// Scores before and after, and whether the likeliest scope is right; in scope and out of it.
+    /// Scores before and after, and whether the most likely scope is correct; in scope and out of it.
     inside: Vec<([[f64; 4]; 2], bool)>,
     outside: Vec<[[f64; 4]; 2]>,
     counts: Answers,
@@ -88,8 +88,8 @@ impl Rows {
         Rows { class, inside: Vec::new(), outside: Vec::new(), counts: Answers::default() }
     }
 
-    /// Adds a row with its probabilities at temperature 1 and at `temperature`, and the class that the
-    /// program answers, `None` when it is unsure.
+    /// Adds a row with its probabilities at temperature 1 and at `temperature`, and the program's answer, `None` if it
+    /// is unsure.
     pub fn add(&mut self, row: &ScoredText, plain: &[f32], scaled: &[f32], temperature: f32, given: Option<usize>) {
         let scores = [self.scores(&row.logits, plain, 1.0), self.scores(&row.logits, scaled, f64::from(temperature))];
         let counts = &mut self.counts;
@@ -133,7 +133,7 @@ impl Rows {
     /// Measures all rows.
     ///
     /// # Errors
-    /// When there is no row in scope, or none out of it.
+    /// If there is no row in scope, or none out of it.
     pub fn measured(self) -> Result<OutOfScope> {
         ensure!(!self.inside.is_empty() && !self.outside.is_empty(), "no row is out of scope, or every row is");
         let separation = |score: usize, after: usize| {
@@ -160,7 +160,8 @@ impl Rows {
     }
 }
 
-/// Measures separation. `inside`: score and whether the likeliest scope is right; `outside`: scores. Neither is empty.
+/// Measures separation. `inside`: score and whether the most likely scope is right; `outside`: scores. Neither is
+/// empty.
 fn separate(mut inside: Vec<(f64, bool)>, outside: Vec<f64>) -> Separation {
     inside.sort_by(|a, b| b.0.total_cmp(&a.0));
     let kept = ((COVERAGE * inside.len() as f64).ceil() as usize).clamp(1, inside.len());

@@ -17,7 +17,7 @@ pub fn tokenizer() -> Vec<u8> {
 pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
     let tokenizer = tokenizer();
     let mut out = Vec::new();
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             let mixer_config = MixerConfig::new(mixer, 2)
                 .with_kernels(Kernels::centred(PerLayer::from_slice(&[3, 4]).unwrap_or(PerLayer::EMPTY)))

@@ -34,7 +34,7 @@ pub struct Classifier<'m> {
 /// The engine.
 enum Runner<'m> {
     /// Takes the tokens of a text one by one.
-    Native(PooledEngine<Arc<OwnedBundle<BundleFile>>>),
+    Native(Box<PooledEngine<Arc<OwnedBundle<BundleFile>>>>),
     /// Takes all ids of a text at once.
     Any { engine: Box<dyn Engine + Send + 'm>, ids: Vec<u32> },
 }
@@ -56,7 +56,7 @@ impl<'m> Classifier<'m> {
         calibration: Option<Calibration>,
         engine: PooledEngine<Arc<OwnedBundle<BundleFile>>>,
     ) -> Self {
-        Self::new(table, labels, calibration, Runner::Native(engine))
+        Self::new(table, labels, calibration, Runner::Native(Box::new(engine)))
     }
 
     fn new(table: Table<'m>, labels: &'m [String], calibration: Option<Calibration>, engine: Runner<'m>) -> Self {

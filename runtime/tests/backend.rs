@@ -1,4 +1,5 @@
-//! Every backend of this machine against the scalar one, bit for bit. `KINGLET_LONG=1` runs 20 times the cases.
+//! Compares every backend of this machine with the scalar one, bit for bit. `KINGLET_LONG=1` runs 20 times as many
+//! cases.
 
 use kinglet::backend::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, Window};
 use proptest::prelude::*;
@@ -7,7 +8,7 @@ mod random;
 
 use random::{Kind, Random};
 
-/// `n` numbers of a kind.
+/// Returns `n` numbers of a kind.
 fn floats(random: &mut Random, kind: Kind, n: usize) -> Vec<f32> {
     let mut x = vec![0.0; n];
     random.fill(kind, &mut x);
@@ -24,7 +25,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
-/// Lengths around the widths of registers, and others.
+/// Returns lengths near the widths of registers, and others.
 fn length() -> impl Strategy<Value = usize> {
     let edges = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 256, 257];
     prop_oneof![prop::sample::select(edges.to_vec()), 0usize..300]
@@ -35,7 +36,7 @@ fn cases() -> ProptestConfig {
     ProptestConfig { cases: if long { 8_000 } else { 400 }, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// All backends but the specification.
+/// Returns all backends except the specification.
 fn others() -> impl Iterator<Item = Backend> {
     Backend::all().skip(1)
 }
@@ -44,10 +45,10 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
-/// What a place that must not be written holds.
+/// Marks memory that must not be written.
 const UNTOUCHED: f32 = -7.125e-12;
 
-/// Runs `f` on a copy of `out` with the scalar backend and each other and compares the copies.
+/// Runs `f` on a copy of `out` with the scalar backend and with every other, and compares the copies.
 fn compare(out: &[f32], f: impl Fn(&Backend, &mut [f32])) -> Result<(), TestCaseError> {
     let mut want = out.to_vec();
     f(&Backend::SCALAR, &mut want);
@@ -62,7 +63,7 @@ fn compare(out: &[f32], f: impl Fn(&Backend, &mut [f32])) -> Result<(), TestCase
     Ok(())
 }
 
-/// A matrix with what [`PackedMatrix`] borrows.
+/// A matrix with the arrays that [`PackedMatrix`] borrows.
 struct Matrix {
     outputs: usize,
     inputs: usize,
@@ -148,7 +149,7 @@ fn one_row_times_one_output() {
 #[test]
 fn the_largest_sums_do_not_overflow() {
     let k = 65_536;
-    // One row and as many as a backend may do in another way.
+    // One row, and enough rows that a backend may compute them differently.
     for (rows, (x, w)) in [1, 14]
         .into_iter()
         .flat_map(|rows| [(127, 127), (-127, 127), (127, -127), (-127, -127), (-127, 0)].map(|values| (rows, values)))
@@ -166,7 +167,7 @@ fn the_largest_sums_do_not_overflow() {
     }
 }
 
-/// Numbers around those at which backends divide the work: tiles and blocks of rows, blocks of inputs, panels.
+/// Uses sizes near those at which backends divide the work: tiles and blocks of rows, blocks of inputs, panels.
 #[test]
 fn every_division_of_a_product_is_like_scalar() {
     let mut random = Random(7);
@@ -214,7 +215,7 @@ fn short_slices_are_left_alone_without_panic() {
             backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
             let short = PackedMatrix { corrections: &panels.corrections[cut.min(48)..], ..panels };
             backend.matmul(&[1; 90], 30, &scales, &short, Activation::Relu, &mut out, 40);
-            // More rows, which a backend may do in another way.
+            // More rows, which a backend may compute differently.
             let (q, scales, mut many) = ([1; 420], [1.0; 14], vec![UNTOUCHED; 560]);
             backend.matmul(&q[4 * cut..], 30, &scales, &panels, Activation::Relu, &mut many, 40);
             backend.matmul(&q, 30, &scales, &panels, Activation::Relu, &mut many[5 * cut..], 40);
@@ -240,7 +241,7 @@ fn short_slices_are_left_alone_without_panic() {
 fn every_backend_quantizes_all_halves_like_scalar() {
     let mut random = Random(7);
     for step in 0..400 {
-        // A row whose scale is `most / 127`, and in it all numbers half-way between two steps, with their neighbours.
+        // A row whose scale is `most / 127`, with all numbers half-way between two steps and their neighbours.
         let most = random.unit().abs() * f32::powi(2.0, random.below(180) as i32 - 90) + 1e-30;
         let mut x = vec![most];
         for half in 0..127 {
@@ -263,7 +264,7 @@ fn every_backend_quantizes_all_halves_like_scalar() {
 
 #[test]
 fn every_backend_reduces_exponents_like_scalar() {
-    // Where `x·log₂e` is half-way between two integers, a rounding more or less gives another polynomial.
+    // Where `x·log₂e` is half-way between two integers, one extra rounding selects another polynomial.
     let mut gate = Vec::new();
     for n in -127..128 {
         let half = ((f64::from(n) + 0.5) * std::f64::consts::LN_2) as f32;

@@ -24,7 +24,6 @@
 
 use std::ops::Add;
 
-use kinglet::spec::MixerConfig;
 use serde::Serialize;
 
 use crate::model::seq2seq::Seq2SeqConfig;
@@ -79,10 +78,10 @@ pub fn stack(config: &ModelConfig, tokens: usize) -> Flops {
     let matrices = if config.compat == Compat::Mesh { 4 } else { 3 };
     let layer = |i: usize| {
         let width = config.convolution(i).map_or(0, |convolution| convolution.taps as u64);
-        let (projections, mixing) = match config.mixer {
-            MixerConfig::Light { .. } | MixerConfig::Dilated { .. } => (matrices * t * c * c, t * c * width),
-            MixerConfig::Dynamic { heads, .. } => (matrices * t * c * c + t * c * heads as u64 * width, t * c * width),
-            MixerConfig::Attention { .. } => (4 * t * c * c, 2 * t * t * c),
+        let computed = if config.mixer.kind().reads_input() { config.mixer.kernel_heads() as u64 * width } else { 0 };
+        let (projections, mixing) = match config.mixer.is_conv() {
+            true => (matrices * t * c * c + t * c * computed, t * c * width),
+            false => (4 * t * c * c, 2 * t * t * c),
         };
         let feed_forward = 2 * t * c * ff;
         Flops { projections: 2 * projections, mixing: 2 * mixing, feed_forward: 2 * feed_forward, ..Flops::default() }
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn convolutions_grow_with_the_length_and_attention_with_its_square() {
         let at = |mixer, tokens| stack(&Seq2SeqConfig::preset("base", mixer, 32_128).unwrap().encoder, tokens).total();
-        for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        for mixer in Mixer::convolutions() {
             assert_eq!(at(mixer, 4096), 64 * at(mixer, 64));
         }
         assert!(at(Mixer::Attention, 4096) > 64 * at(Mixer::Attention, 64));

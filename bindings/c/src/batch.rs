@@ -1,4 +1,4 @@
-//! Many texts, shared among threads.
+//! Many texts, distributed over threads.
 
 use core::ffi::c_char;
 use core::num::NonZero;
@@ -12,7 +12,7 @@ use crate::engine::Answer;
 use crate::model::Model;
 use crate::status::{Error, Status};
 
-/// One text, and where its results go.
+/// One text and the place of its results.
 struct Job<'a> {
     row: usize,
     text: &'a [u8],
@@ -24,17 +24,17 @@ fn of_text(row: usize, error: Error) -> Error {
     Error::new(error.status, format_args!("text {row} of the batch: {}", error.message))
 }
 
-/// What the threads of a batch share.
+/// State shared by the threads of a batch.
 struct Batch<'a> {
     model: &'a Model,
-    /// In order, so that every text before one that was taken was taken, too.
+    /// In order, so that every text before a taken one is taken too.
     jobs: Mutex<vec::IntoIter<Job<'a>>>,
     /// The first text that failed.
     failed: Mutex<Option<(usize, Error)>>,
 }
 
 impl Batch<'_> {
-    /// Takes texts until there is none left.
+    /// Takes texts until none is left.
     fn run(&self) -> Result<(), Error> {
         let mut engine = self.model.engines.take()?;
         let labels = self.model.labels.len();
@@ -44,7 +44,7 @@ impl Batch<'_> {
             let Some(Job { row, text, scores, answer }) = job else { break };
             let scores = scores.unwrap_or(&mut own);
             if let Err(error) = self.model.text(&mut engine, text, scores, &mut room, answer) {
-                // Nothing more is taken; of those that fail meanwhile the first counts.
+                // No more texts are taken; of those that fail meanwhile, the first counts.
                 self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
                 let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
                 if failed.as_ref().is_none_or(|&(first, _)| row < first) {
@@ -76,14 +76,16 @@ fn batch(model: &Model, jobs: Vec<Job<'_>>, threads: usize) -> Result<(), Error>
     }
 }
 
-/// Classifies many texts, shared among threads. The results are those of one text after the other, whatever the number of threads.
-/// When a text fails, the status and the message are those of the first that does; results of the others may be there or not.
+/// Classifies many texts on several threads. The results are those of one text after the other, for any number of
+/// threads. If a text fails, the status and the message are those of the first one that does; results of the others may
+/// be there or not.
 ///
 /// `texts`, `text_bytes`: `count` pointers and lengths, each as in `kinglet_model_classify`.
-/// `threads`: at most this many; 0: as many as the machine has processors. Where threads cannot be started, there are fewer.
-/// `scores`: room for `scores_count` floats, texts times labels; gets the scores before softmax, text after text. Null, with a
-/// `scores_count` of 0, when they are not wanted.
-/// `answers`: room for `count` answers; null when they are not wanted.
+/// `threads`: maximum number of threads; 0: as many as the machine has processors. If threads cannot be started, there
+/// are fewer.
+/// `scores`: room for `scores_count` floats, texts times labels; receives the scores before softmax, text after text.
+/// Null, with a `scores_count` of 0, if they are not wanted.
+/// `answers`: room for `count` answers; null if they are not wanted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_batch(
     model: *const Model,

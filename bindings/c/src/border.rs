@@ -1,15 +1,15 @@
-//! What crosses the border: pointers are checked as far as they can be, panics end here, and the last error is kept.
+//! The boundary: pointers are checked as far as possible, panics end here, and the last error is kept.
 
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 
 use crate::status::{Error, Status};
 
-/// Runs what a function does, keeps its message and gives its status. A panic becomes [`Status::Internal`].
+/// Runs the body of a function, keeps its message and returns its status. A panic becomes [`Status::Internal`].
 #[cfg(feature = "std")]
 pub(crate) fn border(body: impl FnOnce() -> Result<(), Error>) -> Status {
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    // What a panic leaves half done is either dropped with the call or an engine, which the next reset sets right.
+    // What a panic leaves half done is either dropped with the call, or an engine, which the next reset repairs.
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(Status::Internal.into()));
     match result {
         Ok(()) => Status::Ok,
@@ -20,14 +20,14 @@ pub(crate) fn border(body: impl FnOnce() -> Result<(), Error>) -> Status {
     }
 }
 
-/// Runs what a function does and gives its status.
+/// Runs the body of a function and returns its status.
 #[cfg(not(feature = "std"))]
 #[inline]
 pub(crate) fn border(body: impl FnOnce() -> Result<(), Error>) -> Status {
     body().map_or_else(|error| error.status, |()| Status::Ok)
 }
 
-/// Most elements of type `T` that memory can have one after the other.
+/// Returns the maximum number of contiguous elements of type `T`.
 const fn most<T>() -> usize {
     isize::MAX as usize / size_of::<T>()
 }
@@ -39,10 +39,11 @@ fn check<T>(pointer: *const T) -> Result<(), Error> {
     if pointer.is_aligned() { Ok(()) } else { Err(Status::Misaligned.into()) }
 }
 
-/// `count` elements; null is fine where there are none.
+/// Returns `count` elements; null is allowed if there are none.
 ///
 /// # Safety
-/// A pointer that is neither null nor misaligned points to `count` initialised elements that nobody writes during the call.
+/// A pointer that is neither null nor misaligned points to `count` initialized elements that nobody writes during the
+/// call.
 pub(crate) unsafe fn slice<'a, T: Copy>(pointer: *const T, count: usize) -> Result<&'a [T], Error> {
     if pointer.is_null() && count == 0 {
         return Ok(&[]);
@@ -55,11 +56,11 @@ pub(crate) unsafe fn slice<'a, T: Copy>(pointer: *const T, count: usize) -> Resu
     Ok(unsafe { core::slice::from_raw_parts(pointer, count) })
 }
 
-/// `count` elements to write, set to zero first: what they held need not be initialised.
+/// Returns `count` elements for writing, set to zero first: they need not be initialized.
 ///
 /// # Safety
-/// A pointer that is neither null nor misaligned points to `count` elements that nobody else uses during the call. All bits
-/// zero are a value of `T`.
+/// A pointer that is neither null nor misaligned points to `count` elements that nobody else uses during the call. All
+/// bits zero are a valid `T`.
 pub(crate) unsafe fn slice_mut<'a, T: Copy>(pointer: *mut T, count: usize) -> Result<&'a mut [T], Error> {
     if count == 0 {
         return Ok(&mut []);
@@ -75,7 +76,7 @@ pub(crate) unsafe fn slice_mut<'a, T: Copy>(pointer: *mut T, count: usize) -> Re
     }
 }
 
-/// A place for a result.
+/// Returns the place of a result.
 ///
 /// # Safety
 /// A pointer that is neither null nor misaligned points to memory for a `T` that nobody else uses during the call.
@@ -85,7 +86,7 @@ pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut MaybeUninit
     Ok(unsafe { &mut *pointer.cast::<MaybeUninit<T>>() })
 }
 
-/// What a handle or a pointer to an argument points to.
+/// Returns the target of a handle or a pointer to an argument.
 ///
 /// # Safety
 /// A pointer that is neither null nor misaligned points to a `T` that nobody changes during the call.
@@ -95,7 +96,7 @@ pub(crate) unsafe fn get<'a, T>(pointer: *const T) -> Result<&'a T, Error> {
     Ok(unsafe { &*pointer })
 }
 
-/// What a handle points to, to change.
+/// Returns the target of a handle for changing.
 ///
 /// # Safety
 /// A pointer that is neither null nor misaligned points to a `T` that nobody else uses during the call.
@@ -105,7 +106,7 @@ pub(crate) unsafe fn get_mut<'a, T>(pointer: *mut T) -> Result<&'a mut T, Error>
     Ok(unsafe { &mut *pointer })
 }
 
-/// A string that ends with a zero byte.
+/// Returns a string that ends with a zero byte.
 ///
 /// # Safety
 /// A pointer that is not null points to a zero byte or to bytes before one, which nobody writes during the call.
@@ -115,7 +116,7 @@ pub(crate) unsafe fn string<'a>(pointer: *const c_char) -> Result<&'a CStr, Erro
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
-/// An error unless `count` is the number of labels.
+/// Returns an error unless `count` is the number of labels.
 pub(crate) fn one_a_label(count: usize, labels: usize) -> Result<(), Error> {
     if count == labels {
         return Ok(());
@@ -123,7 +124,7 @@ pub(crate) fn one_a_label(count: usize, labels: usize) -> Result<(), Error> {
     Err(Error::new(Status::WrongLength, format_args!("the model has {labels} labels, room for {count} was given")))
 }
 
-/// An error if `count` elements at `a` and as many at `b` overlap.
+/// Returns an error if `count` elements at `a` and as many at `b` overlap.
 pub(crate) fn apart<T>(a: *const T, b: *const T, count: usize) -> Result<(), Error> {
     let bytes = count.saturating_mul(size_of::<T>());
     if !a.is_null() && !b.is_null() && a.addr().abs_diff(b.addr()) < bytes {
@@ -143,17 +144,17 @@ mod last {
         static LAST: RefCell<CString> = RefCell::new(CString::default());
     }
 
-    /// Keeps the message of a call that failed.
+    /// Keeps the message of a failed call.
     pub(super) fn keep(message: String) {
         let mut bytes = message.into_bytes();
         bytes.retain(|&byte| byte != 0);
         let message = CString::new(bytes).unwrap_or_default();
-        // A thread that ends has nobody to tell.
+        // A thread that ends has no reader.
         let _ = LAST.try_with(|last| last.replace(message));
     }
 
-    /// Why the last call of this thread that failed did so, with the numbers of the case; "" if none did. Stays readable until
-    /// the next call of this thread that fails, or the thread's end.
+    /// Returns the message of the last failed call of this thread, with details; "" if none failed. It stays readable
+    /// until the next failed call of this thread, or the end of the thread.
     #[unsafe(no_mangle)]
     pub extern "C" fn kinglet_last_error() -> *const c_char {
         LAST.try_with(|last| last.try_borrow().map_or(c"".as_ptr(), |last| last.as_ptr())).unwrap_or(c"".as_ptr())

@@ -10,30 +10,31 @@ use crate::options::{self, EngineOptions, Options};
 use crate::place::{self, Engine};
 use crate::status::{Error, Status};
 
-/// What is said about a text.
+/// The answer for a text.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// The likeliest label, from 0; of equal ones the lowest.
+    /// The most likely label, from 0; the lowest one among ties.
     pub label: usize,
     /// Its probability, 0 to 1; calibrated if the model is.
     pub probability: f32,
-    /// Whether the label is not likely enough to be given as the answer: 1 or 0. Always 0 when the model is not calibrated.
+    /// Whether the label is not likely enough to be the answer: 1 or 0. Always 0 if the model is not calibrated.
     pub unsure: u32,
 }
 
 impl Answer {
-    /// The answer that an engine or a model gives.
+    /// Creates the answer of an engine or a model.
     pub(crate) fn new(answer: &answer::Answer<'_>) -> Self {
         let best = answer.best();
         Answer { label: best.class, probability: best.probability, unsure: u32::from(answer.is_unsure()) }
     }
 }
 
-/// Bytes of memory that `kinglet_engine_init` needs for this bundle, wherever in memory it begins. Reads the bundle's configuration
-/// alone; the engine checks the rest.
+/// Returns the bytes of memory that `kinglet_engine_init` needs for this bundle, at any address. Only reads the
+/// bundle's configuration; the engine checks the rest.
 ///
-/// `chunk`: as in kinglet_options, 0 for the default. `bytes`: gets the number; SIZE_MAX when it is more than can be addressed.
+/// `chunk`: as in kinglet_options, 0 for the default. `bytes`: receives the number; SIZE_MAX if it exceeds the address
+/// space.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_bytes(
     bundle: *const u8,
@@ -45,7 +46,7 @@ pub unsafe extern "C" fn kinglet_engine_bytes(
         // SAFETY: the caller's promise about pointers.
         let (bundle, to) = unsafe { (border::slice(bundle, bundle_bytes)?, border::place(bytes)?) };
         let Some(config) = Bundle::peek_config(bundle) else {
-            // Says what is wrong with it.
+            // Reports what is wrong with it.
             Bundle::new_unverified(bundle)?;
             return Err(Status::BundleDamaged.into());
         };
@@ -55,15 +56,15 @@ pub unsafe extern "C" fn kinglet_engine_bytes(
     })
 }
 
-/// Makes an engine inside memory of the caller's, for a bundle in memory or flash. Allocates nothing; there is nothing to free:
-/// when the engine is no longer used, the memory is the caller's again.
+/// Creates an engine inside the caller's memory, for a bundle in memory or flash. Allocates nothing, and there is
+/// nothing to free: when the engine is no longer used, the memory is the caller's again.
 ///
-/// `memory`: `memory_bytes` bytes, at least as many as `kinglet_engine_bytes` says, at a multiple of KINGLET_ENGINE_ALIGN; what they
-/// hold does not matter. Until the engine is no longer used they belong to it and stay where they are.
-/// `bundle`: the bytes of a file model.kinglet, at a multiple of 4 (64 is better). They are checked completely and read in place; they
-/// stay as they are until the engine is no longer used.
+/// `memory`: `memory_bytes` bytes, at least as many as `kinglet_engine_bytes` returns, at a multiple of
+/// KINGLET_ENGINE_ALIGN, with any content. They belong to the engine, and must not move, as long as it is in use.
+/// `bundle`: the bytes of a model.kinglet file, at a multiple of 4 (preferably 64). They are checked completely and
+/// read in place, and must not change as long as the engine is in use.
 /// `options`: null for the defaults.
-/// `engine`: gets the engine; null when there is none.
+/// `engine`: receives the engine, or null on failure.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_init(
     memory: *mut c_void,
@@ -82,7 +83,7 @@ pub unsafe extern "C" fn kinglet_engine_init(
             if bundle.is_null() {
                 return Err(Status::NullPointer.into());
             }
-            // As bytes they need no alignment; the bundle says itself what it needs.
+            // As bytes they need no alignment; the bundle reports what it needs.
             let bytes = border::slice(bundle, bundle_bytes)?;
             let bundle = if options.verify { Bundle::new(bytes)? } else { Bundle::new_unverified(bytes)? };
             to.write(place::build(memory, memory_bytes, bundle, options)?);
@@ -91,16 +92,16 @@ pub unsafe extern "C" fn kinglet_engine_init(
     })
 }
 
-/// Number of labels, the length of scores and probabilities; 0 of null.
+/// Returns the number of labels, the length of scores and probabilities; 0 for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_num_labels(engine: *const Engine) -> usize {
     // SAFETY: the caller's promise about pointers.
     unsafe { border::get(engine) }.map_or(0, Engine::labels)
 }
 
-/// The name of a label, from the bundle: UTF-8 that does NOT end with a zero byte. Print it with "%.*s".
+/// Returns the name of a label, from the bundle: UTF-8 that is NOT zero-terminated. Print it with "%.*s".
 ///
-/// `label`: from 0. `name`, `name_bytes`: get where it is, for as long as the bundle is there, and its length.
+/// `label`: from 0. `name`, `name_bytes`: receive its address, valid as long as the bundle is, and its length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_label(
     engine: *const Engine,
@@ -118,27 +119,27 @@ pub unsafe extern "C" fn kinglet_engine_label(
     })
 }
 
-/// An error for a label that is not there.
+/// Returns the error for a label that does not exist.
 fn no_such(label: usize, labels: usize) -> Error {
     Error::new(Status::NoSuchLabel, format_args!("there is no label {label}: the model has {labels}, from 0"))
 }
 
-/// Whether the model is calibrated: 1 or 0, 0 of null. Else probabilities are a plain softmax, no answer is unsure and there
-/// are no label sets.
+/// Returns whether the model is calibrated: 1 or 0, 0 for null. Otherwise probabilities are a plain softmax, no answer
+/// is unsure and there are no label sets.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_calibrated(engine: *const Engine) -> u32 {
     // SAFETY: the caller's promise about pointers.
     unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.model().calibration().is_some()))
 }
 
-/// Tokens of the text so far that are certain by now; 0 of null.
+/// Returns the number of final tokens of the text so far; 0 for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_tokens(engine: *const Engine) -> u64 {
     // SAFETY: the caller's promise about pointers.
     unsafe { border::get(engine) }.map_or(0, |engine| engine.0.tokens())
 }
 
-/// The name of the backend that runs, as in kinglet_options: it is written to `name`, with a zero byte behind, cut to fit.
+/// Writes the name of the backend in use, as in kinglet_options, to `name`: zero-terminated, truncated to fit.
 ///
 /// `room`: bytes of `name`, at least 1.
 #[unsafe(no_mangle)]
@@ -146,19 +147,19 @@ pub unsafe extern "C" fn kinglet_engine_backend(engine: *const Engine, name: *mu
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let (engine, out) = unsafe { (border::get(engine)?, border::slice_mut(name.cast::<u8>(), room)?) };
-        // The rest of `out` is zero already.
+        // The rest of `out` is already zero.
         let Some((_, out)) = out.split_last_mut() else { return Err(Status::WrongLength.into()) };
         out.iter_mut().zip(engine.0.engine().backend().name().bytes()).for_each(|(to, from)| *to = from);
         Ok(())
     })
 }
 
-/// Takes the next bytes of the text. The text may be cut anywhere, even inside a character; the scores are, bit for bit, those
-/// of the text at once. Invalid UTF-8 is read as U+FFFD.
+/// Pushes the next bytes of the text. The text may be cut anywhere, even inside a character; the scores are, bit for
+/// bit, those of the text at once. Invalid UTF-8 is read as U+FFFD.
 ///
-/// When it fails, the text cannot be scored, and every call says so until `kinglet_engine_reset`.
+/// After a failure the text cannot be scored, and every call reports it until `kinglet_engine_reset`.
 ///
-/// `text`: `text_bytes` bytes of UTF-8; zero bytes are part of the text. Null is fine where there are none.
+/// `text`: `text_bytes` bytes of UTF-8; zero bytes are part of the text. Null is allowed if there are none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_push(engine: *mut Engine, text: *const c_char, text_bytes: usize) -> Status {
     border(|| {
@@ -168,11 +169,11 @@ pub unsafe extern "C" fn kinglet_engine_push(engine: *mut Engine, text: *const c
     })
 }
 
-/// The scores of the text so far, over the tokens whose neighbours have all been seen. What is pushed later is scored as if
-/// there had been no snapshot.
+/// Returns the scores of the text so far, over the tokens whose neighbours have all been seen. Later text is scored as
+/// if there had been no snapshot.
 ///
-/// `scores`: room for `count` floats, the number of labels; gets the scores before softmax.
-/// `tokens`: gets the number of tokens that they are of; 0 when there is none yet, and the scores are zeros then.
+/// `scores`: room for `count` floats, the number of labels; receives the scores before softmax.
+/// `tokens`: receives the number of tokens they cover; 0 if there is none yet, in which case the scores are zeros.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_snapshot(
     engine: *mut Engine,
@@ -192,10 +193,11 @@ pub unsafe extern "C" fn kinglet_engine_snapshot(
     })
 }
 
-/// Ends the text and gives its scores; the engine is then at the beginning of the next text. An empty text has scores, too.
+/// Ends the text and returns its scores; the engine is then at the beginning of the next text. An empty text has scores
+/// too.
 ///
-/// `scores`: room for `count` floats, the number of labels; gets the scores before softmax. When `scores` is null or `count` wrong, the
-/// text goes on.
+/// `scores`: room for `count` floats, the number of labels; receives the scores before softmax. If `scores` is null or
+/// `count` wrong, the text continues.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_finish(engine: *mut Engine, scores: *mut f32, count: usize) -> Status {
     border(|| {
@@ -209,7 +211,7 @@ pub unsafe extern "C" fn kinglet_engine_finish(engine: *mut Engine, scores: *mut
     })
 }
 
-/// Forgets the text so far.
+/// Discards the text so far.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_reset(engine: *mut Engine) -> Status {
     border(|| {
@@ -219,9 +221,9 @@ pub unsafe extern "C" fn kinglet_engine_reset(engine: *mut Engine) -> Status {
     })
 }
 
-/// The probability of each label: softmax of the scores, with the model's temperature if it is calibrated.
+/// Computes the probability of each label: softmax of the scores, with the model's temperature if it is calibrated.
 ///
-/// `scores`: `count` floats, the number of labels, as `kinglet_engine_finish` or `kinglet_engine_snapshot` gave them.
+/// `scores`: `count` floats, the number of labels, from `kinglet_engine_finish` or `kinglet_engine_snapshot`.
 /// `probabilities`: room for as many; must not overlap `scores`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_probabilities(
@@ -242,9 +244,10 @@ pub unsafe extern "C" fn kinglet_engine_probabilities(
     })
 }
 
-/// What probabilities say: the likeliest label, and whether that is sure enough.
+/// Computes the answer from probabilities: the most likely label, and whether it is likely enough.
 ///
-/// `probabilities`: `count` floats, the number of labels, as `kinglet_engine_probabilities` gave them. `answer`: gets the answer.
+/// `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`. `answer`: receives the
+/// answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_answer(
     engine: *const Engine,
@@ -264,10 +267,10 @@ pub unsafe extern "C" fn kinglet_engine_answer(
     })
 }
 
-/// The labels among which the right one is to be expected (a conformal set). Fails when the model is not calibrated.
+/// Returns the labels expected to include the correct one (a conformal set). Fails if the model is not calibrated.
 ///
-/// `probabilities`: `count` floats, the number of labels, as `kinglet_engine_probabilities` gave them.
-/// `members`: room for `count` bytes; gets a 1 for each label of the set, a 0 for the others.
+/// `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`.
+/// `members`: room for `count` bytes; receives 1 for each label of the set and 0 for the others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_set(
     engine: *const Engine,

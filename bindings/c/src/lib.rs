@@ -1,15 +1,15 @@
-//! Kinglet's C interface; `include/kinglet.h` is made from the documentation and signatures here.
+//! Kinglet's C interface; `include/kinglet.h` is generated from the documentation and signatures here.
 //!
-//! Two layers. `engine` runs a model inside memory of the caller's: no heap, no std, no panic that can be reached. Under the
-//! feature `std`, `model` holds models on the heap and shares them between threads; its engines are those of the first layer.
+//! Two layers. `engine` runs a model in the caller's memory: no heap, no std, no reachable panic. With the feature
+//! `std`, `model` holds models on the heap and shares them between threads; its engines are those of the first layer.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `status` | what every function answers |
+//! | `status` | the result of every function |
 //! | `border` | pointers from outside, panics, the last error |
-//! | `options` | how a model is run |
+//! | `options` | options of an engine |
 //! | `engine` | the functions of an engine |
-//! | `place` | what an engine is, and one inside given memory |
+//! | `place` | an engine, in given memory or on the heap |
 //! | `model`, `batch` | the functions of a model; many texts on several threads |
 #![no_std]
 #![allow(clippy::missing_safety_doc)] // what a caller must keep to is said once, at the head of the header
@@ -18,7 +18,7 @@
 #[cfg(feature = "std")]
 extern crate std;
 
-// In the order of the header, which is made by it.
+// In the order of the header, which is generated from it.
 mod status;
 
 mod border;
@@ -39,8 +39,8 @@ use core::ffi::{CStr, c_char};
 use border::border;
 use status::Status;
 
-/// Version of this interface. It grows when something that a compiled program relies on changes: compare it with
-/// `kinglet_abi_version()`, which is the library's.
+/// Version of this interface. It grows when something changes that compiled programs rely on: compare it with
+/// `kinglet_abi_version()`, which is that of the library.
 pub const KINGLET_ABI_VERSION: u32 = 1;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
@@ -48,22 +48,22 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
     Err(_) => c"",
 };
 
-/// KINGLET_ABI_VERSION of the library that runs.
+/// Returns the KINGLET_ABI_VERSION of the running library.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_abi_version() -> u32 {
     KINGLET_ABI_VERSION
 }
 
-/// The library's version, such as "0.1.0".
+/// Returns the library's version, such as "0.1.0".
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// The fingerprint of scores: the CRC-32C of their bytes, each a little-endian 32-bit float. Equal scores have equal
-/// fingerprints on every processor; `kinglet fingerprint` prints them.
+/// Computes the fingerprint of scores: the CRC-32C of their bytes, each a little-endian 32-bit float. Equal scores have
+/// equal fingerprints on every processor; `kinglet fingerprint` prints them.
 ///
-/// `scores`: `count` floats, as an engine gave them.
+/// `scores`: `count` floats from an engine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_fingerprint(scores: *const f32, count: usize, fingerprint: *mut u32) -> Status {
     border(|| {
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn kinglet_fingerprint(scores: *const f32, count: usize, f
     })
 }
 
-/// Without std something must stand here; nothing calls it, as no panic can be reached.
+/// Required without std; never called, since no panic is reachable.
 #[cfg(not(feature = "std"))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

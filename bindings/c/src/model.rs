@@ -24,7 +24,7 @@ pub struct Model {
     pub(crate) engines: EnginePool<Arc<OwnedBundle<BundleFile>>>,
     pub(crate) labels: Vec<CString>,
     backend: CString,
-    /// Of an engine's chunks.
+    /// Rows of an engine's chunk.
     chunk: usize,
 }
 
@@ -35,7 +35,7 @@ impl Model {
         let text = |text: &str| CString::new(text.replace('\0', "\u{FFFD}")).unwrap_or_default();
         let labels = bundle.labels().iter().map(text).collect();
         let engines = EnginePool::new(bundle).with_backend(backend).with_chunk(chunk);
-        // There is memory for at least one.
+        // There is memory for at least one engine.
         engines.give(engines.take()?);
         Ok(Model { engines, labels, backend: text(backend.name()), chunk })
     }
@@ -60,11 +60,11 @@ impl Model {
     }
 }
 
-/// Opens a file model.kinglet: maps it into memory and checks all of it. It must not be changed while the model is in use; a
-/// file that replaces it does no harm.
+/// Opens a model.kinglet file: maps it into memory and checks all of it. The file must not be modified while the model
+/// is in use; replacing it by another file is safe.
 ///
-/// `path`: ends with a zero byte; on Windows UTF-8. `options`: null for the defaults.
-/// `model`: gets the model, to be freed with `kinglet_model_free`; null when there is none.
+/// `path`: zero-terminated; on Windows UTF-8. `options`: null for the defaults.
+/// `model`: receives the model, to be freed with `kinglet_model_free`, or null on failure.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_open(
     path: *const c_char,
@@ -140,14 +140,15 @@ pub unsafe extern "C" fn kinglet_model_free(model: *mut Model) {
     });
 }
 
-/// Number of labels; 0 of null.
+/// Returns the number of labels; 0 for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_num_labels(model: *const Model) -> usize {
     // SAFETY: the caller's promise about pointers.
     unsafe { border::get(model) }.map_or(0, |model| model.labels.len())
 }
 
-/// The name of a label, from 0: UTF-8 with a zero byte behind, for as long as the model is there. Null when there is no such label.
+/// Returns the name of a label, from 0: zero-terminated UTF-8, valid as long as the model is. Null if there is no such
+/// label.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_label(model: *const Model, label: usize) -> *const c_char {
     // SAFETY: the caller's promise about pointers.
@@ -156,7 +157,7 @@ pub unsafe extern "C" fn kinglet_model_label(model: *const Model, label: usize) 
     name.map_or(core::ptr::null(), |name| name.as_ptr())
 }
 
-/// The name of the backend that runs, as in kinglet_options, for as long as the model is there; null of null.
+/// Returns the name of the backend in use, as in kinglet_options, valid as long as the model is; null for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_backend(model: *const Model) -> *const c_char {
     // SAFETY: the caller's promise about pointers.
@@ -165,8 +166,8 @@ pub unsafe extern "C" fn kinglet_model_backend(model: *const Model) -> *const c_
 
 /// Classifies one text.
 ///
-/// `text`: `text_bytes` bytes of UTF-8, invalid parts of which are read as U+FFFD. Null is fine where there are none.
-/// `answer`: gets the answer.
+/// `text`: `text_bytes` bytes of UTF-8; invalid parts are read as U+FFFD. Null is allowed if there are none.
+/// `answer`: receives the answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_classify(
     model: *const Model,
@@ -187,10 +188,10 @@ pub unsafe extern "C" fn kinglet_model_classify(
     })
 }
 
-/// Makes an engine of the model's, for a text that comes in parts. It is on the heap: free it with `kinglet_engine_free`, before the
-/// model or after it.
+/// Creates an engine of the model, for a text that arrives in parts. It is on the heap: free it with
+/// `kinglet_engine_free`, before or after the model.
 ///
-/// `engine`: gets the engine; null when there is none.
+/// `engine`: receives the engine, or null on failure.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_engine(model: *const Model, engine: *mut *mut Engine) -> Status {
     border(|| {
@@ -215,8 +216,8 @@ pub unsafe extern "C" fn kinglet_model_engine(model: *const Model, engine: *mut 
     })
 }
 
-/// Frees an engine that `kinglet_model_engine` made; its text is forgotten. Does nothing with null, nor with an engine in
-/// the caller's own memory, which has nothing to free. Afterwards the handle is no more.
+/// Frees an engine created by `kinglet_model_engine` and discards its text. Does nothing with null, or with an engine
+/// in the caller's own memory, which has nothing to free. The handle is invalid afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_free(engine: *mut Engine) {
     border(|| {

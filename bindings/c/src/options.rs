@@ -1,4 +1,4 @@
-//! How a model is run, as C callers say it.
+//! Options of an engine, as C callers pass them.
 
 use core::ffi::c_char;
 
@@ -8,25 +8,25 @@ use runtime::engine::native::DEFAULT_CHUNK;
 use crate::border;
 use crate::status::{Error, Status};
 
-/// Option: trust the checksums of the bundle without computing them, for a model that was checked before, such as one in the
-/// firmware's own flash. Damage may then give wrong scores, never a read outside the bundle.
+/// Option: trust the checksums of the bundle instead of computing them, for a model that was checked before, such as
+/// one in the firmware's own flash. Damage may then cause wrong scores, but never a read outside the bundle.
 pub const KINGLET_UNVERIFIED: u32 = 1;
 
-/// How a model is run. All zeros are the defaults; so is a null pointer in place of options.
+/// Options of an engine. All zeros are the defaults; so is a null pointer instead of options.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Backend by name: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the fastest that this
-    /// processor has. Ends with a zero byte; read during the call alone.
+    /// Name of the backend: "scalar", "x86-avx2", "x86-avx512vnni", "aarch64-neon", "aarch64-dotprod". Null: the
+    /// fastest of this processor. Zero-terminated; only read during the call.
     pub backend: *const c_char,
-    /// Tokens that go through the layers together: fewer need less memory and more time; the scores are the same. At most
+    /// Number of tokens processed together: fewer need less memory and more time; the scores are the same. At most
     /// KINGLET_MAX_CHUNK; 0: 48.
     pub chunk: u32,
     /// 0 or KINGLET_UNVERIFIED.
     pub flags: u32,
 }
 
-/// Options that were checked.
+/// Checked options.
 #[derive(Clone, Copy)]
 pub(crate) struct EngineOptions {
     pub(crate) backend: Backend,
@@ -63,10 +63,10 @@ impl EngineOptions {
     }
 }
 
-/// Most tokens that go through the layers together: more need memory and gain nothing.
+/// Maximum chunk: larger ones need memory and gain nothing.
 pub const KINGLET_MAX_CHUNK: u32 = 65536;
 
-/// The chunk of an option, where 0 is the default.
+/// Returns the chunk of an option, where 0 is the default.
 pub(crate) fn chunk(option: u32) -> Result<usize, Error> {
     match option {
         0 => Ok(DEFAULT_CHUNK),

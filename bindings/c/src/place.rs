@@ -1,4 +1,4 @@
-//! Engines: in memory that somebody else owns, state first and scratch behind, or on the heap.
+//! Engines: in memory that somebody else owns, state first and scratch after it, or on the heap.
 
 use core::ffi::c_void;
 use core::mem::size_of;
@@ -17,11 +17,11 @@ use runtime::tokenizer::Encoder;
 use crate::options::EngineOptions;
 use crate::status::{Error, Status};
 
-/// What memory for an engine is aligned to.
+/// Required alignment of memory for an engine.
 pub const KINGLET_ENGINE_ALIGN: usize = 8;
 
-/// Memory of as many bytes as `kinglet info` prints under "memory beyond the file" in the line "all", and of this many more, is
-/// enough for an engine, on every processor. `kinglet_engine_bytes` returns the exact number.
+/// The bytes that `kinglet info` prints under "memory beyond the file" in the line "all", plus this many, are enough
+/// memory for an engine on every processor. `kinglet_engine_bytes` returns the exact number.
 pub const KINGLET_ENGINE_EXTRA: usize = 64;
 
 // What `kinglet info` counts as engine and tokenizer.
@@ -35,9 +35,9 @@ pub struct Engine(pub(crate) Stream<NativeEngine<EngineBundle, Memory>>);
 /// The bundle that an engine runs.
 #[allow(clippy::large_enum_variant)] // there is nowhere to put a box without a heap
 pub(crate) enum EngineBundle {
-    /// The caller keeps its bytes where they are.
+    /// The caller keeps its bytes in place.
     Borrowed(Bundle<'static>),
-    /// The engine is one of a model's, and keeps its bytes.
+    /// The engine belongs to a model and keeps the bytes alive.
     #[cfg(feature = "std")]
     Shared(Arc<OwnedBundle<BundleFile>>),
 }
@@ -60,9 +60,9 @@ impl ReadBundle for EngineBundle {
     }
 }
 
-/// The scratch memory that an engine works in.
+/// The scratch memory of an engine.
 pub(crate) enum Memory {
-    /// The caller's, behind the engine.
+    /// The caller's, after the engine.
     Given(&'static mut [u8]),
     /// The engine's own.
     #[cfg(feature = "std")]
@@ -94,11 +94,11 @@ pub(crate) const fn bytes(config: &Config, chunk: usize) -> usize {
     scratch_bytes(config, chunk).saturating_add(size_of::<Engine>())
 }
 
-/// Makes an engine at the start of `memory`. Nothing of it needs to be dropped.
+/// Creates an engine at the start of `memory`. Nothing in it needs to be dropped.
 ///
 /// # Safety
-/// `memory`, unless null, points to `memory_bytes` bytes that nobody else uses as long as the engine is in use; the bytes of
-/// `bundle` stay as they are as long.
+/// `memory`, unless null, points to `memory_bytes` bytes that nobody else uses as long as the engine is in use; the
+/// bytes of `bundle` stay unchanged as long.
 pub(crate) unsafe fn build(
     memory: *mut c_void,
     memory_bytes: usize,

@@ -8,7 +8,7 @@ use pyo3::types::PyString;
 
 use crate::model::Model;
 
-/// What the model says about a text.
+/// Answer for a text.
 ///
 /// >>> answer = kinglet_text.Classifier().classify("how do i say good night in french")
 /// >>> answer
@@ -17,16 +17,16 @@ use crate::model::Model;
 /// ['translate', 'change_language']
 #[pyclass(frozen, module = "kinglet_text")]
 pub struct Answer {
-    /// The label; None when the model is not sure.
+    /// The label; None if the model is unsure.
     #[pyo3(get)]
     label: Option<Py<PyString>>,
-    /// The likeliest label, whether the model is sure or not.
+    /// The most likely label, whether the model is sure or not.
     #[pyo3(get)]
     likeliest: Py<PyString>,
-    /// The probability of the likeliest label, 0 to 1, calibrated if the model is.
+    /// The probability of the most likely label, 0 to 1, calibrated if the model is.
     #[pyo3(get)]
     probability: f32,
-    /// The labels among which the right one is to be expected, likeliest first; None when the model is not calibrated.
+    /// The labels expected to include the correct one, most likely first; None if the model is not calibrated.
     #[pyo3(get)]
     set: Option<Vec<Py<PyString>>>,
     /// The probability of each label, `[len(labels)]` float32.
@@ -35,15 +35,15 @@ pub struct Answer {
     /// The scores before softmax, `[len(labels)]` float32.
     #[pyo3(get)]
     scores: Py<PyArray1<f32>>,
-    /// Names and probabilities, likeliest first.
+    /// Names and probabilities, most likely first.
     ranking: Vec<(Py<PyString>, f32)>,
 }
 
 impl Answer {
-    /// The answer that scores give. `names`: of the labels, by class.
+    /// Creates the answer from scores. `names`: of the labels, by class.
     ///
     /// # Errors
-    /// `ValueError` when a score is no number.
+    /// `ValueError` if a score is not a number.
     pub fn new(
         py: Python<'_>,
         model: &Model,
@@ -74,7 +74,7 @@ impl Answer {
 
 #[pymethods]
 impl Answer {
-    /// The k likeliest labels with their probabilities, likeliest first; all where there are fewer.
+    /// Returns the k most likely labels with their probabilities, most likely first; all if there are fewer.
     #[pyo3(signature = (k=5))]
     fn top(&self, py: Python<'_>, k: usize) -> Vec<(Py<PyString>, f32)> {
         self.ranking.iter().take(k).map(|(name, p)| (name.clone_ref(py), *p)).collect()

@@ -17,7 +17,7 @@ use crate::model::{Model, Shared, no_engine};
 const SLICE: usize = 16;
 /// Bytes of text after which the caller is asked whether to go on: some ten milliseconds of work.
 const PART: usize = 1 << 14;
-/// What a text costs beside its bytes, in bytes: its end goes through all layers.
+/// Cost of a text in addition to its bytes, in bytes: its end goes through all layers.
 const PER_TEXT: usize = 64;
 /// How often the caller is asked while it waits for other threads.
 const WAIT: Duration = Duration::from_millis(20);
@@ -53,13 +53,14 @@ pub type Each<'f, T> = dyn Fn(&[f32], &mut [T]) -> Result<(), kinglet::Error> + 
 /// Asks whether to go on; the exception says why not.
 pub type GoOn<'f> = dyn FnMut() -> Result<(), PyErr> + 'f;
 
-/// Gives each text's scores before softmax, `[num_labels]`, to `each` together with the text's part of `out`.
+/// Passes each text's scores before softmax, `[num_labels]`, to `each` together with the text's part of `out`.
 ///
-/// `out`: as many parts of `per` >= 1 elements as texts. `threads`: most threads, this one included; never more than there are
-/// slices of texts. `go_on` is called on this thread alone, every now and then; what it fails with ends the batch.
+/// `out`: as many parts of `per` >= 1 elements as texts. `threads`: maximum number of threads, including this one;
+/// never more than there are slices of texts. `go_on` is called on this thread alone, every now and then; its error
+/// ends the batch.
 ///
 /// # Errors
-/// When a text cannot be scored, memory lacks, or `go_on` fails.
+/// If a text cannot be scored, memory is exhausted, or `go_on` fails.
 pub fn score<T: Send>(
     model: &Model,
     texts: &[impl AsRef<[u8]> + Sync],
@@ -115,7 +116,7 @@ pub fn score<T: Send>(
     })
 }
 
-/// Texts beside each other, and their part of the output.
+/// Adjacent texts and their part of the output.
 struct Slice<'s, X, T> {
     /// The index of the first.
     first: usize,

@@ -35,22 +35,22 @@ enum Source {
 /// A text classifier: one model, opened and checked.
 ///
 /// Args:
-///     path: a `.kinglet` file, or a directory with a `model.kinglet`; `bytes` are the content of such a file. None is the model
-///         that is built in: 150 intents of everyday requests, and `oos` for what is none of them.
-///     backend: the inner loops to run on, one of `kinglet_text.backends()`; None is the fastest. All give the same bits.
-///     threads: most threads that a batch is shared out to. The GIL is released meanwhile.
-///     threshold: a probability must be greater for its label to be given, 0 (always sure) to 1 (never). None is the model's own;
+///     path: a `.kinglet` file, or a directory with a `model.kinglet`; `bytes` are the content of such a file. None is the built-in
+///         model: 150 everyday intents, and `oos` for anything else.
+///     backend: the SIMD backend, one of `kinglet_text.backends()`; None is the fastest. All return the same bits.
+///     threads: maximum number of threads for a batch. The GIL is released meanwhile.
+///     threshold: a probability must be greater for its label to be returned, 0 (always sure) to 1 (never). None is the model's own;
 ///         0 for a model that is not calibrated.
-///     verify: whether the file's checksums are compared. Without, damage may give wrong answers, but nothing worse.
+///     verify: whether the file's checksums are compared. Without it, damage may cause wrong answers, but nothing worse.
 ///
 /// Raises:
 ///     OSError: the file cannot be opened.
-///     BundleError: it is no bundle, damaged, or of another version.
-///     TypeError, ValueError: an argument is of a wrong type, or out of range.
+///     BundleError: it is not a bundle, damaged, or of another version.
+///     TypeError, ValueError: an argument has the wrong type, or is out of range.
 ///
-/// A file is mapped, not read, so that processes share its memory: replace it by renaming another over it, never in place.
-/// Any number of Python threads may use a classifier at a time. Pickling keeps the path (or the bytes, if it was made of bytes)
-/// and a checksum: unpickling elsewhere opens the file there, and refuses another model.
+/// A file is mapped, not read, so processes share its memory: replace it by renaming another file over it, never in
+/// place. Any number of Python threads may use a classifier at a time. Pickling keeps the path (or the bytes, if it was
+/// created from bytes) and a checksum: unpickling elsewhere opens the file there, and rejects another model.
 ///
 /// >>> classifier = kinglet_text.Classifier()
 /// >>> classifier.predict(["wake me at seven tomorrow", "how do i say good night in french"])
@@ -171,14 +171,14 @@ impl Classifier {
         })
     }
 
-    /// The label of each text, None where the model is not sure: no label is more probable than the threshold.
+    /// Returns the label of each text, or None if the model is unsure: no label is more probable than the threshold.
     ///
     /// Args:
-    ///     texts: any iterable of `str` or `bytes` (UTF-8; what is not is read as U+FFFD), of any length, empty ones too.
+    ///     texts: any iterable of `str` or `bytes` (UTF-8; invalid parts are read as U+FFFD), of any length, including empty ones.
     ///
     /// Raises:
-    ///     TypeError: texts is a single text, or holds what is no text; its index is named.
-    ///     ValueError: a text holds a lone surrogate, or the model gives no numbers for it.
+    ///     TypeError: texts is a single text, or contains something that is not a text; its index is named.
+    ///     ValueError: a text contains a lone surrogate, or the model returns a score that is not a number.
     ///
     /// >>> kinglet_text.Classifier().predict(["what is the tax rate", "colourless green ideas"])
     /// ['taxes', None]
@@ -198,9 +198,10 @@ impl Classifier {
         Ok(classes.into_iter().map(name).collect())
     }
 
-    /// The probability of each label, `[len(texts), len(labels)]` float32: calibrated if the model is. Rows add up to 1.
+    /// Returns the probability of each label, `[len(texts), len(labels)]` float32: calibrated if the model is. Rows sum
+    /// to 1.
     ///
-    /// Takes and raises what `predict` does.
+    /// Arguments and exceptions as for `predict`.
     ///
     /// >>> classifier = kinglet_text.Classifier()
     /// >>> p = classifier.predict_proba(["wake me at seven tomorrow"])
@@ -211,9 +212,9 @@ impl Classifier {
         self.rows(texts, &|logits, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
     }
 
-    /// The scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
+    /// Returns the scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
     ///
-    /// Takes and raises what `predict` does.
+    /// Arguments and exceptions as for `predict`.
     ///
     /// >>> kinglet_text.Classifier().scores([]).shape
     /// (0, 151)
@@ -224,10 +225,11 @@ impl Classifier {
         })
     }
 
-    /// For each text the labels among which the right one is to be expected, likeliest first; never none. Over many texts like
-    /// those that the model was calibrated on, the share of sets that hold it is at least `calibration["coverage"]`.
+    /// Returns for each text the labels expected to include the correct one, most likely first; never empty. Over many
+    /// texts like those that the model was calibrated on, the share of sets that include it is at least
+    /// `calibration["coverage"]`.
     ///
-    /// Takes what `predict` does, and raises also:
+    /// Arguments as for `predict`; also raises:
     ///     ValueError: the model is not calibrated.
     ///
     /// >>> kinglet_text.Classifier().predict_set(["what do you call yourself"])
@@ -245,9 +247,9 @@ impl Classifier {
         Ok(sets.into_iter().map(|set| self.names_of(py, set)).collect())
     }
 
-    /// All that the model says about one text, `str` or `bytes`.
+    /// Returns the complete answer for one text, `str` or `bytes`.
     ///
-    /// Raises what `predict` does.
+    /// Exceptions as for `predict`.
     ///
     /// >>> answer = kinglet_text.Classifier().classify("wake me at seven tomorrow")
     /// >>> answer.label, round(answer.probability, 2)
@@ -257,8 +259,8 @@ impl Classifier {
         Answer::new(text.py(), &self.model, &self.names, self.threshold, logits)
     }
 
-    /// The exact scores of a text as 8 hexadecimal digits, the CRC-32C of their bytes: what `kinglet fingerprint` prints, the same
-    /// on every processor.
+    /// Returns a hash of the exact scores of a text, 8 hexadecimal digits: the CRC-32C of their bytes, as printed by
+    /// `kinglet fingerprint`, the same on every processor.
     ///
     /// >>> kinglet_text.Classifier().fingerprint("wake me at seven tomorrow")
     /// '2233c537'
@@ -266,7 +268,7 @@ impl Classifier {
         Ok(format!("{:08x}", fingerprint(&self.one(text.py(), text)?)))
     }
 
-    /// A text that comes in parts; see `Stream`.
+    /// Opens a stream for a text that arrives in parts; see `Stream`.
     ///
     /// >>> with kinglet_text.Classifier().stream() as stream:
     /// ...     for part in ["wake me ", "at sev", "en tomorrow"]:
@@ -277,7 +279,7 @@ impl Classifier {
         TextStream::new(Arc::clone(&self.model), Arc::clone(&self.names), self.threshold)
     }
 
-    /// The names of the labels, in the order of the columns of `predict_proba`.
+    /// Returns the names of the labels, in the order of the columns of `predict_proba`.
     #[getter]
     fn labels(&self, py: Python<'_>) -> Vec<Py<PyString>> {
         self.names.iter().map(|name| name.clone_ref(py)).collect()
@@ -292,32 +294,32 @@ impl Classifier {
         from_json(py, &serde_json::to_string(self.model.bundle().config()))
     }
 
-    /// What was fitted to make the model's confidence honest: temperature, threshold and the share of wrong answers it was chosen
-    /// for, set threshold and coverage, and the number of rows. None when the model is not calibrated.
+    /// Returns the calibration: temperature, threshold and the share of wrong answers it was chosen for, set threshold
+    /// and coverage, and the number of rows. None if the model is not calibrated.
     #[getter]
     fn calibration<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.model.calibration().map(|calibration| from_json(py, &serde_json::to_string(&calibration))).transpose()
     }
 
-    /// The name of the inner loops in use.
+    /// Returns the name of the backend in use.
     #[getter]
     fn backend(&self) -> &'static str {
         self.model.engines().backend().name()
     }
 
-    /// Most threads that a batch is shared out to.
+    /// Maximum number of threads for a batch.
     #[getter]
     fn threads(&self) -> usize {
         self.threads
     }
 
-    /// What a probability must exceed for its label to be given.
+    /// Returns the probability that a label must exceed to be returned.
     #[getter]
     fn threshold(&self) -> f32 {
         self.threshold
     }
 
-    /// Bytes of working memory that each thread and each stream needs, however long a text is.
+    /// Returns the bytes of working memory per thread and stream, for texts of any length.
     #[getter]
     fn scratch_bytes(&self) -> usize {
         self.model.scratch_bytes()
@@ -332,7 +334,7 @@ impl Classifier {
         Ok(format!("kinglet_text.Classifier({path}backend='{}', threads={})", self.backend(), self.threads))
     }
 
-    /// The arguments that make the same classifier, in another process too.
+    /// Returns the arguments that create the same classifier, also in another process.
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
         let path = match &self.source {
             Source::Builtin => py.None().into_bound(py),
@@ -368,7 +370,7 @@ impl Classifier {
 }
 
 impl Classifier {
-    /// The names of classes.
+    /// Returns the names of classes.
     fn names_of(&self, py: Python<'_>, classes: Vec<usize>) -> Vec<Py<PyString>> {
         classes.into_iter().filter_map(|class| self.names.get(class)).map(|name| name.clone_ref(py)).collect()
     }

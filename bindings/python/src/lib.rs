@@ -15,7 +15,7 @@ mod model;
 mod stream;
 mod texts;
 
-/// The names of the inner loops that this processor can run, the fastest last. All give the same bits.
+/// Returns the names of the backends that this processor can run, the fastest last. All return the same bits.
 ///
 /// >>> kinglet_text.backends()[0]
 /// 'scalar'

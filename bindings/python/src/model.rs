@@ -23,19 +23,19 @@ pub type Shared = Arc<OwnedBundle<BundleFile>>;
 pub struct Model(EnginePool<Shared>);
 
 impl Model {
-    /// The model that is part of the library.
+    /// Returns the model that is part of the library.
     ///
     /// # Errors
-    /// With `verify`, when the library is damaged.
+    /// With `verify`, if the library is damaged.
     pub fn builtin(backend: Backend, verify: bool) -> PyResult<Self> {
         Self::new(BundleFile::from_static(&BUILTIN.0), backend, verify)
             .map_err(|error| bundle_error("the built-in model", error))
     }
 
-    /// A copy of the bytes of a bundle.
+    /// Copies the bytes of a bundle.
     ///
     /// # Errors
-    /// When they are no bundle.
+    /// If they are not a bundle.
     pub fn from_bytes(bytes: &[u8], backend: Backend, verify: bool) -> PyResult<Self> {
         Self::new(BundleFile::from_bytes(bytes), backend, verify)
             .map_err(|error| bundle_error("the model in memory", error))
@@ -44,7 +44,7 @@ impl Model {
     /// Maps the file of a bundle, or the `model.kinglet` of a directory.
     ///
     /// # Errors
-    /// `OSError` when the file cannot be opened, `BundleError` when it is no bundle.
+    /// `OSError` if the file cannot be opened, `BundleError` if it is not a bundle.
     pub fn open(path: &Path, backend: Backend, verify: bool) -> PyResult<Self> {
         let file = if path.is_dir() { path.join(files::BUNDLE) } else { path.to_path_buf() };
         let bytes = BundleFile::open(&file).map_err(|error| match error.raw_os_error() {
@@ -75,17 +75,17 @@ impl Model {
         self.bundle().config().num_labels
     }
 
-    /// Returns what was fitted to calibrate the model, if anything was.
+    /// Returns the calibration, if the model has one.
     pub fn calibration(&self) -> Option<Calibration> {
         self.bundle().calibration()
     }
 
-    /// Bytes of scratch that one thread needs.
+    /// Returns the bytes of scratch that one thread needs.
     pub fn scratch_bytes(&self) -> usize {
         scratch_bytes(self.bundle().config(), DEFAULT_CHUNK)
     }
 
-    /// What tells the model from others: the CRC-32C of its sections' checksums.
+    /// Returns a checksum that identifies the model: the CRC-32C of its sections' checksums.
     pub fn checksum(&self) -> u32 {
         crc32c(
             &self.bundle().bundle().sections().flat_map(|section| section.checksum.to_le_bytes()).collect::<Vec<_>>(),
@@ -106,7 +106,7 @@ impl From<NoMemory> for PyErr {
     }
 }
 
-/// What the system says about an error, without the number that Rust adds and Python shows anyway.
+/// Returns the system's message for an error, without the number that Rust adds and Python shows anyway.
 fn words(error: &std::io::Error) -> String {
     let all = error.to_string();
     all.split(" (os error").next().unwrap_or_default().to_string()
@@ -116,7 +116,7 @@ fn bundle_error(name: &str, error: BundleError) -> PyErr {
     errors::BundleError::new_err(format!("{name}: {error}"))
 }
 
-/// The exception for an engine that cannot be made.
+/// Returns the exception for an engine that cannot be created.
 pub fn no_engine(error: kinglet::Error) -> PyErr {
     match error {
         kinglet::Error::Memory { need } => NoMemory { need }.into(),

@@ -24,10 +24,11 @@ impl Drop for TextStream {
     }
 }
 
-/// A text that comes in parts, cut anywhere: within a word, and as `bytes` within a character. The scores are, bit for bit, those
-/// of the text at once, and memory does not grow with the text.
+/// A text that arrives in parts, cut anywhere: within a word, and as `bytes` within a character. The scores are, bit
+/// for bit, those of the text at once, and memory does not grow with the text.
 ///
-/// `Classifier.stream()` makes one. As a context manager it gives its memory back at the end. One thread at a time may use it.
+/// Created by `Classifier.stream()`. As a context manager it frees its memory at the end. One thread at a time may use
+/// it.
 ///
 /// >>> with kinglet_text.Classifier().stream() as stream:
 /// ...     stream.push("wake me at se")
@@ -45,10 +46,10 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// A stream at the beginning of a text.
+    /// Creates a stream at the beginning of a text.
     ///
     /// # Errors
-    /// `MemoryError` when there is no memory for the scratch.
+    /// `MemoryError` if there is no memory for the scratch.
     pub fn new(model: Arc<Model>, names: Arc<[Py<PyString>]>, threshold: f32) -> PyResult<Self> {
         let live = Stream::new(model.engines().take().map_err(no_engine)?);
         Ok(TextStream { model, live: Mutex::new(Some(live)), names, threshold })
@@ -78,12 +79,12 @@ impl TextStream {
 
 #[pymethods]
 impl TextStream {
-    /// Takes the next part of the text, `str` or `bytes`. The GIL is released meanwhile. A signal's exception (Ctrl-C) may come in the
-    /// middle of a long part: what was taken of it is not known then, and `reset` is what is left.
+    /// Pushes the next part of the text, `str` or `bytes`. The GIL is released meanwhile. If a signal's exception
+    /// (Ctrl-C) interrupts a long part, it is unknown how much of it was consumed; call `reset`.
     ///
     /// Raises:
     ///     TypeError: it is neither.
-    ///     ValueError: it holds a lone surrogate, the text has more than 4,294,967,295 tokens, or the stream is closed.
+    ///     ValueError: it contains a lone surrogate, the text has more than 4,294,967,295 tokens, or the stream is closed.
     fn push(&self, py: Python<'_>, part: &Bound<'_, PyAny>) -> PyResult<()> {
         let part = Text::new(part, || "part".to_string())?;
         self.with(|stream| {
@@ -100,8 +101,8 @@ impl TextStream {
         })
     }
 
-    /// The answer for the text so far, but for the last words, whose neighbours to the right are not known yet; None before there
-    /// is one. What is pushed later is scored as if there had been no snapshot.
+    /// Returns the answer for the text so far, except for the last words, whose neighbours to the right are not known
+    /// yet; None before there is one. Later text is scored as if there had been no snapshot.
     ///
     /// >>> with kinglet_text.Classifier().stream() as stream:
     /// ...     stream.push("set an alarm ")
@@ -120,7 +121,7 @@ impl TextStream {
         })
     }
 
-    /// Ends the text and gives its answer; the stream is then at the beginning of the next text.
+    /// Ends the text and returns its answer; the stream is then at the beginning of the next text.
     fn finish(&self, py: Python<'_>) -> PyResult<Answer> {
         self.with(|stream| {
             let mut logits = vec![0.0; self.model.labels()];
@@ -129,7 +130,7 @@ impl TextStream {
         })
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     fn reset(&self) -> PyResult<()> {
         self.with(|stream| {
             stream.reset();
@@ -137,7 +138,7 @@ impl TextStream {
         })
     }
 
-    /// Tokens of the text that are certain by now; a word's are once it has ended.
+    /// Returns the number of final tokens of the text; those of a word are final once it has ended.
     #[getter]
     fn tokens(&self) -> PyResult<u64> {
         self.with(|stream| Ok(stream.tokens()))
@@ -148,7 +149,7 @@ impl TextStream {
         Ok(this)
     }
 
-    /// Closes the stream: it gives its memory back and takes no more text. A text that was not finished is dropped.
+    /// Closes the stream: it frees its memory and accepts no more text. An unfinished text is discarded.
     fn __exit__(&self, _kind: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) -> bool {
         self.close();
         false

@@ -23,10 +23,10 @@ impl AsRef<[u8]> for Text {
 }
 
 impl Text {
-    /// The text of a Python object; `name` is what messages call it.
+    /// Creates the text of a Python object; `name` is its name in messages.
     ///
     /// # Errors
-    /// `TypeError` when it is neither `str` nor `bytes`, `ValueError` when it holds a lone surrogate.
+    /// `TypeError` if it is neither `str` nor `bytes`, `ValueError` if it contains a lone surrogate.
     pub fn new(object: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<Self> {
         if let Ok(text) = object.cast::<PyString>() {
             return match PyBackedStr::try_from(text.clone()) {
@@ -41,11 +41,11 @@ impl Text {
     }
 }
 
-/// The texts of an iterable.
+/// Returns the texts of an iterable.
 ///
 /// # Errors
-/// `TypeError` when it is no iterable of texts: a single text, a mapping, or with an element that is no text, whose index is
-/// named; `ValueError` when a text holds a lone surrogate.
+/// `TypeError` if it is not an iterable of texts: a single text, a mapping, or with an element that is not a text,
+/// whose index is named; `ValueError` if a text contains a lone surrogate.
 pub fn all(texts: &Bound<'_, PyAny>) -> PyResult<Vec<Text>> {
     let single = texts.is_instance_of::<PyString>()
         || texts.is_instance_of::<PyBytes>()
@@ -64,7 +64,7 @@ pub fn all(texts: &Bound<'_, PyAny>) -> PyResult<Vec<Text>> {
     texts.enumerate().map(|(i, text)| Text::new(&text?, || format!("texts[{i}]"))).collect()
 }
 
-/// The type of an object, with its module unless that is `builtins`.
+/// Returns the type of an object, with its module unless that is `builtins`.
 pub fn kind(object: &Bound<'_, PyAny>) -> String {
     object.get_type().fully_qualified_name().map_or_else(|_| "something".to_string(), |name| name.to_string())
 }

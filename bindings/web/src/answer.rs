@@ -8,7 +8,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::border::thrown;
 
-/// An object with these properties.
+/// Returns an object with these properties.
 fn object<const N: usize>(properties: [(&str, JsValue); N]) -> Result<JsValue, JsValue> {
     let object = Object::new();
     for (name, value) in properties {
@@ -17,7 +17,7 @@ fn object<const N: usize>(properties: [(&str, JsValue); N]) -> Result<JsValue, J
     Ok(object.into())
 }
 
-/// Returns the `Answer` of `js/kinglet.d.ts`. `scores`: `[num_labels]`, before softmax; `tokens` of the text that they are of.
+/// Returns the `Answer` of `js/kinglet.d.ts`. `scores`: `[num_labels]`, before softmax; `tokens`: of the scored text.
 pub(crate) fn answer(bundle: &impl ReadBundle, scores: &[f32], tokens: u64, top: usize) -> Result<JsValue, JsValue> {
     let (labels, calibration) = (bundle.labels(), bundle.calibration());
     let label = |class: usize| JsValue::from(labels.get(class).unwrap_or_default());

@@ -1,23 +1,23 @@
-//! Values on their way from and to JavaScript.
+//! Conversions of values from and to JavaScript.
 
 use js_sys::{Error, TypeError, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-/// Labels in `top`, unless asked for.
+/// Default number of labels in `top`.
 const TOP: usize = 5;
 
-/// What is thrown for an error of the runtime.
+/// Converts an error of the runtime into an exception.
 pub(crate) fn thrown(error: impl core::fmt::Display) -> JsValue {
     Error::new(&error.to_string()).into()
 }
 
-/// What is thrown for a value of the wrong type.
+/// Returns the exception for a value of the wrong type.
 pub(crate) fn wrong_type(name: &str, wanted: &str, got: &JsValue) -> JsValue {
     let got = if got.is_null() { "null".into() } else { got.js_typeof().as_string().unwrap_or_default() };
     TypeError::new(&format!("{name} must be {wanted}, not {got}")).into()
 }
 
-/// Text from JavaScript: the bytes of a string as UTF-8 (half a surrogate pair is U+FFFD), or bytes as they are.
+/// Returns text from JavaScript: the bytes of a string as UTF-8 (half a surrogate pair is U+FFFD), or bytes unchanged.
 pub(crate) fn text(value: &JsValue) -> Result<Vec<u8>, JsValue> {
     if let Some(text) = value.as_string() {
         return Ok(text.into_bytes());
@@ -28,7 +28,7 @@ pub(crate) fn text(value: &JsValue) -> Result<Vec<u8>, JsValue> {
     }
 }
 
-/// The number of labels wanted: a whole number above 0, or nothing.
+/// Returns the requested number of labels: a whole number above 0, or nothing.
 pub(crate) fn top(value: &JsValue) -> Result<usize, JsValue> {
     if value.is_undefined() {
         return Ok(TOP);

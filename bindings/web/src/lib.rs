@@ -1,10 +1,10 @@
 //! Kinglet's classifiers for JavaScript: a bundle's bytes in, labels out, in any engine that runs WebAssembly.
 //!
-//! Nothing here computes: the native engine does, with the backend that the module was compiled for, so that scores are those
-//! of every other target, bit for bit. What JavaScript gives is checked before it is used, and what cannot be done is thrown
-//! as an `Error` (a `TypeError` for a value of the wrong type) whose message says why.
+//! All computation is the native engine's, with the backend that the module was compiled for, so scores are those of
+//! every other target, bit for bit. Values from JavaScript are checked before use; failures are thrown as an `Error` (a
+//! `TypeError` for a value of the wrong type) whose message names the reason.
 //!
-//! The types that a program sees are in `js/kinglet.d.ts`; it loads the module through `js/kinglet.js`.
+//! The types visible to programs are in `js/kinglet.d.ts`; they load the module through `js/kinglet.js`.
 
 use std::rc::Rc;
 
@@ -34,7 +34,8 @@ impl Classifier {
     /// Checks the bytes of a bundle completely and copies them.
     ///
     /// # Errors
-    /// When `bytes` is no `Uint8Array` or `ArrayBuffer`, or no whole bundle, and when there is no memory for the engine.
+    /// If `bytes` is not a `Uint8Array` or `ArrayBuffer`, or not an intact bundle, or if there is no memory for the
+    /// engine.
     #[wasm_bindgen(constructor)]
     pub fn new(bytes: &JsValue) -> Result<Classifier, JsValue> {
         let bytes = match (bytes.dyn_ref::<Uint8Array>(), bytes.dyn_ref::<js_sys::ArrayBuffer>()) {
@@ -53,10 +54,10 @@ impl Classifier {
         self.stream.end()
     }
 
-    /// Answers for a text: a string, or bytes of UTF-8; with the `top` likeliest labels.
+    /// Returns the answer for a text: a string, or bytes of UTF-8; with the `top` most likely labels.
     ///
     /// # Errors
-    /// When an argument has the wrong type or the text has too many tokens.
+    /// If an argument has the wrong type or the text has too many tokens.
     pub fn classify(&mut self, text: &JsValue, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = border::top(top)?;
         let tokens = self.run(text)?;
@@ -81,33 +82,33 @@ impl Classifier {
         Ok(format!("{:08x}", fingerprint(self.stream.scores())))
     }
 
-    /// A text of any length that comes in parts. Any number of them may be open.
+    /// Opens a stream for a text of any length that arrives in parts. Any number of them may be open.
     ///
     /// # Errors
-    /// When there is no memory for one more engine.
+    /// If there is no memory for one more engine.
     pub fn stream(&self) -> Result<Stream, JsValue> {
         Stream::new(self.bundle.clone())
     }
 
-    /// The names of all labels.
+    /// Returns the names of all labels.
     #[wasm_bindgen(getter)]
     pub fn labels(&self) -> Vec<String> {
         self.bundle.labels().iter().map(String::from).collect()
     }
 
-    /// Whether scores are calibrated probabilities.
+    /// Returns whether scores are calibrated probabilities.
     #[wasm_bindgen(getter)]
     pub fn calibrated(&self) -> bool {
         self.bundle.calibration().is_some()
     }
 
-    /// Bytes of the bundle.
+    /// Returns the bytes of the bundle.
     #[wasm_bindgen(getter, js_name = modelBytes)]
     pub fn model_bytes(&self) -> usize {
         self.bundle.as_bytes().len()
     }
 
-    /// Bytes of an engine's memory, whatever the length of a text.
+    /// Returns the bytes of an engine's memory, for texts of any length.
     #[wasm_bindgen(getter, js_name = arenaBytes)]
     pub fn arena_bytes(&self) -> usize {
         scratch_bytes(self.bundle.config(), DEFAULT_CHUNK)

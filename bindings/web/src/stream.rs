@@ -1,4 +1,4 @@
-//! A text that comes in parts.
+//! A text that arrives in parts.
 
 use std::rc::Rc;
 
@@ -9,8 +9,8 @@ use wasm_bindgen::prelude::*;
 use crate::answer::answer;
 use crate::border::{text, thrown, top};
 
-/// One text after another, each in parts that may be cut anywhere. The answer at the end is that of the text at once; memory
-/// does not grow with it.
+/// One text after another, each in parts that may be cut anywhere. The answer at the end is that of the text at once;
+/// memory does not grow with it.
 #[wasm_bindgen(skip_typescript)]
 pub struct Stream {
     stream: kinglet::stream::Stream<NativeEngine<Rc<OwnedBundle>, Vec<u8>>>,
@@ -42,19 +42,19 @@ impl Stream {
 
 #[wasm_bindgen]
 impl Stream {
-    /// Takes the next part: a string, or bytes of UTF-8 that may be cut within a character.
+    /// Pushes the next part: a string, or bytes of UTF-8 that may be cut within a character.
     ///
     /// # Errors
-    /// When it is neither, and when the text has too many tokens.
+    /// If it is neither, or the text has too many tokens.
     pub fn push(&mut self, part: &JsValue) -> Result<(), JsValue> {
         self.stream.push(text(part)?).map_err(thrown)
     }
 
-    /// Answers for the text so far, but for its last words, which wait for those that follow; `undefined` before there is
-    /// an answer. What is pushed later is answered as if this had not been asked.
+    /// Returns the answer for the text so far, except for its last words, which wait for those that follow; `undefined`
+    /// before there is an answer. Later text is scored as if there had been no snapshot.
     ///
     /// # Errors
-    /// When `top` has the wrong type or the text has too many tokens.
+    /// If `top` has the wrong type or the text has too many tokens.
     pub fn snapshot(&mut self, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = self::top(top)?;
         match self.stream.snapshot(&mut self.scores).map_err(thrown)? {
@@ -63,22 +63,22 @@ impl Stream {
         }
     }
 
-    /// Ends the text and answers; the stream is then at the beginning of the next text.
+    /// Ends the text and returns its answer; the stream is then at the beginning of the next text.
     ///
     /// # Errors
-    /// As [`Stream::snapshot`]. A text with too many tokens is over all the same.
+    /// As [`Stream::snapshot`]. A text with too many tokens ends as well.
     pub fn finish(&mut self, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = self::top(top)?;
         let tokens = self.end()?;
         answer(self.stream.engine().model(), &self.scores, tokens, top)
     }
 
-    /// Forgets the text so far.
+    /// Discards the text so far.
     pub fn reset(&mut self) {
         self.stream.reset();
     }
 
-    /// Tokens of the text that are certain by now.
+    /// Returns the number of final tokens of the text.
     #[wasm_bindgen(getter)]
     pub fn tokens(&self) -> f64 {
         self.stream.tokens() as f64

@@ -1,6 +1,6 @@
 //! Depthwise convolution with one kernel per channel: tap `j` reads position `i + (j − offset)·dilation`.
 
-use kinglet::spec::{LayerWeight, Weight};
+use kinglet::spec::{Convolution, LayerWeight, Weight};
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::prepare::Prepared;
@@ -24,8 +24,8 @@ pub(super) fn depthwise(
     let config = &model.config;
     let layer = usize::from(layer);
     let c = config.hidden_size;
-    let all = config.mixer.parameters();
-    let (k, offset, dilation) = (all.kernel_sizes.get(layer), all.kernel_offsets.get(layer), all.dilations.get(layer));
+    let convolution = config.convolution(layer).unwrap_or(Convolution { taps: 1, offset: 0, dilation: 1 });
+    let Convolution { taps: k, offset, dilation } = convolution;
     let kernel = g.store_f32(name, &[c, 1, k], kernel);
     let swap = [("perm", Attribute::Ints(vec![0, 2, 1]))];
     let x = g.op_with("Transpose", &format!("{path}/channels_first"), &[x], &swap);

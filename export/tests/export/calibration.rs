@@ -1,4 +1,4 @@
-//! Calibration against scipy and scikit-learn, against what it promises, and through the program.
+//! Tests calibration against scipy and scikit-learn, against its guarantees, and through the program.
 
 use std::fs;
 
@@ -72,7 +72,7 @@ fn the_threshold_is_the_one_of_the_rule_written_with_scipy() {
         let (values, chosen) = calibrate::fit(&rows.iter().collect::<Vec<_>>(), &targets).unwrap();
         assert_eq!(json!([chosen.answered, chosen.errors]), json!([want["answered"], want["errors"]]), "{want}");
         near("bound", chosen.error_bound, &want["bound"], 1e-9);
-        // The threshold answers just as many rows, by the arithmetic of devices.
+        // The threshold answers exactly as many rows with the arithmetic of devices.
         let answered = rows.iter().filter(|row| {
             let mut p = vec![0.0; row.logits.len()];
             !Answer::from_logits(&row.logits, Some(&values), &mut p).unwrap().is_unsure()
@@ -95,7 +95,7 @@ fn set_thresholds_are_numpys_quantiles() {
 #[test]
 fn areas_under_the_curve_are_scikit_learns() {
     let golden = golden();
-    // The golden scores are those of one temperature: rows in one fold, and the others' fit is the same for all of them.
+    // The golden scores come from one temperature: all rows in one fold, and the same fit for all the others.
     let mut rows = rows(&golden);
     let mut doubled = rows.clone();
     rows.iter_mut().for_each(|row| row.fold = 0);
@@ -124,7 +124,7 @@ fn tails_and_bounds_are_scipys() {
     }
 }
 
-/// Rows of a source whose logits are the truth three times too large: the right class is drawn from softmax(logits / 3).
+/// Returns rows of a source whose logits are three times too large: the class is drawn from softmax(logits / 3).
 fn drawn(random: &mut Random, n: usize, classes: usize) -> Vec<ScoredText> {
     let uniform = |random: &mut Random| (random.bits() >> 11) as f64 / (1u64 << 53) as f64;
     (0..n)
@@ -152,8 +152,8 @@ fn the_temperature_of_a_known_source_is_found() {
     assert!(measured.before.ece > 0.1 && measured.after.ece < 0.02, "{measured:?}");
 }
 
-/// Over many calibrations from one source: sets cover as stated on average, and no more error rates than 1 − CONFIDENCE of
-/// them exceed the stated one (by more than chance in the sample that estimates it).
+/// Over many calibrations of one source, sets cover the stated share on average, and at most 1 − CONFIDENCE of the
+/// error rates exceed the stated one (within the chance of the sample that estimates it).
 #[test]
 fn what_is_stated_holds_on_new_rows_of_the_source() {
     let targets = Targets { error_rate: 0.1, coverage: 0.9 };
@@ -172,7 +172,7 @@ fn what_is_stated_holds_on_new_rows_of_the_source() {
         }
         covered += inside as f64 / fresh.len() as f64;
         let Selective { answered, accuracy } = reliability.selective(values.threshold);
-        // Three standard deviations of an error rate of 0.1 over the rows answered.
+        // Three standard deviations of an error rate of 0.1 over the answered rows.
         let chance = 3.0 * (0.09 / (answered * fresh.len() as f64).max(1.0)).sqrt();
         exceeded += usize::from(1.0 - accuracy > targets.error_rate + chance);
         assert!(chosen.answered == 0 || answered > 0.05, "{chosen:?}");
@@ -195,7 +195,7 @@ fn rows_that_show_nothing_leave_the_model_always_unsure() {
 
 #[test]
 fn equal_confidences_are_answered_together_or_not_at_all() {
-    // 300 sure and right, 100 of one lower confidence: half of them wrong.
+    // 300 confident and correct rows, and 100 with one lower confidence, half of them wrong.
     let rows = (0..400).map(|i| if i < 300 { (0.9, true) } else { (0.5, i % 2 == 0) }).collect();
     let chosen = calibrate::threshold(rows, 0.05);
     assert_eq!((chosen.threshold, chosen.answered, chosen.errors), (0.5, 300, 0));
@@ -208,7 +208,7 @@ fn texts_that_a_model_gets_all_right_end_at_the_coldest_temperature() {
     assert_eq!(calibrate::temperature(&rows.iter().collect::<Vec<_>>()), calibrate::TEMPERATURES.0);
     let rows: Vec<ScoredText> = (0..10).map(|i| ScoredText { logits: vec![1.0, 0.0], gold: i % 2, fold: 0 }).collect();
     assert_eq!(calibrate::temperature(&rows.iter().collect::<Vec<_>>()), calibrate::TEMPERATURES.1);
-    // Three of four right: p = 3/4 at 1 / T = ln 3.
+    // Three of four are correct: p = 3/4 at 1 / T = ln 3.
     let rows: Vec<ScoredText> =
         (0..8).map(|i| ScoredText { logits: vec![1.0, 0.0], gold: usize::from(i % 4 == 0), fold: 0 }).collect();
     let got = calibrate::temperature(&rows.iter().collect::<Vec<_>>());
@@ -238,7 +238,7 @@ proptest! {
 #[test]
 fn export_calibrates_writes_it_into_every_file_and_reports_it() {
     let run = Run::new();
-    // Without dev data, whose labels int8 flips on so random a model.
+    // Without dev data: int8 flips its labels on a model this random.
     let args = ["--no-dev", "--calibration", run.dev(420, 30), "--error-rate", "0.15", "--coverage", "0.9"];
     let output = run.export(&[&args[..], &["--out-of-scope", "class 0"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

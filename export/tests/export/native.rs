@@ -21,7 +21,7 @@ use crate::reference;
 /// offset; dilations where the mixer has them; channels that fill no panel.
 fn configs() -> Vec<Config> {
     let mut out = Vec::new();
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             for pooling in [Pooling::Mean, Pooling::Max] {
                 let plain = fixture::config(mixer, norm, pooling);

@@ -1,4 +1,4 @@
-//! The program, run as a user runs it.
+//! Tests the program as a user runs it.
 
 use std::fs;
 use std::path::Path;
@@ -40,7 +40,7 @@ impl Run {
         serde_json::from_slice(&fs::read(self.path("out/report.json")).unwrap()).unwrap()
     }
 
-    /// Dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
+    /// Returns dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
     pub fn dev(&self, texts: usize, wrong: usize) -> &'static str {
         let (checkpoint, weights) = Checkpoint::read(&self.path("checkpoint")).unwrap();
         let model = Prepared::new(&checkpoint.config, weights);
@@ -160,7 +160,7 @@ fn wrong_golden_logits_fail_the_export_and_leave_the_old_files() {
 #[test]
 fn flips_are_listed_and_too_large_a_drop_fails() {
     let run = Run::new();
-    // Scores that hang on the last digits: all classes have nearly the same weights, so int8 decides otherwise.
+    // All classes have nearly the same weights, so the scores depend on the last digits and int8 decides otherwise.
     let config = fixture::config(Mixer::Light, Norm::PostLayer, Pooling::Mean);
     let mut weights = fixture::weights(&config, 3);
     let head = weights.get_mut(&kinglet::spec::Weight::HeadWeight).unwrap();

@@ -1,13 +1,14 @@
-//! The program of the emulated boards: texts from standard input, answers on standard output, all through the host (semihosting).
+//! The program of the emulated boards: texts from standard input, answers on standard output, all through the host
+//! (semihosting).
 //!
 //! ```text
 //! PROGRAM [--backend NAME] [--arena BYTES] < texts.txt
 //! ```
-//! A line `label<TAB>fingerprint` for each line of input and last `all<TAB>SHA-256`, as `kinglet fingerprint` prints them. On
-//! standard error, when all is done, what the program measured. `--backend` chooses the backend, otherwise the fastest;
-//! `--arena` uses that many bytes of the arena, to show what the engine says when they are too few.
+//! Prints `label<TAB>fingerprint` for each line of input and last `all<TAB>SHA-256`, like `kinglet fingerprint`, and on
+//! standard error, at the end, what it measured. `--backend` chooses the backend, by default the fastest; `--arena`
+//! uses that many bytes of the arena, to show the engine's error when they are too few.
 //!
-//! Exit codes: 0 done; 1 the model or its memory is unfit; 2 wrong arguments, or the host does not answer.
+//! Exit codes: 0 done; 1 the model or its memory is unsuitable; 2 wrong arguments, or the host does not answer.
 
 use core::fmt;
 

@@ -40,8 +40,8 @@ pub const CONFIG: Config = match Bundle::peek_config(&MODEL.0) {
     None => panic!("the file is no Kinglet bundle: it has no configuration"),
 };
 
-/// Returns the bytes of [`MODEL`] as they are in flash when the program runs. The compiler knows what they should be,
-/// and would leave out checks that damage in flash fails.
+/// Returns the bytes of [`MODEL`] as they are in flash when the program runs. The compiler knows their intended content
+/// and would otherwise leave out the checks that find damage in flash.
 pub fn model() -> &'static [u8] {
     black_box(&MODEL.0)
 }

@@ -45,7 +45,7 @@ impl fmt::Display for Failure {
 /// What the model says about a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// The likeliest label.
+    /// The most likely label.
     pub label: &'a str,
     /// Checksum of the scores: see [`fingerprint`].
     pub fingerprint: u32,
@@ -54,7 +54,7 @@ pub struct Answer<'a> {
 }
 
 impl fmt::Display for Answer<'_> {
-    /// The line that `kinglet fingerprint` prints.
+    /// Writes the line that `kinglet fingerprint` prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\t{:08x}", self.label, self.fingerprint)
     }
@@ -65,19 +65,19 @@ impl fmt::Display for Answer<'_> {
 pub struct All([u8; 32]);
 
 impl fmt::Display for All {
-    /// The last line that `kinglet fingerprint` prints.
+    /// Writes the last line that `kinglet fingerprint` prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("all\t")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// Checks the whole bundle and makes its engine.
+/// Checks the whole bundle and creates its engine.
 ///
 /// `arena`: [`crate::arena_bytes`]`(chunk, _)` bytes.
 ///
 /// # Errors
-/// When the bundle is damaged or the arena too small.
+/// If the bundle is damaged or the arena too small.
 #[inline(never)] // what it puts on the stack is gone when the first text comes
 pub fn engine<'a>(
     model: &'a [u8],
@@ -93,7 +93,7 @@ pub fn engine<'a>(
     NativeEngine::with_chunk(bundle, arena, backend, chunk).map_err(Failure::Engine)
 }
 
-/// Texts, one per line, through a [`Stream`] as their bytes come in: no line is kept, so none is too long.
+/// Texts, one per line, through a [`Stream`] as their bytes arrive: no line is kept, so none is too long.
 pub struct Session<'e, 'a> {
     stream: Stream<&'e mut BorrowedEngine<'a>>,
     all: Sha256,
@@ -110,7 +110,7 @@ impl<'e, 'a> Session<'e, 'a> {
     /// Takes bytes out of `bytes`, up to the end of a line; returns the answer if the line has ended.
     ///
     /// # Errors
-    /// When the line has too many tokens.
+    /// If the line has too many tokens.
     pub fn take(&mut self, bytes: &mut &[u8]) -> Result<Option<Answer<'a>>, Failure> {
         self.begun |= !bytes.is_empty();
         let mut parts = bytes.splitn(2, |&byte| byte == b'\n');
@@ -120,10 +120,10 @@ impl<'e, 'a> Session<'e, 'a> {
         if rest.is_some() { self.end() } else { Ok(None) }
     }
 
-    /// Ends the line: for a last one that lacks its end. `None` when it has no byte.
+    /// Ends the line, for a last line without its end. `None` if it is empty.
     ///
     /// # Errors
-    /// When the line has too many tokens.
+    /// If the line has too many tokens.
     pub fn end(&mut self) -> Result<Option<Answer<'a>>, Failure> {
         if !core::mem::take(&mut self.begun) {
             return Ok(None);
@@ -135,7 +135,7 @@ impl<'e, 'a> Session<'e, 'a> {
         Ok(Some(Answer { label: label.unwrap_or_default(), fingerprint: fingerprint(&scores), tokens }))
     }
 
-    /// The hash of the scores of all texts so far.
+    /// Returns the hash of the scores of all texts so far.
     pub fn all(self) -> All {
         All(self.all.finalize().into())
     }

@@ -1,4 +1,4 @@
-//! What the boards run, on the host: lines cut anywhere, and bad input.
+//! The boards' code on the host: lines cut anywhere, and bad input.
 
 use firmware::{Arena, CONFIG, Failure, Line, MODEL, Received, STACK, Session, arena_bytes, engine};
 use kinglet::Error;
@@ -11,7 +11,7 @@ const TEXTS: &str = include_str!("../../golden/texts.txt");
 const LINES: &str = include_str!("../../golden/intents-nano.txt");
 const NEED: usize = arena_bytes(CHUNK, 64 * 1024);
 
-/// The output for `input` that comes `part` bytes at a time.
+/// Returns the output for `input` that arrives `part` bytes at a time.
 fn lines(input: &[u8], part: usize, backend: Backend) -> Result<String, Failure> {
     let mut arena = vec![0xff; NEED];
     let mut engine = engine(&MODEL.0, &mut arena, backend, CHUNK)?;

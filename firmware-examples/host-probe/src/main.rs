@@ -1,6 +1,6 @@
 //! Uses the runtime as a device does: no std, no allocator, no operating system beyond the entry point.
 //!
-//! The exit code is the number of the first check that failed, 0 when all hold.
+//! The exit code is the number of the first failed check, or 0.
 #![no_std]
 #![no_main]
 
@@ -21,14 +21,14 @@ static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"),
 
 /// Rows of a chunk.
 const CHUNK: usize = 4;
-/// Bytes of the engine's memory: a number that the compiler knows, so that a model which needs more does not build.
+/// Size of the engine's memory in bytes, known to the compiler, so that a model which needs more does not build.
 const SCRATCH: usize = match Bundle::peek_config(&MODEL.0) {
     Some(config) => scratch_bytes(&config, CHUNK),
     None => panic!("the embedded bundle has no configuration"),
 };
 const _: () = assert!(SCRATCH <= 10 * 1024, "the model does not fit into the memory that this device would have");
 
-/// Most ids of the probe's text.
+/// Maximum number of ids in the probe's text.
 const MOST: usize = 64;
 
 /// Ids in a place that was there before.
@@ -54,7 +54,7 @@ impl Ids {
     }
 }
 
-/// Byte by byte and at once, a text gives the same ids; the known words are one token each.
+/// Checks that a text has the same ids byte by byte and at once; known words are one token each.
 fn tokenizer_holds(table: &Table<'_>) -> bool {
     let text = black_box("Wake me  at seven ü".as_bytes());
     let mut at_once = Ids::new();
@@ -69,7 +69,7 @@ fn tokenizer_holds(table: &Table<'_>) -> bool {
     at_once.as_slice() == streamed.as_slice() && at_once.len == 8 && at_once.as_slice().last() == Some(&tokenizer::END)
 }
 
-/// Bytes that are no table are refused, not read.
+/// Checks that bytes which are not a table are rejected.
 fn damage_is_refused() -> bool {
     let mut bytes = [0; 64];
     bytes.iter_mut().zip(&MODEL.0).for_each(|(to, from)| *to = *from);
@@ -86,7 +86,7 @@ fn configuration_holds(config: &Config) -> bool {
     config.validate().is_ok() && config.receptive_field() == Some(13) && config.weights().count() == 23
 }
 
-/// Bytes that are no bundle are refused, not read; so is memory that is too small.
+/// Checks that bytes which are not a bundle are rejected, and so is too little memory.
 fn what_does_not_fit_is_refused(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     let short = scratch.get_mut(1..).unwrap_or_default();
     let need = Some(Error::ScratchTooSmall { need: SCRATCH, got: SCRATCH - 1 });
@@ -95,7 +95,7 @@ fn what_does_not_fit_is_refused(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool
     refused && Bundle::new(black_box(cut)).is_err() && Bundle::new(black_box(&[])).is_err()
 }
 
-/// A text in parts gives the scores of the text at once, to the bit, with all kernels.
+/// Checks that a text in parts has the same scores as at once, to the bit, on all backends.
 fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     let text = black_box("Wake me  at seven ü and then again tomorrow".as_bytes());
     let mut ids = Ids::new();
@@ -120,7 +120,7 @@ fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
     first.is_some()
 }
 
-/// Probabilities sum to one, and the answer is the likeliest class.
+/// Probabilities sum to one, and the answer is the most likely class.
 fn answers_hold() -> bool {
     let mut probabilities = [0.0; 3];
     let Ok(answer) = Answer::from_logits(black_box(&[1.0, 3.0, 2.0]), None, &mut probabilities) else { return false };
@@ -131,7 +131,7 @@ fn answers_hold() -> bool {
         && answer.likeliest().map(|one| one.class).eq(order)
 }
 
-/// What the C runtime calls; returns the exit code.
+/// Called by the C runtime; returns the exit code.
 // SAFETY: no other symbol of the program is called `main`.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {

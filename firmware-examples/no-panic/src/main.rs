@@ -1,8 +1,8 @@
-//! Calls every entry point of the runtime with values that the compiler knows nothing about. The panic handler calls a
+//! Calls every entry point of the runtime with values that are unknown to the compiler. The panic handler calls a
 //! function that does not exist, so the program links only if the optimizer has removed every call of it: if no panic
-//! can be reached.
+//! is reachable.
 //!
-//! Not for running: there is no model in it.
+//! Not meant to be run: it has no model.
 #![no_std]
 #![no_main]
 
@@ -16,7 +16,7 @@ use kinglet::engine::{self, Engine};
 use kinglet::stream::Stream;
 use kinglet::tokenizer::{Encoder, Table};
 
-/// Bytes from outside: a model, a text, memory.
+/// External bytes: a model, a text, memory.
 static MODEL: &[u8] = &[];
 static TEXT: &[u8] = &[];
 static IDS: &[u32] = &[];
@@ -25,7 +25,7 @@ fn model() -> &'static [u8] {
     black_box(MODEL)
 }
 
-/// The doors: whatever the bytes are.
+/// Opens bundles and tables from any bytes.
 fn bundles() -> usize {
     let mut found = 0;
     for bundle in [Bundle::new(model()), Bundle::new_unverified(model())] {
@@ -49,7 +49,7 @@ fn tokens() -> usize {
     count
 }
 
-/// From scores to all that an answer says.
+/// Computes everything that an answer can say.
 fn answers(bundle: &Bundle<'_>, scores: &[f32], room: &mut [f32]) -> usize {
     let Ok(answer) = Answer::from_logits(black_box(scores), bundle.calibration().as_ref(), room) else { return 0 };
     let set = answer.set().map_or(0, |set| set.map(|one| one.class).sum());
@@ -57,7 +57,7 @@ fn answers(bundle: &Bundle<'_>, scores: &[f32], room: &mut [f32]) -> usize {
     likeliest + set + usize::from(answer.with_threshold(black_box(0.5)).is_unsure())
 }
 
-/// From the engine's making to its scores, in every way that there is, on every kernel that this program has.
+/// Runs the engine from creation to scores in every way, on every backend of this program.
 fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
     let Ok(bundle) = Bundle::new(model()) else { return false };
     let mut all = true;
@@ -98,7 +98,7 @@ fn fault() -> usize {
     0
 }
 
-/// What the C runtime calls.
+/// Entry point called by the C runtime.
 // SAFETY: no other symbol of the program is called `main`.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
@@ -108,7 +108,7 @@ pub extern "C" fn main() -> i32 {
 }
 
 unsafe extern "C" {
-    // Defined nowhere.
+    // Not defined anywhere.
     fn a_panic_can_be_reached() -> !;
 }
 

@@ -1,8 +1,8 @@
-//! Scores texts with tract, one plan per length.
+//! Scores texts with tract, with one plan per length.
 //!
 //! tract's fast paths need concrete shapes, so the graph is optimized once for each of a few lengths: a text is padded
 //! with id 0 and mask 0 to the next power of two, at least [`SHORTEST_PLAN`]. Masked positions are set to zero before
-//! anything reads across positions, so the padding cannot change the answer.
+//! anything reads across positions, so padding cannot change the answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::guard::guarded;
 
 /// Length of the shortest plan, in tokens.
 pub const SHORTEST_PLAN: usize = 16;
-/// Plans that an engine keeps; the one not used for longest is dropped first.
+/// Number of plans that an engine keeps; the least recently used one is dropped first.
 pub const PLANS_KEPT: usize = 4;
 
 type Plan = Arc<TypedRunnableModel>;
@@ -25,9 +25,9 @@ type Plan = Arc<TypedRunnableModel>;
 pub struct TractEngine {
     contents: Arc<Contents>,
     graph: Arc<TypedModel>,
-    /// `(batch, tokens)` and its plan; the last used comes last.
+    /// `(batch, tokens)` and its plan; the last used one comes last.
     plans: Vec<((usize, usize), Plan)>,
-    /// Most tokens of a text; [`Error::TooLong`] above it.
+    /// Maximum number of tokens of a text; [`Error::TooLong`] above it.
     pub max_tokens: usize,
 }
 
@@ -37,12 +37,12 @@ impl TractEngine {
         TractEngine { contents, graph, plans: Vec::new(), max_tokens }
     }
 
-    /// Scores `batch` texts of equal length, padding included.
+    /// Scores `batch` texts of equal length, including padding.
     ///
     /// `ids` and `mask`: `[B, T]` row by row, with mask 1 for a token and 0 for padding. Returns `[B, num_labels]`.
     ///
     /// # Errors
-    /// As [`Engine::logits`]; when `ids` and `mask` are not `batch` rows of one length; when a row has no token.
+    /// As [`Engine::logits`]; if `ids` and `mask` are not `batch` rows of one length; if a row has no token.
     pub fn logits_batch(&mut self, ids: &[i64], mask: &[i64], batch: usize) -> Result<Vec<f32>, Error> {
         let tokens = ids.len().checked_div(batch).unwrap_or(0);
         if tokens == 0 {
@@ -78,7 +78,7 @@ impl TractEngine {
         .map_err(Error::Backend)
     }
 
-    /// The plan for a shape, made when there is none.
+    /// Returns the plan for a shape, creating it if needed.
     fn plan(&mut self, batch: usize, tokens: usize) -> Result<Plan, String> {
         let key = (batch, tokens);
         if let Some(at) = self.plans.iter().position(|(k, _)| *k == key) {

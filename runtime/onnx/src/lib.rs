@@ -1,11 +1,4 @@
-//! Exported ONNX models for [`kinglet`], run by [tract](https://github.com/sonos/tract).
-//!
-//! [`TractModel`] opens a file written by `kinglet-export` and checks it completely; configuration, labels, tokenizer
-//! and calibration come from its metadata. Its [`TractEngine`] is an [`Engine`](kinglet::engine::Engine), and its
-//! [classifier](TractModel::classifier) has the same type as that of a bundle.
-//!
-//! [`register`] goes the other way: it teaches tract Kinglet's own operator, a whole model computed by the native
-//! engine, for pipelines built on tract.
+#![doc = include_str!("../README.md")]
 
 mod container;
 mod engine;

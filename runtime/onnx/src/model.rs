@@ -17,11 +17,12 @@ use crate::engine::{BATCH, TOKENS, TractEngine};
 use crate::guard::guarded;
 use crate::operator::register;
 
-/// Most tokens of a text for convolutional models, unless changed.
+/// Default maximum number of tokens of a text for convolutional models.
 pub const MAX_TOKENS_CONV: usize = 16_384;
-/// Most tokens of a text for attention models, unless changed: their scores need memory with the square of the length.
+/// Default maximum number of tokens of a text for attention models: their scores need memory that grows with the square
+/// of the length.
 pub const MAX_TOKENS_ATTENTION: usize = 4_096;
-/// Version of the engine behind.
+/// Version of tract.
 pub const TRACT_VERSION: &str = "0.23.9";
 
 /// A model read from an exported file.
@@ -41,7 +42,7 @@ impl TractModel {
     /// Reads and checks the bytes of an exported file.
     ///
     /// # Errors
-    /// When the bytes are no ONNX file, not one that `kinglet-export` wrote, or damaged.
+    /// If the bytes are not an ONNX file, were not written by `kinglet-export`, or are damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
         let (proto, contents) = container::read(bytes)?;
         let graph = guarded(|| {
@@ -59,7 +60,7 @@ impl TractModel {
     /// Reads and checks an exported file.
     ///
     /// # Errors
-    /// When the file cannot be read, and as [`TractModel::from_bytes`].
+    /// If the file cannot be read, and as [`TractModel::from_bytes`].
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
         Self::from_bytes(&bytes)
@@ -70,32 +71,32 @@ impl TractModel {
         &self.contents.config
     }
 
-    /// SHA-256 of the checkpoint's `config.json`, in hex.
+    /// Returns the SHA-256 of the checkpoint's `config.json`, in hex.
     pub fn config_sha256(&self) -> &str {
         &self.contents.config_sha256
     }
 
-    /// Label names by class, `num_labels` of them.
+    /// Returns the `num_labels` label names by class.
     pub fn labels(&self) -> &[String] {
         &self.contents.labels
     }
 
-    /// The flat tokenizer table; [`kinglet::tokenizer::Table::new`] accepts it.
+    /// Returns the flat tokenizer table; [`kinglet::tokenizer::Table::new`] accepts it.
     pub fn tokenizer_table(&self) -> &[u8] {
         &self.contents.tokenizer
     }
 
-    /// In which numbers the model computes.
+    /// Returns the number format of the model.
     pub fn precision(&self) -> Precision {
         self.contents.precision
     }
 
-    /// What makes the model's confidence honest, if it was calibrated.
+    /// Returns the calibration, if the model has one.
     pub fn calibration(&self) -> Option<Calibration> {
         self.contents.calibration
     }
 
-    /// Name and bytes of each tensor in the file. Scales are named after their weight with `.scale` appended.
+    /// Returns name and bytes of each tensor in the file. Scales are named after their weight with `.scale` appended.
     pub fn tensors(&self) -> &[(String, usize)] {
         &self.contents.tensors
     }
@@ -105,7 +106,7 @@ impl TractModel {
         matches!(self.tensors(), [(name, _)] if name == operator::BUNDLE)
     }
 
-    /// Returns the most tokens that an engine of this model takes.
+    /// Returns the maximum number of tokens of an engine of this model.
     pub fn max_tokens(&self) -> usize {
         if self.contents.config.mixer.is_conv() { MAX_TOKENS_CONV } else { MAX_TOKENS_ATTENTION }
     }
@@ -115,8 +116,8 @@ impl TractModel {
         format!("tract {TRACT_VERSION}")
     }
 
-    /// An engine with no plan yet: the first text of a length makes one. Engines of one model share its weights until
-    /// their plans repack them.
+    /// Returns an engine without plans: the first text of a length creates one. Engines of one model share its weights
+    /// until their plans repack them.
     pub fn engine(&self) -> TractEngine {
         TractEngine::new(Arc::clone(&self.contents), Arc::clone(&self.graph), self.max_tokens())
     }
@@ -131,7 +132,7 @@ impl TractModel {
     }
 }
 
-/// Checks that inputs and output have the types and shapes that export writes, `[B, T]` twice and `[B, num_labels]`.
+/// Checks that inputs and output have the types and shapes written by export, `[B, T]` twice and `[B, num_labels]`.
 fn check_shapes(model: &TypedModel, config: &Config) -> Result<(), String> {
     let (b, t) = (model.symbols.sym(BATCH).to_dim(), model.symbols.sym(TOKENS).to_dim());
     let inputs = model.input_outlets().unwrap_or(&[]);

@@ -10,34 +10,84 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-/// Lets tract run files that `kinglet-export --custom-op` wrote: the operator [`operator::CLASSIFIER`] of the domain
-/// [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
+/// Registers Kinglet's operator with tract.
 ///
-/// Inputs `[B, T]` int64 twice, ids and mask, output `[B, num_labels]` f32; one plan takes any `B` and `T`. Each text gets
-/// the scores that the native engine gives for its tokens, bit for bit, whatever else is in the batch. Padding may stand
-/// before and behind the tokens; a mask with padding between them is an error when it runs. The bundle in the file is checked
-/// completely, checksums included, when the file is read. Plans of one model share its weights and its scratch memory: as many
-/// scratch arenas are kept as threads ever ran at the same time.
+/// tract then runs files of `kinglet-export --custom-op`: the operator [`operator::CLASSIFIER`] of the
+/// domain [`operator::DOMAIN`], computed by the native engine with the backend of this processor.
+///
+/// Inputs are ids and mask, `[B, T]` int64 each; the output is `[B, num_labels]` f32. One plan takes any `B` and `T`. The scores
+/// of a text are those that the native engine returns for its tokens, bit for bit, whatever else is in the batch. Padding may
+/// stand before and after the tokens; a mask with padding between them is an error at run time. Reading a file checks the bundle
+/// in it completely, checksums included. Plans of one model share its weights and its scratch memory: as many scratch arenas are
+/// kept as threads ever ran at the same time.
 ///
 /// tract's traits must be those of the same version, [`TRACT_VERSION`](crate::TRACT_VERSION); [`tract_onnx`](crate::tract_onnx) is it.
 ///
-/// ```no_run
+/// ```
 /// use kinglet_onnx::tract_onnx::{self, prelude::*};
 ///
+/// # use kinglet::spec::{graph, operator};
+/// # use kinglet_onnx::onnx::{self, attribute_proto::AttributeType, tensor_proto::DataType};
+/// # use onnx::tensor_shape_proto::{Dimension, dimension::Value};
+/// # let bundle = kinglet::model::builtin()?;
+/// # let value = |name: &str, elem_type: DataType, shape: [Value; 2]| {
+/// #     let dim = shape.map(|value| Dimension { value: Some(value), ..Default::default() }).into();
+/// #     let shape = Some(onnx::TensorShapeProto { dim });
+/// #     let tensor = onnx::type_proto::Tensor { elem_type: elem_type.into(), shape };
+/// #     let r#type = Some(onnx::TypeProto { value: Some(onnx::type_proto::Value::TensorType(tensor)), ..Default::default() });
+/// #     onnx::ValueInfoProto { name: name.into(), r#type, ..Default::default() }
+/// # };
+/// # let symbols = || [Value::DimParam("B".into()), Value::DimParam("T".into())];
+/// # let logits = [Value::DimParam("B".into()), Value::DimValue(bundle.labels().len() as i64)];
+/// # let attribute = onnx::AttributeProto {
+/// #     name: operator::BUNDLE.into(),
+/// #     r#type: AttributeType::Tensor.into(),
+/// #     t: Some(onnx::TensorProto {
+/// #         dims: vec![bundle.as_slice().len() as i64],
+/// #         data_type: DataType::Uint8.into(),
+/// #         raw_data: bundle.as_slice().to_vec(),
+/// #         ..Default::default()
+/// #     }),
+/// #     ..Default::default()
+/// # };
+/// # let inputs = [graph::INPUT_IDS, graph::ATTENTION_MASK];
+/// # let node = onnx::NodeProto {
+/// #     op_type: operator::CLASSIFIER.into(),
+/// #     domain: operator::DOMAIN.into(),
+/// #     input: inputs.map(String::from).into(),
+/// #     output: vec![graph::LOGITS.into()],
+/// #     attribute: vec![attribute],
+/// #     ..Default::default()
+/// # };
+/// # let graph = onnx::GraphProto {
+/// #     node: vec![node],
+/// #     input: inputs.map(|name| value(name, DataType::Int64, symbols())).into(),
+/// #     output: vec![value(graph::LOGITS, DataType::Float, logits)],
+/// #     ..Default::default()
+/// # };
+/// # let version = |domain: &str, version| onnx::OperatorSetIdProto { domain: domain.into(), version };
+/// # let file = onnx::ModelProto {
+/// #     ir_version: 8,
+/// #     opset_import: vec![version("", 17), version(operator::DOMAIN, operator::VERSION)],
+/// #     graph: Some(graph),
+/// #     ..Default::default()
+/// # };
 /// let mut onnx = tract_onnx::onnx();
 /// kinglet_onnx::register(&mut onnx);
-/// let plan = onnx.model_for_path("model.custom-op.onnx")?.into_optimized()?.into_runnable()?;
+/// // `file` is a model with the operator; `onnx.model_for_path` reads one from a path.
+/// let plan = onnx.model_for_proto_model(&file)?.into_optimized()?.into_runnable()?;
 /// // Two texts, the second one token shorter.
 /// let ids = tensor2(&[[300_i64, 301, 1], [302, 1, 0]]);
 /// let mask = tensor2(&[[1_i64, 1, 1], [1, 1, 0]]);
 /// let logits = plan.run(tvec![ids.into(), mask.into()])?;
-/// # Ok::<(), TractError>(())
+/// assert_eq!(logits[0].shape(), [2, 151]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn register(onnx: &mut Onnx) {
     onnx.op_register.insert(operator::CLASSIFIER, classifier);
 }
 
-/// Makes the operator of a node, or what tract makes of an operator it does not know when the domain is another.
+/// Creates the operator of a node; for another domain, returns tract's operator for unknown ones.
 fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     if node.domain != operator::DOMAIN {
         let op = UnimplementedOp::new(node.output.len(), &*node.op_type, format!("of the domain `{}`", node.domain));
@@ -56,7 +106,7 @@ fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
     let bundle = OwnedBundle::new(&bundle.raw_data).context("the attribute `bundle`")?;
     let num_labels = bundle.config().num_labels;
     let engines = EnginePool::new(Arc::new(bundle));
-    // There is memory for at least one.
+    // There is memory for at least one engine.
     engines.give(engines.take()?);
     Ok((expand(Classifier { engines: Arc::new(engines), num_labels }), Vec::new()))
 }

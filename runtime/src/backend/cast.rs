@@ -11,7 +11,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A number that any bytes of its size are a valid value of.
+/// A number for which any bytes of its size are valid.
 pub trait Plain: sealed::Sealed + Copy {}
 
 macro_rules! plain {
@@ -19,7 +19,7 @@ macro_rules! plain {
 }
 plain!(u8, i8, u32, i32, i64, f32);
 
-/// `bytes` as numbers, if they are aligned for `T` and a whole number of them.
+/// Returns `bytes` as numbers, if they are aligned for `T` and a whole number of them.
 pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     // SAFETY: `T` is `Plain` (sealed: integers and floats), so every bit pattern of its size is a value of it; `align_to`
     // itself keeps to alignment and bounds, and the lifetime is that of `bytes`.
@@ -27,7 +27,7 @@ pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     (before.is_empty() && after.is_empty()).then_some(numbers)
 }
 
-/// As [`view`], to write to.
+/// As [`view`], for writing.
 pub fn view_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
     // SAFETY: as in `view`; and any value of `T` leaves initialised bytes behind, as `Plain` types have no padding.
     let (before, numbers, after) = unsafe { bytes.align_to_mut::<T>() };

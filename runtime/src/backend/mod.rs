@@ -1,6 +1,6 @@
 //! The inner loops of the native engine, one table of them for each kind of processor.
 //!
-//! [`scalar`] is the specification: every other backend gives the same bits. That is possible because each operation here is
+//! [`scalar`] is the specification: every other backend returns the same bits. That is possible because each operation here is
 //! either exact (integer sums, maxima), or a single IEEE 754 operation (`+`, `−`, `·`, `/`, `sqrt`, conversions), and the
 //! order of the operations is part of its definition. Products and sums are never contracted into FMA.
 //!
@@ -25,10 +25,13 @@
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
 mod aarch64;
 #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-#[allow(unsafe_code)] // instructions that no stable intrinsic gives
+#[allow(unsafe_code)] // instructions that no stable intrinsic offers
 mod arm;
 pub mod cast;
 pub mod scalar;
+#[allow(unused_imports, unused_macros, dead_code)] // of an architecture without vectors
+mod simd;
+mod table;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[allow(unsafe_code)] // loads and stores
 mod wasm;
@@ -36,249 +39,53 @@ mod wasm;
 #[allow(unsafe_code)] // loads, stores, and calls of functions that need a feature of the processor
 pub mod x86;
 
-/// Output channels in a panel of [`PackedMatrix`].
-pub const PANEL_OUTPUTS: usize = 16;
-/// Inputs that lie side by side in a panel of [`PackedMatrix`].
-pub const PANEL_INPUTS: usize = 4;
-/// Steps of the mean's fixed point in a unit.
-pub const POOL_SCALE: f32 = 2_097_152.0;
-/// Activations are clamped to this magnitude before pooling, so that a step fits into 32 bits: the largest f32 below 1,024.
-pub const POOL_LIMIT: f32 = 1_023.999_94;
+pub use table::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, POOL_LIMIT, POOL_SCALE, PackedMatrix, Window};
 
-/// A matrix `[N, K]` (outputs, inputs) in int8, laid out for all backends alike. `N` and `K` are those of the matrix;
-/// `N'` is `N` rounded up to [`PANEL_OUTPUTS`], `K'` is `K` rounded up to [`PANEL_INPUTS`]. What is added is zero.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PackedMatrix<'a> {
-    /// `N`.
-    pub outputs: usize,
-    /// `K`.
-    pub inputs: usize,
-    /// `[N' / 16, K' / 4, 16, 4]`: the element of output `o` and input `i` is at
-    /// `(o / 16)·16·K' + (i / 4)·64 + (o mod 16)·4 + i mod 4`.
-    pub values: &'a [i8],
-    /// One scale an output, `[N']`.
-    pub scales: &'a [f32],
-    /// `−128 · Σ_i w[o, i]`, `[N']`: the start of the sum for a backend that multiplies `q + 128` without sign.
-    pub corrections: &'a [i32],
-}
-
-/// What is done to a product before it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    Identity,
-    /// `y > 0 ? y : +0`.
-    Relu,
-}
-
-/// A depthwise convolution over rows. Output row `r` reads rows `r + j·dilation`, `j < K`, of `x`.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Channels, `C`: the distance of two rows in `x` and in the output.
-    pub channels: usize,
-    /// Taps, `K`.
-    pub taps: usize,
-    /// Rows between two taps.
-    pub dilation: usize,
-}
-
-impl Window {
-    /// Output rows that an `x` of `len` elements is enough for; 0 where a field is 0.
-    pub const fn rows(&self, len: usize) -> usize {
-        let Window { channels, taps, dilation } = *self;
-        if channels == 0 || taps == 0 || dilation == 0 {
-            return 0;
-        }
-        (len / channels).saturating_sub((taps - 1).saturating_mul(dilation))
-    }
-}
-
-/// `quantize`: rows, columns, floats from one row to the next, quantized rows, bytes from one to the next, scale of each row.
-type Quantize = fn(&[f32], usize, usize, &mut [u8], usize, &mut [f32]);
-
-/// `matmul`: quantized rows, bytes from one row to the next, scale of each row, matrix, activation, output, floats from
-/// one output row to the next.
-type Matmul = fn(&[u8], usize, &[f32], &PackedMatrix<'_>, Activation, &mut [f32], usize);
-
-/// The inner loops of one backend. Made once; the processor is asked then and never in a loop.
-#[derive(Clone, Copy)]
-#[allow(clippy::type_complexity)] // the methods name the arguments
-pub struct Backend {
-    name: &'static str,
-    /// What a stored byte is XORed with to give the two's complement of `q`.
-    flip: u8,
-    quantize: Quantize,
-    matmul: Matmul,
-    glu: fn(&mut [f32], &[f32]),
-    softmax: fn(&mut [f32], usize),
-    convolve_shared: fn(&[f32], Window, &[f32], usize, usize, &mut [f32]),
-    convolve_channels: fn(&[f32], Window, &[f32], &mut [f32]),
-    layer_norm: fn(&[f32], &[f32], &[f32], &mut [f32]),
-    rms_norm: fn(&[f32], &[f32], &mut [f32]),
-    add: fn(&mut [f32], &[f32]),
-    dequantize: fn(&[i8], f32, &mut [f32]),
-    prefetch: fn(&[i8]),
-    pool_mean: fn(&[f32], &mut [i64]),
-    pool_max: fn(&[f32], &mut [f32]),
-}
-
-impl core::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("Kernels").field(&self.name).finish()
-    }
+/// All backends that were compiled in, the slowest first, each with whether this processor can run it.
+///
+/// This is the one list of them: a new backend adds a line.
+fn list() -> impl DoubleEndedIterator<Item = (&'static Backend, bool)> {
+    [
+        (&Backend::SCALAR, true),
+        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
+        (&arm::DSP, true),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        (&wasm::SIMD128, true),
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        (&aarch64::NEON, true),
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        (&aarch64::DOTPROD, aarch64::has_dotprod()),
+        #[cfg(target_arch = "x86_64")]
+        (&x86::AVX2, x86::has_avx2()),
+        #[cfg(target_arch = "x86_64")]
+        (&x86::AVX512VNNI, x86::has_avx512vnni()),
+    ]
+    .into_iter()
 }
 
 impl Backend {
     /// The specification itself; on every processor.
     pub const SCALAR: Backend = scalar::KERNELS;
 
-    /// The fastest backend of this processor.
+    /// Returns the fastest backend of this processor.
     ///
     /// With the feature `std` the processor is asked; without, what the compiler was told about it counts.
     pub fn detect() -> Self {
-        Backend::all().last().unwrap_or(Backend::SCALAR)
+        list().rev().find(|(_, runs)| *runs).map_or(Backend::SCALAR, |(backend, _)| *backend)
     }
 
-    /// All backends that this processor can run, [`Backend::SCALAR`] first, the fastest last.
+    /// Returns all backends that this processor can run, [`Backend::SCALAR`] first, the fastest last.
     pub fn all() -> impl Iterator<Item = Backend> {
-        let all = [Backend::SCALAR].into_iter();
-        #[cfg(target_arch = "x86_64")]
-        let all = all.chain(x86::backends());
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        let all = all.chain(aarch64::backends());
-        #[cfg(all(target_arch = "arm", feature = "cortex-m-dsp"))]
-        let all = all.chain(arm::backends());
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        let all = all.chain([wasm::KERNELS]);
-        all
+        list().filter(|(_, runs)| *runs).map(|(backend, _)| *backend)
     }
 
-    /// The backend of this name, if this processor can run it.
+    /// Returns the names of all backends of this target, those included that this processor cannot run.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        list().map(|(backend, _)| backend.name)
+    }
+
+    /// Returns the backend of this name, if this processor can run it.
     pub fn by_name(name: &str) -> Option<Self> {
         Backend::all().find(|k| k.name == name)
-    }
-
-    /// `{arch}-{feature}`, such as `x86-avx2`, or `scalar`.
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The quantized number that `byte`, stored by [`Backend::quantize`], stands for.
-    pub const fn decode(&self, byte: u8) -> i8 {
-        (byte ^ self.flip) as i8
-    }
-
-    /// Quantizes rows. `x`: `R` rows of `columns` = `C` floats, `x_stride` ≥ `C` from one to the next, `q`: `R` rows of
-    /// `q_stride` ≥ `C` bytes, `scales`: `[R]`, which says how many rows there are. Bytes of `q` from `C` to `C` rounded up to 4 get the byte of 0. What a byte means is the backend's own, see
-    /// [`Backend::decode`].
-    #[inline]
-    pub fn quantize(
-        &self,
-        x: &[f32],
-        columns: usize,
-        x_stride: usize,
-        q: &mut [u8],
-        q_stride: usize,
-        scales: &mut [f32],
-    ) {
-        (self.quantize)(x, columns, x_stride, q, q_stride, scales);
-    }
-
-    /// Multiplies quantized rows with a matrix. `q`, `q_stride`, `scales`: as [`Backend::quantize`] of this backend left
-    /// them, with `C` = `w.inputs`. `out`: `R` rows of `out_stride` ≥ `w.outputs` floats.
-    ///
-    /// `x86-avx2` takes 64 KiB of the stack for 12 rows or more, the other backends next to nothing.
-    ///
-    /// Fastest when `q`, `w.values` and `out` begin with a cache line (64 bytes), both strides are whole lines, and rows of
-    /// `out` do not lie 4,096 bytes apart or a multiple of that: the rows of a tile would fall into one set of the nearest cache.
-    #[inline]
-    pub fn matmul(
-        &self,
-        q: &[u8],
-        q_stride: usize,
-        scales: &[f32],
-        w: &PackedMatrix<'_>,
-        activation: Activation,
-        out: &mut [f32],
-        out_stride: usize,
-    ) {
-        (self.matmul)(q, q_stride, scales, w, activation, out, out_stride);
-    }
-
-    /// Gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.
-    #[inline]
-    pub fn glu(&self, value: &mut [f32], gate: &[f32]) {
-        (self.glu)(value, gate);
-    }
-
-    /// Softmax of each run of `width` elements, in place.
-    #[inline]
-    pub fn softmax(&self, x: &mut [f32], width: usize) {
-        (self.softmax)(x, width);
-    }
-
-    /// Convolution with kernels shared by `heads` groups of channels: channel `c` uses kernel `⌊c·heads / C⌋`.
-    ///
-    /// `x`: `[R + (K − 1)·dilation, C]`; `out`: `[R, C]`; `taps`: `[heads, K]` for output row `r` begin at `r·taps_stride`:
-    /// 0 when all rows share them.
-    #[inline]
-    pub fn convolve_shared(
-        &self,
-        x: &[f32],
-        window: Window,
-        taps: &[f32],
-        taps_stride: usize,
-        heads: usize,
-        out: &mut [f32],
-    ) {
-        (self.convolve_shared)(x, window, taps, taps_stride, heads, out);
-    }
-
-    /// Convolution with one kernel a channel. `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[K, C]`; `out`: `[R, C]`.
-    #[inline]
-    pub fn convolve_channels(&self, x: &[f32], window: Window, taps: &[f32], out: &mut [f32]) {
-        (self.convolve_channels)(x, window, taps, out);
-    }
-
-    /// `out += LayerNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`, `shift`: `[C]`.
-    #[inline]
-    pub fn layer_norm(&self, x: &[f32], gain: &[f32], shift: &[f32], out: &mut [f32]) {
-        (self.layer_norm)(x, gain, shift, out);
-    }
-
-    /// `out = RmsNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`: `[C]`.
-    #[inline]
-    pub fn rms_norm(&self, x: &[f32], gain: &[f32], out: &mut [f32]) {
-        (self.rms_norm)(x, gain, out);
-    }
-
-    /// `a[i] += b[i]`.
-    #[inline]
-    pub fn add(&self, a: &mut [f32], b: &[f32]) {
-        (self.add)(a, b);
-    }
-
-    /// `out[i] = f32(q[i]) · scale`.
-    #[inline]
-    pub fn dequantize(&self, q: &[i8], scale: f32, out: &mut [f32]) {
-        (self.dequantize)(q, scale, out);
-    }
-
-    /// Says that `q` will be read soon. A hint: no result depends on it.
-    #[inline]
-    pub fn prefetch(&self, q: &[i8]) {
-        (self.prefetch)(q);
-    }
-
-    /// Adds rows to the sums of the mean. `x`: `[R, C]`; `sums`: `[C]`, in steps of 1 / [`POOL_SCALE`].
-    #[inline]
-    pub fn pool_mean(&self, x: &[f32], sums: &mut [i64]) {
-        (self.pool_mean)(x, sums);
-    }
-
-    /// `most[c] = x[r, c] > most[c] ? x[r, c] : most[c]`. `x`: `[R, C]`; `most`: `[C]`.
-    #[inline]
-    pub fn pool_max(&self, x: &[f32], most: &mut [f32]) {
-        (self.pool_max)(x, most);
     }
 }

@@ -1,6 +1,6 @@
 //! The specification: the simplest loops that are right. Never tuned; every other backend equals this one bit for bit.
 
-use super::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, POOL_LIMIT, POOL_SCALE, PackedMatrix, Window};
+use super::table::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, POOL_LIMIT, POOL_SCALE, PackedMatrix, Window};
 use crate::quant;
 use crate::spec::NORM_EPS;
 

@@ -46,6 +46,11 @@ impl Mixer {
         !matches!(self, Mixer::Attention)
     }
 
+    /// Returns the mixers whose receptive field is finite, which bundles hold and the native engine runs.
+    pub fn convolutions() -> impl Iterator<Item = Mixer> {
+        Self::ALL.into_iter().filter(|mixer| mixer.is_conv())
+    }
+
     /// Returns whether taps are computed from the block's input at each position.
     pub const fn reads_input(self) -> bool {
         matches!(self, Mixer::Dynamic)
@@ -136,18 +141,10 @@ impl MixerConfig {
     ///
     /// The number of attention heads has no default and is 0, which [`MixerConfig::with_heads`] replaces.
     pub const fn new(mixer: Mixer, layers: usize) -> Self {
-        let defaults = Parameters { kernel_sizes: PerLayer::repeat(7, layers), ..Parameters::DEFAULT };
-        let kernels = Kernels::centred(defaults.kernel_sizes);
-        match mixer {
-            Mixer::Light => MixerConfig::Light { heads: defaults.kernel_heads, kernels },
-            Mixer::Dynamic => MixerConfig::Dynamic { heads: defaults.kernel_heads, kernels },
-            Mixer::Dilated => MixerConfig::Dilated { kernels, dilations: PerLayer::repeat(1, layers) },
-            Mixer::Attention => MixerConfig::Attention {
-                heads: defaults.num_attention_heads,
-                buckets: defaults.relative_attention_num_buckets,
-                max_distance: defaults.relative_attention_max_distance,
-            },
-        }
+        let Kernels { sizes, offsets } = Kernels::centred(PerLayer::repeat(7, layers));
+        let dilations = PerLayer::repeat(1, layers);
+        let paper = Parameters { kernel_sizes: sizes, kernel_offsets: offsets, dilations, ..Parameters::DEFAULT };
+        Self::own(mixer, &paper)
     }
 
     /// Takes a mixer's own parameters out of those that a file has for `layers` layers.
@@ -155,8 +152,6 @@ impl MixerConfig {
     /// # Errors
     /// When the mixer cannot have what is given: dilations other than 1.
     pub const fn from_parameters(mixer: Mixer, layers: usize, given: &Parameters) -> Result<Self, ConfigError> {
-        let heads = given.kernel_heads;
-        let kernels = Kernels { sizes: given.kernel_sizes, offsets: given.kernel_offsets };
         if let Mixer::Light | Mixer::Dynamic = mixer {
             let got = given.dilations.len();
             if got > 1 && got != layers {
@@ -171,16 +166,22 @@ impl MixerConfig {
                 i += 1;
             }
         }
-        Ok(match mixer {
-            Mixer::Light => MixerConfig::Light { heads, kernels },
-            Mixer::Dynamic => MixerConfig::Dynamic { heads, kernels },
+        Ok(Self::own(mixer, given))
+    }
+
+    /// Returns the mixer with those parameters that are its own.
+    const fn own(mixer: Mixer, given: &Parameters) -> Self {
+        let kernels = Kernels { sizes: given.kernel_sizes, offsets: given.kernel_offsets };
+        match mixer {
+            Mixer::Light => MixerConfig::Light { heads: given.kernel_heads, kernels },
+            Mixer::Dynamic => MixerConfig::Dynamic { heads: given.kernel_heads, kernels },
             Mixer::Dilated => MixerConfig::Dilated { kernels, dilations: given.dilations },
             Mixer::Attention => MixerConfig::Attention {
                 heads: given.num_attention_heads,
                 buckets: given.relative_attention_num_buckets,
                 max_distance: given.relative_attention_max_distance,
             },
-        })
+        }
     }
 
     /// Returns the parameters as files have them.
@@ -209,7 +210,7 @@ impl MixerConfig {
             MixerConfig::Light { heads, .. }
             | MixerConfig::Dynamic { heads, .. }
             | MixerConfig::Attention { heads, .. } => *heads = count,
-            MixerConfig::Dilated { .. } => {}
+            _ => {}
         }
         self
     }
@@ -256,7 +257,7 @@ impl MixerConfig {
             MixerConfig::Light { kernels, .. }
             | MixerConfig::Dynamic { kernels, .. }
             | MixerConfig::Dilated { kernels, .. } => Some(kernels),
-            MixerConfig::Attention { .. } => None,
+            _ => None,
         }
     }
 
@@ -266,7 +267,7 @@ impl MixerConfig {
             MixerConfig::Light { kernels, .. }
             | MixerConfig::Dynamic { kernels, .. }
             | MixerConfig::Dilated { kernels, .. } => Some(kernels),
-            MixerConfig::Attention { .. } => None,
+            _ => None,
         }
     }
 
@@ -274,7 +275,7 @@ impl MixerConfig {
     pub const fn kernel_heads(&self) -> usize {
         match self {
             MixerConfig::Light { heads, .. } | MixerConfig::Dynamic { heads, .. } => *heads,
-            MixerConfig::Dilated { .. } | MixerConfig::Attention { .. } => 0,
+            _ => 0,
         }
     }
 
@@ -314,7 +315,6 @@ impl MixerConfig {
             MixerConfig::Light { heads, .. } | MixerConfig::Dynamic { heads, .. } => {
                 divides("kernel_heads", *heads, channels)
             }
-            MixerConfig::Dilated { .. } => Ok(()),
             MixerConfig::Attention { heads, buckets, max_distance } => {
                 divides("num_attention_heads", *heads, channels)?;
                 let (field, expected) = ("relative_attention_num_buckets", "an even number from 4 to 1,024");
@@ -325,6 +325,7 @@ impl MixerConfig {
                 let expected = "more than a quarter of relative_attention_num_buckets";
                 within("relative_attention_max_distance", *max_distance, buckets / 4 + 1, 1 << 20, expected)
             }
+            MixerConfig::Dilated { .. } => Ok(()),
         }
     }
 }

@@ -110,6 +110,8 @@ impl Dim {
 enum When {
     /// All.
     Always,
+    /// Those that convolve, behind a gate.
+    Convolution,
     /// Those of these mixers.
     Mixer(&'static [Mixer]),
     /// Those of these mixers, in the first layer.
@@ -122,6 +124,7 @@ impl When {
     const fn holds(self, config: &Config, layer: usize) -> bool {
         match self {
             When::Always => true,
+            When::Convolution => config.mixer.is_conv(),
             When::Mixer(mixers) => config.mixer.kind().is_among(mixers),
             When::FirstLayer(mixers) => layer == 0 && config.mixer.kind().is_among(mixers),
             When::Norm(norm) => norm as u8 == config.norm as u8,
@@ -178,8 +181,6 @@ const HEAD_WEIGHT: Row = Row::matrix("head.weight", When::Always, &[Dim::Labels,
 /// The classifier's bias.
 const HEAD_BIAS: Row = Row::new("head.bias", Role::Bias, When::Always, &[Dim::Labels], Storage::F32);
 
-/// Mixers with a gate before a convolution.
-const GATED: &[Mixer] = &[Mixer::Light, Mixer::Dynamic, Mixer::Dilated];
 /// `[C, C]`.
 const SQUARE: &[Dim] = &[Dim::Channels, Dim::Channels];
 
@@ -188,11 +189,11 @@ const SQUARE: &[Dim] = &[Dim::Channels, Dim::Channels];
 const LAYER: [(LayerWeight, Row); 16] = {
     use Dim::{AttentionHeads, Buckets, Channels, Heads, Inner, Taps, Width};
     use LayerWeight as L;
-    use When::{Always, FirstLayer, Mixer as Of, Norm as With};
+    use When::{Always, Convolution, FirstLayer, Mixer as Of, Norm as With};
     const ATTENTION: When = Of(&[Mixer::Attention]);
     [
-        (L::In, Row::matrix("mixer.in_proj.weight", Of(GATED), SQUARE)),
-        (L::Gate, Row::matrix("mixer.gate_proj.weight", Of(GATED), SQUARE)),
+        (L::In, Row::matrix("mixer.in_proj.weight", Convolution, SQUARE)),
+        (L::Gate, Row::matrix("mixer.gate_proj.weight", Convolution, SQUARE)),
         (L::Kernel, Row::new("mixer.kernel", Role::Kernel, Of(&[Mixer::Light]), &[Heads, Width], Storage::F32Softmax)),
         (L::Kernel, Row::new("mixer.kernel", Role::Kernel, Of(&[Mixer::Dilated]), &[Channels, Width], Storage::F32Columns)),
         (L::KernelProjection, Row::matrix("mixer.kernel_proj.weight", Of(&[Mixer::Dynamic]), &[Taps, Channels])),

@@ -111,7 +111,7 @@ pub fn config(mixer: Mixer, norm: Norm, pooling: Pooling, channels: usize, layer
 /// Every convolutional mixer with every norm and every pooling.
 pub fn kinds() -> Vec<(Mixer, Norm, Pooling)> {
     let mut out = Vec::new();
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             for pooling in [Pooling::Mean, Pooling::Max] {
                 out.push((mixer, norm, pooling));

@@ -4,8 +4,8 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use core::array::from_fn;
 
-use super::lanes::{Lanes, store_first};
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, scalar};
+use super::lanes::{V, load, store, store_part};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
 
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
@@ -38,10 +38,9 @@ impl Tile<'_> {
     #[inline]
     #[target_feature(enable = "neon")]
     fn finish<const R: usize>(&mut self, sums: [[int32x4_t; 4]; R]) {
-        // SAFETY: channels has 16 elements.
-        let channels: Lanes = from_fn(|i| unsafe { vld1q_f32(self.channels.as_ptr().add(4 * i)) });
+        let channels = load(self.channels);
         for ((r, sums), &s) in sums.iter().enumerate().zip(self.rows) {
-            let y: Lanes = from_fn(|i| {
+            let y: V = from_fn(|i| {
                 let y = vmulq_f32(vmulq_n_f32(vcvtq_f32_s32(sums[i]), s), channels[i]);
                 match self.activation {
                     Activation::Identity => y,
@@ -49,27 +48,24 @@ impl Tile<'_> {
                 }
             });
             let out = self.out.get_mut(r * self.out_stride..).unwrap_or_default();
-            if self.width == PANEL_OUTPUTS {
-                store_first(out, y);
-            } else {
-                let mut all = [0.0; PANEL_OUTPUTS];
-                store_first(&mut all, y);
-                out.iter_mut().zip(all).take(self.width).for_each(|(out, y)| *out = y);
+            match out.first_chunk_mut() {
+                Some(out) if self.width == PANEL_OUTPUTS => store(y, out),
+                _ => store_part(y, out.split_at_mut_checked(self.width).unwrap_or_default().0),
             }
         }
     }
 }
 
-/// Computes a tile. Asks for the features of its backend.
+/// Computes a tile; asks for the features of its backend.
 type TileKernel = unsafe fn(Tile<'_>);
 
 /// Covers the output with tiles: `kernels[n − 1]` computes `n` rows.
 ///
 /// # Safety
-/// The processor has the features that `backend` ask for.
+/// The processor has the features that `kernels` ask for.
 #[inline]
 unsafe fn cover(
-    backend: &[TileKernel],
+    kernels: &[TileKernel],
     q: &[u8],
     q_stride: usize,
     scales: &[f32],
@@ -83,24 +79,16 @@ unsafe fn cover(
     if inputs == 0 || panel == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
         return;
     }
-    let rows = scales.len().min(q.len().div_ceil(q_stride)).min(out.len().div_ceil(out_stride));
-    let panels = w.outputs.div_ceil(PANEL_OUTPUTS);
-    let last = rows.saturating_sub(1);
-    let fits = q.len() >= last * q_stride + inputs
-        && out.len() >= last * out_stride + w.outputs
-        && w.values.len() / panel >= panels
-        && w.scales.len() / PANEL_OUTPUTS >= panels;
-    if !fits {
-        return (scalar::KERNELS.matmul)(q, q_stride, scales, w, activation, out, out_stride);
-    }
-    let (channels, _) = w.scales.as_chunks();
-    let panels = w.values.chunks_exact(panel).zip(channels).take(panels);
+    // Whole rows that fit into the slices.
+    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
+    let panels =
+        w.values.chunks_exact(panel.max(1)).zip(w.scales.as_chunks().0).take(w.outputs.div_ceil(PANEL_OUTPUTS));
     for (p, (panel, channels)) in panels.enumerate() {
         let first = p * PANEL_OUTPUTS;
         let mut r = 0;
         while r < rows {
-            let n = backend.len().min(rows - r);
-            let Some(kernel) = backend.get(n - 1) else { return };
+            let n = kernels.len().min(rows - r);
+            let Some(kernel) = kernels.get(n - 1) else { return };
             let tile = Tile {
                 q: q.get(r * q_stride..).unwrap_or_default(),
                 q_stride,

@@ -2,7 +2,8 @@
 
 use core::array::from_fn;
 
-use crate::backend::{Window, scalar};
+use crate::backend::scalar;
+use crate::backend::table::Window;
 
 /// Channels computed together.
 const BLOCK: usize = 16;

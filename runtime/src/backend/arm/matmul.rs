@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::array::from_fn;
 
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 
 /// Groups of [`PANEL_INPUTS`] inputs whose activations are widened at once; the room for them, up to 2 KiB, is on the stack.
 const GROUPS: usize = 64;

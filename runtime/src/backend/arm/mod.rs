@@ -11,15 +11,11 @@ mod convolve;
 mod matmul;
 mod rows;
 
-use super::{Backend, scalar};
-
-/// The backends that this processor can run, the fastest last.
-pub(super) fn backends() -> impl Iterator<Item = Backend> {
-    [DSP].into_iter()
-}
+use super::scalar;
+use super::table::Backend;
 
 /// What the target has, as the assembler has checked.
-const DSP: Backend = Backend {
+pub(super) const DSP: Backend = Backend {
     name: "cortex-m-dsp",
     quantize: rows::quantize,
     matmul: matmul::matmul,

@@ -2,7 +2,8 @@
 
 use core::array::from_fn;
 
-use crate::backend::{PANEL_INPUTS, scalar};
+use crate::backend::scalar;
+use crate::backend::table::PANEL_INPUTS;
 use crate::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 use crate::spec::NORM_EPS;
 

@@ -3,8 +3,7 @@
 use core::arch::wasm32::*;
 use core::array::from_fn;
 
-use super::lanes::{at_least, store_first};
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, scalar};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
 
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
@@ -51,18 +50,28 @@ impl Tile<'_> {
                 let y = f32x4_mul(f32x4_mul(f32x4_convert_i32x4(sums[i]), f32x4_splat(s)), channels[i]);
                 match self.activation {
                     Activation::Identity => y,
-                    Activation::Relu => at_least(y, f32x4_splat(0.0)),
+                    Activation::Relu => f32x4_pmax(f32x4_splat(0.0), y),
                 }
             });
             let out = self.out.get_mut(r * self.out_stride..).unwrap_or_default();
-            if self.width == OUTPUTS {
-                store_first(out, y);
-            } else {
-                let mut all = [0.0; OUTPUTS];
-                store_first(&mut all, y);
-                out.iter_mut().zip(all).take(self.width).for_each(|(out, y)| *out = y);
+            match out.first_chunk_mut() {
+                Some(out) if self.width == OUTPUTS => store(y, out),
+                _ => {
+                    let mut all = [0.0; OUTPUTS];
+                    store(y, &mut all);
+                    out.iter_mut().zip(all).take(self.width).for_each(|(out, y)| *out = y);
+                }
             }
         }
+    }
+}
+
+/// Stores a row of a tile.
+#[inline]
+fn store(y: [v128; 2], out: &mut [f32; OUTPUTS]) {
+    for (i, y) in y.into_iter().enumerate() {
+        // SAFETY: out has 8 elements.
+        unsafe { v128_store(out.as_mut_ptr().add(4 * i).cast(), y) };
     }
 }
 
@@ -126,16 +135,8 @@ pub(super) fn matmul(
     if inputs == 0 || panel == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
         return;
     }
-    let rows = scales.len().min(q.len().div_ceil(q_stride)).min(out.len().div_ceil(out_stride));
-    let panels = w.outputs.div_ceil(PANEL_OUTPUTS);
-    let last = rows.saturating_sub(1);
-    let fits = q.len() >= last * q_stride + inputs
-        && out.len() >= last * out_stride + w.outputs
-        && w.values.len() / panel >= panels
-        && w.scales.len() / PANEL_OUTPUTS >= panels;
-    if !fits {
-        return (scalar::KERNELS.matmul)(q, q_stride, scales, w, activation, out, out_stride);
-    }
+    // Whole rows that fit into the slices.
+    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
     for (h, channels) in w.scales.as_chunks().0.iter().take(w.outputs.div_ceil(OUTPUTS)).enumerate() {
         let first = h * OUTPUTS;
         let from = h / 2 * panel + h % 2 * OUTPUTS * PANEL_INPUTS;

@@ -1,15 +1,15 @@
-//! The most multiplications a processor can do, to measure others against.
+//! Peak multiplication rate of a processor, for comparison.
 
 use core::arch::x86_64::*;
 
-/// Sums that are added to in turn: more than the instruction takes cycles, so that none waits for itself.
+/// Number of sums in rotation: more than the latency of the instruction in cycles, so that none waits for itself.
 const SUMS: usize = 24;
 
-/// Adds products in registers alone, without reading memory. Returns how many products of two int8 were added; `None`
+/// Adds products in registers alone, without reading memory. Returns the number of int8 products added, or `None`
 /// without AVX-512 VNNI.
 ///
-/// The speed of `x86-avx512vnni` cannot exceed these products by the time this call takes: a bench sets its matrix
-/// products beside it. Does not allocate; takes time in proportion to `rounds`.
+/// The speed of `x86-avx512vnni` cannot exceed these products divided by the time of this call; a bench compares its
+/// matrix products with it. Does not allocate; takes time proportional to `rounds`.
 pub fn peak(rounds: u32) -> Option<u64> {
     // SAFETY: the features were found.
     super::has_avx512vnni().then(|| unsafe { add_products(rounds) })

@@ -433,7 +433,7 @@ fn no_flipped_bit_goes_unnoticed_and_without_checksums_none_panics() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         let good = bytes(mixer);
         let place: Vec<(usize, u8)> = (0..places() / 3 + 1)
             .map(|_| (next(good.len()), 1 << next(8)))
@@ -462,7 +462,7 @@ proptest! {
     /// The property of the fuzz target: whatever the bytes, an error or a bundle that can be read to its end.
     #[test]
     fn no_bytes_panic(
-        mixer in prop::sample::select(vec![Mixer::Light, Mixer::Dynamic, Mixer::Dilated]),
+        mixer in prop::sample::select(Mixer::convolutions().collect::<Vec<_>>()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 0..6),
         words in prop::collection::vec((0usize..120, prop::sample::select(vec![0u32, 1, 2, 63, 64, 1 << 20, 1 << 31, u32::MAX])), 0..3),
         cut in prop::option::of(any::<prop::sample::Index>()),

@@ -85,7 +85,7 @@ fn what_was_written_is_read() {
         coverage: 0.9,
         rows: 3100,
     };
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             let config = config(mixer, norm);
             let calibration = (norm == Norm::PreRms).then_some(calibration);
@@ -145,7 +145,7 @@ fn what_was_written_is_read() {
 
 #[test]
 fn an_owned_bundle_gives_the_view_of_its_bytes() {
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         let config = config(mixer, Norm::PreRms);
         let (bytes, _) = made(&config, None);
         // Not even aligned for f32.

@@ -3,7 +3,7 @@
 use super::scratch::Arena;
 use crate::ops::linear::{inner_stride, stride};
 use crate::ops::pooling::Pool;
-use crate::spec::{Config, MixerConfig, Pooling};
+use crate::spec::{Config, Pooling};
 
 /// A part of the scratch arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +58,8 @@ impl Layout {
             Some(rows) => rows,
             None => 0,
         };
-        let computed = match config.mixer {
-            MixerConfig::Dynamic { heads, .. } => heads.saturating_mul(taps),
-            _ => 0,
-        };
+        let mixer = &config.mixer;
+        let computed = if mixer.kind().reads_input() { mixer.kernel_heads().saturating_mul(taps) } else { 0 };
         Layout {
             residual: (ahead.saturating_mul(c), chunk.saturating_mul(c)),
             history: all.saturating_mul(c),

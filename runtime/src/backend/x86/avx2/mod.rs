@@ -1,9 +1,6 @@
-//! `x86-avx2`: AVX2 with FMA. FMA serves where it gives the bits of a product and a sum rounded apart, or none of them.
+//! `x86-avx2`: AVX2 with FMA. FMA is used only where its result equals a product and a sum rounded separately.
 
+mod lanes;
 mod matmul;
-mod vector;
 
-pub(in crate::backend) use matmul::matmul;
-pub(in crate::backend) use vector::FLIP;
-
-super::operations::operations!("avx2,fma");
+crate::backend::simd::backend!(AVX2, "x86-avx2", "avx2,fma", matmul::matmul);

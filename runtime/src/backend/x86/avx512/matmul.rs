@@ -10,8 +10,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::backend::x86::fitting;
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
 
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 12;

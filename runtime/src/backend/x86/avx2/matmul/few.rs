@@ -4,8 +4,8 @@
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-use super::{GROUP, TILE_ROWS, split, split_group};
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use super::group::{GROUP, TILE_ROWS, split, split_group};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 
 /// Groups of inputs that are widened at a time.
 const BLOCK: usize = 256;

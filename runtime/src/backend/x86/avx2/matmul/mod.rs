@@ -5,17 +5,10 @@
 //! shifts away from the bytes as they lie.
 
 mod few;
+mod group;
 mod many;
 
-use core::arch::x86_64::*;
-
-use crate::backend::x86::fitting;
-use crate::backend::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
-
-/// Rows of the largest tile.
-const TILE_ROWS: usize = 4;
-/// Bytes of a panel for one group of inputs.
-const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
+use crate::backend::table::{Activation, PANEL_INPUTS, PackedMatrix, fitting};
 
 /// See [`crate::backend::Backend::matmul`].
 #[target_feature(enable = "avx2,fma")]
@@ -49,17 +42,4 @@ pub(in crate::backend) fn matmul(
         }
         row += height;
     }
-}
-
-/// Bytes 0 and 2 of each four as a pair of i16, and bytes 1 and 3.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn split(bytes: __m256i) -> [__m256i; 2] {
-    [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
-}
-
-/// As [`split`], of one group.
-fn split_group(x: [u8; PANEL_INPUTS]) -> [i32; 2] {
-    let [x0, x1, x2, x3] = x.map(|x| i32::from(x as i8));
-    [x0 & 0xffff | x2 << 16, x1 & 0xffff | x3 << 16]
 }

@@ -1,19 +1,34 @@
-//! Sixteen f32 in two registers, and the few operations that the others are written in.
+//! Sixteen f32 in two registers, and the primitive operations of this backend.
 
 use core::arch::x86_64::*;
 
+pub(super) use crate::backend::x86::prefetch;
+
 /// Sixteen f32.
 pub(super) type V = [__m256; 2];
-/// Sixteen i32.
-pub(super) type I = [__m256i; 2];
+/// Sixteen f32 that become bytes: bits 14 to 21 of each i32.
+pub(super) type Estimates = [__m256i; 2];
+/// A vector reduced to a quarter, for [`largest`].
+pub(super) type Folded = __m128;
 
-/// What a stored byte is XORed with to give the two's complement of `q`: nothing, `matmul` extends the sign.
-pub(in crate::backend) const FLIP: u8 = 0;
-
+/// XOR of a stored byte with this is the two's complement of `q`: nothing, `matmul` extends the sign.
+pub(super) const FLIP: u8 = 0;
+/// Whether loading and storing a part of a vector takes one instruction.
+pub(super) const MASKS: bool = false;
 /// Vectors whose exponentials are computed together.
 pub(super) const WIDE: usize = 2;
-/// Sums that a convolution keeps in registers.
+/// Number of sums that a convolution keeps in registers.
 pub(super) const SUMS: usize = 4;
+/// Number of rows that are normalized together, so that the dependent instructions of one fill the gaps of another.
+pub(super) const ROWS: usize = 4;
+/// Number of vectors that are rounded together.
+pub(super) const BLOCK: usize = 4;
+
+/// 6 · 2⁷ and 1/2. The f32 of [512, 1024) are the multiples of 2⁻¹⁴, so adding this number to `t` in ±127 rounds to them, and
+/// bits 14 to 21 of the sum are `t + 1/2` rounded down, modulo 256.
+const SHIFTER: f32 = 768.5;
+/// The fraction in units of 2⁻¹⁴.
+const FRACTION: i32 = (1 << 14) - 1;
 
 /// Declares functions that need the features of this backend.
 macro_rules! primitives {
@@ -48,13 +63,13 @@ pub(super) unsafe fn store_to(v: V, out: *mut f32) {
     }
 }
 
-/// Stores bits 14 to 21 of each lane.
+/// Stores the byte of each lane.
 ///
 /// # Safety
 /// 64 bytes can be written.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn store_bytes(x: [I; 4], out: *mut u8) {
+pub(super) unsafe fn store_bytes(x: [Estimates; BLOCK], out: *mut u8) {
     let [[a, b], [c, d], [e, f], [g, h]] = x;
     // Bytes 0 to 3 of lane i become those of lane i of four registers.
     let pack = |a, b, c, d| {
@@ -74,7 +89,7 @@ pub(super) unsafe fn store_bytes(x: [I; 4], out: *mut u8) {
 }
 
 primitives! {
-    /// All lanes `x`.
+    /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         [_mm256_set1_ps(x); 2]
     }
@@ -141,7 +156,7 @@ primitives! {
         [_mm256_xor_ps(a[0], sign), _mm256_xor_ps(a[1], sign)]
     }
 
-    /// The first `n` lanes of `v`, the others +0.
+    /// Returns the first `n` lanes of `v`, the others +0.
     fn keep(v: V, n: usize) -> V {
         let n = _mm256_set1_epi32(n as i32);
         let low = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -149,7 +164,7 @@ primitives! {
         [_mm256_and_ps(v[0], _mm256_castsi256_ps(low)), _mm256_and_ps(v[1], _mm256_castsi256_ps(high))]
     }
 
-    /// The sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
+    /// Returns the sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
     fn sum(v: V) -> f32 {
         let v = _mm256_add_ps(v[0], v[1]);
         let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
@@ -157,13 +172,18 @@ primitives! {
         _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
     }
 
+    /// `a > b ? a : b`, of two zeros `b`.
+    fn larger(a: V, b: V) -> V {
+        max(a, b)
+    }
+
     /// Four lanes, the largest of which is that of `v`; no lane is NaN.
-    fn quarter_largest(v: V) -> __m128 {
+    fn fold_max(v: V) -> Folded {
         let v = _mm256_max_ps(v[0], v[1]);
         _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
     }
 
-    /// `y·2ⁿ` by adding to the exponent: the result is normal. `n` stands in the last bits of the f32 `n + 1.5·2²³`.
+    /// `y·2ⁿ` by adding to the exponent; the result is normal. `n` is in the last bits of the f32 `n + 1.5·2²³`.
     fn scaled(y: V, shifted: V) -> V {
         let one = |y, shifted| {
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
@@ -172,18 +192,40 @@ primitives! {
         [one(y[0], shifted[0]), one(y[1], shifted[1])]
     }
 
-    /// `x·y + z`, rounded once.
-    fn fused(x: V, y: V, z: V) -> V {
+    /// Returns the largest lane of each of four vectors.
+    fn largest(v: [Folded; 4]) -> [f32; 4] {
+        // Each becomes one lane.
+        let ab = _mm_max_ps(_mm_unpacklo_ps(v[0], v[1]), _mm_unpackhi_ps(v[0], v[1]));
+        let cd = _mm_max_ps(_mm_unpacklo_ps(v[2], v[3]), _mm_unpackhi_ps(v[2], v[3]));
+        let mut largest = [0.0; 4];
+        // SAFETY: writes the four elements.
+        unsafe { _mm_storeu_ps(largest.as_mut_ptr(), _mm_max_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab))) };
+        largest
+    }
+
+    /// Returns the correctly rounded square root.
+    fn sqrt(x: f32) -> f32 {
+        _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
+    }
+
+    /// `x·y + z`, where the product is exact.
+    fn mul_add_exact(x: V, y: V, z: V) -> V {
         [_mm256_fmadd_ps(x[0], y[0], z[0]), _mm256_fmadd_ps(x[1], y[1], z[1])]
     }
 
-    fn bits(x: V) -> I {
-        [_mm256_castps_si256(x[0]), _mm256_castps_si256(x[1])]
+    /// `x` times `1 / step`, rounded once to a multiple of 2⁻¹⁴ and then to the integer at or below that plus a half.
+    ///
+    /// If [`is_doubtful`] finds no fraction of zero, this is `x / step` rounded: two numbers less than 2⁻¹⁵ apart round
+    /// to different integers only if a number half-way between two integers is between them.
+    fn estimate(x: V, _step: V, inverse: V) -> Estimates {
+        let shifter = _mm256_set1_ps(SHIFTER);
+        let one = |x, inverse| _mm256_castps_si256(_mm256_fmadd_ps(x, inverse, shifter));
+        [one(x[0], inverse[0]), one(x[1], inverse[1])]
     }
 
-    /// Whether a lane has none of the bits of `mask`, in one of the four.
-    fn any_without(x: [I; 4], mask: i32) -> bool {
-        let mask = _mm256_set1_epi32(mask);
+    /// Returns whether the integer of an estimate may differ from that of the quotient: whether a fraction is zero.
+    fn is_doubtful(x: [Estimates; BLOCK]) -> bool {
+        let mask = _mm256_set1_epi32(FRACTION);
         let mut least = mask;
         for x in x.as_flattened() {
             least = _mm256_min_epu32(least, _mm256_and_si256(*x, mask));
@@ -191,10 +233,10 @@ primitives! {
         _mm256_movemask_epi8(_mm256_cmpeq_epi32(least, _mm256_setzero_si256())) != 0
     }
 
-    /// The integer nearest to `x`, halves to even, times 2¹⁴.
-    fn round_shifted(x: V) -> I {
-        let one = |x| _mm256_slli_epi32::<14>(_mm256_cvtps_epi32(x));
-        [one(x[0]), one(x[1])]
+    /// `x / step`, rounded half to even.
+    fn quotient(x: V, step: V) -> Estimates {
+        let one = |x, step| _mm256_slli_epi32::<14>(_mm256_cvtps_epi32(_mm256_div_ps(x, step)));
+        [one(x[0], step[0]), one(x[1], step[1])]
     }
 
     /// 16 int8 as f32.
@@ -205,7 +247,7 @@ primitives! {
         [one(q), one(_mm_unpackhi_epi64(q, q))]
     }
 
-    /// Adds each lane, rounded half to even, to a sum. The lanes fit into 32 bits.
+    /// Adds each lane, rounded half to even, to a sum. The lanes fit in 32 bits.
     fn accumulate(v: V, sums: &mut [i64; 16]) {
         let [low, high] = v.map(|v| _mm256_cvtps_epi32(v));
         let quarters = [

@@ -1,10 +1,10 @@
 //! What is done to each element by itself: sums, int8 to f32, pooling.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! elements {
     ($features:literal) => {
-        use super::vector::*;
-        use crate::backend::{POOL_LIMIT, POOL_SCALE};
+        use super::lanes::*;
+        use crate::backend::table::{POOL_LIMIT, POOL_SCALE};
 
         /// See [`crate::backend::Backend::add`].
         #[target_feature(enable = $features)]
@@ -16,7 +16,9 @@ macro_rules! elements {
             for (a, b) in a.iter_mut().zip(b) {
                 store(add(load(a), load(b)), a);
             }
-            store_part(add(load_part(a_rest), load_part(b_rest)), a_rest);
+            if !a_rest.is_empty() {
+                store_part(add(load_part(a_rest), load_part(b_rest)), a_rest);
+            }
         }
 
         /// See [`crate::backend::Backend::dequantize`].
@@ -65,12 +67,14 @@ macro_rules! elements {
                 let (most, most_rest) = most.as_chunks_mut::<16>();
                 let (xs, rest) = row.as_chunks::<16>();
                 for (most, x) in most.iter_mut().zip(xs) {
-                    store(max(load(x), load(most)), most);
+                    store(larger(load(x), load(most)), most);
                 }
-                store_part(max(load_part(rest), load_part(most_rest)), most_rest);
+                if !rest.is_empty() {
+                    store_part(larger(load_part(rest), load_part(most_rest)), most_rest);
+                }
             }
         }
     };
 }
 
-pub(in crate::backend::x86) use elements;
+pub(in crate::backend) use elements;

@@ -1,10 +1,10 @@
 //! Depthwise convolutions: sums of a few vectors stay in registers while the taps pass.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! convolve {
     ($features:literal) => {
-        use super::vector::*;
-        use crate::backend::Window;
+        use super::lanes::*;
+        use crate::backend::table::Window;
 
         /// Half as many sums as a convolution can keep.
         const HALF_SUMS: usize = SUMS / 2;
@@ -115,10 +115,11 @@ macro_rules! convolve {
                         _ => 1,
                     };
                     match vectors {
+                        // What a vector has beyond a narrow head, the next heads overwrite.
+                        _ if columns < 16 && c + 16 > channels => convolve_shared_part(&head, columns, out),
                         SUMS => convolve_shared_columns::<SUMS>(&head, out),
                         HALF_SUMS => convolve_shared_columns::<HALF_SUMS>(&head, out),
-                        _ if columns >= 16 => convolve_shared_columns::<1>(&head, out),
-                        _ => convolve_shared_part(&head, columns, out),
+                        _ => convolve_shared_columns::<1>(&head, out),
                     }
                     c += 16 * vectors;
                 }
@@ -147,18 +148,22 @@ macro_rules! convolve {
             {
                 return;
             }
+            // SAFETY: called with j < taps and i < N; row j of `weights` has 16 · N elements.
+            let weight = |j: usize, i: usize| unsafe { load_from(weights.as_ptr().add(j * channels + 16 * i)) };
+            // SAFETY: called with r < R as well; so has row j·dilation + r of `x`.
+            let input = |j, r, i| unsafe { load_from(x.as_ptr().add(j * step + r * channels + 16 * i)) };
             let mut sums = [[splat(0.0); N]; R];
-            for j in 0..taps {
-                let mut w = [splat(0.0); N];
-                for (i, w) in w.iter_mut().enumerate() {
-                    // SAFETY: row j of `weights` has 16 · N elements.
-                    *w = unsafe { load_from(weights.as_ptr().add(j * channels + 16 * i)) };
+            for i in 0..N {
+                let w = weight(0, i);
+                for r in 0..R {
+                    sums[r][i] = mul(w, input(0, r, i));
                 }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    for (i, (sum, &w)) in sums.iter_mut().zip(&w).enumerate() {
-                        // SAFETY: so has row j·dilation + r of `x`, j < taps and r < R: checked above.
-                        let product = mul(w, unsafe { load_from(x.as_ptr().add(j * step + r * channels + 16 * i)) });
-                        *sum = if j == 0 { product } else { add(*sum, product) };
+            }
+            for j in 1..taps {
+                for i in 0..N {
+                    let w = weight(j, i);
+                    for r in 0..R {
+                        sums[r][i] = add(sums[r][i], mul(w, input(j, r, i)));
                     }
                 }
             }
@@ -183,7 +188,8 @@ macro_rules! convolve {
                 let first = i * HALF_SUMS;
                 let count = (out.len() / channels).min(rows.saturating_sub(first));
                 let mut c = 0;
-                while c + 32 <= channels && count == HALF_SUMS {
+                // Where two vectors of one row fill the registers, each has its turn below.
+                while HALF_SUMS > 1 && c + 32 <= channels && count == HALF_SUMS {
                     let (x, w) = (x.get(first * channels + c..), taps.get(c..));
                     let (Some(x), Some(w), Some(out)) = (x, w, out.get_mut(c..)) else { return };
                     convolve_channels_block::<HALF_SUMS, 2>(x, window, w, out);
@@ -213,4 +219,4 @@ macro_rules! convolve {
     };
 }
 
-pub(in crate::backend::x86) use convolve;
+pub(in crate::backend) use convolve;

@@ -1,17 +1,12 @@
 //! Layer norm and RMS norm.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! norm {
     ($features:literal) => {
-        use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
-
-        use super::vector::*;
+        use super::lanes::*;
         use crate::spec::NORM_EPS;
 
-        /// Rows that are worked on together, so that the chains of dependent instructions of one fill the gaps of another.
-        const ROWS: usize = 4;
-
-        /// What the rows of a block have in common, and where they lie.
+        /// Shared parameters of the rows of a block, and their positions.
         struct Block<'a> {
             columns: usize,
             gain: &'a [f32],
@@ -19,7 +14,7 @@ macro_rules! norm {
             shift: &'a [f32],
         }
 
-        /// All rows, [`ROWS`] at a time and then one by one; `centred` makes it the layer norm.
+        /// Processes all rows, [`ROWS`] at a time and then one by one; `centred` selects the layer norm.
         #[inline]
         #[target_feature(enable = $features)]
         fn for_rows(x: &[f32], out: &mut [f32], block: &Block<'_>, centred: bool) {
@@ -43,38 +38,40 @@ macro_rules! norm {
             }
         }
 
-        /// Sums over `R` rows: 16 lanes from +0, then [`sum`]. Of the elements, or with `mean` of the squares of their
-        /// distances from it.
+        /// Returns sums over `R` rows: 16 lanes from +0, then [`sum`]. With `mean`, of the elements' distances from it;
+        /// with `SQUARED`, of the squares.
         ///
         /// # Safety
         /// `x` can be read for `R` rows of `columns` elements.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn totals<const R: usize>(x: *const f32, columns: usize, mean: Option<[f32; R]>) -> [f32; R] {
-            // Row by row in turn: the sum of one row is a chain of dependent instructions.
+        unsafe fn totals<const R: usize, const SQUARED: bool>(
+            x: *const f32,
+            columns: usize,
+            mean: Option<[f32; R]>,
+        ) -> [f32; R] {
+            let means = mean.map(|mean| mean.map(|mean| splat(mean)));
+            let distance = |v, r: usize| means.map_or(v, |means| sub(v, means[r]));
+            let term = |d| if SQUARED { mul(d, d) } else { d };
+            // Rows in turn: the sum of one row is a chain of dependent instructions.
             let mut lanes = [splat(0.0); R];
-            let means = mean.unwrap_or([0.0; R]).map(|mean| splat(mean));
             let mut c = 0;
-            while c < columns {
-                let n = (columns - c).min(16);
+            while c + 16 <= columns {
                 for r in 0..R {
-                    // SAFETY: n ≤ 16 elements of row r from column c on.
-                    let v = unsafe {
-                        let x = x.add(r * columns + c);
-                        if n == 16 { load_from(x) } else { load_part(core::slice::from_raw_parts(x, n)) }
-                    };
-                    let v = match mean {
-                        None => v,
-                        Some(_) => {
-                            let d = sub(v, means[r]);
-                            // What is added to the lanes beyond the end is +0.
-                            let d = if n == 16 { d } else { keep(d, n) };
-                            mul(d, d)
-                        }
-                    };
-                    lanes[r] = add(lanes[r], v);
+                    // SAFETY: 16 elements of row r from column c on.
+                    let v = unsafe { load_from(x.add(r * columns + c)) };
+                    lanes[r] = add(lanes[r], term(distance(v, r)));
                 }
                 c += 16;
+            }
+            if c < columns {
+                let n = columns - c;
+                for r in 0..R {
+                    // SAFETY: what is left of row r, less than 16 elements.
+                    let v = load_part(unsafe { core::slice::from_raw_parts(x.add(r * columns + c), n) });
+                    // The lanes beyond the end add +0.
+                    lanes[r] = add(lanes[r], term(keep(distance(v, r), n)));
+                }
             }
             lanes.map(|lanes| sum(lanes))
         }
@@ -83,7 +80,7 @@ macro_rules! norm {
         #[inline]
         #[target_feature(enable = $features)]
         fn inverse_root(x: f32, columns: usize) -> f32 {
-            1.0 / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x / columns as f32 + NORM_EPS)))
+            1.0 / sqrt(x / columns as f32 + NORM_EPS)
         }
 
         /// `R` rows of [`layer_norm`].
@@ -95,8 +92,8 @@ macro_rules! norm {
             let Block { columns, gain, shift } = *block;
             // SAFETY: R rows.
             let (mean, inverse) = unsafe {
-                let mean = totals::<R>(x, columns, None).map(|sum| sum / columns as f32);
-                (mean, totals(x, columns, Some(mean)).map(|sum| inverse_root(sum, columns)))
+                let mean = totals::<R, false>(x, columns, None).map(|sum| sum / columns as f32);
+                (mean, totals::<R, true>(x, columns, Some(mean)).map(|sum| inverse_root(sum, columns)))
             };
             let (mean, inverse) = (mean.map(|mean| splat(mean)), inverse.map(|inverse| splat(inverse)));
             let mut c = 0;
@@ -136,7 +133,7 @@ macro_rules! norm {
         unsafe fn rms_rows<const R: usize>(x: *const f32, block: &Block<'_>, out: *mut f32) {
             let Block { columns, gain, .. } = *block;
             // SAFETY: R rows.
-            let inverse = unsafe { totals::<R>(x, columns, Some([0.0; R])) }.map(|sum| inverse_root(sum, columns));
+            let inverse = unsafe { totals::<R, true>(x, columns, None) }.map(|sum| inverse_root(sum, columns));
             let inverse = inverse.map(|inverse| splat(inverse));
             let mut c = 0;
             while c + 16 <= columns {
@@ -179,4 +176,4 @@ macro_rules! norm {
     };
 }
 
-pub(in crate::backend::x86) use norm;
+pub(in crate::backend) use norm;

@@ -1,12 +1,12 @@
-//! The GLU and the softmax, and the exponential in them.
+//! The GLU and the softmax, and their exponential.
 
-/// Defines the operations with the target features `$features`, in terms of the names of `super::vector`.
-macro_rules! exponential {
+/// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
+macro_rules! exp {
     ($features:literal) => {
-        use super::vector::*;
+        use super::lanes::*;
         use crate::backend::scalar;
 
-        /// Runs of a softmax that are worked on together.
+        /// Runs of a softmax that are processed together.
         const RUNS: usize = 16;
 
         /// [`scalar::exp`].
@@ -19,8 +19,8 @@ macro_rules! exponential {
                 let x = max(min(x[i], splat(scalar::EXP_HIGH)), splat(scalar::EXP_LOW));
                 n[i] = add(mul(x, splat(core::f32::consts::LOG2_E)), splat(scalar::ROUND));
                 let whole = sub(n[i], splat(scalar::ROUND));
-                // The product is exact (8 bits times 9), so that fusing it changes nothing.
-                let high = fused(whole, splat(-scalar::LN_2[0]), x);
+                // The product is exact: 8 bits times 9.
+                let high = mul_add_exact(whole, splat(-scalar::LN_2[0]), x);
                 r[i] = sub(high, mul(whole, splat(scalar::LN_2[1])));
                 p[i] = splat(first);
             }
@@ -75,38 +75,34 @@ macro_rules! exponential {
         }
 
         /// See [`crate::backend::Backend::softmax`].
+        ///
+        /// Runs are short: the exponentials ignore their boundaries, unless part of a vector costs as little as all of
+        /// it.
         #[target_feature(enable = $features)]
         pub(in crate::backend) fn softmax(x: &mut [f32], width: usize) {
-            if width == 0 {
-                return;
+            let Some(rest) = x.len().checked_rem(width) else { return };
+            let x = x.split_at_mut_checked(x.len() - rest).unwrap_or_default().0;
+            if MASKS && width <= 16 {
+                return x.chunks_mut(RUNS * width).for_each(|runs| softmax_16(runs, width));
             }
-            let mut x = x;
-            if width <= 16 {
-                while !x.is_empty() {
-                    let runs = (x.len() / width).min(RUNS);
-                    let Some(part) = x.split_off_mut(..runs * width).filter(|part| !part.is_empty()) else { return };
-                    softmax_16(part, width);
-                }
-                return;
+            for run in x.chunks_exact_mut(width) {
+                let most = run.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+                run.iter_mut().for_each(|v| *v -= most);
             }
-            while let Some(run) = x.split_off_mut(..width) {
-                let most = splat(run.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m }));
-                // From +0, as scalar does; `Iterator::sum` begins with −0.
-                let mut sum = 0.0;
-                for part in run.chunks_mut(16) {
-                    let mut e = [0.0; 16];
-                    store(exp([sub(load_part(part), most)])[0], &mut e);
-                    part.iter_mut().zip(e).for_each(|(x, e)| *x = e);
-                    sum = part.iter().fold(sum, |sum, e| sum + e);
-                }
-                for part in run.chunks_mut(16) {
-                    store_part(div(load_part(part), splat(sum)), part);
-                }
+            let (vectors, rest) = x.as_chunks_mut::<16>();
+            for v in vectors {
+                store(exp([load(v)])[0], v);
+            }
+            store_part(exp([load_part(rest)])[0], rest);
+            for run in x.chunks_exact_mut(width) {
+                // From +0, as in scalar; `Iterator::sum` begins with −0.
+                let sum = run.iter().fold(0.0, |sum, e| sum + e);
+                run.iter_mut().for_each(|v| *v /= sum);
             }
         }
 
         /// Softmax of at most [`RUNS`] runs of at most 16 elements. All are read before the first is written: a load
-        /// beside a partial store would wait for it.
+        /// next to a partial store would wait for it.
         #[inline]
         #[target_feature(enable = $features)]
         fn softmax_16(x: &mut [f32], width: usize) {
@@ -123,4 +119,4 @@ macro_rules! exponential {
     };
 }
 
-pub(in crate::backend::x86) use exponential;
+pub(in crate::backend) use exp;

@@ -1,0 +1,239 @@
+//! The table of a backend: its operations, and the shapes of what they work on.
+
+/// Whether the processor has the features: asked when running with `std`, else what the compiler was told.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! has {
+    ($detected:ident, $($feature:tt),+) => {{
+        #[cfg(feature = "std")]
+        let found = $(std::arch::$detected!($feature))&&+;
+        #[cfg(not(feature = "std"))]
+        let found = $(cfg!(target_feature = $feature))&&+;
+        found
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use has;
+
+/// Output channels in a panel of [`PackedMatrix`].
+pub const PANEL_OUTPUTS: usize = 16;
+/// Inputs that lie side by side in a panel of [`PackedMatrix`].
+pub const PANEL_INPUTS: usize = 4;
+/// Steps of the mean's fixed point in a unit.
+pub const POOL_SCALE: f32 = 2_097_152.0;
+/// Activations are clamped to this magnitude before pooling, so that a step fits into 32 bits: the largest f32 below 1,024.
+pub const POOL_LIMIT: f32 = 1_023.999_94;
+
+/// A matrix `[N, K]` (outputs, inputs) in int8, laid out for all backends alike. `N` and `K` are those of the matrix;
+/// `N'` is `N` rounded up to [`PANEL_OUTPUTS`], `K'` is `K` rounded up to [`PANEL_INPUTS`]. What is added is zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PackedMatrix<'a> {
+    /// `N`.
+    pub outputs: usize,
+    /// `K`.
+    pub inputs: usize,
+    /// `[N' / 16, K' / 4, 16, 4]`: the element of output `o` and input `i` is at
+    /// `(o / 16)·16·K' + (i / 4)·64 + (o mod 16)·4 + i mod 4`.
+    pub values: &'a [i8],
+    /// One scale an output, `[N']`.
+    pub scales: &'a [f32],
+    /// `−128 · Σ_i w[o, i]`, `[N']`: the start of the sum for a backend that multiplies `q + 128` without sign.
+    pub corrections: &'a [i32],
+}
+
+/// What is done to a product before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// `y > 0 ? y : +0`.
+    Relu,
+}
+
+/// A depthwise convolution over rows. Output row `r` reads rows `r + j·dilation`, `j < K`, of `x`.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Channels, `C`: the distance of two rows in `x` and in the output.
+    pub channels: usize,
+    /// Taps, `K`.
+    pub taps: usize,
+    /// Rows between two taps.
+    pub dilation: usize,
+}
+
+impl Window {
+    /// Output rows that an `x` of `len` elements is enough for; 0 where a field is 0.
+    pub const fn rows(&self, len: usize) -> usize {
+        let Window { channels, taps, dilation } = *self;
+        if channels == 0 || taps == 0 || dilation == 0 {
+            return 0;
+        }
+        (len / channels).saturating_sub((taps - 1).saturating_mul(dilation))
+    }
+}
+
+/// `quantize`: rows, columns, floats from one row to the next, quantized rows, bytes from one to the next, scale of each row.
+type Quantize = fn(&[f32], usize, usize, &mut [u8], usize, &mut [f32]);
+
+/// `matmul`: quantized rows, bytes from one row to the next, scale of each row, matrix, activation, output, floats from
+/// one output row to the next.
+type Matmul = fn(&[u8], usize, &[f32], &PackedMatrix<'_>, Activation, &mut [f32], usize);
+
+/// The inner loops of one backend. Made once; the processor is asked then and never in a loop.
+#[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)] // the methods name the arguments
+pub struct Backend {
+    pub(super) name: &'static str,
+    /// What a stored byte is XORed with to give the two's complement of `q`.
+    pub(super) flip: u8,
+    pub(super) quantize: Quantize,
+    pub(super) matmul: Matmul,
+    pub(super) glu: fn(&mut [f32], &[f32]),
+    pub(super) softmax: fn(&mut [f32], usize),
+    pub(super) convolve_shared: fn(&[f32], Window, &[f32], usize, usize, &mut [f32]),
+    pub(super) convolve_channels: fn(&[f32], Window, &[f32], &mut [f32]),
+    pub(super) layer_norm: fn(&[f32], &[f32], &[f32], &mut [f32]),
+    pub(super) rms_norm: fn(&[f32], &[f32], &mut [f32]),
+    pub(super) add: fn(&mut [f32], &[f32]),
+    pub(super) dequantize: fn(&[i8], f32, &mut [f32]),
+    pub(super) prefetch: fn(&[i8]),
+    pub(super) pool_mean: fn(&[f32], &mut [i64]),
+    pub(super) pool_max: fn(&[f32], &mut [f32]),
+}
+
+impl core::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Backend").field(&self.name).finish()
+    }
+}
+
+/// Returns the number of rows of `width` elements, `stride` apart, in a slice of `len`.
+#[allow(dead_code)] // of an architecture without vectors
+pub(super) fn fitting(len: usize, width: usize, stride: usize) -> usize {
+    if len < width { 0 } else { (len - width).checked_div(stride).map_or(1, |n| n + 1) }
+}
+
+impl Backend {
+    /// `{arch}-{feature}`, such as `x86-avx2`, or `scalar`.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The quantized number that `byte`, stored by [`Backend::quantize`], stands for.
+    pub const fn decode(&self, byte: u8) -> i8 {
+        (byte ^ self.flip) as i8
+    }
+
+    /// Quantizes rows. `x`: `R` rows of `columns` = `C` floats, `x_stride` ≥ `C` from one to the next, `q`: `R` rows of
+    /// `q_stride` ≥ `C` bytes, `scales`: `[R]`, which says how many rows there are. Bytes of `q` from `C` to `C` rounded up to 4 get the byte of 0. What a byte means is the backend's own, see
+    /// [`Backend::decode`].
+    #[inline]
+    pub fn quantize(
+        &self,
+        x: &[f32],
+        columns: usize,
+        x_stride: usize,
+        q: &mut [u8],
+        q_stride: usize,
+        scales: &mut [f32],
+    ) {
+        (self.quantize)(x, columns, x_stride, q, q_stride, scales);
+    }
+
+    /// Multiplies quantized rows with a matrix. `q`, `q_stride`, `scales`: as [`Backend::quantize`] of this backend left
+    /// them, with `C` = `w.inputs`. `out`: `R` rows of `out_stride` ≥ `w.outputs` floats.
+    ///
+    /// `x86-avx2` takes 64 KiB of the stack for 12 rows or more, the other backends next to nothing.
+    ///
+    /// Fastest when `q`, `w.values` and `out` begin with a cache line (64 bytes), both strides are whole lines, and rows of
+    /// `out` do not lie 4,096 bytes apart or a multiple of that: the rows of a tile would fall into one set of the nearest cache.
+    #[inline]
+    pub fn matmul(
+        &self,
+        q: &[u8],
+        q_stride: usize,
+        scales: &[f32],
+        w: &PackedMatrix<'_>,
+        activation: Activation,
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
+        (self.matmul)(q, q_stride, scales, w, activation, out, out_stride);
+    }
+
+    /// Gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.
+    #[inline]
+    pub fn glu(&self, value: &mut [f32], gate: &[f32]) {
+        (self.glu)(value, gate);
+    }
+
+    /// Softmax of each run of `width` elements, in place.
+    #[inline]
+    pub fn softmax(&self, x: &mut [f32], width: usize) {
+        (self.softmax)(x, width);
+    }
+
+    /// Convolution with kernels shared by `heads` groups of channels: channel `c` uses kernel `⌊c·heads / C⌋`.
+    ///
+    /// `x`: `[R + (K − 1)·dilation, C]`; `out`: `[R, C]`; `taps`: `[heads, K]` for output row `r` begin at `r·taps_stride`:
+    /// 0 when all rows share them.
+    #[inline]
+    pub fn convolve_shared(
+        &self,
+        x: &[f32],
+        window: Window,
+        taps: &[f32],
+        taps_stride: usize,
+        heads: usize,
+        out: &mut [f32],
+    ) {
+        (self.convolve_shared)(x, window, taps, taps_stride, heads, out);
+    }
+
+    /// Convolution with one kernel a channel. `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[K, C]`; `out`: `[R, C]`.
+    #[inline]
+    pub fn convolve_channels(&self, x: &[f32], window: Window, taps: &[f32], out: &mut [f32]) {
+        (self.convolve_channels)(x, window, taps, out);
+    }
+
+    /// `out += LayerNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`, `shift`: `[C]`.
+    #[inline]
+    pub fn layer_norm(&self, x: &[f32], gain: &[f32], shift: &[f32], out: &mut [f32]) {
+        (self.layer_norm)(x, gain, shift, out);
+    }
+
+    /// `out = RmsNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`: `[C]`.
+    #[inline]
+    pub fn rms_norm(&self, x: &[f32], gain: &[f32], out: &mut [f32]) {
+        (self.rms_norm)(x, gain, out);
+    }
+
+    /// `a[i] += b[i]`.
+    #[inline]
+    pub fn add(&self, a: &mut [f32], b: &[f32]) {
+        (self.add)(a, b);
+    }
+
+    /// `out[i] = f32(q[i]) · scale`.
+    #[inline]
+    pub fn dequantize(&self, q: &[i8], scale: f32, out: &mut [f32]) {
+        (self.dequantize)(q, scale, out);
+    }
+
+    /// Says that `q` will be read soon. A hint: no result depends on it.
+    #[inline]
+    pub fn prefetch(&self, q: &[i8]) {
+        (self.prefetch)(q);
+    }
+
+    /// Adds rows to the sums of the mean. `x`: `[R, C]`; `sums`: `[C]`, in steps of 1 / [`POOL_SCALE`].
+    #[inline]
+    pub fn pool_mean(&self, x: &[f32], sums: &mut [i64]) {
+        (self.pool_mean)(x, sums);
+    }
+
+    /// `most[c] = x[r, c] > most[c] ? x[r, c] : most[c]`. `x`: `[R, C]`; `most`: `[C]`.
+    #[inline]
+    pub fn pool_max(&self, x: &[f32], most: &mut [f32]) {
+        (self.pool_max)(x, most);
+    }
+}
