@@ -19,7 +19,7 @@ use crate::model::{
     Classifier, Mode,
     seq2seq::{Seq2Seq, Seq2SeqConfig},
 };
-use crate::run::TokenizerFiles;
+use crate::training::run::TokenizerFiles;
 
 /// Folder of the encoder's checkpoint inside a pre-training run.
 pub const ENCODER: &str = "encoder";

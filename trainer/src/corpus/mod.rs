@@ -21,7 +21,7 @@ pub use examples::Examples;
 pub use loader::{Loader, LoaderConfig, held_out};
 use shard::Shard;
 
-use crate::run::hex;
+use crate::training::run::hex;
 
 /// A tokenized corpus: all documents of all shards, in order.
 #[derive(Debug)]

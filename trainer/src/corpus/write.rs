@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::shard::{self, Header, ShardWriter};
 use super::tokenise::Tokeniser;
 use crate::interrupt::Interrupt;
-use crate::progress::Counter;
-use crate::run::{TokenizerFiles, sha256};
+use crate::training::progress::Counter;
+use crate::training::run::{TokenizerFiles, sha256};
 
 /// Record of how the corpus was made, for people; nothing reads it.
 pub const RECORD: &str = "corpus.json";

@@ -9,12 +9,12 @@ use clap::Args;
 use kinglet::spec::Weight;
 use serde::Serialize;
 
-use crate::config::OptimizerName;
+use crate::tasks::classify::config::OptimizerName;
 use crate::flops;
 use crate::model::seq2seq::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
 use crate::optim::FACTORED_FROM;
-use crate::pretrain::config::{Config, Train};
-use crate::pretrain::plan::ShapeArgs;
+use crate::tasks::pretrain::config::{Config, Train};
+use crate::commands::pretrain::ShapeArgs;
 
 /// Arguments of `kinglet-train info`.
 #[derive(Args, Clone, Debug)]

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tch::Tensor;
 
 use crate::checkpoint::{read_tensors, write_tensors};
-use crate::config::OLD_KEYS;
+use crate::tasks::classify::config::OLD_KEYS;
 use crate::optim::{Optimizer, Parameter};
 
 /// Folder of the state inside the run folder.

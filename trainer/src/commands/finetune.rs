@@ -11,9 +11,9 @@ use kinglet_data::dataset::Dataset;
 use tch::Device;
 
 use crate::checkpoint::{self, Start};
-use crate::config::{Config, Train};
-use crate::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
-use crate::state::{Fingerprint, Place, State};
+use crate::tasks::classify::config::{Config, Train};
+use crate::training::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
+use crate::training::state::{Fingerprint, Place, State};
 
 /// What an old run leaves that a new one may not come to write.
 const RESULTS: [&str; 4] = [files::WEIGHTS, files::GOLDEN, files::TRAINING, files::CARD];

@@ -7,7 +7,7 @@ use kinglet_data::files::write_atomically;
 use serde_json::Value;
 
 use crate::plot::{self, Curve};
-use crate::run_folder::METRICS;
+use crate::training::folder::METRICS;
 
 /// Draw the losses of several runs in one figure
 ///

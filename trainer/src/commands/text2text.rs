@@ -15,9 +15,9 @@ use super::config::Config;
 use super::pairs::{self, Labels, Pairs, Task};
 use crate::checkpoint::{self, ENCODER};
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqConfig};
-use crate::pretrain::plan::{ShapeArgs, sized};
-use crate::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
-use crate::state::{Fingerprint, Place, State};
+use crate::commands::pretrain::{ShapeArgs, sized};
+use crate::training::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
+use crate::training::state::{Fingerprint, Place, State};
 
 /// What an old run leaves that a new one may not come to write.
 const RESULTS: [&str; 4] = [files::WEIGHTS, files::SEQ2SEQ, files::LABELS, PREDICTIONS];

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::plot::{self, Curve};
-use crate::run_folder::{LOSS_PLOT, Record};
+use crate::training::folder::{LOSS_PLOT, Record};
 
 /// A line of pre-training's `metrics.jsonl`. Times are the only fields that differ between equal runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

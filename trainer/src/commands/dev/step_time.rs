@@ -14,7 +14,7 @@
 //! | `run step INPUTS TARGETS BATCH COUNT` | `CPU WALL`: nanoseconds that the training steps took together |
 //! | `run forward INPUTS TARGETS BATCH COUNT` | the same of forward passes with their loss, without gradients |
 //!
-//! What goes wrong is answered with `error MESSAGE`. A step is what [`crate::finetune`] and pre-training do: clear the
+//! What goes wrong is answered with `error MESSAGE`. A step is what [`crate::tasks::classify`] and pre-training do: clear the
 //! gradients, loss, backward, Adafactor. The batch is made before the time is taken; the device is done when it ends.
 
 use std::fmt::Write as _;

@@ -16,7 +16,7 @@ use crate::batch::{self, Batch};
 use crate::checkpoint::{self, Checkpoint};
 use crate::device::DeviceChoice;
 use crate::model::{Classifier, Mode};
-use crate::text2text;
+use crate::tasks::text2text;
 
 /// Most texts in an evaluation batch.
 const TEXTS: usize = 256;

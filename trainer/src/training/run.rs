@@ -12,8 +12,8 @@ use kinglet::tokenizer::Table;
 use sha2::{Digest, Sha256};
 
 use crate::device::DeviceChoice;
-use crate::run_folder;
-use crate::state;
+use crate::training::folder;
+use crate::training::state;
 
 /// The longest time limit: a year.
 const MOST_MINUTES: f64 = 525_600.0;

@@ -1,37 +1,54 @@
-//! `kinglet-train finetune`: the training loop.
+//! `kinglet-train text2text`: the training loop of the encoder-decoder on pairs of texts, and what it leaves.
+//!
+//! This is how T5 and the paper fine-tune: the target, a sequence or a label's name, is written token by token, trained under
+//! teacher forcing and scored by decoding. Beside what every run leaves ([`crate::training::folder`]) there are
+//!
+//! | file | what |
+//! |---|---|
+//! | `model.safetensors`, `seq2seq.json` | the best weights, f32, and their configuration |
+//! | `tokenizer.json`, `tokenizer.bin` | the tokenizer |
+//! | `labels.json` | of labels: their names |
+//! | [`PREDICTIONS`] | target and answer of every dev pair, by the best weights |
+
+pub mod config;
+pub mod eval;
+pub mod evaluate;
+pub mod pairs;
+pub mod plan;
+pub mod row;
 
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
-use kinglet::spec::Weight;
-use tch::{Reduction, Tensor};
+use kinglet::spec::files;
+use serde_json::json;
 
-use crate::batch::{self, Batch, Batching};
-use crate::config::Metric;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::batch::{self, Batching, Seq2SeqBatch};
+use crate::checkpoint;
 use crate::interrupt::Interrupt;
 use crate::machine::{Environment, device_name};
-use crate::model::{Classifier, Mode};
+use crate::model::Mode;
+use crate::model::seq2seq::Seq2Seq;
 use crate::optim::{clear_gradients, clip_gradients};
-use crate::plan::Plan;
-use crate::progress::Progress;
+use crate::training::progress::Progress;
 use crate::random::{Purpose, derive_seed};
-use crate::run::Ending;
-use crate::run_folder::{self, Row, RunFolder};
-use crate::state::{Place, State};
-use crate::{
-    card,
-    checkpoint::{self, Start},
-};
+use crate::training::run::Ending;
+use crate::training::folder::{self, RunFolder};
+use crate::training::state::{Place, State};
+use evaluate::{Answering, Evaluation};
+use pairs::Task;
+use plan::Plan;
+use row::Row;
 
-/// Dev texts whose logits go into the checkpoint, for export to compare with.
-const GOLDEN_TEXTS: usize = 200;
+/// One JSON object for each dev pair, in the order of the file: `target`, `answer` (null for one that does not end, or has
+/// tokens that no text has), `right`.
+pub const PREDICTIONS: &str = "predictions.jsonl";
 
 /// Trains according to `plan` and leaves the best weights, the logs and the state for `--resume` in `plan.out`.
 ///
 /// # Errors
 /// A file that cannot be written, or a loss that is not finite; what was saved before stays.
-pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
+pub fn text2text(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     let t = &plan.config.train;
     let (out, device) = (&plan.out, plan.device);
     let started = Instant::now();
@@ -46,18 +63,21 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     let seconds_before = at.seconds;
 
     // The plan of all batches: how many there are decides the schedule.
-    let lengths: Vec<usize> = plan.train.ids.iter().map(Vec::len).collect();
+    let lengths = plan.train.lengths();
     let batching = Batching { texts: t.batch_size, tokens: t.batch_tokens, window: t.bucket_batches };
     let epoch_of = |epoch| batch::epoch(&lengths, batching, t.seed, epoch);
     let total: u64 = (0..t.epochs).map(|epoch| epoch_of(epoch).len() as u64).sum();
 
     // The folder: what the run is, before its first step.
-    let environment = Environment::of(device);
     let mut folder = RunFolder::open(out, at.rows, at.step)?;
     folder.write(run_folder::CONFIG, plan.fingerprint.config.as_bytes())?;
-    folder.write(run_folder::ENVIRONMENT, (serde_json::to_string_pretty(&environment)? + "\n").as_bytes())?;
+    let environment = serde_json::to_string_pretty(&Environment::of(device))? + "\n";
+    folder.write(run_folder::ENVIRONMENT, environment.as_bytes())?;
     for (file, bytes) in plan.tokenizer.iter() {
         folder.write(file, bytes)?;
+    }
+    if let Task::Labels(labels) = &plan.task {
+        folder.write(files::LABELS, (serde_json::to_string_pretty(&labels.names)? + "\n").as_bytes())?;
     }
     if at.finished {
         eprintln!("{} is finished: {} steps done, nothing to resume", out.display(), at.step);
@@ -65,11 +85,8 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     }
     announce(plan, total, &at);
 
+    let table = plan.tokenizer.table()?;
     let schedule = t.lr_schedule();
-    let class_weights = t.class_weights.resolve(&plan.train.labels, plan.labels.len()).map(|weights| {
-        let weights: Vec<f32> = weights.iter().map(|&w| w as f32).collect();
-        Tensor::from_slice(&weights).to_device(device)
-    });
     let mode = Mode {
         train: true,
         dropout: t.dropout,
@@ -77,8 +94,8 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
         bf16: t.bf16,
         recompute: t.gradient_checkpointing,
     };
-    let dev_tokens: usize = plan.dev.ids.iter().map(Vec::len).sum();
-    let mut evaluation_seconds: Option<f64> = None;
+    let answering = Answering { decode: plan.config.decode, max_tokens: plan.max_tokens };
+    let mut evaluation_seconds = answering.longest(&model, &plan.dev);
     let mut progress = Progress::new(at.step, total);
     let mut logged = (started, at.tokens);
     let (mut saved, mut saved_step) = (started, at.step);
@@ -87,23 +104,20 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     'training: while at.place.epoch < t.epochs {
         let batches = epoch_of(at.place.epoch);
         while let Some(indices) = batches.get(at.place.batch as usize) {
-            // One step. Dropout depends on the seed and the step alone.
+            // One step under teacher forcing. Dropout depends on the seed and the step alone.
             tch::manual_seed(derive_seed(t.seed, Purpose::Step, at.step) as i64);
-            let texts: Vec<&[u32]> = indices.iter().map(|&i| plan.train.ids[i].as_slice()).collect();
-            let batch = Batch::new(&texts, device);
-            let targets = batch::targets(indices.iter().map(|&i| plan.train.labels[i]), device);
-            let logits = model.forward(&batch.ids, &batch.mask, &mode);
-            let weights = class_weights.as_ref();
-            let loss = logits.cross_entropy_loss(&targets, weights, Reduction::Mean, batch::IGNORED, t.label_smoothing);
-            let loss_value = loss.double_value(&[]);
-            loss.backward();
+            let pairs: Vec<(&[u32], &[u32])> =
+                indices.iter().map(|&i| (plan.train.ids[i].0.as_slice(), plan.train.ids[i].1.as_slice())).collect();
+            let batch = Seq2SeqBatch::new(&pairs, device);
+            let loss = model.loss(&batch, t.z_loss, &mode);
+            (loss.sum / batch.target_tokens as f64).backward();
+            let nats = loss.cross_entropy.double_value(&[]);
             let grad_norm = clip_gradients(model.parameters(), t.clip_norm);
-            if !(loss_value.is_finite() && grad_norm.is_finite()) {
+            if !(nats.is_finite() && grad_norm.is_finite()) {
                 progress.finish();
                 bail!(
-                    "the loss is {loss_value} and the gradient's norm {grad_norm} at step {} (epoch {}): lower train.lr \
-                     (now {}), raise train.warmup_steps (now {}), set train.clip_norm (now {}), or check \
-                     train.class_weights; the state before this step was not saved",
+                    "the loss is {nats} and the gradient's norm {grad_norm} at step {} (epoch {}): lower train.lr (now {}), raise \
+                     train.warmup_steps (now {}) or set train.clip_norm (now {}); the state before this step was not saved",
                     at.step + 1,
                     at.place.epoch + 1,
                     t.lr,
@@ -119,9 +133,9 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             let epoch = at.place.epoch + 1;
             at.step += 1;
             at.place.batch += 1;
-            at.tokens += batch.tokens as u64;
-            at.loss_sum += loss_value;
-            at.loss_count += 1;
+            at.tokens += (batch.tokens + batch.target_tokens) as u64;
+            at.loss_sum += nats;
+            at.loss_count += batch.target_tokens as u64;
             at.seconds = seconds_before + started.elapsed().as_secs_f64();
             progress.step(at.step);
             let end_of_epoch = at.place.batch as usize == batches.len();
@@ -140,19 +154,19 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
             }
 
             // Time for an evaluation? The last one must fit into the time limit.
-            let rate = (at.tokens as f64 / at.seconds.max(1e-9)).max(1.0);
-            let reserve = 5.0 + 1.5 * evaluation_seconds.unwrap_or(dev_tokens as f64 / rate);
+            let reserve = 5.0 + 1.5 * evaluation_seconds;
             let time_up = plan.limit.is_up(reserve, started);
             let due = if t.eval_every == 0 { end_of_epoch } else { at.step.is_multiple_of(t.eval_every) };
             if due || end || time_up {
-                let evaluation = evaluate(&model, &plan.dev.ids, &plan.dev.labels)?;
-                evaluation_seconds = Some(evaluation.seconds);
+                let evaluation = answering.evaluate(&model, &plan.dev, &plan.task, &table)?;
+                evaluation_seconds = evaluation.seconds;
                 at.seconds = seconds_before + started.elapsed().as_secs_f64();
-                let value = metric(&evaluation, t.metric);
+                let value = evaluation.score.value(t.metric);
                 let best = at.place.best.is_none_or(|best| value > best);
                 if best {
                     at.place.best = Some(value);
-                    checkpoint::save(out, &model, &plan.labels, out)?;
+                    checkpoint::save_seq2seq(out, &model)?;
+                    folder.write(PREDICTIONS, predictions(plan, &evaluation).as_bytes())?;
                 }
                 // An evaluation that only the time limit caused does not count as one without progress.
                 at.place.without_better = if best { 0 } else { at.place.without_better + u64::from(due || end) };
@@ -193,91 +207,70 @@ pub fn finetune(plan: &Plan, interrupt: &Interrupt) -> Result<Ending> {
     }
     progress.finish();
     ensure!(saved_step == at.step, "training ended at step {} without saving its state", at.step);
-
-    // The best weights get their golden logits, their record and their card.
-    if ending == Ending::Interrupt || at.place.best.is_none() {
-        return Ok(ending);
-    }
-    let best = checkpoint::load(out, tch::Device::Cpu)?.model;
-    let texts: Vec<Vec<u32>> = plan.dev.ids.iter().take(GOLDEN_TEXTS).cloned().collect();
-    checkpoint::golden(out, &best, &texts)?;
-    card::write(plan, &folder, &at, &environment, ending.words())?;
     Ok(ending)
 }
 
-/// The model before its first step: random, or with the weights of `--from`. The head is taken over where the labels agree.
-fn first_weights(plan: &Plan) -> Result<Classifier> {
-    let seed = derive_seed(plan.config.train.seed, Purpose::Weights, 0) as i64;
-    let mut model = Classifier::new(&plan.model, seed, plan.device)?;
+/// The model before its first step: random, or that of `--from`.
+fn first_weights(plan: &Plan) -> Result<Seq2Seq> {
     match &plan.from {
-        Some((_, Start::Classifier(from))) if from.labels == plan.labels => model.copy_weights(&from.model)?,
-        Some((_, from)) => model.copy_encoder(from.config(), from.weights())?,
-        None => silence_unseen(&model, &plan.train.ids),
-    }
-    Ok(model)
-}
-
-/// Sets the embedding rows of ids that no training text has to zero, where they stay: their gradient is zero, and so is what
-/// weight decay takes from them. A token that was never trained then adds nothing, instead of a random vector.
-fn silence_unseen(model: &Classifier, texts: &[Vec<u32>]) {
-    let mut seen = vec![0f32; model.config().vocab_size];
-    for &id in texts.iter().flatten() {
-        if let Some(seen) = seen.get_mut(id as usize) {
-            *seen = 1.0;
+        Some(from) => {
+            let weights = from.parameters().iter().map(|(weight, tensor)| (*weight, tensor.detach().copy())).collect();
+            Seq2Seq::from_weights(&plan.model, weights, plan.device)
         }
-    }
-    let rows = Tensor::from_slice(&seen).unsqueeze(1).to_device(model.device());
-    for (_, tensor) in model.parameters().iter().filter(|(weight, _)| *weight == Weight::Embedding) {
-        let _ = tch::no_grad(|| tensor.shallow_clone().g_mul_(&rows));
+        None => Seq2Seq::new(&plan.model, derive_seed(plan.config.train.seed, Purpose::Weights, 0) as i64, plan.device),
     }
 }
 
-fn metric(evaluation: &Evaluation, metric: Metric) -> f64 {
-    let confusion = &evaluation.confusion;
-    match metric {
-        Metric::Accuracy => confusion.accuracy(),
-        Metric::MacroF1 => confusion.macro_f1(),
-        Metric::BinaryF1 => confusion.binary_f1().unwrap_or(0.0),
-    }
+/// The lines of [`PREDICTIONS`].
+fn predictions(plan: &Plan, evaluation: &Evaluation) -> String {
+    let line = |(target, answer): (&String, &Option<String>)| {
+        let right = answer.as_ref() == Some(target);
+        json!({ "target": target, "answer": answer, "right": right }).to_string() + "\n"
+    };
+    plan.dev.targets.iter().zip(&evaluation.answers).map(line).collect()
 }
 
 fn dev_row(evaluation: &Evaluation, at: &State<Place>, epoch: u64, best: bool) -> Row {
-    let confusion = &evaluation.confusion;
+    let score = evaluation.score;
     Row::Dev {
         step: at.step,
         epoch,
         loss: evaluation.loss,
-        accuracy: confusion.accuracy(),
-        macro_f1: confusion.macro_f1(),
-        binary_f1: confusion.binary_f1(),
+        exact_match: score.exact_match,
+        macro_f1: score.labels.map(|(f1, _)| f1),
+        no_label: score.labels.map(|(_, none)| none),
         best,
         seconds: at.seconds,
     }
 }
 
 fn describe(evaluation: &Evaluation, at: &State<Place>, epoch: u64, best: bool) -> String {
-    format!(
-        "step {}  epoch {epoch}  dev loss {:.4}  accuracy {:.4}  macro F1 {:.4}  {:.0} s{}",
-        at.step,
-        evaluation.loss,
-        evaluation.confusion.accuracy(),
-        evaluation.confusion.macro_f1(),
-        at.seconds,
-        if best { "  best, kept" } else { "" }
-    )
+    let score = match evaluation.score.labels {
+        None => format!("exact match {:.4}", evaluation.score.exact_match),
+        Some((f1, none)) => {
+            format!("accuracy {:.4}  macro F1 {f1:.4}  {none} answers are no label", evaluation.score.exact_match)
+        }
+    };
+    let kept = if best { "  best, kept" } else { "" };
+    format!("step {}  epoch {epoch}  dev loss {:.4}  {score}  {:.0} s{kept}", at.step, evaluation.loss, at.seconds)
 }
 
 /// Tells on stderr what is about to happen.
 fn announce(plan: &Plan, total: u64, at: &State<Place>) {
+    let targets = match &plan.task {
+        Task::Sequences => "sequences".to_owned(),
+        Task::Labels(labels) => format!("the names of {} classes", labels.names.len()),
+    };
     eprintln!("{}", plan.fingerprint.config.trim_end());
     eprintln!(
-        "{} parameters; {} training texts ({} cut to {} tokens), {} dev texts, {} classes; {} with {} threads",
+        "{} parameters; {} training pairs ({} inputs cut to {} tokens), {} dev pairs; targets are {targets}, answers have {} \
+         tokens at most; {} with {} threads",
         plan.model.parameters(),
         plan.train.ids.len(),
         plan.train.cut,
         plan.config.train.max_length,
         plan.dev.ids.len(),
-        plan.labels.len(),
+        plan.max_tokens,
         device_name(plan.device),
         tch::get_num_threads()
     );

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::plot::{self, Curve};
-use crate::run_folder::{DEV_PLOT, LOSS_PLOT, Record};
+use crate::training::folder::{DEV_PLOT, LOSS_PLOT, Record};
 
 /// A line of `metrics.jsonl`. Steps and epochs count from 1. Times are the only fields that differ between equal runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@
 //! | [`ENVIRONMENT`] | versions, CPU, GPU, threads, git commit |
 //! | [`TENSORBOARD`] | event files |
 //! | [`LOSS_PLOT`], [`DEV_PLOT`] | training and dev loss, dev metrics |
-//! | [`crate::state::FOLDER`] | the state for `--resume` |
+//! | [`crate::training::state::FOLDER`] | the state for `--resume` |
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use kinglet::tokenizer::{END, Table};
 use kinglet_data::dataset::{self, Dataset};
 
-use crate::run::sha256;
+use crate::training::run::sha256;
 
 /// A file of pairs.
 #[derive(Clone, Debug)]

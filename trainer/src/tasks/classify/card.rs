@@ -7,9 +7,9 @@ use kinglet::spec::files;
 use serde_json::json;
 
 use crate::machine::Environment;
-use crate::plan::{Encoded, Plan};
-use crate::run_folder::{Row, RunFolder};
-use crate::state::{Place, State};
+use crate::commands::finetune::{Encoded, Plan};
+use crate::training::folder::{Row, RunFolder};
+use crate::training::state::{Place, State};
 
 /// Writes `training.json` and the model card for the best weights so far. `ending` says in words why training ended.
 ///

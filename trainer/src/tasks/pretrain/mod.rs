@@ -1,6 +1,6 @@
 //! `kinglet-train pretrain`: the training loop of the encoder-decoder, and what it leaves.
 //!
-//! Beside what every run leaves ([`crate::run_folder`]) there are
+//! Beside what every run leaves ([`crate::training::folder`]) there are
 //!
 //! | file | what |
 //! |---|---|
@@ -28,11 +28,11 @@ use crate::model::Mode;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqWeight};
 use crate::objective::Example;
 use crate::optim::{Optimizer, clear_gradients, clip_gradients};
-use crate::progress::Progress;
+use crate::training::progress::Progress;
 use crate::random::{Purpose, derive_seed};
-use crate::run::Ending;
-use crate::run_folder::{self, RunFolder};
-use crate::state::State;
+use crate::training::run::Ending;
+use crate::training::folder::{self, RunFolder};
+use crate::training::state::State;
 use evaluate::{Evaluation, evaluate};
 use plan::Plan;
 use row::Row;

@@ -12,7 +12,7 @@ use super::{plan::Plan, row::Row};
 use crate::checkpoint::ENCODER;
 use crate::corpus::write::RECORD;
 use crate::machine::Environment;
-use crate::state::State;
+use crate::training::state::State;
 
 /// Writes `training.json` and the card of the encoder in `plan.out`, as training stands at `at`, with the last evaluation in `rows`.
 ///

@@ -14,12 +14,12 @@ use super::config::{Config, vocab_size};
 use super::evaluate::HeldOut;
 use super::team::Team;
 use crate::checkpoint::ENCODER;
-use crate::config;
+use crate::tasks::classify::config;
 use crate::corpus::{Corpus, Loader, LoaderConfig, held_out};
 use crate::device::DeviceChoice;
 use crate::model::seq2seq::Seq2SeqConfig;
-use crate::run::{RunArgs, TimeLimit, TokenizerFiles};
-use crate::state::{Fingerprint, State};
+use crate::training::run::{RunArgs, TimeLimit, TokenizerFiles};
+use crate::training::state::{Fingerprint, State};
 
 /// What an old run leaves that a new one may not come to write.
 const RESULTS: [&str; 3] = [files::WEIGHTS, files::SEQ2SEQ, ENCODER];

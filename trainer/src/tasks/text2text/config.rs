@@ -21,7 +21,7 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{OptimizerName, at_least, not_negative, probability};
+use crate::tasks::classify::config::{OptimizerName, at_least, not_negative, probability};
 use crate::model::seq2seq::Seq2SeqConfig;
 use crate::optim::{Decay, OptimizerConfig, Schedule};
 

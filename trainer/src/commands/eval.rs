@@ -9,8 +9,8 @@ use super::config::Decode;
 use super::evaluate::{Answering, Evaluation};
 use super::pairs::{self, Labels, Task};
 use crate::checkpoint::{self, read_json};
-use crate::evaluate::EvalArgs;
-use crate::run::TokenizerFiles;
+use crate::tasks::classify::evaluate::EvalArgs;
+use crate::training::run::TokenizerFiles;
 
 /// Lets the model of the run `args.checkpoint` answer every input of `args.data` and prints the score on stdout.
 ///
