@@ -2,7 +2,8 @@
 //!
 //! The program `kinglet-train` is a thin layer over this library. What a checkpoint directory holds is defined in
 //! [`kinglet::spec`]; the walk of a document through the trainer is
-//! file → [`commands::finetune`] (token ids) → [`batch`] (tensors) → [`model`] → [`tasks::classify`] (loss, [`optim`]) → [`checkpoint`].
+//! file → [`commands::finetune`] (token ids) → [`batch`] (tensors) → [`tasks::classify`] ([`model`], loss) → [`training::train`] (gradients,
+//! [`optim`]) → [`checkpoint`].
 
 pub mod batch;
 pub mod checkpoint;
@@ -12,6 +13,7 @@ pub mod device;
 pub mod distributed;
 pub mod ffi;
 pub mod flops;
+pub mod hash;
 pub mod interrupt;
 pub mod machine;
 pub mod memory;
@@ -22,5 +24,6 @@ pub mod plot;
 pub mod random;
 pub mod recompute;
 pub mod tasks;
+pub mod tensors;
 pub mod tokenizer;
 pub mod training;

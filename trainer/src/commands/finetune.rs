@@ -1,4 +1,4 @@
-//! What was typed, turned into a checked plan before any work starts.
+//! `kinglet-train finetune`: arguments and files to a classifier in training.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -6,24 +6,31 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::{self, files};
-use kinglet::tokenizer::{END, Table};
 use kinglet_data::dataset::Dataset;
-use tch::Device;
 
 use crate::checkpoint::{self, Start};
-use crate::tasks::classify::config::{Config, Train};
-use crate::training::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
-use crate::training::state::{Fingerprint, Place, State};
+use crate::commands::ended;
+use crate::hash::sha256;
+use crate::interrupt::Interrupt;
+use crate::tasks::classify::Classify;
+use crate::tasks::classify::config::Config;
+use crate::tasks::classify::data::{Data, Encoded};
+use crate::tokenizer::files::TokenizerFiles;
+use crate::training::config::{parse, to_toml};
+use crate::training::run::RunArgs;
+use crate::training::state::Fingerprint;
+use crate::training::task::Task;
+use crate::training::train::train;
 
-/// What an old run leaves that a new one may not come to write.
-const RESULTS: [&str; 4] = [files::WEIGHTS, files::GOLDEN, files::TRAINING, files::CARD];
-
-/// Arguments of `kinglet-train finetune`.
+/// Train a classifier, from scratch or from a checkpoint
+///
+/// Several processes train together when torchrun, or another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+/// MASTER_PORT, starts them.
 #[derive(Args, Clone, Debug)]
 pub struct FinetuneArgs {
     /// Training configuration, TOML
     ///
-    /// Sections `model` and `train`; unknown keys are refused. See configs/ for examples.
+    /// Sections `model` and `train`; unknown keys are refused. Examples are in configs/.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Labelled file to train on
@@ -34,134 +41,77 @@ pub struct FinetuneArgs {
     pub train: PathBuf,
     /// Labelled file to evaluate on
     ///
-    /// Its labels must be among the training file's. The weights with the best metric on it are kept.
+    /// Its labels must occur in the training file. The weights with the best metric on it are kept.
     #[arg(long, value_name = "FILE")]
     pub dev: PathBuf,
     /// Checkpoint directory to start from
     ///
-    /// A classifier's checkpoint, an encoder's, or the folder of a pre-training run, whose encoder is taken. Its encoder and
-    /// tokenizer are taken; its head too, if it has one and the labels are the same.
+    /// The checkpoint of a classifier or an encoder, or the folder of a pre-training run. Its encoder and tokenizer are used, and its
+    /// head if it has one and the labels are the same.
     #[arg(long, value_name = "DIR", conflicts_with = "tokenizer")]
     pub from: Option<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
     ///
-    /// As `kinglet-train tokenizer` writes it. Needed unless --from is given.
+    /// Written by `kinglet-train tokenizer`. Required unless --from is given.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
     /// Field or column with the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     pub label_field: String,
-    /// What every run takes.
+    /// The arguments of every run.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// A labelled file as token ids.
-#[derive(Clone, Debug)]
-pub struct Encoded {
-    /// The file as it was typed.
-    pub file: PathBuf,
-    /// SHA-256 of its bytes, in hex.
-    pub sha256: String,
-    /// Token ids of each text, `</s>` last.
-    pub ids: Vec<Vec<u32>>,
-    /// Class index of each text.
-    pub labels: Vec<usize>,
-    /// Texts that were cut to `train.max_length`.
-    pub cut: usize,
-}
-
-/// A training run that can start.
-pub struct Plan {
-    /// Directory of the run.
-    pub out: PathBuf,
-    /// The resolved configuration; `config.model` is there.
-    pub config: Config,
-    /// The model's shape.
-    pub model: spec::Config,
-    /// What is trained on.
-    pub train: Encoded,
-    /// What is evaluated on.
-    pub dev: Encoded,
-    /// Class names by index.
-    pub labels: Vec<String>,
-    /// Field that held them.
-    pub label_field: String,
-    /// The tokenizer's files, copied into the checkpoint.
-    pub tokenizer: TokenizerFiles,
-    /// Checkpoint to start from, with its directory as typed.
-    pub from: Option<(PathBuf, Start)>,
-    /// Where to compute.
-    pub device: Device,
-    /// When training must be over.
-    pub limit: TimeLimit,
-    /// Where a resumed run stands.
-    pub resume: Option<State<Place>>,
-    /// What a resumed run must share.
-    pub fingerprint: Fingerprint,
-}
-
-impl Plan {
-    /// Reads and checks everything. The time limit counts from `started`.
-    ///
-    /// # Errors
-    /// Whatever would make the run fail or mean something else than was typed: see the messages.
-    pub fn new(args: &FinetuneArgs, started: Instant) -> Result<Self> {
-        let run = &args.run;
-        let mut config = Config::read(&args.config, &run.overrides)?;
-        if let Some(seed) = run.seed {
-            config.train.seed = seed;
-            config.train.validate()?;
-        }
-        let limit = TimeLimit::new(run.max_minutes, started)?;
-        run.prepare_out(&RESULTS)?;
-        let device = run.device.resolve()?;
-        let located = args.from.as_ref().map(|dir| checkpoint::locate(dir).context("--from")).transpose()?;
-        let tokenizer = read_tokenizer(args, located.as_deref())?;
-        let table = tokenizer.table()?;
-        let from = located.as_deref().map(|dir| Start::read(dir, device).context("--from")).transpose()?;
-
-        let data = Dataset::read(&args.train, &args.label_field, None)?;
-        let labels = data.names.clone();
-        let classes = labels.len();
-        ensure!(classes >= 2, "{} has {classes} class, training needs 2 at least", args.train.display());
-        config.train.validate_for(classes)?;
-        let dev = Dataset::read(&args.dev, &args.label_field, Some(&labels))?;
-
-        let model = resolve_model(&config, from.as_ref(), table.vocab_size(), classes)?;
-        config.model = Some(model.clone());
-        let train = encode(&args.train, data, &table, &config.train)?;
-        let whole = Train { max_length: 0, ..config.train.clone() };
-        let dev = encode(&args.dev, dev, &table, &whole)?;
-
-        let mut fingerprint = Fingerprint::new(config.to_toml()?);
-        fingerprint.add("the training file's bytes", &train.sha256);
-        fingerprint.add("the dev file's bytes", &dev.sha256);
-        fingerprint.add("--label-field", &args.label_field);
-        fingerprint.add("the tokenizer", &tokenizer.sha256());
-        if let Some(dir) = &located {
-            fingerprint.add("the checkpoint of --from", &sha256(&dir.join(files::WEIGHTS))?);
-        }
-        let resume = if run.resume { Some(State::read(&run.out)?) } else { None };
-        if let Some(state) = &resume {
-            fingerprint.check(&state.fingerprint)?;
-        }
-        Ok(Plan {
-            out: run.out.clone(),
-            config,
-            model,
-            train,
-            dev,
-            labels,
-            label_field: args.label_field.clone(),
-            tokenizer,
-            from: args.from.clone().zip(from),
-            device,
-            limit,
-            resume,
-            fingerprint,
-        })
+/// Reads and checks everything, then trains. The time limit counts from `started`.
+///
+/// # Errors
+/// Whatever would make the run fail or mean something else than was typed, and as [`train()`].
+pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let setup = args.run.setup(started)?;
+    let file = args.config.display();
+    let text = std::fs::read_to_string(&args.config).with_context(|| format!("cannot read config {file}"))?;
+    let mut config: Config =
+        parse(&text, toml::Table::new(), &args.run.overrides).with_context(|| format!("config {file}"))?;
+    if let Some(seed) = args.run.seed {
+        config.train.keys.seed = seed;
     }
+    config.train.validate(setup.team.size()).with_context(|| format!("config {file}"))?;
+    let located = args.from.as_ref().map(|dir| checkpoint::locate(dir).context("--from")).transpose()?;
+    let tokenizer = read_tokenizer(args, located.as_deref())?;
+    let table = tokenizer.table()?;
+    let from = located.as_deref().map(|dir| Start::read(dir, setup.device).context("--from")).transpose()?;
+
+    let data = Dataset::read(&args.train, &args.label_field, None)?;
+    let labels = data.names.clone();
+    let classes = labels.len();
+    ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
+    config.train.own.validate_for(classes)?;
+    let dev = Dataset::read(&args.dev, &args.label_field, Some(&labels))?;
+
+    let model = resolve_model(&config, from.as_ref(), table.vocab_size(), classes)?;
+    config.model = Some(model.clone());
+    let data = Data {
+        train: Encoded::new(&args.train, data, &table, config.train.own.passes.max_length)?,
+        dev: Encoded::new(&args.dev, dev, &table, 0)?,
+        labels,
+        label_field: args.label_field.clone(),
+    };
+
+    // The words are part of saved states.
+    let mut fingerprint = Fingerprint::new(to_toml(&config)?);
+    fingerprint.add("the training file's bytes", &data.train.sha256);
+    fingerprint.add("the dev file's bytes", &data.dev.sha256);
+    fingerprint.add("--label-field", &args.label_field);
+    if let Some(dir) = &located {
+        fingerprint.add("the checkpoint of --from", &sha256(&dir.join(files::WEIGHTS))?);
+    }
+    let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
+    let run = args.run.run((Classify::NAME, Classify::RESULTS), setup, tokenizer, fingerprint, today)?;
+    let mut task = Classify::new(config, &model, data, args.from.clone().zip(from), run.device)?;
+    ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
+    Ok(())
 }
 
 /// The tokenizer of `--tokenizer` or of the checkpoint `from`.
@@ -209,23 +159,4 @@ fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_l
     }
     model.validate().context("[model]")?;
     Ok(model)
-}
-
-/// Texts as token ids, cut to `train.max_length` with `</s>` kept last.
-fn encode(file: &Path, data: Dataset, table: &Table<'_>, train: &Train) -> Result<Encoded> {
-    let mut cut = 0;
-    let ids = data
-        .texts
-        .iter()
-        .map(|text| {
-            let mut ids = table.encode(text);
-            if train.max_length > 0 && ids.len() > train.max_length {
-                ids.truncate(train.max_length - 1);
-                ids.push(END);
-                cut += 1;
-            }
-            ids
-        })
-        .collect();
-    Ok(Encoded { file: file.to_path_buf(), sha256: sha256(file)?, ids, labels: data.labels, cut })
 }

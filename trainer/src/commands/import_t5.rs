@@ -12,16 +12,19 @@ use kinglet::spec::{
 use serde::Deserialize;
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{read_json, read_tensors, save_seq2seq, take_weights};
+use crate::checkpoint::{read_json, save_seq2seq};
 use crate::model::seq2seq::{DecoderWeight, START, Seq2Seq, Seq2SeqConfig, Seq2SeqWeight};
+use crate::tensors::{read_tensors, take_weights};
 
-/// Arguments of `kinglet-train import-t5`.
+/// Convert a T5 checkpoint of Hugging Face into an encoder-decoder for this program
+///
+/// T5 1.0 (t5-small, t5-base, t5-large) as saved by transformers; the tokenizer is not converted.
 #[derive(Args, Debug)]
 pub struct ImportT5Args {
-    /// Folder with T5's config.json and model.safetensors, as saved by transformers
+    /// Folder with config.json and model.safetensors of T5
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Folder to write seq2seq.json and model.safetensors to; created if missing
+    /// Folder for seq2seq.json and model.safetensors, created if missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

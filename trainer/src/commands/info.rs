@@ -9,14 +9,14 @@ use clap::Args;
 use kinglet::spec::Weight;
 use serde::Serialize;
 
-use crate::tasks::classify::config::OptimizerName;
+use crate::commands::shape::ShapeArgs;
 use crate::flops;
 use crate::model::seq2seq::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
 use crate::optim::FACTORED_FROM;
-use crate::tasks::pretrain::config::{Config, Train};
-use crate::commands::pretrain::ShapeArgs;
+use crate::tasks::pretrain::config::Config;
+use crate::training::config::{Keys, OptimizerName};
 
-/// Arguments of `kinglet-train info`.
+/// Show parameters, FLOPs and memory of a model for pre-training
 #[derive(Args, Clone, Debug)]
 pub struct InfoArgs {
     /// Shape of the model.
@@ -24,17 +24,17 @@ pub struct InfoArgs {
     pub shape: ShapeArgs,
     /// Ids of the tokenizer
     ///
-    /// Sentinels are added. Default: T5's number.
+    /// Sentinels are added. The default is T5's number.
     #[arg(long, value_name = "N", default_value_t = 32_000)]
     pub vocab_size: usize,
-    /// Ids read by the encoder, for FLOPs and memory; several separated by commas
+    /// Input lengths in ids for FLOPs and memory, separated by commas
     ///
     /// Targets are as long as span corruption makes them. Default: train.inputs_length.
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(4..))]
     pub lengths: Vec<u32>,
     /// Change one key of the configuration
     ///
-    /// Example: --set model.encoder.hidden_size=512. May be repeated.
+    /// May be repeated. Example: --set model.encoder.hidden_size=512
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Print one JSON object
@@ -138,12 +138,11 @@ pub struct Memory {
 impl Memory {
     /// Counts a step with `examples` computed at once, of the lengths of `cost`.
     ///
-    /// The activations are an estimate, compared with measurements of the light mixer: a block keeps 7 vectors of `C`
-    /// numbers and one of `FF` per position; the encoder-decoder attention 4 of `C` and the encoder's keys and values;
-    /// attention scores count twice, and the output's scores three times. The kernels of a dynamic mixer and the
-    /// savings of bf16 are not counted. With recomputation, a block keeps its input; in addition to all inputs there is
-    /// either the output or the inside of one block.
-    pub fn of(config: &Seq2SeqConfig, train: &Train, cost: &Cost, examples: usize) -> Self {
+    /// The activations are an estimate, compared with what the light mixer takes: of a block 7 vectors of `C` numbers and one of
+    /// `FF` at each position, of the encoder-decoder attention 4 of `C` and the encoder's keys and values, attention scores
+    /// twice, and the output's scores three times. What a dynamic mixer keeps of its kernels and what bf16 saves are left out.
+    /// Computed again, a block keeps its input; next to all inputs there is either the output or the inside of one block.
+    pub fn of(config: &Seq2SeqConfig, train: &Keys, cost: &Cost, examples: usize) -> Self {
         let numbers = config.parameters() as f64;
         let optimizer: f64 = config
             .weights()
@@ -189,9 +188,10 @@ impl Memory {
 /// If the configuration is not a valid model.
 pub fn run(args: &InfoArgs) -> Result<()> {
     let (config, model) = args.shape.resolve(args.vocab_size, &args.overrides, None)?;
+    config.validate(1)?;
     let parameters = Parameters::of(&model);
     let given: Vec<usize> = args.lengths.iter().map(|&n| n as usize).collect();
-    let lengths = if given.is_empty() { vec![config.train.inputs_length] } else { given };
+    let lengths = if given.is_empty() { vec![config.train.own.inputs_length] } else { given };
     let costs: Vec<(Cost, Memory)> = lengths.iter().map(|&n| cost(&config, &model, n)).collect();
     if args.json {
         let costs: Vec<_> =
@@ -203,11 +203,15 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     Ok(())
 }
 
-/// Returns the cost of an example of `inputs` ids, and of a step with the parts that the configuration computes at
-/// once.
+/// Examples that one process computes at once.
+fn at_once(config: &Config) -> usize {
+    config.train.keys.batch_size / config.train.keys.accumulate.max(1)
+}
+
+/// What an example of `inputs` ids costs, and a step of the parts that the configuration computes at once.
 fn cost(config: &Config, model: &Seq2SeqConfig, inputs: usize) -> (Cost, Memory) {
     let cost = Cost::of(model, inputs, config.objective.lengths(inputs).targets);
-    let memory = Memory::of(model, &config.train, &cost, config.train.batch_size / config.train.accumulate.max(1));
+    let memory = Memory::of(model, &config.train.keys, &cost, at_once(config));
     (cost, memory)
 }
 
@@ -232,12 +236,12 @@ fn describe(config: &Config, parameters: &Parameters, costs: &[(Cost, Memory)]) 
     for (cost, memory) in costs {
         let Cost { inputs, targets, encoder, decoder, step } = *cost;
         let per_token = |flops: u64| flops as f64 / inputs as f64 / 1e6;
-        line(format_args!("{inputs} inputs, {targets} targets; million FLOPs an input token:"));
+        line(format_args!("{inputs} inputs, {targets} targets; million FLOPs per input token:"));
         line(format_args!("  encoder        {:>12.2}  forward", per_token(encoder)));
         line(format_args!("  decoder        {:>12.2}  forward", per_token(decoder)));
         line(format_args!("  step           {:>12.2}  forward and backward", per_token(step)));
-        let examples = config.train.batch_size / config.train.accumulate.max(1);
-        line(format_args!("  memory of a step, f32, {examples} examples at once in one process, MiB:"));
+        let examples = at_once(config);
+        line(format_args!("  memory of a step in MiB, f32, {examples} examples at once in one process:"));
         for (part, bytes) in [
             ("weights", memory.weights),
             ("gradients", memory.gradients),
@@ -249,7 +253,7 @@ fn describe(config: &Config, parameters: &Parameters, costs: &[(Cost, Memory)]) 
             let about = match part {
                 "activations" => "  about",
                 "or recomputed" => "  about, with train.gradient_checkpointing",
-                "together" if config.train.gradient_checkpointing => "  about, with recomputed activations",
+                "together" if config.train.keys.gradient_checkpointing => "  about, with recomputed activations",
                 "together" => "  about",
                 _ => "",
             };
@@ -283,7 +287,7 @@ mod tests {
             let real: usize = model.parameters().iter().map(|(_, p)| p.numel()).sum();
             assert_eq!(Parameters::of(&config).total(), real, "{mixer:?}");
             for optimizer in [OptimizerName::Adafactor, OptimizerName::AdamW] {
-                let train = Train { optimizer, ..Train::default() };
+                let train = Keys { optimizer, ..Keys::default() };
                 let counted = Memory::of(&config, &train, &Cost::of(&config, 8, 4), 1);
                 let state = train.optimizer_config().build(model.parameters()).state();
                 let floats = |(name, tensor): &(String, Tensor)| if name == "step" { 0 } else { 4 * tensor.numel() };
@@ -304,7 +308,7 @@ mod tests {
             let mode = Mode { train: true, recompute, ..Mode::eval() };
             let peak = PeakMemory::start(Device::Cpu).unwrap();
             model.loss(&batch, 0.0, &mode).sum.backward();
-            let train = Train { gradient_checkpointing: recompute, ..Train::default() };
+            let train = Keys { gradient_checkpointing: recompute, ..Keys::default() };
             let memory = Memory::of(&config, &train, &Cost::of(&config, 128, 29), 4);
             let here = memory.total - memory.weights - memory.optimizer;
             ratios.push(here / peak.bytes().unwrap() as f64);

@@ -1,4 +1,4 @@
-//! What was typed, turned into a checked plan before any work starts.
+//! `kinglet-train text2text`: arguments and files to an encoder-decoder in training on pairs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -8,21 +8,29 @@ use clap::Args;
 use kinglet::spec::files;
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::Dataset;
-use tch::Device;
 
-use super::PREDICTIONS;
-use super::config::Config;
-use super::pairs::{self, Labels, Pairs, Task};
 use crate::checkpoint::{self, ENCODER};
+use crate::commands::ended;
+use crate::commands::shape::{ShapeArgs, sized};
+use crate::hash::sha256;
+use crate::interrupt::Interrupt;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqConfig};
-use crate::commands::pretrain::{ShapeArgs, sized};
-use crate::training::run::{RunArgs, TimeLimit, TokenizerFiles, sha256};
-use crate::training::state::{Fingerprint, Place, State};
+use crate::tasks::text2text::config::Config;
+use crate::tasks::text2text::pairs::{self, Labels, Targets};
+use crate::tasks::text2text::{Data, Text2Text};
+use crate::tokenizer::files::TokenizerFiles;
+use crate::training::config::to_toml;
+use crate::training::run::RunArgs;
+use crate::training::state::Fingerprint;
+use crate::training::task::Task;
+use crate::training::train::train;
 
-/// What an old run leaves that a new one may not come to write.
-const RESULTS: [&str; 4] = [files::WEIGHTS, files::SEQ2SEQ, files::LABELS, PREDICTIONS];
-
-/// Arguments of `kinglet-train text2text`.
+/// Train an encoder-decoder on pairs of texts
+///
+/// From scratch or from a pre-trained one. As in T5, the decoder writes the target, a sequence or the name of a label, token by token.
+/// It is trained under teacher forcing and scored on the dev file by greedy decoding or beam search: exact match, for labels also
+/// macro F1. Several processes train together when torchrun, or another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR
+/// and MASTER_PORT, starts them.
 #[derive(Args, Clone, Debug)]
 pub struct Text2TextArgs {
     /// Which model.
@@ -35,140 +43,86 @@ pub struct Text2TextArgs {
     pub train: PathBuf,
     /// Pairs to evaluate on
     ///
-    /// As --train; its labels must be among the training file's. The weights with the best metric on it are kept.
+    /// Like --train; its labels must occur in the training file. The weights with the best metric on it are kept.
     #[arg(long, value_name = "FILE")]
     pub dev: PathBuf,
-    /// Field or column with the input, where --target-field is given
+    /// Field or column with the input
     ///
-    /// Default: text, as in labelled files.
+    /// With --target-field only. Default: text, as in labelled files.
     #[arg(long, value_name = "NAME", conflicts_with = "label_field")]
     pub text_field: Option<String>,
     /// Field or column with the target, a text
     ///
-    /// An answer is right if it equals the whole target. The tokenizer must give every target back exactly.
+    /// An answer is correct if it equals the whole target. The tokenizer must reproduce every target exactly.
     #[arg(long, value_name = "NAME", required_unless_present = "label_field", conflicts_with = "label_field")]
     pub target_field: Option<String>,
     /// Field or column with labels, whose names are the targets
     ///
-    /// Integer labels take their names from MANIFEST.json beside the file. An answer that is no label is wrong.
+    /// Integer labels take their names from MANIFEST.json beside the file. An answer that is not a label is wrong.
     #[arg(long, value_name = "NAME")]
     pub label_field: Option<String>,
     /// Run to start from
     ///
-    /// Of `pretrain` or of this command; its model and its tokenizer are taken.
+    /// Of `pretrain` or of this command; its model and tokenizer are used.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tokenizer", "preset", "mixer"])]
     pub from: Option<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
     ///
-    /// As `kinglet-train tokenizer` writes it. Needed unless --from is given.
+    /// Written by `kinglet-train tokenizer`. Required unless --from is given.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
-    /// Hypotheses of the beam search in evaluations; 1 for greedy decoding
+    /// Beam width in evaluations; 1 for greedy decoding
     ///
-    /// Instead of decode.beam of the configuration, which is 1 unless given.
+    /// Overrides decode.beam of the configuration.
     #[arg(long, value_name = "N")]
     pub beam: Option<usize>,
-    /// What every run takes.
+    /// The arguments of every run.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// A run that can start.
-pub struct Plan {
-    /// Directory of the run.
-    pub out: PathBuf,
-    /// The resolved configuration; `config.model` is there.
-    pub config: Config,
-    /// The model's shape.
-    pub model: Seq2SeqConfig,
-    /// What the targets are.
-    pub task: Task,
-    /// What is trained on.
-    pub train: Pairs,
-    /// What is evaluated on.
-    pub dev: Pairs,
-    /// Most tokens of an answer.
-    pub max_tokens: usize,
-    /// The tokenizer's files, copied into the run.
-    pub tokenizer: TokenizerFiles,
-    /// The model to start from.
-    pub from: Option<Seq2Seq>,
-    /// Where to compute.
-    pub device: Device,
-    /// When training must be over.
-    pub limit: TimeLimit,
-    /// Where a resumed run stands.
-    pub resume: Option<State<Place>>,
-    /// What a resumed run must share.
-    pub fingerprint: Fingerprint,
-}
-
-impl Plan {
-    /// Reads and checks everything. The time limit counts from `started`.
-    ///
-    /// # Errors
-    /// Whatever would make the run fail or mean something else than was typed: see the messages.
-    pub fn new(args: &Text2TextArgs, started: Instant) -> Result<Self> {
-        let run = &args.run;
-        let limit = TimeLimit::new(run.max_minutes, started)?;
-        let device = run.device.resolve()?;
-        let tokenizer = read_tokenizer(args)?;
-        let table = tokenizer.table()?;
-        let from = match &args.from {
-            Some(dir) => Some(checkpoint::load_seq2seq(dir, device).context("--from")?),
-            None => None,
-        };
-        let mut config: Config = args.shape.read(table.vocab_size(), &run.overrides)?;
-        if let Some(seed) = run.seed {
-            config.train.seed = seed;
-        }
-        if let Some(beam) = args.beam {
-            config.decode.beam = beam;
-        }
-        config.validate(args.label_field.is_some()).with_context(|| args.shape.whole())?;
-        let model = resolve_model(args, &config, from.as_ref().map(Seq2Seq::config), table.vocab_size())?;
-        config.model = Some(model.clone());
-
-        let (task, train, dev) = read_pairs(args, &table, config.train.max_length)?;
-        let max_tokens = match config.decode.max_tokens {
-            0 => train.longest_target().max(dev.longest_target()),
-            given => given,
-        };
-
-        // When nothing else can be wrong: --force removes what an old run left.
-        run.prepare_out(&RESULTS)?;
-        let mut fingerprint =
-            Fingerprint::new(toml::to_string(&config).context("cannot write the configuration as TOML")?);
-        fingerprint.add("the training file's bytes", &train.sha256);
-        fingerprint.add("the dev file's bytes", &dev.sha256);
-        let given = |field: &Option<String>| field.clone().unwrap_or_default();
-        fingerprint.add("--text-field", &given(&args.text_field));
-        fingerprint.add("--target-field", &given(&args.target_field));
-        fingerprint.add("--label-field", &given(&args.label_field));
-        fingerprint.add("the tokenizer", &tokenizer.sha256());
-        if let Some(dir) = &args.from {
-            fingerprint.add("the model of --from", &sha256(&dir.join(files::WEIGHTS))?);
-        }
-        let resume = if run.resume { Some(State::read(&run.out)?) } else { None };
-        if let Some(state) = &resume {
-            fingerprint.check(&state.fingerprint)?;
-        }
-        Ok(Plan {
-            out: run.out.clone(),
-            config,
-            model,
-            task,
-            train,
-            dev,
-            max_tokens,
-            tokenizer,
-            from,
-            device,
-            limit,
-            resume,
-            fingerprint,
-        })
+/// Reads and checks everything, then trains. The time limit counts from `started`.
+///
+/// # Errors
+/// Whatever would make the run fail or mean something else than was typed, and as [`train()`].
+pub fn run(args: &Text2TextArgs, started: Instant) -> Result<()> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let setup = args.run.setup(started)?;
+    let tokenizer = read_tokenizer(args)?;
+    let table = tokenizer.table()?;
+    let from = match &args.from {
+        Some(dir) => Some(checkpoint::load_seq2seq(dir, setup.device).context("--from")?),
+        None => None,
+    };
+    let mut config: Config = args.shape.read(table.vocab_size(), &args.run.overrides)?;
+    if let Some(seed) = args.run.seed {
+        config.train.keys.seed = seed;
     }
+    if let Some(beam) = args.beam {
+        config.decode.beam = beam;
+    }
+    config.validate(setup.team.size(), args.label_field.is_some()).with_context(|| args.shape.whole())?;
+    let model = resolve_model(args, &config, from.as_ref().map(Seq2Seq::config), table.vocab_size())?;
+    config.model = Some(model.clone());
+    let data = read_pairs(args, &table, config.train.own.passes.max_length)?;
+
+    // The words are part of saved states.
+    let mut fingerprint = Fingerprint::new(to_toml(&config)?);
+    fingerprint.add("the training file's bytes", &data.train.sha256);
+    fingerprint.add("the dev file's bytes", &data.dev.sha256);
+    let given = |field: &Option<String>| field.clone().unwrap_or_default();
+    fingerprint.add("--text-field", &given(&args.text_field));
+    fingerprint.add("--target-field", &given(&args.target_field));
+    fingerprint.add("--label-field", &given(&args.label_field));
+    if let Some(dir) = &args.from {
+        fingerprint.add("the model of --from", &sha256(&dir.join(files::WEIGHTS))?);
+    }
+    let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
+    let files = tokenizer.clone();
+    let run = args.run.run((Text2Text::NAME, Text2Text::RESULTS), setup, tokenizer, fingerprint, today)?;
+    let mut task = Text2Text::new(config, &model, data, files, from, run.device)?;
+    ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
+    Ok(())
 }
 
 /// The tokenizer of `--tokenizer`, or of the run of `--from`; one of pre-training has it beside its encoder.
@@ -211,19 +165,19 @@ fn resolve_model(
     Ok(from.clone())
 }
 
-/// The task and the pairs of both files. Dev inputs are not cut.
-fn read_pairs(args: &Text2TextArgs, table: &Table<'_>, max_length: usize) -> Result<(Task, Pairs, Pairs)> {
+/// The pairs of both files, and what their targets are. Dev inputs are not cut.
+fn read_pairs(args: &Text2TextArgs, table: &Table<'_>, max_length: usize) -> Result<Data> {
     if let Some(field) = &args.label_field {
         let data = Dataset::read(&args.train, field, None)?;
         let dev = Dataset::read(&args.dev, field, Some(&data.names))?;
         let labels = Labels::new(data.names.clone(), table).with_context(|| args.train.display().to_string())?;
         let train = pairs::labelled(&args.train, &data, &labels, table, max_length)?;
         let dev = pairs::labelled(&args.dev, &dev, &labels, table, 0)?;
-        return Ok((Task::Labels(labels), train, dev));
+        return Ok(Data { targets: Targets::Labels(labels), train, dev });
     }
     let text = args.text_field.as_deref().unwrap_or("text");
     let target = args.target_field.as_deref().context("neither --target-field nor --label-field is given")?;
     let train = pairs::sequences(&args.train, text, target, table, max_length)?;
     let dev = pairs::sequences(&args.dev, text, target, table, 0)?;
-    Ok((Task::Sequences, train, dev))
+    Ok(Data { targets: Targets::Sequences, train, dev })
 }

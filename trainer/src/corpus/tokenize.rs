@@ -43,16 +43,16 @@ impl Memory {
 }
 
 /// Encodes documents with one table.
-pub struct Tokeniser<'a> {
+pub struct WordTokenizer<'a> {
     table: Table<'a>,
     /// One per concurrent thread.
     memories: Mutex<Vec<Memory>>,
 }
 
-impl<'a> Tokeniser<'a> {
-    /// Creates a tokenizer with an empty cache.
+impl<'a> WordTokenizer<'a> {
+    /// A tokenizer that has seen no word.
     pub fn new(table: Table<'a>) -> Self {
-        Tokeniser { table, memories: Mutex::default() }
+        WordTokenizer { table, memories: Mutex::default() }
     }
 
     /// Returns the ids of each document in parts, without `</s>`; the joined parts are the result of [`Table::encode`].
@@ -111,8 +111,8 @@ mod tests {
         Table::write(&scored, false).unwrap()
     }
 
-    fn joined(tokeniser: &Tokeniser<'_>, documents: &[String]) -> Vec<Vec<u32>> {
-        tokeniser.encode(documents).into_iter().map(|parts| parts.concat()).collect()
+    fn joined(words: &WordTokenizer<'_>, documents: &[String]) -> Vec<Vec<u32>> {
+        words.encode(documents).into_iter().map(|parts| parts.concat()).collect()
     }
 
     #[test]
@@ -124,11 +124,11 @@ mod tests {
         assert!(text.len() > 3 * PART);
         let mut whole = table.encode(&text);
         whole.pop();
-        let tokeniser = Tokeniser::new(Table::new(&bytes).unwrap());
-        assert!(tokeniser.encode(std::slice::from_ref(&text))[0].len() > 3);
+        let words = WordTokenizer::new(Table::new(&bytes).unwrap());
+        assert!(words.encode(std::slice::from_ref(&text))[0].len() > 3);
         // The second time from memory.
         for _ in 0..2 {
-            assert_eq!(joined(&tokeniser, std::slice::from_ref(&text)), [&whole[..]]);
+            assert_eq!(joined(&words, std::slice::from_ref(&text)), [&whole[..]]);
         }
     }
 
@@ -138,10 +138,10 @@ mod tests {
         fn documents_have_the_ids_that_the_tokenizer_gives(texts: Vec<String>, spaced in "[a-e \u{a0}\u{2581}\u{3000}é\n]{0,400}") {
             let bytes = table();
             let table = Table::new(&bytes).unwrap();
-            let tokeniser = Tokeniser::new(Table::new(&bytes).unwrap());
+            let words = WordTokenizer::new(Table::new(&bytes).unwrap());
             let documents = [texts, vec![spaced]].concat();
             let expected: Vec<Vec<u32>> = documents.iter().map(|text| { let mut ids = table.encode(text); ids.pop(); ids }).collect();
-            prop_assert_eq!(joined(&tokeniser, &documents), expected);
+            prop_assert_eq!(joined(&words, &documents), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a model can be trained for.
+//! What a model can be trained for; [`crate::training::task`] says how to add a task.
 
 pub mod classify;
 pub mod pretrain;

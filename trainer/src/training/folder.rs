@@ -1,12 +1,12 @@
-//! What a run leaves beside its checkpoint.
+//! What a run leaves next to its checkpoint.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`CONFIG`] | the resolved training configuration |
-//! | [`METRICS`] | one JSON object a line: [`Row`] |
+//! | [`METRICS`] | one JSON object per line: [`Row`] |
 //! | [`ENVIRONMENT`] | versions, CPU, GPU, threads, git commit |
 //! | [`TENSORBOARD`] | event files |
-//! | [`LOSS_PLOT`], [`DEV_PLOT`] | training and dev loss, dev metrics |
+//! | `loss.svg`, `dev.svg` | training and dev loss, dev metrics |
 //! | [`crate::training::state::FOLDER`] | the state for `--resume` |
 
 use std::fs::{self, File, OpenOptions};
@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet_data::files::write_atomically;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tboard::EventWriter;
 use tboard::tensorboard::{SessionLog, event::What, session_log::SessionStatus};
 
-use crate::plot::{self, Curve};
+use crate::training::row::{self, Row, Scored};
 
 /// The resolved training configuration.
 pub const CONFIG: &str = "config.resolved.toml";
@@ -29,132 +29,15 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const ENVIRONMENT: &str = "environment.json";
 /// Folder of TensorBoard event files.
 pub const TENSORBOARD: &str = "tensorboard";
-/// Picture of the losses.
-pub const LOSS_PLOT: &str = "loss.svg";
-/// Picture of the dev metrics.
-pub const DEV_PLOT: &str = "dev.svg";
-
-/// A kind of lines of `metrics.jsonl`, and how they are shown.
-pub trait Record: Serialize + DeserializeOwned {
-    /// The step that TensorBoard shows the row at, and the row's numbers by tag.
-    fn scalars(&self) -> (u64, Vec<(&'static str, f64)>);
-
-    /// The pictures of all rows so far, as SVG by file name.
-    ///
-    /// # Errors
-    /// When a picture cannot be drawn.
-    fn pictures(rows: &[Self]) -> Result<Vec<(&'static str, String)>>;
-}
-
-/// A line of fine-tuning's `metrics.jsonl`. Steps and epochs count from 1. Times are the only fields that differ between equal runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Row {
-    /// Training since the row before.
-    Train {
-        /// Steps made.
-        step: u64,
-        /// Epoch of the last step.
-        epoch: u64,
-        /// Mean loss of the steps since the row before.
-        loss: f64,
-        /// Learning rate of the last step.
-        lr: f64,
-        /// Global norm of the last step's gradient, before clipping.
-        grad_norm: f64,
-        /// Tokens seen since the run began, padding not counted.
-        tokens: u64,
-        /// Seconds of training since the run began, stops not counted.
-        seconds: f64,
-        /// Tokens a second since the row before.
-        tokens_per_second: f64,
-    },
-    /// An evaluation on the dev file.
-    Dev {
-        /// Steps made.
-        step: u64,
-        /// Epoch of the last step.
-        epoch: u64,
-        /// Mean cross entropy.
-        loss: f64,
-        /// Share of right labels.
-        accuracy: f64,
-        /// Mean F1 of the classes.
-        macro_f1: f64,
-        /// F1 of class 1 where there are two classes.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        binary_f1: Option<f64>,
-        /// Whether the deciding metric was the highest so far, so that these weights were kept.
-        best: bool,
-        /// Seconds of training since the run began, stops not counted.
-        seconds: f64,
-    },
-}
-
-impl Record for Row {
-    fn scalars(&self) -> (u64, Vec<(&'static str, f64)>) {
-        match *self {
-            Row::Train { step, loss, lr, grad_norm, tokens_per_second, .. } => (
-                step,
-                vec![
-                    ("train/loss", loss),
-                    ("train/lr", lr),
-                    ("train/grad_norm", grad_norm),
-                    ("train/tokens_per_second", tokens_per_second),
-                ],
-            ),
-            Row::Dev { step, loss, accuracy, macro_f1, binary_f1, .. } => {
-                let mut scalars = vec![("dev/loss", loss), ("dev/accuracy", accuracy), ("dev/macro_f1", macro_f1)];
-                scalars.extend(binary_f1.map(|f1| ("dev/binary_f1", f1)));
-                (step, scalars)
-            }
-        }
-    }
-
-    fn pictures(rows: &[Self]) -> Result<Vec<(&'static str, String)>> {
-        let mut train = Curve { name: "train", points: Vec::new() };
-        let mut dev = Curve { name: "dev", points: Vec::new() };
-        let mut accuracy = Curve { name: "accuracy", points: Vec::new() };
-        let mut f1 = Curve { name: "macro F1", points: Vec::new() };
-        let mut binary = Curve { name: "binary F1", points: Vec::new() };
-        for row in rows {
-            match *row {
-                Row::Train { step, loss, .. } => train.points.push((step as f64, loss)),
-                Row::Dev { step, loss, accuracy: a, macro_f1, binary_f1, .. } => {
-                    dev.points.push((step as f64, loss));
-                    accuracy.points.push((step as f64, a));
-                    f1.points.push((step as f64, macro_f1));
-                    binary.points.extend(binary_f1.map(|f1| (step as f64, f1)));
-                }
-            }
-        }
-        let mut metrics = vec![accuracy, f1];
-        if !binary.points.is_empty() {
-            metrics.push(binary);
-        }
-        Ok(vec![
-            (LOSS_PLOT, plot::svg("Loss", "cross entropy", &[train, dev])?),
-            (DEV_PLOT, plot::svg("Dev metrics", "share", &metrics)?),
-        ])
-    }
-}
-
-impl RunFolder<Row> {
-    /// The evaluation whose weights were kept last.
-    pub fn best(&self) -> Option<&Row> {
-        self.rows.iter().rev().find(|row| matches!(row, Row::Dev { best: true, .. }))
-    }
-}
-
 /// The folder of a run that is being written.
-pub struct RunFolder<R> {
+pub struct RunFolder {
     path: PathBuf,
-    rows: Vec<R>,
+    rows: Vec<Row>,
     metrics: File,
     events: EventWriter<BufWriter<File>>,
 }
 
-impl<R: Record> RunFolder<R> {
+impl RunFolder {
     /// Opens the folder for rows after the first `keep` ones; later rows, of steps that are made again, are removed.
     ///
     /// # Errors
@@ -187,20 +70,38 @@ impl<R: Record> RunFolder<R> {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn push(&mut self, row: R) -> Result<()> {
+    pub fn push(&mut self, row: Row) -> Result<()> {
         let line = serde_json::to_string(&row)? + "\n";
         self.metrics.write_all(line.as_bytes()).with_context(|| name(&self.path.join(METRICS)))?;
         let (step, scalars) = row.scalars();
         for (tag, value) in scalars {
-            self.events.write_scalar(step as i64, tag, value as f32)?;
+            self.events.write_scalar(step as i64, &tag, value as f32)?;
         }
         self.events.flush()?;
         self.rows.push(row);
         Ok(())
     }
 
+    /// Writes a JSON file of the folder.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
+        self.write(file, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The evaluation whose weights were kept last.
+    pub fn best(&self) -> Option<&Scored> {
+        self.rows.iter().rev().filter_map(Row::scored).find(|row| row.best)
+    }
+
     /// The rows so far.
-    pub fn rows(&self) -> &[R] {
+    pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
@@ -209,7 +110,7 @@ impl<R: Record> RunFolder<R> {
     /// # Errors
     /// When a picture cannot be drawn or written.
     pub fn draw(&self) -> Result<()> {
-        for (file, svg) in R::pictures(&self.rows)? {
+        for (file, svg) in row::pictures(&self.rows)? {
             self.write(file, svg.as_bytes())?;
         }
         Ok(())

@@ -1,19 +1,19 @@
-//! What every training run shares: its arguments, its time limit, its tokenizer's files, and how it ends.
+//! What every training run shares: its arguments, its time limit, and how it ends.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::spec::files;
-use kinglet::tokenizer::Table;
-use sha2::{Digest, Sha256};
+use tch::Device;
 
 use crate::device::DeviceChoice;
-use crate::training::folder;
-use crate::training::state;
+use crate::machine::{self, Environment};
+use crate::tokenizer::files::TokenizerFiles;
+use crate::training::state::{Fingerprint, State};
+use crate::training::team::Team;
+use crate::training::{folder, state};
 
 /// The longest time limit: a year.
 const MOST_MINUTES: f64 = 525_600.0;
@@ -21,30 +21,30 @@ const MOST_MINUTES: f64 = 525_600.0;
 /// Arguments of every command that trains.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Directory for the checkpoint and the run's logs
+    /// Directory for the checkpoint and the logs
     ///
-    /// Must be empty or new, unless --resume or --force is given.
+    /// Must be empty or new unless --resume or --force is given.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Seed of weights, order and dropout
     ///
-    /// Instead of train.seed of the configuration.
+    /// Overrides train.seed of the configuration.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Device: auto, cpu, cuda or cuda:N
     ///
-    /// auto takes the first CUDA device where there is one.
+    /// auto takes the first CUDA device if there is one; with several processes, the one of its local rank.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Stop in time to be done after this many minutes
+    /// Stop in time to finish within this many minutes
     ///
-    /// The model is then evaluated once more, its weights are kept and the state is saved, so that --resume can go on.
+    /// The model is evaluated once more and the state is saved, so that --resume can continue.
     #[arg(long, value_name = "MINUTES")]
     pub max_minutes: Option<f64>,
     /// Continue the run in --out
     ///
-    /// Bit for bit as if it had never stopped, on the CPU with the same number of threads. Configuration and data must be the
-    /// same as before.
+    /// The result equals that of a run that never stopped, bit for bit on the CPU with the same number of threads. Configuration and
+    /// data must be the same as before.
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
     /// Overwrite the run in --out
@@ -52,23 +52,94 @@ pub struct RunArgs {
     pub force: bool,
     /// Threads of libtorch
     ///
-    /// Default: all cores. Results repeat for the same number.
+    /// Default: all cores. Results are reproducible for the same number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Change one key of the configuration
     ///
-    /// For example --set train.lr=5e-4 --set train.dropout=0. May be given many times.
+    /// May be repeated. Example: --set train.lr=5e-4 --set train.dropout=0
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
 }
 
+/// A run that can start.
+#[derive(Debug)]
+pub struct Run {
+    /// Directory of the run.
+    pub out: PathBuf,
+    /// Where to compute.
+    pub device: Device,
+    /// The processes that take part.
+    pub team: Team,
+    /// When training must be over.
+    pub limit: TimeLimit,
+    /// The tokenizer's files, copied into the checkpoint.
+    pub tokenizer: TokenizerFiles,
+    /// Where a resumed run stands.
+    pub resume: Option<State>,
+    /// What a resumed run must share, the configuration among it.
+    pub fingerprint: Fingerprint,
+    /// What the run runs on.
+    pub environment: Environment,
+}
+
+/// What a run knows before its data are read.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where to compute.
+    pub device: Device,
+    /// The processes that take part.
+    pub team: Team,
+    limit: TimeLimit,
+}
+
 impl RunArgs {
+    /// Meets the other processes and chooses the device. The time limit counts from `started`.
+    ///
+    /// # Errors
+    /// A time limit, an environment or a device that makes no sense.
+    pub fn setup(&self, started: Instant) -> Result<Setup> {
+        let limit = TimeLimit::new(self.max_minutes, started)?;
+        let team = Team::from_env()?;
+        let device = match (self.device, team.local_rank()) {
+            (DeviceChoice::Auto, Some(n)) if machine::cuda().is_ok() => DeviceChoice::Cuda(n).resolve()?,
+            (choice, _) => choice.resolve()?,
+        };
+        Ok(Setup { device, team, limit })
+    }
+
+    /// The run of `task`, when nothing else can be wrong: with --force it removes what an old run left, `results` among it. `today` is
+    /// that of [`Fingerprint::check`].
+    ///
+    /// # Errors
+    /// When the directory is not empty without --resume and --force, there is no state to resume, or that of another run.
+    pub fn run(
+        &self,
+        (task, results): (&str, &[&str]),
+        setup: Setup,
+        tokenizer: TokenizerFiles,
+        mut fingerprint: Fingerprint,
+        today: impl Fn(&str) -> Result<String>,
+    ) -> Result<Run> {
+        let Setup { device, team, limit } = setup;
+        if team.leads() {
+            self.prepare_out(results)?;
+        }
+        fingerprint.add("the tokenizer", &tokenizer.sha256());
+        let resume = if self.resume { Some(State::read(&self.out, task)?) } else { None };
+        if let Some(state) = &resume {
+            fingerprint.check(&state.fingerprint, today)?;
+        }
+        let environment = Environment::of(device);
+        Ok(Run { out: self.out.clone(), device, team, limit, tokenizer, resume, fingerprint, environment })
+    }
+
     /// Refuses to mix a new run with what is in the directory; with --force removes an old run's state, logs and `results`
     /// (files and folders by name).
     ///
     /// # Errors
     /// When the directory is not empty without --resume and --force, or something cannot be removed.
-    pub fn prepare_out(&self, results: &[&str]) -> Result<()> {
+    fn prepare_out(&self, results: &[&str]) -> Result<()> {
         let out = &self.out;
         if self.resume || !out.exists() {
             return Ok(());
@@ -83,7 +154,7 @@ impl RunArgs {
                 out.display()
             );
         }
-        for name in [state::FOLDER, run_folder::TENSORBOARD, run_folder::METRICS].iter().chain(results) {
+        for name in [state::FOLDER, folder::TENSORBOARD, folder::METRICS].iter().chain(results) {
             let path = out.join(name);
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)
@@ -147,68 +218,6 @@ impl Ending {
             Ending::Interrupt => "stopped by a signal",
         }
     }
-}
-
-/// A tokenizer's files by name, as they are copied into a checkpoint.
-#[derive(Clone, Debug)]
-pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
-
-impl TokenizerFiles {
-    /// Reads the files of `dir`; `tokenizer_config.json` only if there is one.
-    ///
-    /// # Errors
-    /// When a file cannot be read; it is named.
-    pub fn read(dir: &Path) -> Result<Self> {
-        let mut out = Vec::new();
-        for name in [files::TOKENIZER, files::TOKENIZER_TABLE, files::TOKENIZER_CONFIG] {
-            let path = dir.join(name);
-            if name == files::TOKENIZER_CONFIG && !path.exists() {
-                continue;
-            }
-            let bytes = fs::read(&path).with_context(|| format!("cannot read tokenizer file {}", path.display()))?;
-            out.push((name, bytes));
-        }
-        Ok(TokenizerFiles(out))
-    }
-
-    /// The files by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
-    }
-
-    fn table_bytes(&self) -> &[u8] {
-        self.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[], |(_, bytes)| bytes)
-    }
-
-    /// The table that texts are encoded with.
-    ///
-    /// # Errors
-    /// When the bytes are not a table.
-    pub fn table(&self) -> Result<Table<'_>> {
-        Table::new(self.table_bytes()).context("tokenizer.bin is no tokenizer table")
-    }
-
-    /// SHA-256 of the table, in hex: two tokenizers with the same table give the same ids.
-    pub fn sha256(&self) -> String {
-        hex(Sha256::new_with_prefix(self.table_bytes()))
-    }
-}
-
-/// SHA-256 of the file `path`, in hex.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    fs::File::open(path)
-        .and_then(|mut file| io::copy(&mut file, &mut hasher))
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(hex(hasher))
-}
-
-/// The digest of what `hasher` has seen, in hex.
-pub fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The command line as it was typed, with --resume.

@@ -16,12 +16,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec::files;
 use kinglet_data::files::write_atomically;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
 use tch::Tensor;
 
-use crate::checkpoint::{read_tensors, write_tensors};
-use crate::tasks::classify::config::OLD_KEYS;
 use crate::optim::{Optimizer, Parameter};
+use crate::tensors::{read_tensors, write_tensors};
 
 /// Folder of the state inside the run folder.
 pub const FOLDER: &str = "resume";
@@ -50,13 +49,16 @@ impl Fingerprint {
         self.inputs.insert(what.to_owned(), is.to_owned());
     }
 
-    /// Compares with the fingerprint of a run's saved state.
+    /// Compares with the fingerprint of a run's saved state. `today` writes an old configuration as this version would: with the keys'
+    /// names of today, and the defaults of keys that were not there yet.
     ///
     /// # Errors
     /// Names everything that differs, configuration keys with both values.
-    pub fn check(&self, saved: &Fingerprint) -> Result<()> {
+    pub fn check(&self, saved: &Fingerprint, today: impl Fn(&str) -> Result<String>) -> Result<()> {
         let mut differences = Vec::new();
-        for (now, then) in lines_that_differ(&self.config, &saved.config) {
+        // What cannot be read differs in any case.
+        let then = today(&saved.config).unwrap_or_else(|_| saved.config.clone());
+        for (now, then) in lines_that_differ(&self.config, &then) {
             differences.push(format!("config: now `{now}`, was `{then}`"));
         }
         let all: BTreeSet<&String> = self.inputs.keys().chain(saved.inputs.keys()).collect();
@@ -77,7 +79,6 @@ fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
             if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
                 section = name.to_owned();
             } else if let Some((key, value)) = line.split_once(" = ") {
-                let key = OLD_KEYS.iter().find(|(old, _)| *old == key).map_or(key, |(_, new)| new);
                 out.push((format!("{section}.{key}"), value.to_owned()));
             }
         }
@@ -93,10 +94,13 @@ fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
     all.into_iter().map(|k| (find(&now, k), find(&then, k))).filter(|(a, b)| a != b).collect()
 }
 
-/// Where training stands, between two steps. `L` is what the loop itself adds.
+/// Where training stands, between two steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State<L> {
+pub struct State {
     format: u32,
+    /// The task's name; empty in states written before tasks had one.
+    #[serde(default)]
+    task: String,
     /// Folder of the weights inside [`FOLDER`].
     weights: String,
     /// Steps made.
@@ -116,22 +120,23 @@ pub struct State<L> {
     pub finished: bool,
     /// What the run was started with.
     pub fingerprint: Fingerprint,
-    /// The loop's own.
-    pub place: L,
+    /// Where it stands by its evaluations; pre-training once had `null` here.
+    #[serde(deserialize_with = "or_start")]
+    pub place: Place,
 }
 
-/// Where fine-tuning stands in its data and by its dev metric.
+/// Where a run stands by its evaluations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Place {
-    /// The epoch of the next step, counted from 0.
-    pub epoch: u64,
-    /// The batch of the next step inside its epoch, counted from 0.
-    pub batch: u64,
-    /// The best dev metric so far.
+    /// The best value of the deciding metric so far.
     #[serde(with = "exact_option")]
     pub best: Option<f64>,
     /// Evaluations since it.
     pub without_better: u64,
+}
+
+fn or_start<'de, D: Deserializer<'de>>(d: D) -> Result<Place, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
 /// The field that every version of the state has.
@@ -140,11 +145,12 @@ struct Format {
     format: u32,
 }
 
-impl<L: Default + Serialize + DeserializeOwned> State<L> {
-    /// The state before the first step.
-    pub fn start(fingerprint: Fingerprint) -> Self {
+impl State {
+    /// The state of a `task` before the first step.
+    pub fn start(task: &str, fingerprint: Fingerprint) -> Self {
         State {
             format: FORMAT,
+            task: task.to_owned(),
             weights: String::new(),
             step: 0,
             loss_sum: 0.0,
@@ -154,22 +160,25 @@ impl<L: Default + Serialize + DeserializeOwned> State<L> {
             seconds: 0.0,
             finished: false,
             fingerprint,
-            place: L::default(),
+            place: Place::default(),
         }
     }
 
-    /// Reads where the run in `out` stands.
+    /// Reads where the run of `task` in `out` stands.
     ///
     /// # Errors
-    /// When there is no state, or it was written by another version or by a loop of another kind.
-    pub fn read(out: &Path) -> Result<Self> {
+    /// When there is no state, or it was written by another version or for another task.
+    pub fn read(out: &Path, task: &str) -> Result<Self> {
         let path = out.join(FOLDER).join(PROGRESS);
         let text = fs::read(&path)
             .with_context(|| format!("nothing to resume in {}: cannot read {}", out.display(), path.display()))?;
         let context = || format!("{} is not a saved state of this command", path.display());
         let Format { format } = serde_json::from_slice(&text).with_context(context)?;
         ensure!(format == FORMAT, "{} has format {format}, this program reads {FORMAT}", path.display());
-        serde_json::from_slice(&text).with_context(context)
+        let state: State = serde_json::from_slice(&text).with_context(context)?;
+        // Of states without a name the fingerprint tells tasks apart.
+        ensure!(state.task.is_empty() || state.task == task, "{}, but of `{}`", context(), state.task);
+        Ok(state)
     }
 
     /// Saves the state of the run in `out`. The state before stays whole until this one is.
@@ -265,34 +274,54 @@ mod tests {
         out
     }
 
+    fn same(text: &str) -> Result<String> {
+        Ok(text.to_owned())
+    }
+
     #[test]
     fn every_difference_is_named() {
         let saved = fingerprint("b");
-        assert!(fingerprint("b").check(&saved).is_ok());
+        assert!(fingerprint("b").check(&saved, same).is_ok());
         let mut now = fingerprint("x");
         now.config = now.config.replace("0.001", "0.01");
-        let message = now.check(&saved).unwrap_err().to_string();
+        let message = now.check(&saved, same).unwrap_err().to_string();
         assert!(message.contains("now `train.lr = 0.01`, was `train.lr = 0.001`"), "{message}");
         assert!(message.contains("dev file") && !message.contains("training file"), "{message}");
     }
 
     #[test]
-    fn a_key_may_have_its_old_name() {
+    fn an_old_configuration_is_compared_as_it_would_be_written_today() {
         let (mut now, mut saved) = (fingerprint("b"), fingerprint("b"));
         now.config += "optimizer = \"adamw\"\n";
         saved.config += "optimiser = \"adamw\"\n";
-        assert!(now.check(&saved).is_ok());
+        let today = |text: &str| Ok(text.replace("optimiser", "optimizer"));
+        assert!(now.check(&saved, today).is_ok());
         saved.config = saved.config.replace("adamw", "adafactor");
-        let message = now.check(&saved).unwrap_err().to_string();
+        let message = now.check(&saved, today).unwrap_err().to_string();
         assert!(message.contains("was `train.optimizer = \"adafactor\"`"), "{message}");
     }
 
     #[test]
     fn floats_come_back_exactly() {
-        let mut state: State<Place> = State::start(fingerprint("b"));
+        let mut state = State::start("classify", fingerprint("b"));
         state.loss_sum = 0.1 + 0.2;
         state.place.best = Some(1.0 / 3.0);
         let text = serde_json::to_string(&state).unwrap();
-        assert_eq!(serde_json::from_str::<State<Place>>(&text).unwrap(), state);
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    }
+
+    #[test]
+    fn states_from_before_tasks_had_names_are_read() {
+        let now = State::start("pretrain", fingerprint("b"));
+        let old = |place: serde_json::Value| {
+            let mut value = serde_json::to_value(&now).unwrap();
+            let fields = value.as_object_mut().unwrap();
+            fields.remove("task");
+            fields.insert("place".to_owned(), place);
+            serde_json::from_value::<State>(value).unwrap()
+        };
+        assert_eq!(old(serde_json::Value::Null).place, Place::default());
+        let place = serde_json::json!({"epoch": 3, "batch": 1, "best": "3fe0000000000000", "without_better": 2});
+        assert_eq!(old(place).place, Place { best: Some(0.5), without_better: 2 });
     }
 }

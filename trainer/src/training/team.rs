@@ -17,7 +17,7 @@ impl fmt::Display for Gone {
     }
 }
 
-/// This process among those of the run. With one process nothing is sent and every sum is the value itself.
+/// This process among those of the run. A single process sends nothing, and every sum is the value itself.
 #[derive(Debug)]
 pub struct Team(Option<World>);
 
@@ -28,6 +28,11 @@ impl Team {
     /// As [`World::from_env`].
     pub fn from_env() -> Result<Self> {
         Ok(Team(World::from_env()?))
+    }
+
+    /// This process alone, whatever the environment says.
+    pub fn alone() -> Self {
+        Team(None)
     }
 
     /// This process's number, from 0.
@@ -66,6 +71,18 @@ impl Team {
         Ok(std::array::from_fn(|i| f64::from(sums[i]) + f64::from(sums[N + i])))
     }
 
+    /// The sum over all processes of `values`, of which each is zero in all processes but one; f32 numbers count, such as whole ones
+    /// below 2²⁴.
+    ///
+    /// # Errors
+    /// When another process has gone.
+    pub fn union(&self, values: Vec<f32>) -> Result<Vec<f32>> {
+        let Some(world) = &self.0 else { return Ok(values) };
+        let sent = Tensor::from_slice(&values);
+        world.all_reduce_sum(&[sent.shallow_clone()]).context(Gone)?;
+        Ok(Vec::try_from(&sent)?)
+    }
+
     /// Adds up every parameter's gradient over all processes, in place.
     ///
     /// # Errors
@@ -76,7 +93,7 @@ impl Team {
         world.all_reduce_sum(&gradients).context(Gone)
     }
 
-    /// Gives every process the first one's parameters.
+    /// Copies the first process's parameters to every process.
     ///
     /// # Errors
     /// When another process has gone.

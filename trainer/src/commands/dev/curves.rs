@@ -1,4 +1,4 @@
-//! `kinglet-train curves`: the losses of several runs in one figure.
+//! `kinglet-train dev curves`: the losses of several runs in one picture.
 
 use std::path::{Path, PathBuf};
 
@@ -11,20 +11,23 @@ use crate::training::folder::METRICS;
 
 /// Draw the losses of several runs in one figure
 ///
-/// Reads metrics.jsonl of each run. For pre-training, the held-out loss can be drawn instead of the training loss.
-/// Example: kinglet-train curves runs/light runs/attention --out losses.svg
+/// Reads each run's metrics.jsonl; draws the loss of training, or of evaluations.
+///
+/// Example: kinglet-train dev curves runs/light runs/attention --out losses.svg
 #[derive(Clone, Debug, clap::Args)]
 pub struct CurvesArgs {
-    /// Folders of runs.
+    /// Folders of runs
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// SVG file to write.
+    /// SVG file to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Draw evaluations instead of training losses.
+    /// Draw evaluations instead of training
     #[arg(long)]
     pub held_out: bool,
-    /// Omit steps before this one, such as the steep beginning.
+    /// First step to draw
+    ///
+    /// Leaves out the steep beginning.
     #[arg(long, default_value_t = 0, value_name = "STEP")]
     pub from_step: u64,
 }

@@ -1,4 +1,4 @@
-//! `kinglet-train gpu-check`: compares CUDA with the CPU, and times training steps.
+//! `kinglet-train dev gpu-check`: does CUDA compute what the CPU computes, and how fast is a training step?
 //!
 //! All data are synthetic. Three parts: scores and gradients of every mixer on both devices, fifty training steps on
 //! both, and the time of a step for convolution and attention by text length, with a constant number of tokens per
@@ -37,7 +37,9 @@ const TOKENS: usize = 16_384;
 /// Warm-up steps, and steps whose mean time is taken.
 const TIMED: (u32, u32) = (3, 10);
 
-/// Arguments of `kinglet-train gpu-check`.
+/// Compare CUDA with the CPU and time training steps
+///
+/// On synthetic data; takes a few minutes. Exits with 1 if there is no CUDA or the two differ by more than the bounds.
 #[derive(Args, Clone, Debug)]
 pub struct GpuCheckArgs {
     /// Directory for gpu-check.json
@@ -78,7 +80,7 @@ pub struct StepTime {
     pub length: usize,
     /// Texts in the batch, `B`.
     pub texts: usize,
-    /// Milliseconds per step; `None` if it did not fit in memory.
+    /// Milliseconds per step; `None` when it did not fit into memory.
     pub milliseconds: Option<f64>,
 }
 
@@ -103,7 +105,7 @@ pub fn run(args: &GpuCheckArgs) -> Result<bool> {
         println!("{mixer:<10} {logits:>12.2e} {gradients:>12.2e} {losses:>12.2e}  {verdict}");
         agreements.push(agreement);
     }
-    println!("\nms a step, {TOKENS} tokens a batch: forward, backward, Adafactor");
+    println!("\nms per step, {TOKENS} tokens per batch: forward, backward, Adafactor");
     println!("{:<10} {:<5} {}", "mixer", "", LENGTHS.map(|t| format!("{t:>9}")).concat());
     let mut times = Vec::new();
     for (precision, bf16) in [("f32", false), ("bf16", true)] {

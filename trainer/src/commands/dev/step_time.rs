@@ -1,4 +1,4 @@
-//! `kinglet-train step-time`: how long a training step and a forward pass of an encoder-decoder take, on synthetic data.
+//! `kinglet-train dev step-time`: how long a training step and a forward pass of an encoder-decoder take, on synthetic data.
 //!
 //! Without `--table` it is a worker for benches. The same lines are spoken by `benches/train_step.py`, which has the same model
 //! in PyTorch, so that the two can take turns:
@@ -10,11 +10,11 @@
 //! | `save FILE` | `saved`: the weights are in the safetensors file (this side alone) |
 //! | `targets INPUTS` | target ids of a span-corrupted example with so many input ids (this side alone) |
 //! | `flops INPUTS TARGETS` | operations of a forward pass over one example ([`crate::flops`]; this side alone) |
-//! | `losses INPUTS TARGETS BATCH COUNT` | losses in nats a target token before each of `COUNT` training steps, which are taken |
+//! | `losses INPUTS TARGETS BATCH COUNT` | losses in nats per target token before each of `COUNT` training steps, which are taken |
 //! | `run step INPUTS TARGETS BATCH COUNT` | `CPU WALL`: nanoseconds that the training steps took together |
 //! | `run forward INPUTS TARGETS BATCH COUNT` | the same of forward passes with their loss, without gradients |
 //!
-//! What goes wrong is answered with `error MESSAGE`. A step is what [`crate::tasks::classify`] and pre-training do: clear the
+//! What goes wrong is answered with `error MESSAGE`. A step is what [`crate::training::train`] does: clear the
 //! gradients, loss, backward, Adafactor. The batch is made before the time is taken; the device is done when it ends.
 
 use std::fmt::Write as _;
@@ -32,7 +32,6 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::Seq2SeqBatch;
-use crate::checkpoint::write_tensors;
 use crate::device::{DeviceChoice, wait};
 use crate::flops;
 use crate::machine::{self, Libtorch, device_name};
@@ -40,6 +39,7 @@ use crate::model::Mode;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqConfig};
 use crate::objective::SpanCorruption;
 use crate::optim::{AdafactorConfig, Optimizer, OptimizerConfig, clear_gradients};
+use crate::tensors::write_tensors;
 
 /// Learning rate of all steps, relative to each weight: that of T5's first 10,000.
 const LEARNING_RATE: f64 = 1e-2;
@@ -48,28 +48,31 @@ const SEED: i64 = 1;
 /// First id that is not special.
 const FIRST_ID: u32 = 3;
 
-/// Peaks of dense matrix products in 10¹² operations per second, `(name contains, bf16, f32)`: the vendors' data sheets
-/// for the modules with HBM, f32 without TF32.
+/// Peaks of dense matrix products in 10¹² operations per second, `(name contains, bf16, f32)`: the vendors' data sheets for the
+/// modules with HBM, f32 without TF32.
 const PEAKS: [(&str, f64, f64); 3] = [("H200", 989.4, 66.9), ("H100", 989.4, 66.9), ("A100", 312.0, 19.5)];
 
-/// Arguments of `kinglet-train step-time`.
+/// Time training steps and forward passes of an encoder-decoder
+///
+/// On synthetic data. With --table, prints a table by length; without it, serves scripts that measure: reads requests from stdin and
+/// answers on stdout.
 #[derive(Args, Clone, Debug)]
 pub struct StepTimeArgs {
     /// Size of the model: nano, small or base
     #[arg(long, value_name = "SIZE", default_value = "nano", conflicts_with = "config")]
     pub preset: String,
-    /// Model configuration instead of a size: a JSON file such as seq2seq.json of a pre-training run
+    /// Configuration of the model, JSON, such as seq2seq.json of a pre-training run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Mixer: light, dynamic, dilated or attention
     ///
-    /// With --table, several separated by commas.
+    /// With --table several, separated by commas.
     #[arg(long, value_name = "MIXER", value_delimiter = ',', default_value = "light", conflicts_with = "config")]
     pub mixer: Vec<String>,
-    /// Vocabulary size, including sentinels
+    /// Size of the vocabulary, sentinels included
     #[arg(long, value_name = "N", default_value_t = 8192, conflicts_with = "config")]
     pub vocab_size: usize,
-    /// Use bfloat16 products with f32 master weights
+    /// Compute products in bfloat16, with f32 master weights
     #[arg(long)]
     pub bf16: bool,
     /// Weight of the z-loss, log²Z
@@ -83,16 +86,16 @@ pub struct StepTimeArgs {
     /// Default: all cores.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// Print a table for these input lengths, separated by commas, such as 64,128,256,512,1024,2048,4096
+    /// Print a table for these input lengths, such as 64,128,256
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',')]
     pub table: Vec<usize>,
     /// Input ids per batch of the table
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     pub tokens: usize,
-    /// Seconds to measure each number of the table
+    /// Seconds of measurement per number of the table
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub seconds: f64,
-    /// Peak of the device in 10¹² operations per second, for the utilization
+    /// Peak of the device in 10¹² operations per second, for the utilisation
     ///
     /// Known for some GPUs.
     #[arg(long, value_name = "TFLOPS")]
@@ -172,7 +175,7 @@ impl Trainee {
         self.held.as_ref().map(|(_, batch)| batch).context("no batch")
     }
 
-    /// Takes a training step; returns the loss before it in nats per target token, on the device.
+    /// A training step; returns the loss in nats per target token before it, on the device.
     fn step(&mut self) -> Result<Tensor> {
         clear_gradients(self.model.parameters());
         let loss = self.model.loss(self.batch()?, self.z_loss, &self.mode);
@@ -341,7 +344,7 @@ struct Row {
     examples_per_second: Option<f64>,
     /// Input and target ids.
     tokens_per_second: Option<f64>,
-    /// Operations of the model's formulas ([`crate::flops`]) per second, relative to the device's peak.
+    /// Operations of the model's formulas ([`crate::flops`]) per second over the device's peak.
     utilisation: Option<f64>,
 }
 
@@ -354,7 +357,7 @@ fn table(args: &StepTimeArgs, configs: &[Seq2SeqConfig], device: Device) -> Resu
         "mixer", "pass", "length", "targets", "batch", "examples/s", "tokens/s", "MFU"
     );
     if !args.json {
-        println!("{}, {precision}, {} input ids a batch\n{header}", device_name(device), args.tokens);
+        println!("{}, {precision}, {} input ids per batch\n{header}", device_name(device), args.tokens);
     }
     let mut rows = Vec::new();
     for config in configs {

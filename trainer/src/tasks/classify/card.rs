@@ -1,107 +1,105 @@
-//! What the checkpoint says about itself: `training.json` and the model card.
+//! What a classifier's checkpoint says about itself: `training.json` and the model card.
 
-use std::fmt::Write as _;
+use std::path::Path;
 
 use anyhow::Result;
-use kinglet::spec::files;
+use kinglet::spec::{self, files};
 use serde_json::json;
 
-use crate::machine::Environment;
-use crate::commands::finetune::{Encoded, Plan};
-use crate::training::folder::{Row, RunFolder};
-use crate::training::state::{Place, State};
+use super::config::Config;
+use super::data::{Data, Encoded};
+use crate::training::card::{configuration, recipe};
+use crate::training::folder::RunFolder;
+use crate::training::row::{Row, Scored};
+use crate::training::run::Run;
+use crate::training::state::State;
 
-/// Writes `training.json` and the model card for the best weights so far. `ending` says in words why training ended.
+/// What there is to say.
+pub struct Facts<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// Its configuration.
+    pub config: &'a Config,
+    /// The model's shape.
+    pub model: &'a spec::Config,
+    /// What it was trained on.
+    pub data: &'a Data,
+    /// The checkpoint that it started from.
+    pub from: Option<&'a Path>,
+    /// Where training stands.
+    pub at: &'a State,
+    /// Epochs that are complete.
+    pub epochs: u64,
+    /// The evaluation whose weights were kept.
+    pub best: &'a Scored,
+    /// Why training ended.
+    pub ending: &'a str,
+}
+
+/// Writes `training.json` and the model card for the best weights so far.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(
-    plan: &Plan,
-    folder: &RunFolder<Row>,
-    state: &State<Place>,
-    environment: &Environment,
-    ending: &str,
-) -> Result<()> {
-    let Some(best) = folder.best() else { return Ok(()) };
+pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
+    let Facts { run, config, model, data, from, at, epochs, best, ending } = facts;
     let file = |data: &Encoded| json!({ "file": data.file, "rows": data.ids.len(), "sha256": data.sha256 });
     let training = json!({
-        "config": plan.config,
-        "seed": plan.config.train.seed,
-        "train": file(&plan.train),
-        "dev": file(&plan.dev),
-        "label_field": plan.label_field,
-        "from": plan.from.as_ref().map(|(dir, _)| dir),
-        "parameters": plan.model.parameters(),
-        "best": best,
-        "steps": state.step,
-        "epochs": state.place.epoch,
-        "minutes": state.seconds / 60.0,
+        "config": config,
+        "seed": config.train.keys.seed,
+        "train": file(&data.train),
+        "dev": file(&data.dev),
+        "label_field": data.label_field,
+        "from": from,
+        "parameters": model.parameters(),
+        "best": Row::Dev((*best).clone()),
+        "steps": at.step,
+        "epochs": epochs,
+        "minutes": at.seconds / 60.0,
         "ending": ending,
-        "environment": environment,
+        "environment": run.environment,
     });
-    folder.write(files::TRAINING, (serde_json::to_string_pretty(&training)? + "\n").as_bytes())?;
-    folder.write(files::CARD, card(plan, best, state, environment, ending).as_bytes())
+    folder.write_json(files::TRAINING, &training)?;
+    folder.write(files::CARD, card(facts).as_bytes())
 }
 
-fn card(plan: &Plan, best: &Row, state: &State<Place>, environment: &Environment, ending: &str) -> String {
-    let model = &plan.model;
-    let train = &plan.config.train;
-    let name = plan.out.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
-    let mut out = String::new();
-    let mut put = |text: std::fmt::Arguments<'_>| {
-        // Writing to a string cannot fail.
-        let _ = out.write_fmt(text);
+fn card(facts: &Facts<'_>) -> String {
+    let Facts { run, config, model, data, from, at, best, ending, .. } = facts;
+    let name = run.out.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
+    let row = |(what, data): (&str, &Encoded)| {
+        format!("| {what} | `{}` | {} | `{}` |\n", data.file.display(), data.ids.len(), data.sha256)
     };
-    put(format_args!("---\nlibrary_name: kinglet\npipeline_tag: text-classification\n---\n\n# {name}\n\n"));
-    put(format_args!(
-        "A text classifier of Kinglet: {} mixer, {} layers, {} channels, {} parameters, {} token ids, {} classes.\n\n",
+    let files: String = [("train", &data.train), ("dev", &data.dev)].map(row).concat();
+    let score = |(name, title): (&str, &str)| {
+        best.scores.get(name).and_then(|n| n.as_f64()).map(|value| format!("| {title} | {value:.4} |\n"))
+    };
+    let scores: String = [("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("binary_f1", "binary F1")]
+        .into_iter()
+        .filter_map(score)
+        .collect();
+    format!(
+        "---\nlibrary_name: kinglet\npipeline_tag: text-classification\n---\n\n# {name}\n\n\
+         A Kinglet text classifier: {} mixer, {} layers, {} channels, {} parameters, {} token ids, {} classes.\n\n\
+         ## Data\n\n| | file | rows | SHA-256 |\n|---|---|---|---|\n{files}\n\
+         Labels are read from the field `{}`. The licence of the data applies to what is made from them; see the data's own card.\n\n\
+         ## Recipe\n\n{}{}; {ending}. {}\
+         ## Results on the dev file\n\n| metric | value |\n|---|---|\n{scores}| cross entropy | {:.4} |\n\n\
+         One run. The weights are those of step {}, selected by {} on this dev file, so these values are slightly higher than on \
+         unseen data.\n\n\
+         ## Use\n\n```sh\nkinglet-export {out} --out {out}/onnx\nkinglet classify --model {out}/onnx \"some text\"\n\
+         kinglet-train eval --checkpoint {out} --data FILE\n```\n",
         model.mixer.name(),
         model.num_hidden_layers,
         model.hidden_size,
         model.parameters(),
         model.vocab_size,
-        model.num_labels
-    ));
-    put(format_args!("## Data\n\n| | file | rows | SHA-256 |\n|---|---|---|---|\n"));
-    for (what, data) in [("train", &plan.train), ("dev", &plan.dev)] {
-        put(format_args!("| {what} | `{}` | {} | `{}` |\n", data.file.display(), data.ids.len(), data.sha256));
-    }
-    put(format_args!("\nLabels are read from the field `{}`. ", plan.label_field));
-    put(format_args!("The licence of the data applies to what is made from them; see the data's own card.\n\n"));
-
-    put(format_args!("## Recipe\n\n"));
-    match &plan.from {
-        Some((dir, _)) => put(format_args!("Started from `{}`. ", dir.display())),
-        None => put(format_args!("Trained from scratch. ")),
-    }
-    put(format_args!(
-        "{} steps in {:.1} minutes on {} ({}, {} threads), seed {}; {ending}. The full configuration:\n\n```toml\n{}```\n\n",
-        state.step,
-        state.seconds / 60.0,
-        environment.device,
-        environment.cpu,
-        environment.threads,
-        train.seed,
-        plan.fingerprint.config
-    ));
-
-    if let Row::Dev { step, loss, accuracy, macro_f1, binary_f1, .. } = best {
-        put(format_args!("## Results on the dev file\n\n| metric | value |\n|---|---|\n"));
-        put(format_args!("| accuracy | {accuracy:.4} |\n| macro F1 | {macro_f1:.4} |\n"));
-        if let Some(f1) = binary_f1 {
-            put(format_args!("| binary F1 | {f1:.4} |\n"));
-        }
-        put(format_args!("| cross entropy | {loss:.4} |\n\n"));
-        put(format_args!(
-            "One run. The weights are those of step {step}, chosen by {} on this same dev file, so the values are a little \
-             higher than on unseen data.\n\n",
-            train.metric.name()
-        ));
-    }
-    put(format_args!(
-        "## Use\n\n```sh\nkinglet-export {0} --out {0}/onnx\nkinglet classify --model {0}/onnx \"some text\"\n\
-         kinglet-train eval --checkpoint {0} --data FILE\n```\n",
-        plan.out.display()
-    ));
-    out
+        model.num_labels,
+        data.label_field,
+        from.map_or_else(|| "Trained from scratch. ".to_owned(), |dir| format!("Started from `{}`. ", dir.display())),
+        recipe(run, at, config.train.keys.seed),
+        configuration(run),
+        best.loss,
+        best.step,
+        config.train.own.metric.name(),
+        out = run.out.display(),
+    )
 }

@@ -1,50 +1,65 @@
 //! What a pre-trained encoder says about itself: `training.json` and the model card, beside its weights.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use kinglet::spec::{Config, files};
-use kinglet_data::files::write_atomically;
+use anyhow::Result;
+use kinglet::spec::{self, files};
 use serde_json::{Value, json};
 
-use super::{plan::Plan, row::Row};
+use super::config::Config;
 use crate::checkpoint::ENCODER;
+use crate::corpus::Corpus;
 use crate::corpus::write::RECORD;
-use crate::machine::Environment;
+use crate::model::seq2seq::Seq2SeqConfig;
+use crate::training::card::{configuration, recipe};
+use crate::training::folder::RunFolder;
+use crate::training::row::{Row, Scored};
+use crate::training::run::Run;
 use crate::training::state::State;
 
-/// Writes `training.json` and the card of the encoder in `plan.out`, as training stands at `at`, with the last evaluation in `rows`.
+/// What there is to say.
+pub struct Facts<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// Its configuration.
+    pub config: &'a Config,
+    /// The whole model's shape.
+    pub model: &'a Seq2SeqConfig,
+    /// What it was trained on.
+    pub corpus: &'a Corpus,
+    /// Directories of the corpus and the held-out one, as typed.
+    pub dirs: &'a [PathBuf; 2],
+    /// Where training stands.
+    pub at: &'a State,
+    /// The last evaluation.
+    pub held_out: Option<&'a Scored>,
+}
+
+/// Writes `training.json` and the card of the encoder in `folder`.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(plan: &Plan, at: &State<()>, rows: &[Row]) -> Result<()> {
-    let held_out = rows.iter().rfind(|row| matches!(row, Row::Valid { .. }));
-    let environment = Environment::of(plan.device);
+pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
+    let Facts { run, config, model, dirs, at, held_out, .. } = facts;
     // As it is saved: without the sentinels' rows.
-    let encoder = Config { vocab_size: plan.tokenizer.table()?.vocab_size(), ..plan.model.encoder.clone() };
-    let [corpus, valid] = [&plan.corpus_dir, &plan.valid_dir].map(|dir| record(dir));
+    let encoder = spec::Config { vocab_size: run.tokenizer.table()?.vocab_size(), ..model.encoder.clone() };
+    let [corpus, valid] = dirs.each_ref().map(|dir| record(dir));
     let training = json!({
-        "config": plan.config,
-        "seed": plan.config.train.seed,
+        "config": config,
+        "seed": config.train.keys.seed,
         "corpus": corpus,
         "valid": valid,
         "parameters": encoder.parameters(),
-        "parameters_of_the_whole_model": plan.model.parameters(),
+        "parameters_of_the_whole_model": model.parameters(),
         "steps": at.step,
         "tokens": at.tokens,
         "minutes": at.seconds / 60.0,
         "finished": at.finished,
-        "held_out": held_out,
-        "environment": environment,
+        "held_out": held_out.map(|scored| Row::Valid(scored.clone())),
+        "environment": run.environment,
     });
-    let card = card(plan, &encoder, at, held_out, &environment, &corpus);
-    let dir = plan.out.join(ENCODER);
-    for (name, text) in [(files::TRAINING, serde_json::to_string_pretty(&training)? + "\n"), (files::CARD, card)] {
-        let path = dir.join(name);
-        write_atomically(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    folder.write_json(&format!("{ENCODER}/{}", files::TRAINING), &training)?;
+    folder.write(&format!("{ENCODER}/{}", files::CARD), card(facts, &encoder, &corpus).as_bytes())
 }
 
 /// What `kinglet-train corpus` noted of the corpus in `dir`: `null` where its record has gone, which no training needs.
@@ -52,66 +67,46 @@ fn record(dir: &Path) -> Value {
     std::fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-fn card(
-    plan: &Plan,
-    encoder: &Config,
-    at: &State<()>,
-    held_out: Option<&Row>,
-    environment: &Environment,
-    corpus: &Value,
-) -> String {
-    let t = &plan.config.train;
-    let mut out = String::new();
-    let mut put = |text: std::fmt::Arguments<'_>| {
-        // Writing to a string cannot fail.
-        let _ = out.write_fmt(text);
+fn card(facts: &Facts<'_>, encoder: &spec::Config, record: &Value) -> String {
+    let Facts { run, config, corpus, at, held_out, .. } = facts;
+    let source = |source: &Value| {
+        let [file, sha256] = ["file", "sha256"].map(|key| source[key].as_str().unwrap_or_default());
+        format!("| `{file}` | {} | `{sha256}` |\n", source["documents"])
     };
-    put(format_args!(
-        "---\nlibrary_name: kinglet\npipeline_tag: feature-extraction\n---\n\n# Pre-trained {} encoder\n\n",
-        encoder.mixer.name()
-    ));
-    put(format_args!(
-        "The encoder of an encoder-decoder of Kinglet that was pre-trained by span corruption: {} mixer, {} layers, {} channels, \
-         {} parameters with the embedding of {} token ids, f16. It gives no labels: `kinglet-train finetune --from` makes a classifier of it.\n\n",
-        encoder.mixer.name(),
+    let sources = record["sources"].as_array().map_or_else(String::new, |sources| {
+        let rows: String = sources.iter().map(source).collect();
+        format!("\n\n| file | documents | SHA-256 |\n|---|---:|---|\n{rows}")
+    });
+    let held_out = held_out.map_or_else(String::new, |Scored { step, loss, scores, .. }| {
+        let score = |name: &str| scores.get(name).and_then(serde_json::Number::as_f64).unwrap_or_default();
+        format!(
+            "## Held-out text\n\nAfter {step} steps: {loss:.4} nats per target token, {:.4} bits per hidden byte, over {} target \
+             tokens of documents that are not in the corpus.\n\n",
+            score("bits_per_byte"),
+            score("targets")
+        )
+    });
+    format!(
+        "---\nlibrary_name: kinglet\npipeline_tag: feature-extraction\n---\n\n# Pre-trained {mixer} encoder\n\n\
+         The encoder of a Kinglet encoder-decoder pre-trained by span corruption: {mixer} mixer, {} layers, {} channels, {} parameters \
+         with the embedding of {} token ids, f16. It has no labels: `kinglet-train finetune --from` turns it into a classifier.\n\n\
+         ## Data\n\n{} tokens in {} documents.{sources}\n\
+         The licence of the texts applies to what is made from them; see their own cards.\n\n\
+         ## Recipe\n\n{}; {} input tokens ({:.2} passes over the corpus).{} {}{held_out}\
+         ## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl \
+         --out runs/mine\nkinglet-export runs/mine --out runs/mine-onnx --dev dev.jsonl\n```\n",
         encoder.num_hidden_layers,
         encoder.hidden_size,
         encoder.parameters(),
         encoder.vocab_size,
-    ));
-    put(format_args!("## Data\n\n{} tokens in {} documents.", plan.corpus.tokens(), plan.corpus.documents()));
-    if let Some(sources) = corpus["sources"].as_array() {
-        put(format_args!("\n\n| file | documents | SHA-256 |\n|---|---:|---|\n"));
-        for source in sources {
-            let [file, sha256] = ["file", "sha256"].map(|key| source[key].as_str().unwrap_or_default());
-            put(format_args!("| `{file}` | {} | `{sha256}` |\n", source["documents"]));
-        }
-    }
-    put(format_args!("\nThe licence of the texts applies to what is made from them; see their own cards.\n\n"));
-    let passes = at.tokens as f64 / plan.corpus.tokens() as f64;
-    put(format_args!(
-        "## Recipe\n\n{} steps, {} input tokens ({passes:.2} passes over the corpus), {:.1} minutes on {} ({}, {} threads), seed {}.{} \
-         The full configuration:\n\n```toml\n{}```\n\n",
-        at.step,
+        corpus.tokens(),
+        corpus.documents(),
+        recipe(run, at, config.train.keys.seed),
         at.tokens,
-        at.seconds / 60.0,
-        environment.device,
-        environment.cpu,
-        environment.threads,
-        t.seed,
-        if at.finished { "" } else { " Training can go on: it was stopped before its last step." },
-        plan.fingerprint.config
-    ));
-    if let Some(Row::Valid { step, loss, bits_per_byte, targets, .. }) = held_out {
-        put(format_args!(
-            "## Held-out text\n\nAfter {step} steps: {loss:.4} nats a target token, {bits_per_byte:.4} bits a hidden byte, over {targets} \
-             target tokens of documents that are not in the corpus.\n\n",
-        ));
-    }
-    put(format_args!(
-        "## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl --out runs/mine\n\
-         kinglet-export runs/mine --out runs/mine-onnx --dev dev.jsonl\n```\n",
-        plan.out.join(ENCODER).display()
-    ));
-    out
+        at.tokens as f64 / corpus.tokens() as f64,
+        if at.finished { "" } else { " Training can be continued: it was stopped before its last step." },
+        configuration(run),
+        run.out.join(ENCODER).display(),
+        mixer = encoder.mixer.name(),
+    )
 }

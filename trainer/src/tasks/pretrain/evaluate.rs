@@ -1,16 +1,16 @@
 //! The loss on a held-out corpus.
 
 use std::f64::consts::LN_2;
-use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use kinglet::tokenizer::{METASPACE, Table, Token};
+use tch::Device;
 
-use super::joined;
-use super::team::Team;
+use crate::batch::Seq2SeqBatch;
 use crate::model::Mode;
 use crate::model::seq2seq::Seq2Seq;
 use crate::objective::Example;
+use crate::training::team::Team;
 
 /// Most input tokens in an evaluation batch.
 const TOKENS: usize = 8_192;
@@ -44,26 +44,29 @@ fn text_bytes(table: &Table<'_>, id: u32) -> u64 {
     }
 }
 
+/// Examples as one batch on `device`.
+pub fn joined(examples: &[Example], device: Device) -> Seq2SeqBatch {
+    let pairs: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (e.inputs.as_slice(), e.targets.as_slice())).collect();
+    Seq2SeqBatch::new(&pairs, device)
+}
+
 /// What a model scored.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evaluation {
-    /// Mean cross entropy, in nats a target token.
+pub struct Losses {
+    /// Mean cross entropy, in nats per target token.
     pub loss: f64,
     /// Cross entropy of all targets, sentinels and `</s>` included, in bits, over the bytes of the text that they hide. It does
     /// not depend on how the tokenizer cuts the text.
     pub bits_per_byte: f64,
     /// Target tokens.
     pub targets: u64,
-    /// Time that it took, in seconds.
-    pub seconds: f64,
 }
 
 /// Scores `model` in f32, dropping nothing; each process of `team` computes its share.
 ///
 /// # Errors
 /// When a loss is not finite, so that the weights are broken, or another process has gone.
-pub fn evaluate(model: &Seq2Seq, held_out: &HeldOut, team: &Team) -> Result<Evaluation> {
-    let start = Instant::now();
+pub fn evaluate(model: &Seq2Seq, held_out: &HeldOut, team: &Team) -> Result<Losses> {
     let longest = held_out.examples.iter().map(|e| e.inputs.len()).max().unwrap_or(1);
     let mine = held_out.examples.chunks((TOKENS / longest.max(1)).max(1)).skip(team.rank()).step_by(team.size());
     let (mut nats, mut targets) = (0.0, 0.0);
@@ -75,11 +78,10 @@ pub fn evaluate(model: &Seq2Seq, held_out: &HeldOut, team: &Team) -> Result<Eval
     }
     let [nats, targets] = team.sum([nats, targets])?;
     ensure!(nats.is_finite(), "the loss on the held-out corpus is {nats}: the weights are not usable");
-    Ok(Evaluation {
+    Ok(Losses {
         loss: nats / targets.max(1.0),
         bits_per_byte: nats / LN_2 / held_out.bytes.max(1) as f64,
         targets: targets as u64,
-        seconds: start.elapsed().as_secs_f64(),
     })
 }
 

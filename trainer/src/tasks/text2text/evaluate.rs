@@ -7,10 +7,11 @@ use kinglet::tokenizer::{END, Table};
 use kinglet_data::metrics::Confusion;
 
 use super::config::{Decode, Metric};
-use super::pairs::{Labels, Pairs, Task};
+use super::pairs::{Labels, Pairs, Targets};
 use crate::batch::{self, Batch, Seq2SeqBatch};
 use crate::model::Mode;
 use crate::model::seq2seq::{Beam, Seq2Seq};
+use crate::training::team::Team;
 
 /// Most hypotheses in an evaluation batch.
 const TEXTS: usize = 256;
@@ -22,8 +23,8 @@ const PROBED: usize = 8;
 
 /// What a model scored.
 #[derive(Clone, Debug)]
-pub struct Evaluation {
-    /// Mean cross entropy under teacher forcing, in nats a target token.
+pub struct Answers {
+    /// Mean cross entropy under teacher forcing, in nats per target token.
     pub loss: f64,
     /// The answers in the order of the file; `None` where one does not end or has a token that no text has.
     pub answers: Vec<Option<String>>,
@@ -44,11 +45,11 @@ pub struct Score {
 
 impl Score {
     /// Compares `answers` with `targets`. An answer that is no label is wrong: it counts against the class it should have named.
-    pub fn new(targets: &[String], answers: &[Option<String>], task: &Task) -> Self {
+    pub fn new(targets: &[String], answers: &[Option<String>], goal: &Targets) -> Self {
         let right = targets.iter().zip(answers).filter(|(target, answer)| answer.as_ref() == Some(*target)).count();
-        let labels = match task {
-            Task::Sequences => None,
-            Task::Labels(labels) => Some(by_class(targets, answers, labels)),
+        let labels = match goal {
+            Targets::Sequences => None,
+            Targets::Labels(labels) => Some(by_class(targets, answers, labels)),
         };
         Score { exact_match: right as f64 / targets.len().max(1) as f64, labels }
     }
@@ -121,32 +122,49 @@ impl Answering {
         per_token * batches.iter().map(|indices| self.most(pairs, indices) as f64).sum::<f64>()
     }
 
-    /// Lets `model` answer every input of `pairs`, in f32, dropping nothing.
+    /// Lets `model` answer every input of `pairs`, in f32, dropping nothing; each process of `team` answers its share.
     ///
     /// # Errors
-    /// When a loss is not finite: the weights are broken.
-    pub fn evaluate(&self, model: &Seq2Seq, pairs: &Pairs, task: &Task, table: &Table<'_>) -> Result<Evaluation> {
+    /// When a loss is not finite, so that the weights are broken, or another process has gone.
+    pub fn evaluate(
+        &self,
+        model: &Seq2Seq,
+        pairs: &Pairs,
+        goal: &Targets,
+        table: &Table<'_>,
+        team: &Team,
+    ) -> Result<Answers> {
         let start = Instant::now();
-        let (mut nats, mut targets) = (0.0, 0usize);
-        let mut answers = vec![None; pairs.ids.len()];
-        for indices in self.batches(pairs) {
+        let mut nats = 0.0;
+        // The ids of each answer, padded with zeros, which no answer ends with.
+        let mut ids = vec![0f32; pairs.ids.len() * self.max_tokens];
+        for indices in self.batches(pairs).iter().skip(team.rank()).step_by(team.size()) {
             let chosen = indices.iter().filter_map(|&i| pairs.ids.get(i));
             let both: Vec<(&[u32], &[u32])> = chosen.map(|(a, b)| (a.as_slice(), b.as_slice())).collect();
             let batch = Seq2SeqBatch::new(&both, model.device());
             let loss = tch::no_grad(|| model.loss(&batch, 0.0, &Mode::eval()));
             nats += loss.cross_entropy.double_value(&[]);
-            targets += loss.tokens;
-            let found = self.answer(model, pairs, &indices, self.most(pairs, &indices));
-            for (&i, ids) in indices.iter().zip(&found) {
-                if let Some(answer) = answers.get_mut(i).filter(|_| ids.last() == Some(&END)) {
-                    *answer = table.decode(ids);
-                }
+            let found = self.answer(model, pairs, indices, self.most(pairs, indices));
+            for (&i, answer) in indices.iter().zip(&found).filter(|(_, answer)| answer.last() == Some(&END)) {
+                let row = ids.iter_mut().skip(i * self.max_tokens);
+                row.zip(answer).for_each(|(at, &id)| *at = id as f32);
             }
         }
-        let loss = nats / targets.max(1) as f64;
+        let ids = team.union(ids)?;
+        let [nats] = team.sum([nats])?;
+        let loss = nats / pairs.ids.iter().map(|(_, target)| target.len()).sum::<usize>().max(1) as f64;
         ensure!(loss.is_finite(), "the loss on the evaluated pairs is {loss}: the weights are not usable");
-        let score = Score::new(&pairs.targets, &answers, task);
-        Ok(Evaluation { loss, answers, score, seconds: start.elapsed().as_secs_f64() })
+        let answer = |row: &[f32]| {
+            let end = row.iter().rposition(|&id| id == END as f32)?;
+            let ids: Vec<u32> = row.iter().take(end + 1).map(|&id| id as u32).collect();
+            table.decode(&ids)
+        };
+        let answers: Vec<Option<String>> = match self.max_tokens {
+            0 => vec![None; pairs.ids.len()],
+            tokens => ids.chunks(tokens).map(answer).collect(),
+        };
+        let score = Score::new(&pairs.targets, &answers, goal);
+        Ok(Answers { loss, answers, score, seconds: start.elapsed().as_secs_f64() })
     }
 }
 
@@ -161,7 +179,7 @@ mod tests {
     #[test]
     fn sequences_are_right_as_a_whole_or_not_at_all() {
         let answers = [Some("a b".to_owned()), Some("a".to_owned()), None, Some("C".to_owned())];
-        let score = Score::new(&texts(&["a b", "a b", "", "c"]), &answers, &Task::Sequences);
+        let score = Score::new(&texts(&["a b", "a b", "", "c"]), &answers, &Targets::Sequences);
         assert_eq!(score, Score { exact_match: 0.25, labels: None });
     }
 
@@ -171,7 +189,7 @@ mod tests {
         let table = Table::new(&bytes).unwrap();
         let labels = Labels::new(texts(&["cat", "dog", "owl"]), &table).unwrap();
         let answers = [Some("cat"), Some("cats"), Some("dog"), None, Some("cat")].map(|a| a.map(str::to_owned));
-        let score = Score::new(&texts(&["cat", "cat", "dog", "dog", "dog"]), &answers, &Task::Labels(labels));
+        let score = Score::new(&texts(&["cat", "cat", "dog", "dog", "dog"]), &answers, &Targets::Labels(labels));
         // sklearn 1.5: y = [0,0,1,1,1], p = [0,9,1,9,0]: f1_score(labels=[0, 1], average="macro") = 0.5; accuracy 0.4. owl, which
         // occurs nowhere, has no F1.
         assert_eq!(score.exact_match, 0.4);

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet::tokenizer::{END, Table};
+use kinglet::tokenizer::Table;
 use kinglet_data::dataset::{self, Dataset};
 
-use crate::training::run::sha256;
+use crate::hash::sha256;
+use crate::tokenizer::files::encode as cut_ids;
 
 /// A file of pairs.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ impl Pairs {
 
 /// What the targets are.
 #[derive(Clone, Debug)]
-pub enum Task {
+pub enum Targets {
     /// Texts.
     Sequences,
     /// The names of classes.
@@ -61,7 +62,7 @@ impl Labels {
     /// # Errors
     /// When there are fewer than two, or the texts of two are the same or one is empty.
     pub fn new(names: Vec<String>, table: &Table<'_>) -> Result<Self> {
-        ensure!(names.len() >= 2, "there is {} class, training needs 2 at least", names.len());
+        ensure!(names.len() >= 2, "there is {} class, training needs at least 2", names.len());
         let mut classes = HashMap::new();
         let mut texts = Vec::new();
         for (class, name) in names.iter().enumerate() {
@@ -130,15 +131,7 @@ fn encode(file: &Path, inputs: &[String], targets: Vec<String>, table: &Table<'_
     let ids = inputs
         .iter()
         .zip(&targets)
-        .map(|(input, target)| {
-            let mut input = table.encode(input);
-            if max_length > 0 && input.len() > max_length {
-                input.truncate(max_length - 1);
-                input.push(END);
-                cut += 1;
-            }
-            (input, table.encode(target))
-        })
+        .map(|(input, target)| (cut_ids(table, input, max_length, &mut cut), table.encode(target)))
         .collect();
     let sha256 = sha256(file).with_context(|| file.display().to_string())?;
     Ok(Pairs { file: file.to_path_buf(), sha256, targets, ids, cut })
@@ -177,6 +170,6 @@ pub(super) mod tests {
         let message = |list: &[&str]| Labels::new(names(list), &table).unwrap_err().to_string();
         assert!(message(&["May", "may"]).contains("are both \"may\""));
         assert!(message(&["a", " "]).contains("is empty"));
-        assert!(message(&["a"]).contains("2 at least"));
+        assert!(message(&["a"]).contains("at least 2"));
     }
 }
