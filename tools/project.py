@@ -98,7 +98,7 @@ def tested(log, least, whole=None):
     check([len(names) for names in said] == [1, 1], f"the tests do not say which backends they ran, or differ: {said}")
     backends, target = (names.pop().split() for names in said)
     check(whole is None or (backends == target if whole else 1 < len(backends) < len(target)), f"the backends tested are {backends}, of {target}")
-    compared = {(model, backend) for model, backend in re.findall(r"(\S+) [0-9a-f]{64} (\S+)$", log, re.M)}
+    compared = {(model, backend) for model, backend in re.findall(r"([\w-]+) [0-9a-f]{64} (\S+)$", log, re.M)}
     check(compared >= {(model, backend) for model in TESTED for backend in backends}, f"the committed scores were not compared: {sorted(compared)}")
     passed = sum(int(n) for n in re.findall(r"^test result: ok\. (\d+) passed", log, re.M))
     check(passed >= least, f"hardly any test ran: {passed}")
