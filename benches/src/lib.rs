@@ -31,3 +31,7 @@ pub fn text(words: usize) -> String {
     let words: Vec<&str> = WORDS.iter().copied().cycle().take(words).collect();
     words.join(" ")
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

@@ -1,12 +1,8 @@
 //! The error of the library.
 
 use core::fmt;
-#[cfg(feature = "std")]
-use std::{boxed::Box, path::PathBuf, string::String};
 
 use crate::bundle::BundleError;
-#[cfg(feature = "std")]
-use crate::spec::files;
 
 /// Every error of the library except those of parsing ([`BundleError`] and its sources).
 ///
@@ -95,34 +91,19 @@ pub enum Error {
         /// The text, from 0.
         row: usize,
         /// Why.
-        error: Box<Error>,
+        error: std::boxed::Box<Error>,
     },
     /// Another engine behind [`Engine`](crate::engine::Engine) failed, with its own message.
     #[cfg(feature = "std")]
-    Backend(String),
+    Backend(std::string::String),
     /// A model's file or directory cannot be used.
     #[cfg(feature = "std")]
     File {
         /// The file or directory.
-        path: PathBuf,
+        path: std::path::PathBuf,
         /// Why.
-        error: FileError,
+        error: crate::file_error::FileError,
     },
-}
-
-/// Why a model's file or directory cannot be used.
-#[cfg(feature = "std")]
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum FileError {
-    /// It cannot be read; the system's message.
-    Read(String),
-    /// The directory has none of `model.kinglet`, `model.int8.onnx` and `model.onnx`.
-    NoModel,
-    /// It is not a bundle; the crate `kinglet-onnx` opens ONNX files.
-    NotBundle,
-    /// It is a bundle that cannot be used.
-    Bundle(BundleError),
 }
 
 impl fmt::Display for Error {
@@ -164,23 +145,7 @@ impl fmt::Display for Error {
             #[cfg(feature = "std")]
             Error::Backend(message) => write!(f, "the engine failed: {message}"),
             #[cfg(feature = "std")]
-            Error::File { path, error } => {
-                let path = path.display();
-                match error {
-                    FileError::Read(reason) => write!(f, "cannot read {path}: {reason}"),
-                    FileError::NoModel => write!(
-                        f,
-                        "{path} holds none of {}, {} and {}; give the directory that kinglet-export wrote, or a file",
-                        files::BUNDLE,
-                        files::ONNX_INT8,
-                        files::ONNX
-                    ),
-                    FileError::NotBundle => {
-                        write!(f, "{path} is not a {} file; ONNX files are opened by kinglet-onnx", files::BUNDLE)
-                    }
-                    FileError::Bundle(error) => write!(f, "{path}: {error}"),
-                }
-            }
+            Error::File { path, error } => error.fmt_with(path, f),
         }
     }
 }

@@ -8,12 +8,16 @@ extern crate std;
 
 pub mod answer;
 pub mod backend;
+#[cfg(feature = "builtin-model")]
+mod builtin;
 pub mod bundle;
 pub mod calibration;
 #[cfg(feature = "std")]
 pub mod classifier;
 pub mod engine;
 mod error;
+#[cfg(feature = "std")]
+mod file_error;
 #[cfg(feature = "std")]
 pub mod mmap;
 #[cfg(feature = "std")]
@@ -26,8 +30,4 @@ pub mod tokenizer;
 
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use error::FileError;
-
-#[cfg(all(doctest, feature = "std"))]
-#[doc = include_str!("../../README.md")]
-mod readme {}
+pub use file_error::FileError;

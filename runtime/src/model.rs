@@ -7,18 +7,16 @@ use std::sync::Arc;
 use std::vec::Vec;
 
 use crate::backend::Backend;
-#[cfg(feature = "builtin-model")]
-use crate::bundle::Aligned;
 use crate::bundle::{BundleError, BundleFile, MAGIC, OwnedBundle, ReadBundle};
 use crate::calibration::Calibration;
 use crate::classifier::Classifier;
 use crate::engine::native::EnginePool;
-use crate::error::{Error, FileError};
+use crate::error::Error;
+use crate::file_error::FileError;
 use crate::spec::{Config, files};
 
-/// The default model, as exported: 150 intents of everyday requests and out-of-scope.
 #[cfg(feature = "builtin-model")]
-static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../models/intents.kinglet"));
+pub use crate::builtin::builtin;
 
 /// A bundle that was checked once, with engines to run it. Any number of threads may use it at the same time.
 ///
@@ -136,26 +134,4 @@ fn is_bundle(path: &Path) -> bool {
     }
     let mut head = [0; MAGIC.len()];
     path.is_file() && std::fs::File::open(path).is_ok_and(|mut f| f.read_exact(&mut head).is_ok()) && head == MAGIC
-}
-
-/// The default model, which is part of the library with the feature `builtin-model`. Its checksums are not compared: they are those of the program itself.
-///
-/// # Errors
-/// Never with an unchanged library.
-#[cfg(feature = "builtin-model")]
-pub fn builtin() -> Result<Model, Error> {
-    Ok(Model::new(BundleFile::from_static(&BUILTIN.0), false)?)
-}
-
-#[cfg(all(test, feature = "builtin-model"))]
-mod tests {
-    use super::*;
-    use crate::bundle::Bundle;
-
-    #[test]
-    fn the_built_in_model_is_whole() {
-        let bundle = Bundle::new(&BUILTIN.0).unwrap();
-        assert_eq!(bundle.labels().get(0), Some("accept_reservations"));
-        assert_eq!(bundle.as_bytes().as_ptr().addr() % 64, 0);
-    }
 }

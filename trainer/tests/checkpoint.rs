@@ -5,8 +5,9 @@ use std::{fs, path::Path};
 
 use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling, files};
 use kinglet_train::{
-    checkpoint::{golden, load, read_tensors, save, write_tensors},
+    checkpoint::{golden, load, save},
     model::{Classifier, Mode},
+    tensors::{read_tensors, write_tensors},
 };
 use tch::{Device, Kind, Tensor};
 

@@ -161,7 +161,7 @@ fn bad_data_files_are_refused() {
     for (file, bytes, expect) in [
         ("train.jsonl", Some(""), "train.jsonl"),
         ("train.jsonl", Some("{\"text\": \"no label\"}\n"), "row 1"),
-        ("train.jsonl", Some("{\"text\": \"all the same\", \"label\": \"one\"}\n"), "needs 2 at least"),
+        ("train.jsonl", Some("{\"text\": \"all the same\", \"label\": \"one\"}\n"), "needs at least 2"),
         ("train.jsonl", None, "train.jsonl"),
         ("dev.jsonl", Some("{\"text\": \"a\", \"label\": \"mineral\"}\n"), "mineral"),
         ("dev.jsonl", Some(""), "dev.jsonl"),
@@ -221,9 +221,12 @@ fn gpu_check_without_cuda_says_why_and_exits_with_1() {
         eprintln!("CUDA is here: gpu-check itself is run by tools/x gpu-check");
         return;
     }
-    let output = task.run(&["gpu-check"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stdout(&output).starts_with("no CUDA: "), "{}", stdout(&output));
+    // The second is its old name.
+    for arguments in [&["dev", "gpu-check"][..], &["gpu-check"]] {
+        let output = task.run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).starts_with("no CUDA: "), "{}", stdout(&output));
+    }
 }
 
 #[test]
@@ -232,4 +235,15 @@ fn wrong_arguments_exit_with_2() {
     assert_eq!(task.run(&[]).status.code(), Some(2));
     assert_eq!(task.run(&["finetune"]).status.code(), Some(2));
     assert_eq!(task.run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_help_shows_what_users_need() {
+    let task = Task::new();
+    let help = stdout(&task.run(&["--help"]));
+    assert!(help.contains("finetune") && help.contains("text2text"), "{help}");
+    for tool in ["gpu-check", "step-time", "curves"] {
+        assert!(!help.contains(tool), "{help}");
+        assert!(stdout(&task.run(&["dev", "--help"])).contains(tool));
+    }
 }

@@ -14,7 +14,7 @@ use kinglet::bundle::crc32c;
 use kinglet::tokenizer::Table;
 use kinglet_train::corpus::{Corpus, Examples, Loader, LoaderConfig, held_out};
 use kinglet_train::objective::{Example, SpanCorruption};
-use kinglet_train::run::TokenizerFiles;
+use kinglet_train::tokenizer::files::TokenizerFiles;
 use serde_json::Value;
 
 const WORDS: [&str; 8] = ["the", "wren", "sang", "in", "an", "old", "tree", "again"];

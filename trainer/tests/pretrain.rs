@@ -6,12 +6,11 @@ mod fixture;
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_most, other_seed, seeded, stderr};
+use fixture::{Task, at_most, close, launch, make_old, other_seed, run_all, seeded, stderr};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -139,7 +138,7 @@ fn state(task: &Task, out: &str) -> (Vec<u8>, Vec<u8>) {
 fn a_run_learns_and_leaves_all_its_files() {
     let p = Pretraining::new();
     let said = p.run("run", &["--set", "train.steps=90", "--set", "train.lr=0.07", "--set", "train.eval_every=5"]);
-    assert!(said.contains("hidden_size = 16") && said.contains("90 steps") && said.contains("bits a byte"), "{said}");
+    assert!(said.contains("hidden_size = 16") && said.contains("90 steps") && said.contains("bits per byte"), "{said}");
     for file in [
         "config.resolved.toml",
         "environment.json",
@@ -189,7 +188,7 @@ fn a_run_learns_and_leaves_all_its_files() {
         "embedding of 380 token ids",
         "| `",
         "hidden_size = 16",
-        "bits a hidden byte",
+        "bits per hidden byte",
         "finetune --from run/encoder",
     ] {
         assert!(card.contains(said), "{said}: {card}");
@@ -272,6 +271,35 @@ fn a_killed_run_resumes_from_its_last_saved_state() {
 }
 
 #[test]
+fn a_run_that_an_older_version_began_goes_on() {
+    let p = Pretraining::new();
+    p.run("whole", &LONG);
+    let child = p.start(p.command("stopped", &LONG), "stopped");
+    assert!(Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap().success());
+    good(&child.wait_with_output().unwrap());
+    make_old(&p.0.path("stopped"), &["patience", "gradient_checkpointing"], Value::Null);
+    let said = p.run("stopped", &[&LONG[..], &["--resume"]].concat());
+    assert!(said.contains("resuming after step"), "{said}");
+    assert_eq!(p.0.bytes("whole", "model.safetensors"), p.0.bytes("stopped", "model.safetensors"));
+    assert_eq!(p.losses("whole"), p.losses("stopped"));
+}
+
+#[test]
+fn patience_ends_training_early() {
+    let p = Pretraining::new();
+    // A learning rate too small to change a weight: no evaluation is better than the first.
+    let more = ["--set", "train.lr=1e-30", "--set", "train.patience=2", "--set", "train.eval_every=5"];
+    let said = p.run("run", &[&LONG[..], &more].concat());
+    assert!(said.contains("stopped early"), "{said}");
+    let rows = p.0.metrics("run");
+    let best: Vec<bool> = rows.iter().filter_map(|row| row["best"].as_bool()).collect();
+    assert_eq!(best, [true, false, false]);
+    assert_eq!(rows.last().unwrap()["step"], 15);
+    let said = p.run("run", &[&LONG[..], &more, &["--resume"]].concat());
+    assert!(said.contains("is finished"), "{said}");
+}
+
+#[test]
 fn the_time_limit_ends_training_with_an_evaluated_checkpoint() {
     let p = Pretraining::new();
     let more = ["--set", "train.steps=100000000", "--set", "train.eval_every=0", "--max-minutes", "0.02"];
@@ -285,13 +313,6 @@ fn the_time_limit_ends_training_with_an_evaluated_checkpoint() {
     }
 }
 
-/// Asserts that two runs without dropout have the same losses up to the order of sums.
-fn close(a: &[f64], b: &[f64], what: &str) {
-    assert_eq!(a.len(), b.len());
-    let apart = a.iter().zip(b).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f64::max);
-    at_most(1e-4, apart, what);
-}
-
 /// Without dropout, whose stream depends on the process, and in small steps, so that differences in rounding stay small.
 const STILL: [&str; 6] = ["--set", "train.dropout=0", "--set", "train.drop_connect=0", "--set", "train.lr=0.01"];
 
@@ -300,37 +321,20 @@ fn a_step_in_parts_equals_a_whole_one() {
     let p = Pretraining::new();
     p.run("whole", &STILL);
     p.run("parts", &[&STILL[..], &["--set", "train.accumulate=4"]].concat());
-    close(&p.losses("whole"), &p.losses("parts"), "losses of steps in parts");
-}
-
-/// Starts the processes of one run.
-fn launch(p: &Pretraining, out: &str, size: usize, more: &[&str]) -> Vec<Command> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let process = |rank: usize| {
-        let mut command = p.command(out, more);
-        let (rank, size) = (rank.to_string(), size.to_string());
-        command.envs([("RANK", rank.as_str()), ("LOCAL_RANK", &rank), ("WORLD_SIZE", &size)]);
-        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port), ("GLOO_SOCKET_IFNAME", "lo")]);
-        command.stderr(Stdio::piped());
-        command
-    };
-    (0..size).map(process).collect()
+    close(&p.0.metrics("whole"), &p.0.metrics("parts"), "train", "losses of steps in parts");
 }
 
 #[test]
 fn two_processes_equal_one_and_one_resumes_what_two_began() {
     let p = Pretraining::new();
     p.run("one", &STILL);
-    let children: Vec<Child> = launch(&p, "two", 2, &STILL).iter_mut().map(|c| c.spawn().unwrap()).collect();
-    for child in children {
-        good(&child.wait_with_output().unwrap());
-    }
-    close(&p.losses("one"), &p.losses("two"), "losses of two processes");
+    run_all(launch(2, || p.command("two", &STILL)));
+    close(&p.0.metrics("one"), &p.0.metrics("two"), "train", "losses of two processes");
 
     // The first process's end is everyone's.
     let long = [&STILL[..], &LONG].concat();
     p.run("long", &long);
-    let mut commands = launch(&p, "begun", 2, &long);
+    let mut commands = launch(2, || p.command("begun", &long));
     let other = commands.pop().unwrap().stderr(Stdio::null()).spawn().unwrap();
     let first = p.start(commands.pop().unwrap(), "begun");
     assert!(Command::new("kill").args(["-s", "TERM", &first.id().to_string()]).status().unwrap().success());
@@ -338,13 +342,13 @@ fn two_processes_equal_one_and_one_resumes_what_two_began() {
         good(&child.wait_with_output().unwrap());
     }
     p.run("begun", &[&long[..], &["--resume"]].concat());
-    close(&p.losses("long"), &p.losses("begun"), "losses of one process after two");
+    close(&p.0.metrics("long"), &p.0.metrics("begun"), "train", "losses of one process after two");
 }
 
 #[test]
 fn a_killed_process_stops_the_others_with_a_state_to_resume() {
     let p = Pretraining::new();
-    let mut commands = launch(&p, "run", 2, &LONG);
+    let mut commands = launch(2, || p.command("run", &LONG));
     let mut other = commands.pop().unwrap().stderr(Stdio::null()).spawn().unwrap();
     let first = p.start(commands.pop().unwrap(), "run");
     other.kill().unwrap();

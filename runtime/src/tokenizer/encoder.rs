@@ -97,14 +97,6 @@ impl Table<'_> {
         encoder.push(self, text, sink);
         encoder.finish(self, sink);
     }
-
-    /// Returns the ids of a text, [`END`] last. Invalid UTF-8 is replaced.
-    #[cfg(feature = "alloc")]
-    pub fn encode(&self, text: impl AsRef<[u8]>) -> alloc::vec::Vec<u32> {
-        let mut ids = alloc::vec::Vec::new();
-        self.encode_with(text.as_ref(), &mut |id| ids.push(id));
-        ids
-    }
 }
 
 impl Chunk {

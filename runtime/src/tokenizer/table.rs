@@ -512,6 +512,13 @@ fn is_reserved(piece: &[u8]) -> bool {
 
 #[cfg(feature = "alloc")]
 impl Table<'_> {
+    /// Returns the ids of a text, [`super::END`] last. Invalid UTF-8 is replaced.
+    pub fn encode(&self, text: impl AsRef<[u8]>) -> alloc::vec::Vec<u32> {
+        let mut ids = alloc::vec::Vec::new();
+        self.encode_with(text.as_ref(), &mut |id| ids.push(id));
+        ids
+    }
+
     /// Makes the bytes of a table from pieces and their scores, in units of [`super::SCORE_UNIT`], sorted by the pieces' bytes.
     ///
     /// # Errors

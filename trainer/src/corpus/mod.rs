@@ -1,5 +1,5 @@
-//! Text for pre-training: tokenized once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped
-//! [`shard`]s, cut into [`examples`], shuffled ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
+//! Text for pre-training: tokenized once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped [`shard`]s, cut into
+//! examples ([`examples`]), put into a random order ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
 //!
 //! What step `n` of a run sees is a pure function of corpus, configuration, seed and `n`.
 
@@ -7,7 +7,7 @@ pub mod examples;
 pub mod loader;
 pub mod shard;
 pub mod shuffle;
-mod tokenise;
+mod tokenize;
 pub mod write;
 
 use std::ops::Range;
@@ -21,9 +21,9 @@ pub use examples::Examples;
 pub use loader::{Loader, LoaderConfig, held_out};
 use shard::Shard;
 
-use crate::run::hex;
+use crate::hash::hex;
 
-/// A tokenized corpus: all documents of all shards, in order.
+/// A tokenized corpus: all documents of all shards, one after another.
 #[derive(Debug)]
 pub struct Corpus {
     shards: Vec<Shard>,

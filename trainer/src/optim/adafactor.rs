@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Minimum of both dimensions of a matrix for a factored second moment (Mesh TensorFlow, `min_dim_size_to_factor`).
 pub const FACTORED_FROM: i64 = 128;
@@ -18,11 +18,10 @@ const CLIP: f64 = 1.0;
 /// Exponent of the decay `1 − t^−0.8` (Shazeer and Stern 2018, section 7.2).
 const DECAY_EXPONENT: f64 = -0.8;
 
-/// Hyper-parameters of [`Adafactor`], apart from the published constants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Hyper-parameters of [`Adafactor`]: the published constants are not among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AdafactorConfig {
-    /// Decoupled weight decay, relative to the size of the step. Applies to embedding and matrices only.
+    /// Decoupled weight decay, only of embedding and matrices.
     pub weight_decay: f64,
 }
 
