@@ -115,7 +115,7 @@ def resumed(args):
     difference = max(abs(a[2] - b[2]) for a, b in zip(whole, parts))
     record = {"steps": steps, "stopped_at": stopped, "losses": len(whole), "largest_difference": difference}
     write(RESUMED, json.dumps(record, indent=1) + "\n")
-    run([program("kinglet-train"), "curves", *runs, "--out", RESUMED.with_suffix(".svg")], BASE / "curves.log")
+    run([program("kinglet-train"), "dev", "curves", *runs, "--out", RESUMED.with_suffix(".svg")], BASE / "curves.log")
     print(f"stopped after steps {stopped}: {len(whole)} losses differ by at most {difference}")
     if difference:
         sys.exit("pretrained: on a CPU they must be equal")
@@ -250,7 +250,7 @@ def table():
     pictures = [BASE / f"{mixer}-nano" for mixer in states if (BASE / f"{mixer}-nano/encoder/training.json").exists()]
     for name, extra in (("training", []), ("held-out", ["--held-out"])):
         if pictures:
-            run([program("kinglet-train"), "curves", *pictures, "--out", f"docs/results/pretraining-{name}.svg", "--from-step", 100, *extra],
+            run([program("kinglet-train"), "dev", "curves", *pictures, "--out", f"docs/results/pretraining-{name}.svg", "--from-step", 100, *extra],
                 BASE / "curves.log")
     lines = ["# Pre-training", "",
              "Span corruption as in T5 on 174 MB of freely licensed text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches). The models",

@@ -27,7 +27,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # How many files of a package stand in circles today. A number may only go down; with the last one this table goes.
 KNOWN = {
-    "kinglet-train": 27,
+    "kinglet-train": 11,
 }
 
 TOKEN = re.compile(

@@ -1,7 +1,7 @@
 //! A training step and a forward pass of the encoder-decoder compared with the same model in eager PyTorch, in turns.
 //!
-//! Kinglet runs `kinglet-train step-time`, the peer is `benches/train_step.py`; each runs in its own process and speaks
-//! the protocol documented in `trainer/src/step_time.rs`. Before anything is timed, both must have the same losses, on
+//! Kinglet runs `kinglet-train dev step-time`, the peer is `benches/train_step.py`; each runs in its own process and speaks
+//! the protocol documented in `trainer/src/commands/dev/step_time.rs`. Before anything is timed, both must have the same losses, on
 //! the first batch and after steps of the optimizer. A round has three turns: Kinglet, the peer, and Kinglet's
 //! Transformer at the shortest length, the reference of the paper's Figure 1.
 
@@ -159,7 +159,7 @@ pub struct Setup {
 impl Setup {
     /// Our side for a model.
     fn ours(&self, preset: &str, vocab_size: usize, mixer: Mixer) -> Result<Peer> {
-        let mut words = vec![text(&self.trainer), "step-time".to_owned()];
+        let mut words = vec![text(&self.trainer), "dev".to_owned(), "step-time".to_owned()];
         let options = [("--preset", preset), ("--mixer", mixer.name()), ("--vocab-size", &vocab_size.to_string())];
         words.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]));
         words.extend(self.common());

@@ -98,15 +98,4 @@ char* kinglet_tf32(bool* allowed) noexcept {
   });
 }
 
-char* kinglet_set_deterministic(bool wanted) noexcept {
-  return kinglet::guarded([&] {
-    at::globalContext().setDeterministicAlgorithms(wanted, /*warn_only=*/false);
-    at::globalContext().setDeterministicCuDNN(wanted);
-    if (wanted) {
-      // cuDNN's search for the fastest algorithm may find another one each time.
-      at::globalContext().setBenchmarkCuDNN(false);
-    }
-  });
-}
-
 }  // extern "C"

@@ -1,4 +1,4 @@
-//! Selection of the device.
+//! Device, threads and TF32.
 
 use std::str::FromStr;
 
@@ -78,16 +78,6 @@ pub fn tf32() -> Result<bool> {
     ffi::tf32().map_err(|why| anyhow!("TF32: {why}"))
 }
 
-/// Sets whether libtorch uses only deterministic algorithms. An operation without one fails; on CUDA, matrix products
-/// do unless the program was started with `CUBLAS_WORKSPACE_CONFIG=:4096:8`. Fresh memory is filled with NaN, so that
-/// reading it shows.
-///
-/// # Errors
-/// If libtorch rejects it.
-pub fn set_deterministic(wanted: bool) -> Result<()> {
-    ffi::set_deterministic(wanted).map_err(|why| anyhow!("deterministic algorithms: {why}"))
-}
-
 /// Waits until a device has finished its work.
 pub fn wait(device: Device) {
     if let Device::Cuda(n) = device {
@@ -97,8 +87,6 @@ pub fn wait(device: Device) {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Kind, Tensor};
-
     use super::*;
 
     #[test]
@@ -116,16 +104,5 @@ mod tests {
             set_tf32(allowed).unwrap();
             assert_eq!(tf32().unwrap(), allowed);
         }
-    }
-
-    #[test]
-    fn deterministic_algorithms_are_switched_on_and_off() {
-        let fresh_is_nan = || Tensor::empty([64], (Kind::Float, Device::Cpu)).isnan().all().int64_value(&[]) == 1;
-        set_deterministic(true).unwrap();
-        assert!(fresh_is_nan());
-        // A memory block that was just filled with another value comes back unchanged.
-        set_deterministic(false).unwrap();
-        drop(Tensor::ones([64], (Kind::Float, Device::Cpu)));
-        assert!(!fresh_is_nan());
     }
 }

@@ -317,7 +317,6 @@ unsafe extern "C" {
     fn kinglet_meter_free(meter: *mut CMeter);
     fn kinglet_set_tf32(allowed: bool) -> *mut c_char;
     fn kinglet_tf32(allowed: *mut bool) -> *mut c_char;
-    fn kinglet_set_deterministic(wanted: bool) -> *mut c_char;
 }
 
 /// Tracks the memory of tensors. Not `Send`: on the CPU it belongs to the thread that created it.
@@ -361,10 +360,4 @@ pub(crate) fn tf32() -> Result<bool, String> {
     // SAFETY: `allowed` is written when null is returned.
     unsafe { answer(kinglet_tf32(&mut allowed)) }?;
     Ok(allowed)
-}
-
-/// Sets whether libtorch uses only deterministic algorithms and rejects operations without one.
-pub(crate) fn set_deterministic(wanted: bool) -> Result<(), String> {
-    // SAFETY: takes a number alone.
-    unsafe { answer(kinglet_set_deterministic(wanted)) }
 }

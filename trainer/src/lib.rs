@@ -1,40 +1,28 @@
 //! Kinglet's trainer: from labelled text to a checkpoint directory, with libtorch.
 //!
-//! The program `kinglet-train` is a thin layer over this library. What a checkpoint directory holds is defined in
-//! [`kinglet::spec`]; the walk of a document through the trainer is
-//! file → [`plan`] (token ids) → [`batch`] (tensors) → [`model`] → [`finetune`] (loss, [`optim`]) → [`checkpoint`].
+//! The program `kinglet-train` is a thin layer over this library. [`kinglet::spec`] defines the content of a checkpoint
+//! directory. A document passes through the trainer as file → [`commands::finetune`] (token ids) → [`batch`] (tensors)
+//! → [`tasks::classify`] ([`model`], loss) → [`training::train`] (gradients, [`optim`]) → [`checkpoint`].
 
 pub mod batch;
-pub mod card;
 pub mod checkpoint;
-pub mod config;
+pub mod commands;
 pub mod corpus;
-pub mod curves;
 pub mod device;
 pub mod distributed;
-pub mod doctor;
-pub mod evaluate;
 pub mod ffi;
-pub mod finetune;
 pub mod flops;
-pub mod gpu_check;
-pub mod import_t5;
-pub mod info;
+pub mod hash;
 pub mod interrupt;
 pub mod machine;
 pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optim;
-pub mod plan;
 pub mod plot;
-pub mod pretrain;
-pub mod progress;
 pub mod random;
 pub mod recompute;
-pub mod run;
-pub mod run_folder;
-pub mod state;
-pub mod step_time;
-pub mod text2text;
+pub mod tasks;
+pub mod tensors;
 pub mod tokenizer;
+pub mod training;

@@ -1,33 +1,20 @@
 //! The program `kinglet-train`.
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kinglet_train::corpus::write::{self, CorpusArgs};
-use kinglet_train::curves::{self, CurvesArgs};
-use kinglet_train::doctor::{self, DoctorArgs};
-use kinglet_train::evaluate::{self, EvalArgs};
-use kinglet_train::finetune::finetune;
-use kinglet_train::gpu_check::{self, GpuCheckArgs};
-use kinglet_train::import_t5::{self, ImportT5Args};
-use kinglet_train::info::{self, InfoArgs};
-use kinglet_train::interrupt::Interrupt;
-use kinglet_train::plan::{FinetuneArgs, Plan};
-use kinglet_train::pretrain::{self, plan::PretrainArgs};
-use kinglet_train::run::{Ending, again};
-use kinglet_train::step_time::{self, StepTimeArgs};
-use kinglet_train::text2text::{self, plan::Text2TextArgs};
-use kinglet_train::tokenizer::{self, TokenizerArgs};
+use kinglet_train::commands::dev::{curves, gpu_check, step_time};
+use kinglet_train::commands::{corpus, doctor, eval, finetune, import_t5, info, pretrain, text2text, tokenizer};
 use kinglet_train::{device, ffi};
 
-/// Trains text classifiers for Kinglet
+/// Train text classifiers for Kinglet
 ///
-/// Results go to stdout, progress and errors to stderr. Exit codes: 0 done (also when a signal or the time limit ended training
-/// and its state is saved), 1 a check failed, 2 could not run.
+/// Results go to stdout, progress and errors to stderr. Exit codes: 0 for success (also if a signal or the time limit
+/// ended training and its state is saved), 1 if a check failed, 2 for any other error.
 #[derive(Parser, Debug)]
 #[command(name = "kinglet-train", version, arg_required_else_help = true)]
 struct Cli {
@@ -37,53 +24,43 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Learn a subword vocabulary from text
-    Tokenizer(TokenizerArgs),
-    Corpus(CorpusArgs),
-    /// Train a classifier, from scratch or from a checkpoint
-    Finetune(Box<FinetuneArgs>),
-    /// Train an encoder-decoder on text without labels
-    ///
-    /// By span corruption, as T5. The encoder is what `finetune --from` starts from. Several processes train together where
-    /// torchrun, or what else sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, starts them.
-    Pretrain(Box<PretrainArgs>),
-    /// Train an encoder-decoder on pairs of texts, from scratch or from a pre-trained one
-    ///
-    /// Text-to-text, as T5: the decoder writes the target, a sequence or the name of a label, token by token. Trained under teacher
-    /// forcing; scored on the dev file by greedy decoding or beam search, by exact match, of labels also by macro F1.
-    Text2text(Box<Text2TextArgs>),
-    /// Score a checkpoint on a labelled file
-    Eval(EvalArgs),
-    Curves(CurvesArgs),
-    /// Show parameters, FLOPs and memory of a model that can be pre-trained
-    Info(InfoArgs),
-    /// Show which libtorch and which devices were found
-    ///
-    /// Exits with 1 when libtorch is not the version this program is built for.
-    Doctor(DoctorArgs),
-    /// Compare CUDA with the CPU and time training steps
-    ///
-    /// On synthetic data; a few minutes. Exits with 1 when there is no CUDA or the two differ by more than the bounds.
-    GpuCheck(GpuCheckArgs),
-    /// Turn a T5 checkpoint of Hugging Face into an encoder-decoder for this program
-    ///
-    /// T5 1.0 (t5-small, t5-base, t5-large), as transformers saves it; the tokenizer is not taken over.
-    ImportT5(ImportT5Args),
-    /// Time training steps and forward passes of an encoder-decoder
-    ///
-    /// On synthetic data. With --table a table by length; without it a worker for tools/x bench training, which reads requests
-    /// from stdin and answers on stdout.
-    StepTime(StepTimeArgs),
+    Tokenizer(tokenizer::TokenizerArgs),
+    Corpus(corpus::CorpusArgs),
+    Finetune(Box<finetune::FinetuneArgs>),
+    Pretrain(Box<pretrain::PretrainArgs>),
+    Text2text(Box<text2text::Text2TextArgs>),
+    Eval(eval::EvalArgs),
+    Info(info::InfoArgs),
+    Doctor(doctor::DoctorArgs),
+    ImportT5(import_t5::ImportT5Args),
+    /// Tools for developers of the trainer
+    #[command(subcommand, hide = true)]
+    Dev(Tool),
 }
 
+#[derive(Subcommand, Debug)]
+enum Tool {
+    GpuCheck(gpu_check::GpuCheckArgs),
+    StepTime(step_time::StepTimeArgs),
+    Curves(curves::CurvesArgs),
+}
+
+/// Tools that were once top-level commands; they still run without `dev`.
+const OLD_COMMANDS: [&str; 3] = ["gpu-check", "step-time", "curves"];
+
 fn main() -> ExitCode {
-    // Before anything asks libtorch for CUDA. The result is kept and told where it matters.
+    // Must run before anything asks libtorch for CUDA. The result is kept and reported where it matters.
     let _ = ffi::open_cuda();
     ffi::keep_memory();
     let started = Instant::now();
-    let cli = Cli::parse();
-    // tch panics where libtorch throws, such as for want of memory; the panic's message is on stderr already.
-    match catch_unwind(AssertUnwindSafe(|| run(cli.command, started))) {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| OLD_COMMANDS.iter().any(|old| word == old)) {
+        words.insert(1, "dev".into());
+    }
+    let Cli { command } = Cli::parse_from(words);
+    let advice = memory_advice(&command);
+    // tch panics if libtorch throws, for example for lack of memory; the panic's message is already on stderr.
+    match catch_unwind(AssertUnwindSafe(|| run(command, started))) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::from(1),
         Ok(Err(error)) => {
@@ -91,82 +68,50 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(_) => {
-            eprintln!(
-                "error: stopped by the panic above; if memory ran out, set train.gradient_checkpointing = true, lower \
-                 train.batch_size or train.batch_tokens, or raise train.accumulate"
-            );
+            eprintln!("error: stopped by the panic above{advice}");
             ExitCode::from(2)
         }
     }
 }
 
-/// Runs a command; `false` when a check failed.
-fn run(command: Command, started: Instant) -> Result<bool> {
+/// Returns advice for lack of memory, in keys that the command has.
+fn memory_advice(command: &Command) -> &'static str {
     match command {
-        Command::Tokenizer(args) => tokenizer::run(args).map(|()| true),
-        Command::Corpus(args) => {
-            let interrupt = Interrupt::install().context("cannot listen to signals")?;
-            write::run(&args, &interrupt).map(|()| true)
+        Command::Finetune(_) | Command::Text2text(_) => {
+            "; if memory ran out, set train.gradient_checkpointing = true, raise train.accumulate, or lower train.batch_size or \
+             train.batch_tokens"
         }
-        Command::Finetune(args) => train(&args, started).map(|()| true),
-        Command::Pretrain(args) => pretrain(&args, started).map(|()| true),
-        Command::Text2text(args) => text2text(&args, started).map(|()| true),
-        Command::Eval(args) => {
-            device::set_threads(args.threads.map(usize::from));
-            evaluate::run(&args).map(|()| true)
+        Command::Pretrain(_) => {
+            "; if memory ran out, set train.gradient_checkpointing = true, raise train.accumulate, or lower train.batch_size"
         }
-        Command::Curves(args) => curves::run(&args).map(|()| true),
-        Command::ImportT5(args) => import_t5::run(&args).map(|()| true),
-        Command::Info(args) => info::run(&args).map(|()| true),
-        Command::Doctor(args) => {
-            device::set_threads(None);
-            doctor::run(&args)
-        }
-        Command::GpuCheck(args) => {
-            device::set_threads(None);
-            gpu_check::run(&args)
-        }
-        Command::StepTime(args) => {
-            device::set_threads(args.threads.map(usize::from));
-            step_time::run(&args).map(|()| true)
-        }
+        _ => "",
     }
 }
 
-fn train(args: &FinetuneArgs, started: Instant) -> Result<()> {
-    device::set_threads(args.run.threads.map(usize::from));
-    let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    let plan = Plan::new(args, started)?;
-    tell(finetune(&plan, &interrupt)?, "the best weights", &plan.out);
-    Ok(())
-}
-
-fn pretrain(args: &PretrainArgs, started: Instant) -> Result<()> {
-    device::set_threads(args.run.threads.map(usize::from));
-    let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    let plan = pretrain::plan::Plan::new(args, started)?;
-    let ending = pretrain::pretrain(&plan, &interrupt)?;
-    if plan.team.leads() {
-        tell(ending, "the weights", &plan.out);
-    }
-    Ok(())
-}
-
-fn text2text(args: &Text2TextArgs, started: Instant) -> Result<()> {
-    device::set_threads(args.run.threads.map(usize::from));
-    let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    let plan = text2text::plan::Plan::new(args, started)?;
-    tell(text2text::text2text(&plan, &interrupt)?, "the best weights", &plan.out);
-    Ok(())
-}
-
-/// Says on stderr how training ended and how it can go on.
-fn tell(ending: Ending, weights: &str, out: &Path) {
-    let out = out.display();
-    match ending {
-        Ending::Complete => eprintln!("done: {weights} are in {out}"),
-        Ending::Patience => eprintln!("done, stopped early: {weights} are in {out}"),
-        Ending::Time => eprintln!("time is up: {weights} so far are in {out}; to go on, run\n  {}", again()),
-        Ending::Interrupt => eprintln!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
-    }
+/// Runs a command; returns `false` if a check failed.
+fn run(command: Command, started: Instant) -> Result<bool> {
+    let threads = match &command {
+        Command::Finetune(args) => args.run.threads,
+        Command::Pretrain(args) => args.run.threads,
+        Command::Text2text(args) => args.run.threads,
+        Command::Eval(args) => args.threads,
+        Command::Dev(Tool::StepTime(args)) => args.threads,
+        _ => None,
+    };
+    device::set_threads(threads.map(usize::from));
+    let done = match command {
+        Command::Tokenizer(args) => tokenizer::run(args),
+        Command::Corpus(args) => corpus::run(&args),
+        Command::Finetune(args) => finetune::run(&args, started),
+        Command::Pretrain(args) => pretrain::run(&args, started),
+        Command::Text2text(args) => text2text::run(&args, started),
+        Command::Eval(args) => eval::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::ImportT5(args) => import_t5::run(&args),
+        Command::Doctor(args) => return doctor::run(&args),
+        Command::Dev(Tool::GpuCheck(args)) => return gpu_check::run(&args),
+        Command::Dev(Tool::StepTime(args)) => step_time::run(&args),
+        Command::Dev(Tool::Curves(args)) => curves::run(&args),
+    };
+    done.map(|()| true)
 }

@@ -5,8 +5,9 @@ use std::{fs, path::Path};
 
 use kinglet::spec::{Config, Mixer, MixerConfig, Norm, files};
 use kinglet_train::{
-    checkpoint::{golden, load, read_tensors, save, write_tensors},
+    checkpoint::{golden, load, save},
     model::{Classifier, Mode, ModelConfig},
+    tensors::{read_tensors, write_tensors},
 };
 use tch::{Device, Kind, Tensor};
 

@@ -1,4 +1,4 @@
-//! The program's commands, with good input and bad.
+//! Tests the program's commands with valid and invalid input.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -8,7 +8,7 @@ use std::fs;
 use fixture::{Task, at_least, at_most, rows, stderr, stdout};
 use serde_json::Value;
 
-/// Runs `finetune` with more arguments and gives the message of its exit code 2.
+/// Runs `finetune` with more arguments and returns the message of its exit code 2.
 fn refused(task: &Task, more: &[&str]) -> String {
     let output = task.finetune("refused", more).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
@@ -77,7 +77,7 @@ fn training_starts_from_a_checkpoint() {
     };
     assert_eq!(best("second"), best("first"));
 
-    // Other labels: the encoder is taken, the head is new.
+    // Other labels: the encoder is kept, the head is new.
     let three = rows(96, 1).replacen("\"animal\"", "\"third\"", 5);
     fs::write(task.path("train.jsonl"), three).unwrap();
     let output = task.run(&[&base[..], &["--out", "third", "--device", "cpu", "--threads", "1"]].concat());
@@ -147,7 +147,7 @@ fn without_a_tokenizer_the_command_to_learn_one_is_shown() {
     let said = stderr(&output);
     let command =
         said.lines().find(|l| l.trim().starts_with("kinglet-train tokenizer")).unwrap_or_else(|| panic!("{said}"));
-    // The shown command works as it stands.
+    // The suggested command works unchanged.
     let words: Vec<&str> = command.split_whitespace().skip(1).chain(["--vocab-size", "380"]).collect();
     let output = task.run(&words);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -161,7 +161,7 @@ fn bad_data_files_are_refused() {
     for (file, bytes, expect) in [
         ("train.jsonl", Some(""), "train.jsonl"),
         ("train.jsonl", Some("{\"text\": \"no label\"}\n"), "row 1"),
-        ("train.jsonl", Some("{\"text\": \"all the same\", \"label\": \"one\"}\n"), "needs 2 at least"),
+        ("train.jsonl", Some("{\"text\": \"all the same\", \"label\": \"one\"}\n"), "needs at least 2"),
         ("train.jsonl", None, "train.jsonl"),
         ("dev.jsonl", Some("{\"text\": \"a\", \"label\": \"mineral\"}\n"), "mineral"),
         ("dev.jsonl", Some(""), "dev.jsonl"),
@@ -221,9 +221,12 @@ fn gpu_check_without_cuda_says_why_and_exits_with_1() {
         eprintln!("CUDA is here: gpu-check itself is run by tools/x gpu-check");
         return;
     }
-    let output = task.run(&["gpu-check"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stdout(&output).starts_with("no CUDA: "), "{}", stdout(&output));
+    // The second is its old name.
+    for arguments in [&["dev", "gpu-check"][..], &["gpu-check"]] {
+        let output = task.run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).starts_with("no CUDA: "), "{}", stdout(&output));
+    }
 }
 
 #[test]
@@ -232,4 +235,15 @@ fn wrong_arguments_exit_with_2() {
     assert_eq!(task.run(&[]).status.code(), Some(2));
     assert_eq!(task.run(&["finetune"]).status.code(), Some(2));
     assert_eq!(task.run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_help_shows_what_users_need() {
+    let task = Task::new();
+    let help = stdout(&task.run(&["--help"]));
+    assert!(help.contains("finetune") && help.contains("text2text"), "{help}");
+    for tool in ["gpu-check", "step-time", "curves"] {
+        assert!(!help.contains(tool), "{help}");
+        assert!(stdout(&task.run(&["dev", "--help"])).contains(tool));
+    }
 }

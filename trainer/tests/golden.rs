@@ -6,9 +6,9 @@ use std::{collections::HashMap, fs, path::PathBuf};
 
 use kinglet::spec::{LayerWeight, Mixer, Weight};
 use kinglet_train::{
-    checkpoint::read_tensors,
     model::{Classifier, Mode, ModelConfig, dynamicconv::DynamicConv, lightconv::LightConv, linear::Linear},
     optim::{AdafactorConfig, AdamWConfig, OptimizerConfig},
+    tensors::read_tensors,
 };
 use tch::{Device, Kind, Tensor};
 

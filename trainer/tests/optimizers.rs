@@ -1,18 +1,16 @@
-//! Optimizers: state that comes back bit for bit, and what they leave alone.
+//! Tests optimizers: state is restored bit for bit, and what they leave alone stays.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 
 use kinglet::spec::{LayerWeight, Weight};
 use kinglet_train::{
-    checkpoint::{read_tensors, write_tensors},
-    optim::{
-        Adafactor, AdafactorConfig, AdamW, AdamWConfig, Optimizer, OptimizerConfig, clear_gradients, clip_gradients,
-    },
+    optim::{Adafactor, AdafactorConfig, AdamWConfig, Optimizer, OptimizerConfig, clear_gradients, clip_gradients},
+    tensors::{read_tensors, write_tensors},
 };
 use tch::{Device, Kind, Tensor};
 
-/// A factored matrix, one that is not, a vector and kernel taps.
+/// Returns a factored matrix, an unfactored one, a vector, and kernel taps.
 fn parameters() -> Vec<(Weight, Tensor)> {
     let make = |n: i64, shape: &[i64]| {
         let t = (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 0.7).sin() * 0.3;
@@ -124,7 +122,7 @@ fn decay_takes_matrices_and_leaves_norms_and_taps() {
         let before = all(&params);
         let mut optimizer = config.build(&params);
         for (_, p) in &params {
-            // A gradient of zero: what moves a weight is the decay alone.
+            // With a gradient of zero, only the decay moves a weight.
             (p * 0.0).sum(Kind::Float).backward();
         }
         optimizer.step(0.5);
@@ -195,17 +193,4 @@ fn clipping_scales_all_gradients_to_the_norm() {
     assert!(gradients().iter().zip([0.6, 0.8]).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", gradients());
     assert!((clip_gradients(&params, 0.0) - 1.0).abs() < 1e-6);
     assert_eq!(clip_gradients(&params[2..], 1.0), 0.0);
-}
-
-#[test]
-fn configurations_are_read_by_name_and_unknown_keys_refused() {
-    let read = |text: &str| serde_json::from_str::<OptimizerConfig>(text);
-    assert_eq!(
-        read(r#"{"name": "adamw", "weight_decay": 0.5}"#).unwrap(),
-        OptimizerConfig::AdamW(AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() })
-    );
-    assert_eq!(read(r#"{"name": "adafactor"}"#).unwrap(), OptimizerConfig::Adafactor(AdafactorConfig::default()));
-    assert!(read(r#"{"name": "adafactor", "beta1": 0.5}"#).is_err());
-    assert!(read(r#"{"name": "sgd"}"#).is_err());
-    let _: AdamW = AdamW::new(AdamWConfig::default(), &parameters());
 }

@@ -12,12 +12,13 @@ use std::{
 use kinglet::spec::files;
 use kinglet_train::{
     batch::Seq2SeqBatch,
-    checkpoint::{load_seq2seq, read_tensors, take_weights, write_tensors},
-    import_t5::{import, t5_name},
+    checkpoint::load_seq2seq,
+    commands::import_t5::{import, t5_name},
     model::{
         Mode,
         seq2seq::{Seq2Seq, Seq2SeqConfig, Seq2SeqWeight, shift_right},
     },
+    tensors::{read_tensors, take_weights, write_tensors},
 };
 use tch::{Device, Kind, Tensor};
 

@@ -7,7 +7,7 @@ pub mod examples;
 pub mod loader;
 pub mod shard;
 pub mod shuffle;
-mod tokenise;
+mod tokenize;
 pub mod write;
 
 use std::ops::Range;
@@ -21,7 +21,7 @@ pub use examples::Examples;
 pub use loader::{Loader, LoaderConfig, held_out};
 use shard::Shard;
 
-use crate::run::hex;
+use crate::hash::hex;
 
 /// A tokenized corpus: all documents of all shards, in order.
 #[derive(Debug)]

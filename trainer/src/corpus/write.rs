@@ -1,88 +1,46 @@
-//! `kinglet-train corpus`: tokenizes documents once, into shards.
+//! Tokenizes documents once, into shards.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clap::ValueEnum;
 use kinglet_data::dataset::{self, DocumentEnd};
 use kinglet_data::files::{sibling, write_atomically};
 use serde::Serialize;
 
 use super::shard::{self, Header, ShardWriter};
-use super::tokenise::Tokeniser;
+use super::tokenize::WordTokenizer;
+use crate::hash::sha256;
 use crate::interrupt::Interrupt;
-use crate::progress::Counter;
-use crate::run::{TokenizerFiles, sha256};
+use crate::tokenizer::files::TokenizerFiles;
+use crate::training::progress::Counter;
 
 /// Record of how the corpus was made, for people; nothing reads it.
 pub const RECORD: &str = "corpus.json";
 /// Bytes of text that are tokenized at once.
 const BATCH: usize = 8 << 20;
 
-/// Tokenize text for pre-training
-///
-/// Reads documents from text, JSONL, CSV or TSV files, plain, .gz or .zst, and writes a folder of shards. Pre-training
-/// maps the shards, so neither text nor tokens need to fit in memory. The folder appears once it is complete; an
-/// interrupted run leaves nothing behind.
-/// Example: kinglet-train corpus --tokenizer tokenizer --out corpus books.txt.zst pages.jsonl.gz
-#[derive(Clone, Debug, clap::Args)]
-pub struct CorpusArgs {
-    /// Files with documents, in order
-    #[arg(required = true, value_name = "FILE")]
+/// A corpus to write.
+#[derive(Clone, Debug)]
+pub struct CorpusPlan {
+    /// Files with documents, in order.
     pub files: Vec<PathBuf>,
-    /// Directory with tokenizer.json and tokenizer.bin
-    #[arg(long, value_name = "DIR")]
+    /// Directory with tokenizer.json and tokenizer.bin.
     pub tokenizer: PathBuf,
-    /// Directory to write to
-    ///
-    /// Must be empty or new, unless --force is given.
-    #[arg(long, value_name = "DIR")]
+    /// Directory to write to.
     pub out: PathBuf,
-    /// Field or column with the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
+    /// Field or column with the text.
     pub text_field: String,
-    /// End of a document in text files
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
-    pub document_end: End,
-    /// Token ids per shard
-    ///
-    /// Documents are never split, so a shard can be longer by its last document.
-    #[arg(long, value_name = "N", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
+    /// End of a document in text files.
+    pub document_end: DocumentEnd,
+    /// Token ids per shard; a shard can be longer by its last document.
     pub shard_tokens: u64,
-    /// Replace the corpus in --out
-    #[arg(long)]
+    /// Whether to replace a corpus in `out`.
     pub force: bool,
-    /// Threads that tokenize
-    ///
-    /// Default: all cores. The corpus does not depend on it.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub threads: Option<u16>,
-    /// Print a summary as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// [`DocumentEnd`] as typed.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum End {
-    /// At a blank line.
-    #[default]
-    BlankLine,
-    /// At the end of its line.
-    Line,
-}
-
-impl From<End> for DocumentEnd {
-    fn from(end: End) -> Self {
-        match end {
-            End::BlankLine => DocumentEnd::BlankLine,
-            End::Line => DocumentEnd::Line,
-        }
-    }
+    /// Threads that tokenize; by default all cores. The corpus does not depend on it.
+    pub threads: Option<usize>,
 }
 
 /// A source file of a corpus.
@@ -115,60 +73,42 @@ pub struct Summary {
     pub sources: Vec<Source>,
 }
 
-/// Runs the command: writes the corpus and prints a summary.
-///
-/// # Errors
-/// As [`write()`].
-pub fn run(args: &CorpusArgs, interrupt: &Interrupt) -> Result<()> {
-    let summary = write(args, interrupt)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
-        return Ok(());
-    }
-    let Summary { documents, tokens, text_bytes, shards, .. } = summary;
-    let per_token = text_bytes as f64 / tokens as f64;
-    writeln!(out, "{documents} documents, {tokens} tokens, {text_bytes} bytes of text, {per_token:.2} bytes a token")?;
-    writeln!(out, "wrote {} ({shards} {})", args.out.display(), if shards == 1 { "shard" } else { "shards" })?;
-    Ok(())
-}
-
-/// Tokenizes the documents of `args.files` into shards in `args.out`, which appears at the end.
+/// Tokenizes the documents of `plan.files` into shards in `plan.out`, which appears at the end.
 ///
 /// Holds about three times 8 MB of text and its ids, or the longest document, in memory.
 ///
 /// # Errors
-/// If a file cannot be read or written, a row is malformed, there is no text, `args.out` holds something else, or
+/// If a file cannot be read or written, a row is malformed, there is no text, `plan.out` holds something else, or
 /// `interrupt` was requested.
-pub fn write(args: &CorpusArgs, interrupt: &Interrupt) -> Result<Summary> {
-    let tokenizer = TokenizerFiles::read(&args.tokenizer)?;
-    let table = tokenizer.table().with_context(|| format!("{}", args.tokenizer.display()))?;
+pub fn write(plan: &CorpusPlan, interrupt: &Interrupt) -> Result<Summary> {
+    let tokenizer = TokenizerFiles::read(&plan.tokenizer)?;
+    let table = tokenizer.table().with_context(|| format!("{}", plan.tokenizer.display()))?;
     let vocab_size = table.vocab_size();
-    for file in &args.files {
+    for file in &plan.files {
         let found = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
         ensure!(found.is_file(), "{} is not a file", file.display());
     }
-    let unfinished = Unfinished::create(&args.out, args.force)?;
+    let unfinished = Unfinished::create(&plan.out, plan.force)?;
     let mut shards = Shards {
         folder: &unfinished.folder,
         tokenizer: tokenizer.sha256(),
         vocab_size: u32::try_from(vocab_size)?,
-        most: args.shard_tokens,
+        most: plan.shard_tokens,
         current: None,
         finished: Vec::new(),
     };
-    let threads = args.threads.map_or(0, usize::from);
+    let threads = plan.threads.unwrap_or(0);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
-    let tokeniser = Tokeniser::new(table);
+    let words = WordTokenizer::new(table);
 
     let (send, batches) = sync_channel(1);
     let sources = thread::scope(|scope| {
-        let reader = scope.spawn(|| read(args, send));
+        let reader = scope.spawn(|| read(plan, send));
         let mut progress = Counter::default();
         let (mut documents, mut bytes) = (0, 0);
         for batch in batches {
             ensure!(!interrupt.requested(), "stopped by a signal; nothing was written");
-            for (text, ids) in batch.iter().zip(pool.install(|| tokeniser.encode(&batch))) {
+            for (text, ids) in batch.iter().zip(pool.install(|| words.encode(&batch))) {
                 shards.push(&ids, text.len() as u64)?;
                 bytes += text.len();
             }
@@ -188,22 +128,22 @@ pub fn write(args: &CorpusArgs, interrupt: &Interrupt) -> Result<Summary> {
         tokenizer: tokenizer.sha256(),
         sources,
     };
-    ensure!(summary.tokens > 0, "the {} files hold no text: an empty corpus is not written", args.files.len());
+    ensure!(summary.tokens > 0, "the {} files hold no text: an empty corpus is not written", plan.files.len());
     let record = serde_json::to_string_pretty(&summary)? + "\n";
     let path = unfinished.folder.join(RECORD);
     write_atomically(&path, record.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     ensure!(!interrupt.requested(), "stopped by a signal; nothing was written");
-    unfinished.replace(&args.out)?;
+    unfinished.replace(&plan.out)?;
     Ok(summary)
 }
 
 /// Sends the documents of all files in batches of about [`BATCH`] bytes; ends when the receiver is gone.
-fn read(args: &CorpusArgs, send: SyncSender<Vec<String>>) -> Result<Vec<Source>> {
+fn read(plan: &CorpusPlan, send: SyncSender<Vec<String>>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    for path in &args.files {
+    for path in &plan.files {
         let mut count = 0;
-        for document in dataset::documents(path, &args.text_field, args.document_end.into())? {
+        for document in dataset::documents(path, &plan.text_field, plan.document_end)? {
             let document = document?;
             count += 1;
             bytes += document.len();

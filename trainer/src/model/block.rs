@@ -107,10 +107,7 @@ impl MixerLayer {
                 let (gated, source) = mixer.gated(x, mask, mode);
                 mixer.finish(mixer.conv.forward(&gated, &source, mode), mode)
             }
-            MixerLayer::Attention(attention) => match bias {
-                Some(bias) => attention.forward(x, x, bias, mode),
-                None => x.zeros_like(),
-            },
+            MixerLayer::Attention(attention) => attention.forward(x, x, given(bias), mode),
         }
     }
 
@@ -124,8 +121,8 @@ impl MixerLayer {
         bias: Option<&Tensor>,
         mode: &Mode,
     ) -> Tensor {
-        match (self, bias) {
-            (MixerLayer::Conv(mixer), _) => {
+        match self {
+            MixerLayer::Conv(mixer) => {
                 let (gated, source) = mixer.gated(x, mask, mode);
                 let window = Tensor::cat(&[&past.frames, &gated], 1);
                 let reach = window.size()[1] - 1;
@@ -134,18 +131,28 @@ impl MixerLayer {
                 past.frames = window.narrow(1, 1, reach);
                 mixer.finish(mixed, mode)
             }
-            (MixerLayer::Attention(attention), Some(bias)) => {
+            MixerLayer::Attention(attention) => {
                 let (key, value) = attention.keys_and_values(x, mode);
                 let (key, value) = match past.read.take() {
                     Some((keys, values)) => (Tensor::cat(&[keys, key], 2), Tensor::cat(&[values, value], 2)),
                     None => (key, value),
                 };
-                let mixed = attention.read(x, &key, &value, bias, mode);
+                let mixed = attention.read(x, &key, &value, given(bias), mode);
                 past.read = Some((key, value));
                 mixed
             }
-            (MixerLayer::Attention(_), None) => x.zeros_like(),
         }
+    }
+}
+
+/// The bias that an attention was given.
+///
+/// # Panics
+/// When there is none: whoever calls an attention must compute it.
+fn given(bias: Option<&Tensor>) -> &Tensor {
+    match bias {
+        Some(bias) => bias,
+        None => panic!("an attention was given no bias"),
     }
 }
 
@@ -263,7 +270,15 @@ mod tests {
     use kinglet::spec::PerLayer;
 
     use super::*;
-    use crate::checkpoint::read_tensors;
+    use crate::tensors::read_tensors;
+
+    #[test]
+    #[should_panic(expected = "an attention was given no bias")]
+    fn attention_without_a_bias_is_an_error() {
+        let weights = || Linear::new(Tensor::zeros([4, 4], (Kind::Float, tch::Device::Cpu)));
+        let layer = MixerLayer::Attention(Attention::new(weights(), weights(), weights(), weights(), 2));
+        let _ = layer.forward(&Tensor::zeros([1, 2, 4], (Kind::Float, tch::Device::Cpu)), None, None, &Mode::eval());
+    }
 
     #[test]
     fn the_mesh_dialect_is_that_of_mesh_tensorflows_own_block() {

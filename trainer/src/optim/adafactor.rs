@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Minimum of both dimensions of a matrix for a factored second moment (Mesh TensorFlow, `min_dim_size_to_factor`).
 pub const FACTORED_FROM: i64 = 128;
@@ -19,10 +19,9 @@ const CLIP: f64 = 1.0;
 const DECAY_EXPONENT: f64 = -0.8;
 
 /// Hyper-parameters of [`Adafactor`], apart from the published constants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AdafactorConfig {
-    /// Decoupled weight decay, relative to the size of the step. Applies to embedding and matrices only.
+    /// Decoupled weight decay of embedding and matrices only.
     pub weight_decay: f64,
 }
 

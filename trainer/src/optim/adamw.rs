@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::Tensor;
 
-use super::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
 /// Hyper-parameters of [`AdamW`], with PyTorch's defaults, including epsilon.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
     pub beta1: f64,

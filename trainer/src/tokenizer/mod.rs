@@ -1,102 +1,31 @@
-//! `kinglet-train tokenizer`: learns a subword vocabulary and writes it for Hugging Face and for devices.
+//! Learns a subword vocabulary and writes it for Hugging Face and for devices.
 //!
 //! [`kinglet::tokenizer`] specifies the steps from text to ids; `pipeline` describes them to Hugging Face.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io::Write,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::{
     spec,
-    tokenizer::{CHUNK_CHARS, FIRST_BYTE, FIRST_PIECE, METASPACE, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN},
+    tokenizer::{CHUNK_CHARS, FIRST_PIECE, METASPACE, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN},
 };
-use kinglet_data::{dataset, files};
+use kinglet_data::{dataset, files::write_atomically};
 use serde_json::{Value, json};
 use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
 };
-use unigram::{kept_characters, learn};
 
+pub mod files;
+mod plan;
 mod unigram;
 
-/// Learn a subword vocabulary from text
-///
-/// Reads the texts of JSONL, CSV, TSV or plain text files (one text per line), plain, .gz or .zst, and writes
-/// tokenizer.json (for Hugging Face tokenizers), tokenizer_config.json (for transformers) and tokenizer.bin (for
-/// devices). The same texts produce the same files on any machine.
-/// Example: kinglet-train tokenizer --input train.jsonl.zst --vocab-size 8192 --lowercase --out tokenizer/
-#[derive(Clone, Debug, clap::Args)]
-pub struct TokenizerArgs {
-    /// Files to learn from.
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    pub input: Vec<PathBuf>,
-    /// Number of ids: 3 special tokens, 256 bytes and the pieces.
-    #[arg(long, default_value_t = 8192)]
-    pub vocab_size: usize,
-    /// Lower-case all text, when learning and when encoding.
-    #[arg(long)]
-    pub lowercase: bool,
-    /// Longest piece in characters, including the mark before a word.
-    #[arg(long, default_value_t = 16)]
-    pub max_piece_length: usize,
-    /// Share of the characters in the texts that become pieces; the rarest others are spelled in bytes.
-    ///
-    /// SentencePiece's default of 0.9995 suits alphabets; use 1 to make every character a piece.
-    #[arg(long, default_value_t = 0.9995)]
-    pub character_coverage: f64,
-    /// Directory to write to; created if missing.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-}
+pub use plan::TokenizerPlan;
 
-/// A vocabulary to learn.
-#[derive(Clone, Debug)]
-pub struct TokenizerPlan {
-    /// Input files, as read by [`dataset::texts`].
-    pub inputs: Vec<PathBuf>,
-    /// Number of ids, at least [`TokenizerPlan::least_vocab_size`].
-    pub vocab_size: usize,
-    /// Whether text is lower-cased.
-    pub lowercase: bool,
-    /// Longest piece, in characters: 1 to [`CHUNK_CHARS`].
-    pub max_piece_length: usize,
-    /// Share of the characters that become pieces, 0 to 1.
-    pub character_coverage: f64,
-    /// Directory to write to.
-    pub out: PathBuf,
-}
-
-impl TokenizerPlan {
-    /// Returns the number of ids in every vocabulary: special tokens, bytes, printable ASCII and the mark before a
-    /// word.
-    pub fn least_vocab_size(lowercase: bool) -> usize {
-        FIRST_PIECE as usize + required(lowercase).count()
-    }
-
-    fn validate(&self) -> Result<()> {
-        let least = Self::least_vocab_size(self.lowercase);
-        ensure!(!self.inputs.is_empty(), "no file to learn from");
-        ensure!(
-            (least..=1 << 20).contains(&self.vocab_size),
-            "vocabulary of {} ids: {least} to 1,048,576 are possible",
-            self.vocab_size
-        );
-        ensure!(
-            (1..=CHUNK_CHARS).contains(&self.max_piece_length),
-            "pieces of {} characters: 1 to {CHUNK_CHARS} are possible",
-            self.max_piece_length
-        );
-        ensure!(
-            (0.0..=1.0).contains(&self.character_coverage),
-            "character coverage {}: 0 to 1 is possible",
-            self.character_coverage
-        );
-        Ok(())
-    }
-}
+use plan::special;
+use unigram::{kept_characters, learn};
 
 /// Summary of a learnt vocabulary.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,28 +42,6 @@ pub struct Summary {
     pub tokens_per_word: f64,
     /// Distinct characters that are not pieces and are spelled in bytes.
     pub spelt_characters: usize,
-}
-
-/// Runs the command: learns, writes, and prints a summary.
-///
-/// # Errors
-/// As [`train`].
-pub fn run(args: TokenizerArgs) -> Result<()> {
-    let TokenizerArgs { input: inputs, vocab_size, lowercase, max_piece_length, character_coverage, out } = args;
-    let plan = TokenizerPlan { inputs, vocab_size, lowercase, max_piece_length, character_coverage, out };
-    eprintln!("learning {} ids", plan.vocab_size);
-    let summary = train(&plan)?;
-    let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters } = summary;
-    if vocab_size < wanted {
-        eprintln!("warning: the texts have pieces for {vocab_size} ids only, {wanted} were asked for");
-    }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{texts} texts, {words} words, {tokens_per_word:.3} tokens a word")?;
-    writeln!(out, "{vocab_size} ids, different characters spelt in bytes: {spelt_characters}")?;
-    for name in [spec::files::TOKENIZER, spec::files::TOKENIZER_CONFIG, spec::files::TOKENIZER_TABLE] {
-        writeln!(out, "wrote {}", plan.out.join(name).display())?;
-    }
-    Ok(())
 }
 
 /// Learns a vocabulary and writes its three files into `plan.out`.
@@ -187,7 +94,7 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
         (spec::files::TOKENIZER_TABLE, &table),
     ] {
         let path = plan.out.join(name);
-        files::write_atomically(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))?;
+        write_atomically(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))?;
     }
     Ok(Summary {
         vocab_size: reader.vocab_size(),
@@ -197,11 +104,6 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
         tokens_per_word: tokens as f64 / words as f64,
         spelt_characters,
     })
-}
-
-/// Returns the characters that are pieces in every vocabulary.
-fn required(lowercase: bool) -> impl Iterator<Item = char> {
-    ('!'..='~').filter(move |c| !(lowercase && c.is_ascii_uppercase())).chain([METASPACE])
 }
 
 /// Returns the chunks of words that the unigram model sees, with their counts: through Hugging Face's own steps,
@@ -223,20 +125,6 @@ fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, 
         }
     }
     Ok(chunks.into_iter().collect())
-}
-
-/// Returns the name of an id below [`FIRST_PIECE`].
-fn special(id: u32) -> String {
-    match id {
-        0 => "<pad>".into(),
-        1 => "</s>".into(),
-        2 => "<unk>".into(),
-        _ => format!("<0x{:02X}>", id - FIRST_BYTE),
-    }
-}
-
-fn is_special(piece: &str) -> bool {
-    piece.starts_with('<') && (0..FIRST_PIECE).any(|id| special(id) == piece)
 }
 
 /// Returns the parts of `tokenizer.json` other than the vocabulary.
@@ -352,6 +240,8 @@ fn table_of(json: &[u8]) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use kinglet::tokenizer::FIRST_BYTE;
+
     use super::*;
 
     const TEXT: &str = "the cat sat on the mat\nthe dog sat on the log\nThe END </s> of naïve cats\n";

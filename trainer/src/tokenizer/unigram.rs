@@ -9,7 +9,7 @@ use tokenizers::{
     models::unigram::{Unigram, UnigramTrainerBuilder},
 };
 
-use super::{TokenizerPlan, is_special, required};
+use super::plan::{TokenizerPlan, is_special, required};
 
 /// Returns the characters that become pieces: the required ones, and the most frequent up to the coverage or the size.
 pub(super) fn kept_characters(chunks: &[(String, u64)], plan: &TokenizerPlan) -> BTreeSet<char> {

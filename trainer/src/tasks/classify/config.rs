@@ -1,0 +1,198 @@
+//! The configuration of fine-tuning.
+//!
+//! ```toml
+//! [model]                    # fields of `kinglet_train::model::ModelConfig`; sizes of vocabulary and labels come from the data
+//! mixer = "light"
+//! hidden_size = 128
+//! num_hidden_layers = 4
+//! intermediate_size = 512
+//! kernel_sizes = [7]
+//!
+//! [train]                    # fields of `Keys`, `EpochKeys` and `ClassifyKeys`
+//! epochs = 20
+//! lr = 1e-3
+//! ```
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::model::ModelConfig;
+use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, probability};
+
+/// A configuration of fine-tuning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The model's shape. May be omitted if training starts from a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelConfig>,
+    /// How it is trained.
+    #[serde(default)]
+    pub train: Train<ClassifyKeys>,
+}
+
+/// The keys of `[train]` that classification adds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassifyKeys {
+    /// How the training file is read.
+    #[serde(flatten)]
+    pub passes: EpochKeys,
+    /// Share of the target probability spread over all classes. Default 0.
+    pub label_smoothing: f64,
+    /// Weights of the classes in the loss. Default none.
+    pub class_weights: ClassWeights,
+    /// Dev metric that selects the weights to keep. Default accuracy.
+    pub metric: Metric,
+}
+
+impl Default for ClassifyKeys {
+    fn default() -> Self {
+        ClassifyKeys {
+            passes: EpochKeys::default(),
+            label_smoothing: 0.0,
+            class_weights: ClassWeights::Named(ClassWeighting::None),
+            metric: Metric::Accuracy,
+        }
+    }
+}
+
+impl OwnKeys for ClassifyKeys {
+    fn shared() -> Keys {
+        Keys { clip_norm: 1.0, ..Keys::default() }
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.passes.validate()?;
+        probability("train.label_smoothing", self.label_smoothing)?;
+        if let ClassWeights::List(list) = &self.class_weights {
+            let good = list.iter().all(|w| w.is_finite() && *w >= 0.0) && list.iter().any(|w| *w > 0.0);
+            ensure!(good, "train.class_weights must be numbers of 0 or more, at least one above 0");
+        }
+        Ok(())
+    }
+}
+
+impl ClassifyKeys {
+    /// Checks the keys that depend on the number of classes.
+    ///
+    /// # Errors
+    /// If a list of class weights has another length, or the metric is binary F1 and there are more than two classes.
+    pub fn validate_for(&self, classes: usize) -> Result<()> {
+        if let ClassWeights::List(list) = &self.class_weights {
+            let n = list.len();
+            ensure!(n == classes, "train.class_weights has {n} values, must have one for each of {classes} classes");
+        }
+        if self.metric == Metric::BinaryF1 {
+            ensure!(classes == 2, "train.metric is binary_f1, which needs 2 classes; the data have {classes}");
+        }
+        Ok(())
+    }
+}
+
+/// Dev metric that selects the weights to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of texts with the correct label.
+    Accuracy,
+    /// Mean of the classes' F1.
+    MacroF1,
+    /// F1 of class 1, for two classes.
+    BinaryF1,
+}
+
+impl Metric {
+    /// Returns the name in configurations and in `metrics.jsonl`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::MacroF1 => "macro_f1",
+            Metric::BinaryF1 => "binary_f1",
+        }
+    }
+}
+
+/// Weights of the classes in the loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "class_weights must be \"none\", \"balanced\" or a list of numbers, one per class")]
+pub enum ClassWeights {
+    /// By a rule.
+    Named(ClassWeighting),
+    /// A list, one per class, in the order of the labels.
+    List(Vec<f64>),
+}
+
+/// A rule for class weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeighting {
+    /// All 1.
+    None,
+    /// `rows / (classes · rows of the class)`, as scikit-learn's `balanced`; 0 for a class without rows.
+    Balanced,
+}
+
+impl ClassWeights {
+    /// Returns the weights for training labels of `classes` classes, or `None` if all are 1.
+    pub fn resolve(&self, labels: &[usize], classes: usize) -> Option<Vec<f64>> {
+        match self {
+            ClassWeights::Named(ClassWeighting::None) => None,
+            ClassWeights::List(list) => Some(list.clone()),
+            ClassWeights::Named(ClassWeighting::Balanced) => {
+                let mut counts = vec![0usize; classes];
+                for &label in labels {
+                    if let Some(count) = counts.get_mut(label) {
+                        *count += 1;
+                    }
+                }
+                let rows = labels.len() as f64;
+                let weight = |&n: &usize| if n == 0 { 0.0 } else { rows / (classes as f64 * n as f64) };
+                Some(counts.iter().map(weight).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::config::{OptimizerName, to_toml};
+
+    #[test]
+    fn the_configurations_of_committed_models_are_read() {
+        for model in ["intents", "intents-nano"] {
+            let file = format!("{}/../models/{model}/training.json", env!("CARGO_MANIFEST_DIR"));
+            let training: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            assert_eq!(training["config"]["train"]["optimiser"], "adamw");
+            let config: Config = serde_json::from_value(training["config"].clone()).unwrap();
+            assert_eq!(config.train.keys.optimizer, OptimizerName::AdamW);
+        }
+    }
+
+    #[test]
+    fn the_resolved_configuration_reads_back_as_itself() {
+        let text = "[model]\nmixer = \"light\"\nhidden_size = 8\nnum_hidden_layers = 2\nintermediate_size = 16\n";
+        let mut c: Config = toml::from_str(text).unwrap();
+        c.model = c.model.map(ModelConfig::resolve);
+        let again: Config = toml::from_str(&to_toml(&c).unwrap()).unwrap();
+        assert_eq!(again, c);
+    }
+
+    #[test]
+    fn balanced_weights_are_scikit_learns() {
+        // sklearn.utils.class_weight.compute_class_weight("balanced", classes=[0, 1], y=[0, 0, 0, 1]) = [0.6667, 2.0]
+        let w = ClassWeights::Named(ClassWeighting::Balanced).resolve(&[0, 0, 0, 1], 2).unwrap();
+        assert!((w[0] - 2.0 / 3.0).abs() < 1e-12 && (w[1] - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn values_outside_their_range_are_refused() {
+        let keys = ClassifyKeys::default;
+        let none = ClassWeights::List(vec![0.0, 0.0]);
+        assert!(ClassifyKeys { label_smoothing: -0.1, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { class_weights: none, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { metric: Metric::BinaryF1, ..keys() }.validate_for(3).is_err());
+        assert!(ClassifyKeys { class_weights: ClassWeights::List(vec![1.0]), ..keys() }.validate_for(2).is_err());
+        assert!(keys().validate().is_ok() && keys().validate_for(2).is_ok());
+    }
+}

@@ -1,0 +1,5 @@
+//! The tasks of training; [`crate::training::task`] explains how to add one.
+
+pub mod classify;
+pub mod pretrain;
+pub mod text2text;

@@ -1,0 +1,81 @@
+//! The files of a tokenizer, for copying into a checkpoint.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kinglet::spec::files;
+use kinglet::tokenizer::{END, Table};
+use kinglet_data::files::write_atomically;
+use sha2::{Digest, Sha256};
+
+use crate::hash::hex;
+
+/// A tokenizer's files by name, for copying into a checkpoint.
+#[derive(Clone, Debug)]
+pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
+
+impl TokenizerFiles {
+    /// Reads the files of `dir`; `tokenizer_config.json` only if it exists.
+    ///
+    /// # Errors
+    /// If a file cannot be read; it is named.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let mut out = Vec::new();
+        for name in [files::TOKENIZER, files::TOKENIZER_TABLE, files::TOKENIZER_CONFIG] {
+            let path = dir.join(name);
+            if name == files::TOKENIZER_CONFIG && !path.exists() {
+                continue;
+            }
+            let bytes = fs::read(&path).with_context(|| format!("cannot read tokenizer file {}", path.display()))?;
+            out.push((name, bytes));
+        }
+        Ok(TokenizerFiles(out))
+    }
+
+    /// Writes the files into `dir`, which may be their source.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        for (name, bytes) in self.iter() {
+            let target = dir.join(name);
+            write_atomically(&target, bytes).with_context(|| format!("writing {}", target.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the files by name.
+    fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
+    }
+
+    fn table_bytes(&self) -> &[u8] {
+        self.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[], |(_, bytes)| bytes)
+    }
+
+    /// Returns the table for encoding texts.
+    ///
+    /// # Errors
+    /// If the bytes are not a table.
+    pub fn table(&self) -> Result<Table<'_>> {
+        Table::new(self.table_bytes()).context("tokenizer.bin is no tokenizer table")
+    }
+
+    /// Returns the SHA-256 of the table, in hex: two tokenizers with the same table return the same ids.
+    pub fn sha256(&self) -> String {
+        hex(Sha256::new_with_prefix(self.table_bytes()))
+    }
+}
+
+/// Returns the token ids of a text, truncated to `max_length` (0 for never) with `</s>` kept last; counts truncated
+/// texts in `cut`.
+pub fn encode(table: &Table<'_>, text: &str, max_length: usize, cut: &mut usize) -> Vec<u32> {
+    let mut ids = table.encode(text);
+    if max_length > 0 && ids.len() > max_length {
+        ids.truncate(max_length - 1);
+        ids.push(END);
+        *cut += 1;
+    }
+    ids
+}

@@ -1,0 +1,23 @@
+//! The parts that the model cards of all tasks share.
+
+use crate::training::run::Run;
+use crate::training::state::State;
+
+/// How long a run trained on what, without a full stop.
+pub fn recipe(run: &Run, at: &State, seed: u64) -> String {
+    let environment = &run.environment;
+    format!(
+        "{} steps in {:.1} minutes on {} ({}, {} threads{}), seed {seed}",
+        at.step,
+        at.seconds / 60.0,
+        environment.device,
+        environment.cpu,
+        environment.threads,
+        if run.team.size() > 1 { format!(", {} processes", run.team.size()) } else { String::new() }
+    )
+}
+
+/// The full configuration.
+pub fn configuration(run: &Run) -> String {
+    format!("Full configuration:\n\n```toml\n{}```\n\n", run.fingerprint.config)
+}

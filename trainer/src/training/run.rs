@@ -1,0 +1,232 @@
+//! What every training run shares: its arguments, its time limit, and how it ends.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use tch::Device;
+
+use crate::device::DeviceChoice;
+use crate::machine::{self, Environment};
+use crate::tokenizer::files::TokenizerFiles;
+use crate::training::state::{Fingerprint, State};
+use crate::training::team::Team;
+use crate::training::{folder, state};
+
+/// The longest time limit: a year.
+const MOST_MINUTES: f64 = 525_600.0;
+
+/// Arguments of every command that trains.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Directory for the checkpoint and the logs
+    ///
+    /// Must be empty or new unless --resume or --force is given.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Seed of weights, order and dropout
+    ///
+    /// Overrides train.seed of the configuration.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Device: auto, cpu, cuda or cuda:N
+    ///
+    /// auto takes the first CUDA device if there is one; with several processes, the one of its local rank.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Stop in time to finish within this many minutes
+    ///
+    /// The model is evaluated once more and the state is saved, so that --resume can continue.
+    #[arg(long, value_name = "MINUTES")]
+    pub max_minutes: Option<f64>,
+    /// Continue the run in --out
+    ///
+    /// The result equals that of a run that never stopped, bit for bit on the CPU with the same number of threads. Configuration and
+    /// data must be the same as before.
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Overwrite the run in --out
+    #[arg(long)]
+    pub force: bool,
+    /// Threads of libtorch
+    ///
+    /// Default: all cores. Results are reproducible for the same number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Change one key of the configuration
+    ///
+    /// May be repeated. Example: --set train.lr=5e-4 --set train.dropout=0
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// A run that can start.
+#[derive(Debug)]
+pub struct Run {
+    /// Directory of the run.
+    pub out: PathBuf,
+    /// Where to compute.
+    pub device: Device,
+    /// The processes that take part.
+    pub team: Team,
+    /// When training must be over.
+    pub limit: TimeLimit,
+    /// The tokenizer's files, copied into the checkpoint.
+    pub tokenizer: TokenizerFiles,
+    /// Where a resumed run stands.
+    pub resume: Option<State>,
+    /// What a resumed run must share, the configuration among it.
+    pub fingerprint: Fingerprint,
+    /// What the run runs on.
+    pub environment: Environment,
+}
+
+/// What a run knows before its data are read.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where to compute.
+    pub device: Device,
+    /// The processes that take part.
+    pub team: Team,
+    limit: TimeLimit,
+}
+
+impl RunArgs {
+    /// Meets the other processes and chooses the device. The time limit counts from `started`.
+    ///
+    /// # Errors
+    /// A time limit, an environment or a device that makes no sense.
+    pub fn setup(&self, started: Instant) -> Result<Setup> {
+        let limit = TimeLimit::new(self.max_minutes, started)?;
+        let team = Team::from_env()?;
+        let device = match (self.device, team.local_rank()) {
+            (DeviceChoice::Auto, Some(n)) if machine::cuda().is_ok() => DeviceChoice::Cuda(n).resolve()?,
+            (choice, _) => choice.resolve()?,
+        };
+        Ok(Setup { device, team, limit })
+    }
+
+    /// Returns the run of `task`, when nothing else can be wrong: with --force it removes what an old run left,
+    /// `results` among it. `today` is that of [`Fingerprint::check`].
+    ///
+    /// # Errors
+    /// If the directory is not empty without --resume and --force, there is no state to resume, or that of another run.
+    pub fn run(
+        &self,
+        (task, results): (&str, &[&str]),
+        setup: Setup,
+        tokenizer: TokenizerFiles,
+        mut fingerprint: Fingerprint,
+        today: impl Fn(&str) -> Result<String>,
+    ) -> Result<Run> {
+        let Setup { device, team, limit } = setup;
+        if team.leads() {
+            self.prepare_out(results)?;
+        }
+        fingerprint.add("the tokenizer", &tokenizer.sha256());
+        let resume = if self.resume { Some(State::read(&self.out, task)?) } else { None };
+        if let Some(state) = &resume {
+            fingerprint.check(&state.fingerprint, today)?;
+        }
+        let environment = Environment::of(device);
+        Ok(Run { out: self.out.clone(), device, team, limit, tokenizer, resume, fingerprint, environment })
+    }
+
+    /// Refuses to mix a new run with what is in the directory; with --force removes an old run's state, logs and
+    /// `results` (files and folders by name).
+    ///
+    /// # Errors
+    /// If the directory is not empty without --resume and --force, or something cannot be removed.
+    fn prepare_out(&self, results: &[&str]) -> Result<()> {
+        let out = &self.out;
+        if self.resume || !out.exists() {
+            return Ok(());
+        }
+        let mut entries = fs::read_dir(out).with_context(|| format!("--out {} is not a directory", out.display()))?;
+        if entries.next().is_none() {
+            return Ok(());
+        }
+        if !self.force {
+            bail!(
+                "{} is not empty: --resume continues the run in it, --force starts anew and overwrites it",
+                out.display()
+            );
+        }
+        for name in [state::FOLDER, folder::TENSORBOARD, folder::METRICS].iter().chain(results) {
+            let path = out.join(name);
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else if path.exists() {
+                fs::remove_file(&path)
+            } else {
+                Ok(())
+            };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// When training must be over.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimit(Option<Instant>);
+
+impl TimeLimit {
+    /// Creates the limit of `minutes` counted from `started`; `None` for no limit.
+    ///
+    /// # Errors
+    /// If `minutes` is not above 0 and at most a year.
+    pub fn new(minutes: Option<f64>, started: Instant) -> Result<Self> {
+        let Some(minutes) = minutes else { return Ok(TimeLimit(None)) };
+        let possible = minutes > 0.0 && minutes <= MOST_MINUTES;
+        ensure!(possible, "--max-minutes is {minutes}, must be above 0 and at most {MOST_MINUTES}");
+        Ok(TimeLimit(Some(started + Duration::from_secs_f64(minutes * 60.0))))
+    }
+
+    /// Returns whether at most `reserve` seconds are left, which the end of a run that began at `begun` needs. If the
+    /// limit is too short for the reserve, half of it is used.
+    pub fn is_up(&self, reserve: f64, begun: Instant) -> bool {
+        self.0.is_some_and(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64();
+            left <= reserve.min(begun.elapsed().as_secs_f64())
+        })
+    }
+}
+
+/// Why training stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All epochs or steps are done.
+    Complete,
+    /// `train.patience` evaluations passed without improvement.
+    Patience,
+    /// `--max-minutes` are over.
+    Time,
+    /// Ctrl-C or SIGTERM.
+    Interrupt,
+}
+
+impl Ending {
+    /// Returns the reason in words, for the model card.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Ending::Complete => "run to its end",
+            Ending::Patience => "stopped early, the dev metric no longer rose",
+            Ending::Time => "stopped by the time limit",
+            Ending::Interrupt => "stopped by a signal",
+        }
+    }
+}
+
+/// Returns the command line as typed, with --resume.
+pub fn again() -> String {
+    let quote = |word: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    let mut words: Vec<String> = std::env::args().filter(|word| word != "--force" && word != "--resume").collect();
+    words.push("--resume".to_owned());
+    words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
+}
