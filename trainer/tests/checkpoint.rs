@@ -1,44 +1,37 @@
-//! The checkpoint directory: what is written is what is read, and what does not fit is refused by name.
+//! Tests the checkpoint directory: what is written is read back, and what does not fit is rejected by name.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
 
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling, files};
+use kinglet::spec::{Config, Mixer, MixerConfig, Norm, files};
 use kinglet_train::{
     checkpoint::{golden, load, save},
-    model::{Classifier, Mode},
+    model::{Classifier, Mode, ModelConfig},
     tensors::{read_tensors, write_tensors},
 };
 use tch::{Device, Kind, Tensor};
 
-fn config(mixer: Mixer) -> Config {
-    Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
+fn config(mixer: Mixer) -> ModelConfig {
+    let parameters = match mixer {
+        Mixer::Attention => MixerConfig::Attention { heads: 2, buckets: 8, max_distance: 12 },
+        _ => MixerConfig::new(mixer, 2),
+    };
+    let shape = Config {
+        mixer: parameters,
         norm: Norm::PreRms,
-        pooling: Pooling::Mean,
         vocab_size: 20,
-        hidden_size: 8,
-        num_hidden_layers: 2,
         intermediate_size: 12,
-        kernel_heads: 2,
-        kernel_sizes: PerLayer::EMPTY,
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: PerLayer::EMPTY,
-        num_attention_heads: 2,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 12,
         num_labels: 3,
-    }
-    .resolve()
+        ..Config::new(mixer, 2, 8)
+    };
+    shape.into()
 }
 
 fn labels() -> Vec<String> {
     ["no", "yes", "peut-être"].map(String::from).to_vec()
 }
 
-/// A directory with files that stand for a tokenizer's, and a checkpoint of `mixer` in a directory below.
+/// Creates a directory with stand-ins for a tokenizer's files, and a checkpoint of `mixer` in a directory below.
 fn saved(mixer: Mixer) -> (tempfile::TempDir, Classifier) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(files::TOKENIZER), "{}").unwrap();
@@ -81,7 +74,7 @@ fn every_mixer_comes_back_bit_for_bit() {
     }
 }
 
-/// The error of loading the checkpoint after `change` to its weights.
+/// Returns the error of loading the checkpoint after `change` to its weights.
 fn refusal(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> String {
     let (dir, _) = saved(Mixer::Light);
     let path = dir.path().join("a/b").join(files::WEIGHTS);

@@ -1,12 +1,12 @@
-//! Layers, models and optimizers against PyTorch, transformers and fairseq. `trainer/tests/golden/make` makes the files again; the
-//! versions used stand in `golden/versions.json`.
+//! Compares layers, models, and optimizers with PyTorch, transformers, and fairseq. `trainer/tests/golden/make`
+//! regenerates the files; the versions used stand in `golden/versions.json`.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
-use kinglet::spec::{Config, LayerWeight, Weight};
+use kinglet::spec::{LayerWeight, Mixer, Weight};
 use kinglet_train::{
-    model::{Classifier, Mode, dynamicconv::DynamicConv, lightconv::LightConv, linear::Linear},
+    model::{Classifier, Mode, ModelConfig, dynamicconv::DynamicConv, lightconv::LightConv, linear::Linear},
     optim::{AdafactorConfig, AdamWConfig, OptimizerConfig},
     tensors::read_tensors,
 };
@@ -20,7 +20,7 @@ fn read(name: &str) -> HashMap<String, Tensor> {
     read_tensors(&folder().join(name)).unwrap()
 }
 
-/// The numbers of `numbers` in `golden/make.py`.
+/// Returns the numbers of `numbers` in `golden/make.py`.
 fn numbers(shape: &[i64], seed: i64) -> Tensor {
     let count: i64 = shape.iter().product();
     let values: Vec<f32> = (0..count)
@@ -30,7 +30,7 @@ fn numbers(shape: &[i64], seed: i64) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// Largest difference, relative to the largest reference value if that is above 1.
+/// Returns the largest difference, relative to the largest reference value if that is above 1.
 fn difference(got: &Tensor, want: &Tensor) -> f64 {
     assert_eq!(got.size(), want.size());
     assert!(want.isfinite().all().int64_value(&[]) == 1);
@@ -77,12 +77,13 @@ fn convolutions_and_their_gradients_are_those_of_fairseq() {
 #[test]
 fn models_and_their_gradients_are_those_of_pytorch_and_of_transformers_t5() {
     let configs = fs::read(folder().join("models.json")).unwrap();
-    let configs: HashMap<String, Config> = serde_json::from_slice(&configs).unwrap();
-    assert_eq!(configs.len(), 6);
+    let configs: HashMap<String, ModelConfig> = serde_json::from_slice(&configs).unwrap();
+    let has = |mixer| configs.values().any(|config| config.mixer.kind() == mixer);
+    assert!(configs.len() >= 6 && Mixer::ALL.into_iter().all(has), "every mixer has a model");
     for (name, config) in configs {
         let config = config.resolve();
         let golden = read(&format!("model_{name}.safetensors"));
-        let weights = config.weights().map(|w| (w, golden[&w.to_string()].shallow_clone())).collect();
+        let weights = config.weights().map(|(w, _)| (w, golden[&w.to_string()].shallow_clone())).collect();
         let model = Classifier::from_weights(&config, weights, Device::Cpu).unwrap();
         assert_eq!(golden.len(), 3 + 2 * model.parameters().len(), "{name}: every weight is used");
         let logits = model.forward(&golden["input_ids"], &golden["attention_mask"], &Mode::eval());
@@ -94,7 +95,7 @@ fn models_and_their_gradients_are_those_of_pytorch_and_of_transformers_t5() {
     }
 }
 
-/// The parameters, rates and gradients of `optimizers` in `golden/make.py`.
+/// Follows the parameters, rates, and gradients of `optimizers` in `golden/make.py`.
 fn follow(name: &str, config: OptimizerConfig) {
     let golden = read("optimizers.safetensors");
     let leaf = |t: Tensor| t.set_requires_grad(true);

@@ -1,10 +1,10 @@
-//! That the encoder-decoder learns: all mixers, from random weights, to say a text again.
+//! The encoder-decoder learns: all mixers learn from random weights to repeat a text.
 #![allow(clippy::unwrap_used)]
 
 mod fixture;
 
 use fixture::{at_most, seed};
-use kinglet::spec::{Mixer, Norm, PerLayer};
+use kinglet::spec::{Kernels, Mixer, MixerConfig, Norm, PerLayer};
 use kinglet_train::{
     batch::Seq2SeqBatch,
     model::{
@@ -18,7 +18,7 @@ use tch::Device;
 
 const WORDS: u64 = 10;
 
-/// Texts of 1 to 4 words, which are their own targets.
+/// Returns texts of 1 to 4 words, which are their own targets.
 fn batch(random: &mut SplitMix64) -> Seq2SeqBatch {
     let mut text = || {
         let length = 1 + random.below(4);
@@ -44,9 +44,7 @@ fn every_mixer_learns_to_say_a_text_again() {
             (config.encoder.hidden_size, config.encoder.intermediate_size) = (32, 64);
             config.encoder.num_hidden_layers = 2;
             config.num_decoder_layers = 2;
-            config.encoder.kernel_sizes = PerLayer::repeat(3, 1);
-            config.encoder.kernel_offsets = PerLayer::EMPTY;
-            config.encoder.dilations = PerLayer::EMPTY;
+            config.encoder.mixer = MixerConfig::new(mixer, 2).with_kernels(Kernels::centred(PerLayer::repeat(3, 2)));
             config.decoder_kernel_sizes = PerLayer::EMPTY;
             config.decoder_dilations = PerLayer::EMPTY;
             config.num_attention_heads = 2;
@@ -65,7 +63,7 @@ fn every_mixer_learns_to_say_a_text_again() {
                     p.shallow_clone().zero_grad();
                 }
             }
-            // Whoever does not read the input cannot get below (2.5·ln 10 + ln 4) / 3.5 = 2.0.
+            // A model that ignores the input cannot get below (2.5·ln 10 + ln 4) / 3.5 = 2.0.
             let best = losses.windows(10).map(|ten| ten.iter().sum::<f64>() / 10.0).fold(f64::INFINITY, f64::min);
             at_most(1.6, best, &format!("loss of {} {norm:?}", mixer.name()));
         }

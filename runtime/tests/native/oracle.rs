@@ -1,21 +1,21 @@
-//! The encoder in the plainest way, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::backend`: the whole text,
-//! layer after layer, nested loops, weights as the trainer has them. No chunk, no panel, no history, no kernel table.
+//! The encoder in its plainest form, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::backend`: the
+//! whole text, layer after layer, nested loops, the trainer's weights. No chunks, panels, history, or backend table.
 
 use kinglet::backend::{POOL_LIMIT, POOL_SCALE, scalar};
 use kinglet::quant;
-use kinglet::spec::{LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight};
+use kinglet::spec::{Convolution, LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight};
 
 use crate::fixture::Model;
 
-/// One row a token.
+/// One row per token.
 type Rows = Vec<Vec<f32>>;
 
-/// The scores of a text, every operation rounded to f32 in the order that `kinglet::backend` documents.
+/// Returns the scores of a text, with every operation rounded to f32 in the order that `kinglet::backend` documents.
 pub fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     logits_of_first(model, ids, ids.len())
 }
 
-/// As [`logits`], but only the first `count` positions are pooled.
+/// Like [`logits`], but pools only the first `count` positions.
 pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
     let config = &model.config;
     let c = config.hidden_size;
@@ -84,9 +84,9 @@ fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
     let (value, gate) = (linear(model, x, w(L::In)), linear(model, x, w(L::Gate)));
     let gated: Rows =
         value.iter().zip(&gate).map(|(v, g)| v.iter().zip(g).map(|(v, &g)| v * scalar::sigmoid(g)).collect()).collect();
-    let (c, h, k) = (config.hidden_size, config.kernel_heads, config.kernel_sizes.get(layer));
-    let (offset, dilation) = (config.kernel_offsets.get(layer), config.dilations.get(layer));
-    let computed = (config.mixer == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
+    let (c, h) = (config.hidden_size, config.mixer.kernel_heads());
+    let Convolution { taps: k, offset, dilation } = config.convolution(layer).unwrap();
+    let computed = (config.mixer.kind() == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
     let y: Rows = (0..x.len())
         .map(|i| {
             let backend: Vec<Vec<f32>> = match &computed {
@@ -95,7 +95,7 @@ fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
             };
             (0..c)
                 .map(|channel| {
-                    let taps = &backend[if config.mixer == Mixer::Dilated { channel } else { channel * h / c }];
+                    let taps = &backend[if config.mixer.kind() == Mixer::Dilated { channel } else { channel * h / c }];
                     let product = |j: usize| {
                         let position = i as i64 + (j as i64 - offset as i64) * dilation as i64;
                         taps[j]
@@ -116,7 +116,7 @@ fn ffn(model: &Model, layer: usize, x: &Rows) -> Rows {
     linear(model, &inner, w(L::Down))
 }
 
-/// 16 lanes, added up in halves.
+/// Returns the sum in 16 lanes, added up in halves.
 fn sum(x: impl Iterator<Item = f32>) -> f32 {
     let mut lanes = [0.0f32; 16];
     x.enumerate().for_each(|(i, v)| lanes[i % 16] += v);

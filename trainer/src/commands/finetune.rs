@@ -1,17 +1,18 @@
-//! `kinglet-train finetune`: arguments and files to a classifier in training.
+//! `kinglet-train finetune`: from arguments and files to a classifier in training.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::spec::{self, files};
+use kinglet::spec::files;
 use kinglet_data::dataset::Dataset;
 
 use crate::checkpoint::{self, Start};
 use crate::commands::ended;
 use crate::hash::sha256;
 use crate::interrupt::Interrupt;
+use crate::model::ModelConfig;
 use crate::tasks::classify::Classify;
 use crate::tasks::classify::config::Config;
 use crate::tasks::classify::data::{Data, Encoded};
@@ -24,19 +25,19 @@ use crate::training::train::train;
 
 /// Train a classifier, from scratch or from a checkpoint
 ///
-/// Several processes train together when torchrun, or another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-/// MASTER_PORT, starts them.
+/// Several processes train together if they are started by torchrun, or by another launcher that sets RANK, WORLD_SIZE,
+/// LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 #[derive(Args, Clone, Debug)]
 pub struct FinetuneArgs {
     /// Training configuration, TOML
     ///
-    /// Sections `model` and `train`; unknown keys are refused. Examples are in configs/.
+    /// Sections `model` and `train`; unknown keys are rejected. See configs/ for examples.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Labelled file to train on
     ///
     /// JSONL, CSV or TSV, plain, .gz or .zst, with a field `text` and a label. Integer labels take their names from
-    /// MANIFEST.json beside the file.
+    /// MANIFEST.json next to the file.
     #[arg(long, value_name = "FILE")]
     pub train: PathBuf,
     /// Labelled file to evaluate on
@@ -66,7 +67,7 @@ pub struct FinetuneArgs {
 /// Reads and checks everything, then trains. The time limit counts from `started`.
 ///
 /// # Errors
-/// Whatever would make the run fail or mean something else than was typed, and as [`train()`].
+/// If an input is unusable or ambiguous, and as [`train()`].
 pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
@@ -99,7 +100,7 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
         label_field: args.label_field.clone(),
     };
 
-    // The words are part of saved states.
+    // These words are part of saved states.
     let mut fingerprint = Fingerprint::new(to_toml(&config)?);
     fingerprint.add("the training file's bytes", &data.train.sha256);
     fingerprint.add("the dev file's bytes", &data.dev.sha256);
@@ -114,7 +115,7 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer of `--tokenizer` or of the checkpoint `from`.
+/// Returns the tokenizer of `--tokenizer` or of the checkpoint `from`.
 fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerFiles> {
     let Some(dir) = args.tokenizer.as_deref().or(from) else {
         let (train, out) = (args.train.display(), args.run.out.display());
@@ -126,15 +127,19 @@ fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerF
     TokenizerFiles::read(dir)
 }
 
-/// The model's shape from the configuration, the checkpoint, or both if they agree.
-fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<spec::Config> {
+/// Returns the model's shape from the configuration, the checkpoint, or both if they agree.
+fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<ModelConfig> {
     for (key, given, found) in [
         ("vocab_size", config.model.as_ref().map_or(0, |m| m.vocab_size), vocab_size),
         ("num_labels", config.model.as_ref().map_or(0, |m| m.num_labels), num_labels),
     ] {
         ensure!(given == 0 || given == found, "model.{key} is {given}, but the data have {found}; leave it out");
     }
-    let sized = |c: &spec::Config| spec::Config { vocab_size, num_labels, ..c.clone() }.resolve();
+    let sized = |c: &ModelConfig| {
+        let mut sized = c.clone();
+        (sized.vocab_size, sized.num_labels) = (vocab_size, num_labels);
+        sized.resolve()
+    };
     let model = match (&config.model, from.map(Start::config)) {
         (None, None) => bail!("the configuration has no [model] section; it is needed unless --from is given"),
         (Some(given), None) => sized(given),
@@ -142,7 +147,7 @@ fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_l
         (Some(given), Some(found)) => {
             let (given, mut found) = (sized(given), sized(found));
             if matches!(from, Some(Start::Encoder(_))) {
-                // An encoder has no head that would know of pooling.
+                // An encoder has no head, so it does not know the pooling.
                 found.pooling = given.pooling;
             }
             ensure!(
