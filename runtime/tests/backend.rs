@@ -109,8 +109,12 @@ fn encode(backend: &Backend, q: &[i8]) -> Vec<u8> {
 #[test]
 fn the_backends_of_this_machine_are_tested() {
     let names: Vec<_> = Backend::all().map(|k| k.name()).collect();
+    let target: Vec<_> = Backend::names().collect();
     println!("backends tested: {}", names.join(" "));
+    println!("backends of the target: {}", target.join(" "));
     assert_eq!(names[0], "scalar");
+    assert!(target.iter().filter(|name| names.contains(name)).eq(&names));
+    assert!(target.iter().all(|name| Backend::by_name(name).is_some() == names.contains(name)));
     assert_eq!(names.last(), Some(&Backend::detect().name()));
     for name in names {
         assert_eq!(Backend::by_name(name).unwrap().name(), name);
@@ -127,6 +131,7 @@ fn the_backends_of_this_machine_are_tested() {
     #[cfg(target_arch = "x86_64")]
     {
         let has = |name| Backend::by_name(name).is_some();
+        assert_eq!(has("x86-avx2"), is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
         assert_eq!(
             has("x86-avx512vnni"),
             is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")

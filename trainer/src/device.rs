@@ -1,4 +1,4 @@
-//! Where to compute: device, threads, TF32.
+//! Device, threads and TF32.
 
 use std::str::FromStr;
 
@@ -78,7 +78,7 @@ pub fn tf32() -> Result<bool> {
     ffi::tf32().map_err(|why| anyhow!("TF32: {why}"))
 }
 
-/// Returns when a device has done all that it was given.
+/// Waits until a device has finished its work.
 pub fn wait(device: Device) {
     if let Device::Cuda(n) = device {
         tch::Cuda::synchronize(n as i64);

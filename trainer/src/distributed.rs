@@ -318,7 +318,7 @@ fn buckets(sizes: &[usize], limit: usize) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
-    /// The variables of torchrun, with changes; an empty value removes a variable.
+    /// Returns the variables of torchrun, with changes; an empty value removes a variable.
     fn read(changes: &[(&str, Option<&str>)]) -> Result<Option<Launch>> {
         let torchrun = |name: &str| match name {
             "RANK" => Some("3"),

@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of the file `path`, in hex.
+/// Returns the SHA-256 of the file `path`, in hex.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     fs::File::open(path)
@@ -19,7 +19,7 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(hex(hasher))
 }
 
-/// The digest of what `hasher` has seen, in hex.
+/// Returns the digest of `hasher`, in hex.
 pub fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -1,9 +1,8 @@
 //! Kinglet's trainer: from labelled text to a checkpoint directory, with libtorch.
 //!
-//! The program `kinglet-train` is a thin layer over this library. What a checkpoint directory holds is defined in
-//! [`kinglet::spec`]; the walk of a document through the trainer is
-//! file → [`commands::finetune`] (token ids) → [`batch`] (tensors) → [`tasks::classify`] ([`model`], loss) → [`training::train`] (gradients,
-//! [`optim`]) → [`checkpoint`].
+//! The program `kinglet-train` is a thin layer over this library. [`kinglet::spec`] defines the content of a checkpoint
+//! directory. A document passes through the trainer as file → [`commands::finetune`] (token ids) → [`batch`] (tensors)
+//! → [`tasks::classify`] ([`model`], loss) → [`training::train`] (gradients, [`optim`]) → [`checkpoint`].
 
 pub mod batch;
 pub mod checkpoint;

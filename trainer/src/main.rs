@@ -13,8 +13,8 @@ use kinglet_train::{device, ffi};
 
 /// Train text classifiers for Kinglet
 ///
-/// Results go to stdout, progress and errors to stderr. Exit codes: 0 done (also when a signal or the time limit ended training
-/// and its state is saved), 1 a check failed, 2 could not run.
+/// Results go to stdout, progress and errors to stderr. Exit codes: 0 for success (also if a signal or the time limit
+/// ended training and its state is saved), 1 if a check failed, 2 for any other error.
 #[derive(Parser, Debug)]
 #[command(name = "kinglet-train", version, arg_required_else_help = true)]
 struct Cli {
@@ -45,11 +45,11 @@ enum Tool {
     Curves(curves::CurvesArgs),
 }
 
-/// Tools that were once commands of their own: they still run without `dev`.
+/// Tools that were once top-level commands; they still run without `dev`.
 const OLD_COMMANDS: [&str; 3] = ["gpu-check", "step-time", "curves"];
 
 fn main() -> ExitCode {
-    // Before anything asks libtorch for CUDA. The result is kept and told where it matters.
+    // Must run before anything asks libtorch for CUDA. The result is kept and reported where it matters.
     let _ = ffi::open_cuda();
     ffi::keep_memory();
     let started = Instant::now();
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     }
     let Cli { command } = Cli::parse_from(words);
     let advice = memory_advice(&command);
-    // tch panics where libtorch throws, such as for want of memory; the panic's message is on stderr already.
+    // tch panics if libtorch throws, for example for lack of memory; the panic's message is already on stderr.
     match catch_unwind(AssertUnwindSafe(|| run(command, started))) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::from(1),
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What to do where memory ran out, in keys that the command has.
+/// Returns advice for lack of memory, in keys that the command has.
 fn memory_advice(command: &Command) -> &'static str {
     match command {
         Command::Finetune(_) | Command::Text2text(_) => {
@@ -88,7 +88,7 @@ fn memory_advice(command: &Command) -> &'static str {
     }
 }
 
-/// Runs a command; `false` when a check failed.
+/// Runs a command; returns `false` if a check failed.
 fn run(command: Command, started: Instant) -> Result<bool> {
     let threads = match &command {
         Command::Finetune(args) => args.run.threads,

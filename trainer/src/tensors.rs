@@ -7,10 +7,10 @@ use kinglet_data::files::write_atomically;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
 
-/// Writes tensors (f32, f16 or i64, any device) by what their names are displayed as, as safetensors, atomically.
+/// Writes tensors (f32, f16 or i64, any device) as safetensors, atomically, under the names that `Display` writes.
 ///
 /// # Errors
-/// When a tensor has another kind or the file cannot be written.
+/// If a tensor has another kind or the file cannot be written.
 pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result<()> {
     let mut bytes = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -38,7 +38,7 @@ pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result
 /// Reads named tensors (f32, f16, bf16 or i64) from a safetensors file onto the CPU.
 ///
 /// # Errors
-/// When the file is missing, malformed or holds another kind.
+/// If the file is missing, malformed or holds another kind.
 pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let file = SafeTensors::deserialize(&bytes).with_context(|| format!("{} is not safetensors", path.display()))?;
@@ -60,7 +60,7 @@ pub fn read_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
 /// Takes weights of the given shapes out of `tensors`, as f32.
 ///
 /// # Errors
-/// When a weight is missing, has another shape (both are named), or is neither f32, f16 nor bf16.
+/// If a weight is missing, has another shape (both are named), or is neither f32, f16 nor bf16.
 pub fn take_weights<P: Display>(
     tensors: &mut HashMap<String, Tensor>,
     weights: impl IntoIterator<Item = (P, Vec<usize>)>,

@@ -1,4 +1,4 @@
-//! The program's commands, with good input and bad.
+//! Tests the program's commands with valid and invalid input.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -8,7 +8,7 @@ use std::fs;
 use fixture::{Task, at_least, at_most, rows, stderr, stdout};
 use serde_json::Value;
 
-/// Runs `finetune` with more arguments and gives the message of its exit code 2.
+/// Runs `finetune` with more arguments and returns the message of its exit code 2.
 fn refused(task: &Task, more: &[&str]) -> String {
     let output = task.finetune("refused", more).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
@@ -77,7 +77,7 @@ fn training_starts_from_a_checkpoint() {
     };
     assert_eq!(best("second"), best("first"));
 
-    // Other labels: the encoder is taken, the head is new.
+    // Other labels: the encoder is kept, the head is new.
     let three = rows(96, 1).replacen("\"animal\"", "\"third\"", 5);
     fs::write(task.path("train.jsonl"), three).unwrap();
     let output = task.run(&[&base[..], &["--out", "third", "--device", "cpu", "--threads", "1"]].concat());
@@ -147,7 +147,7 @@ fn without_a_tokenizer_the_command_to_learn_one_is_shown() {
     let said = stderr(&output);
     let command =
         said.lines().find(|l| l.trim().starts_with("kinglet-train tokenizer")).unwrap_or_else(|| panic!("{said}"));
-    // The shown command works as it stands.
+    // The suggested command works unchanged.
     let words: Vec<&str> = command.split_whitespace().skip(1).chain(["--vocab-size", "380"]).collect();
     let output = task.run(&words);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

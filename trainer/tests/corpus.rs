@@ -1,4 +1,4 @@
-//! Corpora: from documents to shards, examples and batches, and every way in which they can be wrong.
+//! Tests corpora: from documents to shards, examples, and batches, with every way in which they can be wrong.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fixture;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const WORDS: [&str; 8] = ["the", "wren", "sang", "in", "an", "old", "tree", "again"];
 
-/// `count` documents of 1 to 23 lines with 5 words each.
+/// Returns `count` documents of 1 to 23 lines with 5 words each.
 fn documents(count: usize) -> Vec<String> {
     let line = |d: usize, l: usize| (0..5).map(|w| WORDS[(d * 3 + l * 5 + w * w) % 8]).collect::<Vec<_>>().join(" ");
     (0..count).map(|d| (0..1 + d * 7 % 23).map(|l| line(d, l)).collect::<Vec<_>>().join("\n")).collect()
@@ -34,7 +34,7 @@ fn sha256(task: &Task) -> String {
     TokenizerFiles::read(&task.path("tokenizer")).unwrap().sha256()
 }
 
-/// Runs `corpus` with more arguments and gives its exit code, stdout and stderr.
+/// Runs `corpus` with more arguments and returns its exit code, stdout, and stderr.
 fn corpus(task: &Task, more: &[&str]) -> (Option<i32>, String, String) {
     let output = task.run(&[&["corpus", "--tokenizer", "tokenizer"], more].concat());
     (output.status.code(), stdout(&output), stderr(&output))
@@ -60,7 +60,7 @@ fn no_corpus(task: &Task, folder: &str) -> String {
     format!("{:#}", open(task, folder).unwrap_err())
 }
 
-/// The ids of all documents, one list each, as the tokenizer gives them.
+/// Returns the tokenizer's ids of all documents, one list per document.
 fn expected(task: &Task, documents: &[String]) -> Vec<Vec<u32>> {
     let bytes = fs::read(task.path("tokenizer/tokenizer.bin")).unwrap();
     let table = Table::new(&bytes).unwrap();
@@ -81,7 +81,7 @@ fn ids(corpus: &Corpus) -> Vec<Vec<u32>> {
     (0..corpus.documents()).map(read).collect()
 }
 
-/// A task with the corpus of 40 documents in several shards, and its tokens in a row.
+/// Creates a task with the corpus of 40 documents in several shards; also returns its tokens in order.
 fn task() -> (Task, Arc<Corpus>, Vec<u32>) {
     let task = Task::new();
     let documents = documents(40);
@@ -206,7 +206,7 @@ fn merged_examples_cover_the_documents_one_after_another() {
         examples.read(index, 0, &mut out);
         assert_eq!(out, tokens[index as usize * 50..][..50]);
     }
-    // Cut further on, the last example goes round to the beginning.
+    // With a later start, the last example wraps around to the beginning.
     examples.read(examples.count() - 1, tokens.len() as u64 % 50 + 20, &mut out);
     assert_eq!(out, [&tokens[tokens.len() - 30..], &tokens[..20]].concat());
 }
@@ -214,7 +214,7 @@ fn merged_examples_cover_the_documents_one_after_another() {
 #[test]
 fn unmerged_examples_are_parts_of_one_document() {
     let task = Task::new();
-    // More than the index counts by, some of them longer than an example, some of one token.
+    // More documents than the index counts by, some longer than an example, some of one token.
     let mut documents = documents(300);
     documents[5] = "a".into();
     documents[200] = "the".into();
@@ -241,7 +241,7 @@ fn an_epoch_visits_every_example_once_in_an_order_of_its_own() {
     let count = Loader::new(Arc::clone(&corpus), config, 0, 0, 1).unwrap().examples() as usize;
     assert!(count > 60, "{count}");
     let both = batches(&corpus, config, 0, 0, 1, 2 * count);
-    // The tokens of an example, masked or not, tell which one it is; sentinels and `</s>` do not.
+    // The tokens of an example, masked or not, identify it; sentinels and `</s>` do not.
     let tokens = |example: &Example| {
         let mut ids = [&example.inputs[..], &example.targets[..]].concat();
         ids.retain(|id| (2..corpus.vocab_size() as u32).contains(id));
@@ -260,7 +260,7 @@ fn a_later_step_needs_no_replay() {
     let (_task, corpus, _) = task();
     for merge in [true, false] {
         let config = LoaderConfig { merge, ..config(&corpus) };
-        // Far enough for several epochs.
+        // Enough steps for several epochs.
         let all = batches(&corpus, config, 0, 0, 1, 60);
         for first in [1, 7, 31, 59] {
             assert_eq!(batches(&corpus, config, first as u64, 0, 1, 60 - first), all[first..]);
@@ -402,7 +402,7 @@ fn damage_under_a_right_checksum_is_found_too() {
     assert!(with(12, &4u32.to_le_bytes()).contains("ids of 4 bytes"));
     assert!(with(104, &u64::MAX.to_le_bytes()).contains("does not fit"));
     assert!(with(96, &u64::MAX.to_le_bytes()).contains("does not fit"));
-    // A count of shards that are not there.
+    // A count that includes missing shards.
     assert!(with(24, &7u32.to_le_bytes()).contains("shard-00001.tokens"));
     assert!(with(24, &0u32.to_le_bytes()).contains("it is shard 0 of 0"));
 }
@@ -486,7 +486,7 @@ fn an_old_corpus_is_replaced_only_when_asked() {
 #[test]
 fn a_signal_stops_in_order_and_leaves_nothing() {
     let task = Task::new();
-    // Words that all differ: enough work that the signal comes in the middle.
+    // Words that all differ: enough work that the signal arrives in the middle.
     let words = (0..3_000_000).map(|i| format!("{:x} ", i * 7919)).collect::<String>();
     fs::write(task.path("a.txt"), words.replace("0 ", "0\n\n")).unwrap();
     let before = fs::read_dir(task.folder.path()).unwrap().count();

@@ -1,4 +1,5 @@
-//! SIGTERM, Ctrl-C and the time limit: training stops in order, says how to go on, and going on equals not having stopped.
+//! SIGTERM, Ctrl-C, and the time limit: training stops cleanly, says how to resume, and a resumed run equals an
+//! uninterrupted one.
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fixture::{Task, make_old, stderr};
 
-/// Enough epochs that a signal always comes in the middle.
+/// Enough epochs that a signal always arrives in the middle.
 const LONG: [&str; 4] = ["--set", "train.epochs=60", "--set", "train.eval_every=7"];
 
 /// Starts or resumes a long run and waits until its log has a new row.
@@ -71,7 +72,7 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
 fn a_killed_run_resumes_from_its_last_saved_state() {
     let task = Task::new();
     task.train("whole", &LONG);
-    // A state at every step; the kill loses what came after the last one.
+    // Saves the state at every step; the kill loses what came after the last one.
     let mut child = start(&task, "killed", &["--set", "train.save_minutes=0.0000001"]);
     sleep(Duration::from_millis(50));
     child.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Optimizers: state that comes back bit for bit, and what they leave alone.
+//! Tests optimizers: state is restored bit for bit, and what they leave alone stays.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use kinglet_train::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// A factored matrix, one that is not, a vector and kernel taps.
+/// Returns a factored matrix, an unfactored one, a vector, and kernel taps.
 fn parameters() -> Vec<(Weight, Tensor)> {
     let make = |n: i64, shape: &[i64]| {
         let t = (Tensor::arange(n, (Kind::Float, Device::Cpu)) * 0.7).sin() * 0.3;
@@ -122,7 +122,7 @@ fn decay_takes_matrices_and_leaves_norms_and_taps() {
         let before = all(&params);
         let mut optimizer = config.build(&params);
         for (_, p) in &params {
-            // A gradient of zero: what moves a weight is the decay alone.
+            // With a gradient of zero, only the decay moves a weight.
             (p * 0.0).sum(Kind::Float).backward();
         }
         optimizer.step(0.5);

@@ -1,4 +1,5 @@
-//! Pre-training: a run of the built program on a tiny corpus, stopped, resumed, in several processes, and fine-tuned from.
+//! Tests pre-training: a run of the built program on a tiny corpus, stopped, resumed, in several processes, and
+//! fine-tuned from.
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -37,10 +38,10 @@ eval_examples = 16
 log_every = 6
 "#;
 
-/// Enough steps that a signal always comes in the middle.
+/// Enough steps that a signal always arrives in the middle.
 const LONG: [&str; 2] = ["--set", "train.steps=400"];
 
-/// The task of fine-tuning with two corpora and a configuration for pre-training.
+/// The fine-tuning task with two corpora and a configuration for pre-training.
 struct Pretraining(Task);
 
 impl Pretraining {
@@ -60,7 +61,7 @@ impl Pretraining {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }
 
-    /// `pretrain` into `out`, one thread, on the CPU; `shape` is `--config` or `--preset` with its value.
+    /// Returns `pretrain` into `out`, with one thread, on the CPU; `shape` is `--config` or `--preset` with its value.
     fn shaped(&self, out: &str, shape: &[&str], more: &[&str]) -> Command {
         let mut command = self.0.command(&["pretrain", "--corpus", "corpus", "--valid", "valid"]);
         command.args(["--tokenizer", "tokenizer", "--device", "cpu", "--threads", "1", "--out", out]);
@@ -72,12 +73,12 @@ impl Pretraining {
         self.shaped(out, &["--config", "pretrain.toml"], more)
     }
 
-    /// A run to its end, which must be good; what it wrote to stderr.
+    /// Runs to the successful end and returns its stderr.
     fn run(&self, out: &str, more: &[&str]) -> String {
         good(&self.command(out, more).output().unwrap())
     }
 
-    /// The message of a run that must end with exit code 2.
+    /// Returns the message of a run that must end with exit code 2.
     fn refused(&self, out: &str, more: &[&str]) -> String {
         let output = self.command(out, more).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
@@ -98,7 +99,7 @@ impl Pretraining {
         child
     }
 
-    /// The losses of a run's training rows.
+    /// Returns the losses of a run's training rows.
     fn losses(&self, out: &str) -> Vec<f64> {
         let rows = self.0.metrics(out);
         rows.iter().filter(|r| r["kind"] == "train").map(|r| r["loss"].as_f64().unwrap()).collect()
@@ -110,7 +111,7 @@ fn good(output: &Output) -> String {
     stderr(output)
 }
 
-/// `n` documents of 30 to 70 words, a blank line between them.
+/// Returns `n` documents of 30 to 70 words with a blank line between them.
 fn documents(n: usize, seed: usize) -> String {
     const WORDS: [&str; 12] =
         ["the", "small", "wren", "in", "a", "very", "old", "green", "tree", "house", "and", "owl"];
@@ -127,7 +128,7 @@ fn tensors(bytes: &[u8]) -> HashMap<String, (Dtype, Vec<usize>)> {
     file.iter().map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec()))).collect()
 }
 
-/// The last weights and the optimizer's memory.
+/// Returns the last weights and the optimizer's state.
 fn state(task: &Task, out: &str) -> (Vec<u8>, Vec<u8>) {
     let folder = fs::read_dir(task.path(out).join("resume")).unwrap().flatten().map(|e| e.path());
     let folder = folder.into_iter().find(|p| p.is_dir()).unwrap();
@@ -161,10 +162,10 @@ fn a_run_learns_and_leaves_all_its_files() {
     let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
     let held_out: Vec<f64> = valid.iter().map(|row| number(row, "loss")).collect();
     at_most(0.6, best(&held_out) / held_out[0], "held-out loss against the first");
-    // Bits a byte and nats a token differ by a constant of the held-out text.
+    // Bits per byte and nats per token differ by a constant of the held-out text.
     let ratio = |row: &Value| number(row, "bits_per_byte") / number(row, "loss");
     assert!((ratio(valid[0]) / ratio(valid[17]) - 1.0).abs() < 1e-9);
-    // 90 steps of 8 examples of 24 ids or fewer.
+    // 90 steps of 8 examples of at most 24 ids.
     let tokens = number(rows.iter().rfind(|r| r["kind"] == "train").unwrap(), "tokens");
     assert!((90.0 * 8.0 * 20.0..=90.0 * 8.0 * 24.0).contains(&tokens), "{tokens}");
 
@@ -181,7 +182,7 @@ fn a_run_learns_and_leaves_all_its_files() {
     assert!(ours.clone().count() == encoder.len() && ours.clone().all(|name| encoder.contains_key(name)));
     assert_eq!(state(&p.0, "run").0, p.0.bytes("run", "model.safetensors"));
 
-    // It says what it is.
+    // The card describes the encoder.
     let card = String::from_utf8(p.0.bytes("run", "encoder/README.md")).unwrap();
     for said in [
         "90 steps",
@@ -259,7 +260,7 @@ fn gradient_checkpointing_changes_no_bit_of_a_run_or_of_its_resumption() {
 #[test]
 fn a_killed_run_resumes_from_its_last_saved_state() {
     let p = Pretraining::new();
-    // A state at every step; the kill loses what came after the last one.
+    // Saves the state at every step; the kill loses what came after the last one.
     let often = ["--set", "train.steps=80", "--set", "train.save_minutes=0.0000001"];
     p.run("whole", &often);
     let mut child = p.start(p.command("killed", &often), "killed");
@@ -287,7 +288,7 @@ fn a_run_that_an_older_version_began_goes_on() {
 #[test]
 fn patience_ends_training_early() {
     let p = Pretraining::new();
-    // A learning rate too small to change a weight: no evaluation is better than the first.
+    // A learning rate too small to change a weight: no evaluation beats the first.
     let more = ["--set", "train.lr=1e-30", "--set", "train.patience=2", "--set", "train.eval_every=5"];
     let said = p.run("run", &[&LONG[..], &more].concat());
     assert!(said.contains("stopped early"), "{said}");
@@ -313,7 +314,7 @@ fn the_time_limit_ends_training_with_an_evaluated_checkpoint() {
     }
 }
 
-/// Without dropout, whose stream depends on the process, and in small steps, so that differences in rounding stay small.
+/// No dropout, whose random stream depends on the process, and small steps, so that differences in rounding stay small.
 const STILL: [&str; 6] = ["--set", "train.dropout=0", "--set", "train.drop_connect=0", "--set", "train.lr=0.01"];
 
 #[test]
@@ -331,7 +332,7 @@ fn two_processes_equal_one_and_one_resumes_what_two_began() {
     run_all(launch(2, || p.command("two", &STILL)));
     close(&p.0.metrics("one"), &p.0.metrics("two"), "train", "losses of two processes");
 
-    // The first process's end is everyone's.
+    // When the first process ends, all end.
     let long = [&STILL[..], &LONG].concat();
     p.run("long", &long);
     let mut commands = launch(2, || p.command("begun", &long));
@@ -399,7 +400,7 @@ fn fine_tuning_starts_from_a_run_or_its_encoder() {
     assert_eq!(p.0.bytes("a", "model.safetensors"), p.0.bytes("b", "model.safetensors"));
     assert_eq!(p.0.bytes("a", "tokenizer.bin"), p.0.bytes("run", "encoder/tokenizer.bin"));
 
-    // The encoder is that of the run, as far as f16 holds it.
+    // The encoder is that of the run, to the precision of f16.
     let (tuned, run) = (p.0.bytes("a", "model.safetensors"), p.0.bytes("run", "model.safetensors"));
     let (tuned, run) = (SafeTensors::deserialize(&tuned).unwrap(), SafeTensors::deserialize(&run).unwrap());
     let floats = |bytes: &[u8]| -> Vec<f32> {
@@ -410,7 +411,7 @@ fn fine_tuning_starts_from_a_run_or_its_encoder() {
         assert!(tuned.iter().zip(&run).all(|(a, b)| (a - b).abs() <= b.abs() * 1e-3 + 1e-7), "{name}");
     }
 
-    // A shape of one's own must be the encoder's; what is no checkpoint is refused.
+    // A configured shape must be the encoder's; anything but a checkpoint is rejected.
     let refused = |more: &[&str]| {
         let output = p.0.run(&[&base[..], &["--out", "refused"], more].concat());
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
@@ -471,7 +472,7 @@ fn bad_input_is_refused() {
     assert!(refused(&mut p.shaped("refused", &[], &[])).contains("--config"));
     assert!(refused(p.command("refused", &[]).env("WORLD_SIZE", "0")).contains("not set in the environment"));
 
-    // Corpora: of another tokenizer, and none.
+    // Corpora: one of another tokenizer, and none.
     let more = ["--vocab-size", "390", "--input", "train.jsonl", "--out", "other"];
     good(&p.0.run(&[&["tokenizer"], &more[..]].concat()));
     fs::remove_dir_all(p.0.path("valid")).unwrap();

@@ -1,6 +1,7 @@
-//! The device's tokenizer against Hugging Face `tokenizers` on the `tokenizer.json` written with it.
+//! Compares the device's tokenizer with Hugging Face `tokenizers` on the `tokenizer.json` written with it.
 //!
-//! `KINGLET_LONG=1` runs 100,000 random texts instead of 2,000; `KINGLET_DATA` names a folder with more data sets to compare on.
+//! `KINGLET_LONG=1` runs 100,000 random texts instead of 2,000; `KINGLET_DATA` names a folder with more data sets to
+//! compare.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -17,7 +18,7 @@ use kinglet_train::tokenizer::{TokenizerPlan, flat_table, train};
 use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 use tokenizers::Tokenizer;
 
-/// Some text in several scripts, of which vocabularies are learnt here.
+/// Text in several scripts, from which the vocabularies are learnt here.
 const TEXT: &str = include_str!("data/tokenizer.txt");
 
 struct Pair {
@@ -39,8 +40,8 @@ impl Pair {
         Pair { reference: Tokenizer::from_file(json).unwrap(), table }
     }
 
-    /// This vocabulary with so coarse scores that many segmentations cost the same, and without the characters beyond ASCII
-    /// that only longer pieces cover.
+    /// Returns this vocabulary with scores so coarse that many segmentations cost the same, and without the characters
+    /// beyond ASCII that only longer pieces cover.
     fn coarsened(&self) -> Pair {
         let mut file: serde_json::Value = serde_json::from_str(&self.reference.to_string(false).unwrap()).unwrap();
         let vocab = file["model"]["vocab"].as_array_mut().unwrap();
@@ -57,7 +58,7 @@ impl Pair {
         Pair { table: flat_table(&json).unwrap(), reference: Tokenizer::from_file(json).unwrap() }
     }
 
-    /// Asserts that both give the same ids for the bytes, whole and in two parts, and returns them.
+    /// Asserts that both return the same ids for the bytes, whole and in two parts, and returns them.
     fn check(&self, text: &[u8], cut: usize) -> Vec<u32> {
         let table = Table::new(&self.table).unwrap();
         let whole = String::from_utf8_lossy(text);
@@ -84,7 +85,8 @@ fn names(table: &Table<'_>, ids: &[u32]) -> Vec<String> {
         .collect()
 }
 
-/// Vocabularies of [`TEXT`]: cased with every character, lower-cased without the rare ones, and one with equal costs.
+/// Returns vocabularies of [`TEXT`]: cased with every character, lower-cased without rare ones, and one with equal
+/// costs.
 fn pairs() -> &'static [Pair; 3] {
     static PAIRS: OnceLock<[Pair; 3]> = OnceLock::new();
     PAIRS.get_or_init(|| {
@@ -110,7 +112,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testing/data").join(name)
 }
 
-/// A vocabulary of lower-cased queries, and a larger one with case of a book, of text messages and of queries.
+/// Returns a vocabulary of lower-cased queries, and a larger cased one of a book, of text messages, and of queries.
 fn real_pairs() -> &'static [Pair; 2] {
     static PAIRS: OnceLock<[Pair; 2]> = OnceLock::new();
     PAIRS.get_or_init(|| {
@@ -247,7 +249,7 @@ fn decoding_is_that_of_hugging_face() {
     }
 }
 
-/// Texts of the vocabularies' own characters and words, of anything else, and of broken bytes.
+/// Returns texts of the vocabularies' own characters and words, of anything else, and of broken bytes.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&str> = TEXT.split_whitespace().collect();
     let known: Vec<char> = TEXT.chars().collect();

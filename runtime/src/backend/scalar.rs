@@ -1,4 +1,4 @@
-//! The specification: the simplest loops that are right. Never tuned; every other backend equals this one bit for bit.
+//! The specification: the simplest correct loops. Never tuned; every other backend equals it bit for bit.
 
 use super::table::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, POOL_LIMIT, POOL_SCALE, PackedMatrix, Window};
 use crate::quant;
@@ -26,7 +26,7 @@ pub(super) const KERNELS: Backend = Backend {
 /// Virtual lanes of a sum.
 const LANES: usize = 16;
 
-/// Sum of `f(x)` over a row in the order that the module documents.
+/// Returns the sum of `f(x)` over a row in the documented order.
 fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for part in row.chunks(LANES) {
@@ -43,7 +43,8 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// The square root, correctly rounded, without an instruction for it (`core` has none). Negative numbers give NaN.
+/// Returns the square root, correctly rounded, without an instruction for it (`core` has none). Negative numbers return
+/// NaN.
 pub fn sqrt(x: f32) -> f32 {
     if x == 0.0 || x == f32::INFINITY {
         return x;
@@ -58,19 +59,19 @@ pub fn sqrt(x: f32) -> f32 {
     let bits = x.to_bits();
     let exponent = (bits >> 23) as i32 - 150;
     let mantissa = u64::from(bits & 0x7f_ffff | 0x80_0000);
-    // x = m · 2^e with e even and 2²⁴ <= m < 2²⁶; the root of m · 2²⁴ has 25 bits: 24 and one to round with. The
-    // root of a 24-bit number is never half-way between two others.
+    // x = m · 2^e with e even and 2²⁴ <= m < 2²⁶; the root of m · 2²⁴ has 25 bits: 24 and one for rounding. The root of
+    // a 24-bit number is never half-way between two others.
     let (m, e) = if exponent & 1 == 0 { (mantissa << 2, exponent - 2) } else { (mantissa << 1, exponent - 1) };
     let root = ((m << 24).isqrt() + 1) >> 1;
-    // root · 2^((e − 24) / 2 + 1), the power of two made from its bits: its exponent lies far inside the range.
+    // root · 2^((e − 24) / 2 + 1), with the power of two made from its bits: its exponent is far inside the range.
     root as f32 * f32::from_bits((((e - 24) / 2 + 1 + 127) as u32) << 23)
 }
 
-/// Least argument of [`exp`].
+/// Smallest argument of [`exp`].
 pub(super) const EXP_LOW: f32 = -87.3;
-/// Greatest argument of [`exp`].
+/// Largest argument of [`exp`].
 pub(super) const EXP_HIGH: f32 = 88.3;
-/// Adding and subtracting 1.5 · 2²³ rounds to an integer, halves to even.
+/// Adding and subtracting 1.5 · 2²³ rounds to an integer, half to even.
 pub(super) const ROUND: f32 = 12_582_912.0;
 /// `c₁` and `c₂` of [`exp`].
 #[allow(clippy::excessive_precision)] // as published
@@ -86,10 +87,11 @@ pub(super) const EXP_POLYNOMIAL: [f32; 6] = [
     5.000_000_120_1e-1,
 ];
 
-/// `eˣ`, off by at most 2 units in the last place; `x` is clamped to −87.3 ..= 88.3.
+/// Returns `eˣ`, within 2 units in the last place; `x` is clamped to −87.3 ..= 88.3.
 ///
-/// Cephes' `expf` (S. Moshier): `n = round(x·log₂e)`, `r = (x − n·c₁) − n·c₂` with `c₁ + c₂ = ln 2`, a polynomial of degree 5 for
-/// `(eʳ − 1 − r) / r²`, then `((p·(r·r)) + r) + 1`, times `2ⁿ`. Horner's scheme, each product and sum rounded on its own.
+/// Cephes' `expf` (S. Moshier): `n = round(x·log₂e)`, `r = (x − n·c₁) − n·c₂` with `c₁ + c₂ = ln 2`, a polynomial of
+/// degree 5 for `(eʳ − 1 − r) / r²`, then `((p·(r·r)) + r) + 1`, times `2ⁿ`. Horner's scheme, with each product and sum
+/// rounded separately.
 pub fn exp(x: f32) -> f32 {
     let x = if x < EXP_HIGH { x } else { EXP_HIGH };
     let x = if x > EXP_LOW { x } else { EXP_LOW };
@@ -103,7 +105,7 @@ pub fn exp(x: f32) -> f32 {
     y * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
-/// `1 / (1 + e⁻ˣ)`.
+/// Returns `1 / (1 + e⁻ˣ)`.
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -183,7 +185,8 @@ fn softmax(x: &mut [f32], width: usize) {
     }
 }
 
-/// `out = w₀·x₀`, `out += wⱼ·xⱼ`; tap `j` reads row `j·dilation` of `x` and takes its weight for channel `c` from `weight(j, c)`.
+/// Computes `out = w₀·x₀`, `out += wⱼ·xⱼ`; tap `j` reads row `j·dilation` of `x` and takes its weight for channel `c`
+/// from `weight(j, c)`.
 fn convolve_row(x: &[f32], window: Window, out: &mut [f32], weight: impl Fn(usize, usize) -> f32) {
     let rows = x.chunks_exact(window.channels).step_by(window.dilation).take(window.taps);
     for (j, row) in rows.enumerate() {

@@ -32,7 +32,7 @@ pub struct Classifier<'m> {
     pub threshold: f32,
 }
 
-/// The engine.
+/// The engine of a classifier.
 enum Runner<'m> {
     /// Takes the tokens of a text one by one.
     Native(Box<PooledEngine<Arc<OwnedBundle<BundleFile>>>>),

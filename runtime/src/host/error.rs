@@ -1,4 +1,4 @@
-//! Why a model's file cannot be used.
+//! Errors of a model's file.
 
 use core::fmt;
 use std::path::Path;

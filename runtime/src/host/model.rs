@@ -1,4 +1,4 @@
-//! Models: bundles in files and directories, in memory, and the one that is built in.
+//! Models: bundles in files and directories, in memory, and the built-in one.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -40,27 +40,27 @@ pub struct Model {
 }
 
 impl Model {
-    /// Checks a bundle; without `verify` all but its checksums.
+    /// Checks a bundle; without `verify`, everything except its checksums.
     ///
     /// # Errors
-    /// Whatever is not as the format says.
+    /// Any deviation from the format.
     pub fn new(file: BundleFile, verify: bool) -> Result<Self, BundleError> {
         let bundle = OwnedBundle::over(file, verify)?;
         let labels = bundle.labels().iter().map(str::to_string).collect();
         Ok(Model { engines: EnginePool::new(Arc::new(bundle)), labels })
     }
 
-    /// Sets the backend of the engines, the fastest of this processor at first.
+    /// Sets the backend of the engines; by default the fastest of this processor.
     pub fn with_backend(self, backend: Backend) -> Self {
         Model { engines: self.engines.with_backend(backend), ..self }
     }
 
-    /// Returns the bundle: its parts by [`ReadBundle`], a clone for whoever outlives the model.
+    /// Returns the bundle, with its parts through [`ReadBundle`]; clone it to outlive the model.
     pub fn bundle(&self) -> &Arc<OwnedBundle<BundleFile>> {
         self.engines.model()
     }
 
-    /// Returns the engines, shared by everything that classifies with this model.
+    /// Returns the engines shared by everything that classifies with this model.
     pub fn engines(&self) -> &EnginePool<Arc<OwnedBundle<BundleFile>>> {
         &self.engines
     }
@@ -68,7 +68,7 @@ impl Model {
     /// Returns a classifier, which scores one text at a time.
     ///
     /// # Errors
-    /// When there is no memory for its engine.
+    /// If there is no memory for its engine.
     pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
         let (table, engine) = (self.bundle().tokenizer(), self.engines.take()?);
         Ok(Classifier::with_native(table, self.labels(), self.calibration(), engine))
@@ -90,11 +90,11 @@ impl Model {
     }
 }
 
-/// The file of a model: `path` itself when it is no directory; of a directory `model.kinglet`, else `model.int8.onnx`,
-/// else `model.onnx`.
+/// Returns the file of a model: `path` itself if it is not a directory; in a directory `model.kinglet`, otherwise
+/// `model.int8.onnx`, otherwise `model.onnx`.
 ///
 /// # Errors
-/// When `path` cannot be read or is a directory that holds none of them.
+/// If `path` cannot be read or is a directory without any of them.
 pub fn find(path: &Path) -> Result<PathBuf, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_dir() {
@@ -111,14 +111,14 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::File { path: path.to_path_buf(), error: FileError::Read(error.to_string()) }
 }
 
-/// Opens the bundle at `path`, a file or a directory as [`find`] takes it. A bundle is a file whose name ends in `.kinglet`, or that
-/// begins as a bundle does.
+/// Opens the bundle at `path`, a file or a directory as in [`find`]. A bundle is a file whose name ends in `.kinglet`
+/// or whose content begins like a bundle.
 ///
 /// `verify`: whether its checksums are compared.
 ///
 /// # Errors
 /// As [`find`]; [`FileError::NotBundle`] with the path of another file, such as an ONNX model, which the crate
-/// `kinglet-onnx` opens; and when the bundle is damaged.
+/// `kinglet-onnx` opens; and if the bundle is damaged.
 pub fn open(path: &Path, verify: bool) -> Result<Model, Error> {
     let path = find(path)?;
     if !is_bundle(&path) {

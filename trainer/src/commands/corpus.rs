@@ -10,15 +10,16 @@ use kinglet_data::dataset::DocumentEnd;
 use crate::corpus::write::{CorpusPlan, Summary, write};
 use crate::interrupt::Interrupt;
 
-/// Tokenize text once, for pre-training
+/// Tokenize text for pre-training
 ///
-/// Reads documents from text files, JSONL, CSV or TSV, plain, .gz or .zst, and writes a folder of shards that pre-training maps into
-/// memory, so that neither text nor tokens need to fit it. The folder appears when it is complete; a run that is stopped leaves nothing.
+/// Reads documents from text, JSONL, CSV or TSV files, plain, .gz or .zst, and writes a folder of shards. Pre-training
+/// maps the shards, so neither text nor tokens need to fit in memory. The folder appears once it is complete; an
+/// interrupted run leaves nothing behind.
 ///
 /// Example: kinglet-train corpus --tokenizer tokenizer --out corpus books.txt.zst pages.jsonl.gz
 #[derive(Clone, Debug, clap::Args)]
 pub struct CorpusArgs {
-    /// Files with documents, in this order
+    /// Files with documents, in order
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
@@ -26,18 +27,18 @@ pub struct CorpusArgs {
     pub tokenizer: PathBuf,
     /// Directory to write to
     ///
-    /// Must be empty or new unless --force is given.
+    /// Must be empty or new, unless --force is given.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Field or column with the text
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub text_field: String,
-    /// Where a document of a text file ends
+    /// End of a document in text files
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     pub document_end: End,
-    /// Token ids in a shard
+    /// Token ids per shard
     ///
-    /// Documents are not split: a shard can be longer by its last document.
+    /// Documents are never split, so a shard can be longer by its last document.
     #[arg(long, value_name = "N", default_value_t = 1 << 28, value_parser = clap::value_parser!(u64).range(1..))]
     pub shard_tokens: u64,
     /// Replace the corpus in --out
@@ -45,7 +46,7 @@ pub struct CorpusArgs {
     pub force: bool,
     /// Threads for tokenizing
     ///
-    /// Default: all cores. The corpus is the same for any number.
+    /// Default: all cores. The corpus does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Print a summary as JSON
@@ -53,7 +54,7 @@ pub struct CorpusArgs {
     pub json: bool,
 }
 
-/// [`DocumentEnd`] as it is typed.
+/// [`DocumentEnd`] as typed.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum End {
     /// At a blank line.
@@ -72,7 +73,7 @@ impl From<End> for DocumentEnd {
     }
 }
 
-/// Writes the corpus and prints what it holds.
+/// Writes the corpus and prints a summary.
 ///
 /// # Errors
 /// As [`write()`].

@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use crate::machine::{self, LIBTORCH_WANTED, Libtorch};
 
-/// Show the libtorch and the devices that were found
+/// Show which libtorch and which devices were found
 ///
 /// Exits with 1 if libtorch is not the version that this program is built for.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// Print one JSON object
     ///
-    /// Without it, one line per fact.
+    /// Otherwise, print one line per fact.
     #[arg(long)]
     pub json: bool,
 }
@@ -48,7 +48,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Looks at libtorch and the machine.
+    /// Gathers the findings.
     pub fn gather() -> Self {
         let libtorch = Libtorch::loaded();
         let cuda = machine::cuda();
@@ -67,7 +67,7 @@ impl Findings {
         }
     }
 
-    /// One line per fact, each ending with a line break.
+    /// Formats one line per fact, each ending with a line break.
     pub fn to_text(&self) -> String {
         let yes = |b: bool| if b { "yes" } else { "no" };
         let version = self.libtorch.version.as_deref().unwrap_or("unknown");

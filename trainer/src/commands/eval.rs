@@ -17,7 +17,7 @@ use crate::tasks::text2text::pairs::{self, Labels, Targets};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::team::Team;
 
-/// Confusions that are shown.
+/// Number of confusions shown.
 const CONFUSIONS: usize = 10;
 
 /// Score a checkpoint on a labelled file
@@ -68,7 +68,7 @@ pub struct EvalArgs {
 /// Scores a checkpoint and prints the result on stdout.
 ///
 /// # Errors
-/// A checkpoint, file or device that cannot be used.
+/// If the checkpoint, the file or the device cannot be used.
 pub fn run(args: &EvalArgs) -> Result<()> {
     if args.checkpoint.join(files::SEQ2SEQ).exists() {
         return answers(args);

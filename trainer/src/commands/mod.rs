@@ -1,4 +1,4 @@
-//! The commands of `kinglet-train`, one file each: arguments, turned into plain values before any work starts.
+//! The commands of `kinglet-train`, one file each: arguments become plain values before any work starts.
 
 pub mod corpus;
 pub mod dev;
@@ -14,7 +14,7 @@ pub mod tokenizer;
 
 use crate::training::run::{Ending, Run, again};
 
-/// Says on stderr, in the first process, how training ended and how it can go on. `weights`: which ones were kept.
+/// Reports on stderr, in the first process, how training ended and how to continue. `weights`: which ones were kept.
 fn ended(run: &Run, ending: Ending, weights: &str) {
     if !run.team.leads() {
         return;

@@ -30,13 +30,13 @@ pub struct TokenizerArgs {
     pub lowercase: bool,
     /// Longest piece in characters
     ///
-    /// Counts the mark before a word.
+    /// Includes the mark before a word.
     #[arg(long, default_value_t = 16)]
     pub max_piece_length: usize,
     /// Share of the texts' characters that become pieces
     ///
-    /// The rarest characters are spelt in bytes. SentencePiece's default of 0.9995 suits alphabets; 1 makes every character that occurs
-    /// a piece.
+    /// The rarest characters are spelled in bytes. SentencePiece's default of 0.9995 suits alphabets; 1 makes every
+    /// character a piece.
     #[arg(long, default_value_t = 0.9995)]
     pub character_coverage: f64,
     /// Directory to write to, created if missing

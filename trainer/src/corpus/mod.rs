@@ -1,5 +1,5 @@
-//! Text for pre-training: tokenized once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped [`shard`]s, cut into
-//! examples ([`examples`]), put into a random order ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
+//! Text for pre-training: tokenized once by `kinglet-train corpus` ([`mod@write`]) into a folder of memory-mapped
+//! [`shard`]s, cut into [`examples`], shuffled ([`shuffle`]) and loaded in batches on another thread ([`loader`]).
 //!
 //! What step `n` of a run sees is a pure function of corpus, configuration, seed and `n`.
 
@@ -23,7 +23,7 @@ use shard::Shard;
 
 use crate::hash::hex;
 
-/// A tokenized corpus: all documents of all shards, one after another.
+/// A tokenized corpus: all documents of all shards, in order.
 #[derive(Debug)]
 pub struct Corpus {
     shards: Vec<Shard>,

@@ -50,7 +50,7 @@ pub struct WordTokenizer<'a> {
 }
 
 impl<'a> WordTokenizer<'a> {
-    /// A tokenizer that has seen no word.
+    /// Creates a tokenizer with an empty cache.
     pub fn new(table: Table<'a>) -> Self {
         WordTokenizer { table, memories: Mutex::default() }
     }

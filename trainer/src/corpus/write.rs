@@ -22,10 +22,10 @@ pub const RECORD: &str = "corpus.json";
 /// Bytes of text that are tokenized at once.
 const BATCH: usize = 8 << 20;
 
-/// What a corpus is made of.
+/// A corpus to write.
 #[derive(Clone, Debug)]
 pub struct CorpusPlan {
-    /// Files with documents, in this order.
+    /// Files with documents, in order.
     pub files: Vec<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin.
     pub tokenizer: PathBuf,
@@ -33,13 +33,13 @@ pub struct CorpusPlan {
     pub out: PathBuf,
     /// Field or column with the text.
     pub text_field: String,
-    /// Where a document of a text file ends.
+    /// End of a document in text files.
     pub document_end: DocumentEnd,
-    /// Token ids in a shard; a shard can be longer by its last document.
+    /// Token ids per shard; a shard can be longer by its last document.
     pub shard_tokens: u64,
-    /// Whether a corpus in `out` is replaced.
+    /// Whether to replace a corpus in `out`.
     pub force: bool,
-    /// Threads that tokenize; all cores where not given. The corpus is the same for any number.
+    /// Threads that tokenize; by default all cores. The corpus does not depend on it.
     pub threads: Option<usize>,
 }
 
@@ -78,7 +78,7 @@ pub struct Summary {
 /// Holds about three times 8 MB of text and its ids, or the longest document, in memory.
 ///
 /// # Errors
-/// When a file cannot be read or written, a row is malformed, there is no text at all, `plan.out` holds something else, or
+/// If a file cannot be read or written, a row is malformed, there is no text, `plan.out` holds something else, or
 /// `interrupt` was requested.
 pub fn write(plan: &CorpusPlan, interrupt: &Interrupt) -> Result<Summary> {
     let tokenizer = TokenizerFiles::read(&plan.tokenizer)?;
@@ -137,7 +137,7 @@ pub fn write(plan: &CorpusPlan, interrupt: &Interrupt) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Sends the documents of all files in batches of about [`BATCH`] bytes; ends when nobody receives any more.
+/// Sends the documents of all files in batches of about [`BATCH`] bytes; ends when the receiver is gone.
 fn read(plan: &CorpusPlan, send: SyncSender<Vec<String>>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);

@@ -18,10 +18,10 @@ const CLIP: f64 = 1.0;
 /// Exponent of the decay `1 − t^−0.8` (Shazeer and Stern 2018, section 7.2).
 const DECAY_EXPONENT: f64 = -0.8;
 
-/// Hyper-parameters of [`Adafactor`]: the published constants are not among them.
+/// Hyper-parameters of [`Adafactor`], apart from the published constants.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AdafactorConfig {
-    /// Decoupled weight decay, only of embedding and matrices.
+    /// Decoupled weight decay of embedding and matrices only.
     pub weight_decay: f64,
 }
 

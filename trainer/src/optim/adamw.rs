@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
 
-/// Hyper-parameters of [`AdamW`]; the defaults are PyTorch's, the epsilon too.
+/// Hyper-parameters of [`AdamW`], with PyTorch's defaults, including epsilon.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
     /// Decay of the first moment.

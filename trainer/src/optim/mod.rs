@@ -16,7 +16,7 @@ pub use schedule::{Decay, Schedule};
 
 use tch::Tensor;
 
-/// Which optimizer, with its hyper-parameters.
+/// Choice of optimizer with its hyper-parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OptimizerConfig {
     /// [`Adafactor`].

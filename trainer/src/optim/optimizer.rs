@@ -1,4 +1,4 @@
-//! What an optimizer is, and what they share.
+//! The interface of optimizers, and their shared parts.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use kinglet::spec::{Role, Weight};
 use tch::{Kind, Tensor};
 
-/// What names a model's parameter. `Display` gives the name in files; no two parameters of a model share one.
+/// Identifies a parameter of a model. `Display` writes the name used in files; names are unique within a model.
 pub trait Parameter: Display {
-    /// Whether weight decay takes from it: embeddings and matrices yes; norms, biases and kernel taps no.
+    /// Returns whether weight decay applies: to embeddings and matrices, not to norms, biases and kernel taps.
     fn decays(&self) -> bool;
 }
 
@@ -19,22 +19,23 @@ impl Parameter for Weight {
     }
 }
 
-/// Turns gradients into steps. An optimizer is made for a model's parameters and shares their tensors.
+/// Turns gradients into steps. An optimizer belongs to the parameters of a model and shares their tensors.
 pub trait Optimizer {
-    /// Takes one step with learning rate `lr` from the gradients that the parameters hold. Gradients are left as they are.
+    /// Takes one step with learning rate `lr` from the gradients of the parameters, which it does not change.
     fn step(&mut self, lr: f64);
 
-    /// All state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are shared, not copied.
+    /// Returns the complete state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are
+    /// shared, not copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Takes over what [`Optimizer::state`] gave.
+    /// Restores what [`Optimizer::state`] returned.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape; the state is then partly replaced.
+    /// If a tensor is missing or has another shape; the state is then partly replaced.
     fn load_state(&mut self, state: &HashMap<String, Tensor>) -> Result<()>;
 }
 
-/// One parameter of an optimizer: what it is and what the optimizer remembers of it.
+/// One parameter of an optimizer and its state.
 #[derive(Debug)]
 pub(super) struct Slot<M> {
     pub(super) name: String,
@@ -43,7 +44,7 @@ pub(super) struct Slot<M> {
     pub(super) memory: M,
 }
 
-/// A slot for each of `params`, with the memory that `fresh` makes of its tensor.
+/// Creates a slot per parameter, with the state that `fresh` makes of its tensor.
 pub(super) fn slots<P: Parameter, M>(params: &[(P, Tensor)], fresh: impl Fn(&Tensor) -> M) -> Vec<Slot<M>> {
     let slot = |(parameter, tensor): &(P, Tensor)| Slot {
         name: parameter.to_string(),

@@ -1,4 +1,4 @@
-//! What a model can be trained for; [`crate::training::task`] says how to add a task.
+//! The tasks of training; [`crate::training::task`] explains how to add one.
 
 pub mod classify;
 pub mod pretrain;

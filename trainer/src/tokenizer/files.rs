@@ -1,4 +1,4 @@
-//! The files of a tokenizer, as they are copied into a checkpoint.
+//! The files of a tokenizer, for copying into a checkpoint.
 
 use std::fs;
 use std::path::Path;
@@ -11,15 +11,15 @@ use sha2::{Digest, Sha256};
 
 use crate::hash::hex;
 
-/// A tokenizer's files by name, as they are copied into a checkpoint.
+/// A tokenizer's files by name, for copying into a checkpoint.
 #[derive(Clone, Debug)]
 pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 
 impl TokenizerFiles {
-    /// Reads the files of `dir`; `tokenizer_config.json` only if there is one.
+    /// Reads the files of `dir`; `tokenizer_config.json` only if it exists.
     ///
     /// # Errors
-    /// When a file cannot be read; it is named.
+    /// If a file cannot be read; it is named.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut out = Vec::new();
         for name in [files::TOKENIZER, files::TOKENIZER_TABLE, files::TOKENIZER_CONFIG] {
@@ -33,10 +33,10 @@ impl TokenizerFiles {
         Ok(TokenizerFiles(out))
     }
 
-    /// Writes the files into `dir`, which may be where they come from.
+    /// Writes the files into `dir`, which may be their source.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
         for (name, bytes) in self.iter() {
             let target = dir.join(name);
@@ -45,7 +45,7 @@ impl TokenizerFiles {
         Ok(())
     }
 
-    /// The files by name.
+    /// Returns the files by name.
     fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
     }
@@ -54,21 +54,22 @@ impl TokenizerFiles {
         self.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[], |(_, bytes)| bytes)
     }
 
-    /// The table that texts are encoded with.
+    /// Returns the table for encoding texts.
     ///
     /// # Errors
-    /// When the bytes are not a table.
+    /// If the bytes are not a table.
     pub fn table(&self) -> Result<Table<'_>> {
         Table::new(self.table_bytes()).context("tokenizer.bin is no tokenizer table")
     }
 
-    /// SHA-256 of the table, in hex: two tokenizers with the same table give the same ids.
+    /// Returns the SHA-256 of the table, in hex: two tokenizers with the same table return the same ids.
     pub fn sha256(&self) -> String {
         hex(Sha256::new_with_prefix(self.table_bytes()))
     }
 }
 
-/// Token ids of a text, cut to `max_length` (0 for never) with `</s>` kept last; counts it in `cut` if it was.
+/// Returns the token ids of a text, truncated to `max_length` (0 for never) with `</s>` kept last; counts truncated
+/// texts in `cut`.
 pub fn encode(table: &Table<'_>, text: &str, max_length: usize, cut: &mut usize) -> Vec<u32> {
     let mut ids = table.encode(text);
     if max_length > 0 && ids.len() > max_length {

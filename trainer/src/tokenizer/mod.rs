@@ -106,7 +106,8 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
     })
 }
 
-/// What the unigram model sees of the words, and how often: through Hugging Face's own steps, sorted.
+/// Returns the chunks of words that the unigram model sees, with their counts: through Hugging Face's own steps,
+/// sorted.
 fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, u64)>> {
     let none: [(&str, i16); 0] = [];
     let steps = Tokenizer::from_bytes(json_bytes(&none, lowercase)?).map_err(|e| anyhow!(e))?;
@@ -126,7 +127,7 @@ fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, 
     Ok(chunks.into_iter().collect())
 }
 
-/// The parts of `tokenizer.json` that are not the vocabulary.
+/// Returns the parts of `tokenizer.json` other than the vocabulary.
 fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
     let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
     let end = |type_id: u32| json!({"SpecialToken": {"id": special(1), "type_id": type_id}});

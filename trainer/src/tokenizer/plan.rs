@@ -1,16 +1,16 @@
-//! What a vocabulary is learnt from, and what every vocabulary has.
+//! Options of learning, and the parts of every vocabulary.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use kinglet::tokenizer::{CHUNK_CHARS, FIRST_BYTE, FIRST_PIECE, METASPACE};
 
-/// What to learn from what.
+/// A vocabulary to learn.
 #[derive(Clone, Debug)]
 pub struct TokenizerPlan {
-    /// Files that [`kinglet_data::dataset::texts`] reads.
+    /// Input files, as read by [`kinglet_data::dataset::texts`].
     pub inputs: Vec<PathBuf>,
-    /// Number of ids, from the least that [`TokenizerPlan::least_vocab_size`] gives.
+    /// Number of ids, at least [`TokenizerPlan::least_vocab_size`].
     pub vocab_size: usize,
     /// Whether text is lower-cased.
     pub lowercase: bool,
@@ -23,7 +23,8 @@ pub struct TokenizerPlan {
 }
 
 impl TokenizerPlan {
-    /// The ids that every vocabulary has: special tokens, bytes, printable ASCII and the mark before a word.
+    /// Returns the number of ids in every vocabulary: special tokens, bytes, printable ASCII and the mark before a
+    /// word.
     pub fn least_vocab_size(lowercase: bool) -> usize {
         FIRST_PIECE as usize + required(lowercase).count()
     }
@@ -50,12 +51,12 @@ impl TokenizerPlan {
     }
 }
 
-/// Characters that are pieces in every vocabulary.
+/// Returns the characters that are pieces in every vocabulary.
 pub(super) fn required(lowercase: bool) -> impl Iterator<Item = char> {
     ('!'..='~').filter(move |c| !(lowercase && c.is_ascii_uppercase())).chain([METASPACE])
 }
 
-/// Name of an id below [`FIRST_PIECE`].
+/// Returns the name of an id below [`FIRST_PIECE`].
 pub(super) fn special(id: u32) -> String {
     match id {
         0 => "<pad>".into(),

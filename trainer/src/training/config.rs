@@ -1,6 +1,6 @@
 //! The section `[train]` of a configuration: the keys of every task, and those that a task adds.
 //!
-//! Both stand side by side in the file. Unknown keys are refused, and a key that is left out has its task's default.
+//! Both share one section of the file. Unknown keys are rejected, and an omitted key has its task's default.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 use crate::model::Mode;
 use crate::optim::{AdafactorConfig, AdamWConfig, Decay, OptimizerConfig, Schedule};
 
-/// Keys with an old name, which is still read, and their name.
+/// Keys with a former name, which is still read.
 const OLD_KEYS: [(&str, &str); 1] = [("optimiser", "optimizer")];
 
-/// The keys of `[train]` that every task has. Defaults are the task's: [`OwnKeys::shared`].
+/// The keys of `[train]` that every task has. Each task has its own defaults: [`OwnKeys::shared`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Keys {
     /// Most texts, pairs or examples per step, all processes together. Default 64; in pre-training 128.
     pub batch_size: usize,
-    /// Parts in which each process computes its share of a step, one after the other, to save memory. Default 1.
+    /// Number of parts in which each process computes its share of a step, to save memory. Default 1.
     pub accumulate: usize,
     /// Peak learning rate. Default 1e-3; in pre-training 0, which stands for `1 / sqrt(decay_after)`.
     pub lr: f64,
@@ -64,7 +64,7 @@ pub struct Keys {
 }
 
 impl Default for Keys {
-    /// The defaults for fine-tuning: the paper's, where it has any.
+    /// Returns the defaults for fine-tuning, from the paper where it states them.
     fn default() -> Self {
         Keys {
             batch_size: 64,
@@ -96,11 +96,12 @@ impl Default for Keys {
 pub struct EpochKeys {
     /// Passes over the training file. Default 10.
     pub epochs: u64,
-    /// Most tokens per batch, padding included, of pairs both texts; 0 for no limit. Default 16,384.
+    /// Maximum number of tokens per batch, including padding, of both texts of a pair; 0 for no limit. Default 16,384.
     pub batch_tokens: usize,
     /// Batches per window within which texts are sorted by length. Default 50.
     pub bucket_batches: usize,
-    /// Tokens after which texts are cut in training, `</s>` included; 0 for never. Targets are never cut. Default 512.
+    /// Maximum number of tokens of a text in training, including `</s>`; 0 for no limit. Targets are never truncated.
+    /// Default 512.
     pub max_length: usize,
 }
 
@@ -110,11 +111,11 @@ impl Default for EpochKeys {
     }
 }
 
-/// What updates the weights.
+/// Optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerName {
-    /// Adafactor (Shazeer and Stern 2018) as T5 uses it.
+    /// Adafactor (Shazeer and Stern 2018) as used by T5.
     Adafactor,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
     #[serde(rename = "adamw")]
@@ -123,13 +124,13 @@ pub enum OptimizerName {
 
 /// The keys of `[train]` that one task adds.
 pub trait OwnKeys: Clone + Default + Serialize + DeserializeOwned {
-    /// The defaults of the shared keys.
+    /// Returns the defaults of the shared keys.
     fn shared() -> Keys;
 
     /// Checks the task's own keys.
     ///
     /// # Errors
-    /// The first key outside its range, with its value and what is allowed.
+    /// The first key out of range, with its value and what is allowed.
     fn validate(&self) -> Result<()>;
 }
 
@@ -139,7 +140,7 @@ pub struct Train<Own> {
     /// The keys of every task.
     #[serde(flatten)]
     pub keys: Keys,
-    /// The task's own.
+    /// The keys of the task.
     #[serde(flatten)]
     pub own: Own,
 }
@@ -151,7 +152,7 @@ impl<Own: OwnKeys> Default for Train<Own> {
 }
 
 impl Keys {
-    /// The learning rate by step.
+    /// Returns the learning rate by step.
     pub fn lr_schedule(&self) -> Schedule {
         Schedule {
             learning_rate: self.lr,
@@ -162,7 +163,7 @@ impl Keys {
         }
     }
 
-    /// The optimizer's hyper-parameters.
+    /// Returns the optimizer's hyper-parameters.
     pub fn optimizer_config(&self) -> OptimizerConfig {
         let weight_decay = self.weight_decay;
         match self.optimizer {
@@ -171,7 +172,7 @@ impl Keys {
         }
     }
 
-    /// How forward passes of training are run.
+    /// Returns the options of forward passes in training.
     pub fn mode(&self) -> Mode {
         Mode {
             train: true,
@@ -208,7 +209,7 @@ impl EpochKeys {
     /// Checks every key.
     ///
     /// # Errors
-    /// The first key outside its range, with its value and what is allowed.
+    /// The first key out of range, with its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         at_least("train.epochs", self.epochs, 1)?;
         at_least("train.bucket_batches", self.bucket_batches as u64, 1)?;
@@ -221,15 +222,15 @@ impl<Own: OwnKeys> Train<Own> {
     /// Checks every key for a run of `processes` processes.
     ///
     /// # Errors
-    /// The first key outside its range, with its value and what is allowed.
+    /// The first key out of range, with its value and what is allowed.
     pub fn validate(&self, processes: usize) -> Result<()> {
         self.keys.validate(processes)?;
         self.own.validate()
     }
 
-    /// The section of a whole table.
+    /// Reads the section from a whole table.
     fn of(table: toml::Table) -> Result<Self, toml::de::Error> {
-        // Serde's flatten takes each structure's keys and no others; every key is there and known.
+        // Serde's flatten takes each structure's keys and no others; every key is present and known.
         #[derive(Deserialize)]
         struct Whole<Own> {
             #[serde(flatten)]
@@ -270,7 +271,7 @@ impl<'de, Own: OwnKeys> Visitor<'de> for Section<Own> {
     }
 }
 
-/// A key that the first table has and the list has not; old names become new ones.
+/// A key that is in the first table but not in the list; former names become current ones.
 struct Known<'a>(&'a toml::Table, &'a [String]);
 
 impl<'de> DeserializeSeed<'de> for Known<'_> {
@@ -311,9 +312,9 @@ fn renamed(key: String) -> String {
 /// Reads a configuration from TOML `text` and further `sections`, with `overrides` of the form `train.lr=5e-4` applied.
 ///
 /// # Errors
-/// TOML that does not parse, an unknown key, a value of the wrong type, an override that is none.
+/// If the TOML does not parse, a key is unknown, a value has the wrong type, or an override is malformed.
 pub fn parse<T: DeserializeOwned>(text: &str, sections: toml::Table, overrides: &[String]) -> Result<T> {
-    // Read once as it stands: these errors carry line and column.
+    // Read once without overrides: these errors have line and column.
     let plain: T = toml::from_str(text)?;
     if overrides.is_empty() && sections.is_empty() {
         return Ok(plain);
@@ -357,19 +358,19 @@ pub fn to_toml(config: &impl Serialize) -> Result<String> {
     toml::to_string(config).context("cannot write the configuration as TOML")
 }
 
-/// Refuses a count below `least`. `name`: the key with its section.
+/// Rejects a count below `least`. `name`: the key with its section.
 pub(crate) fn at_least(name: &str, n: u64, least: u64) -> Result<()> {
     ensure!(n >= least, "{name} is {n}, must be at least {least}");
     Ok(())
 }
 
-/// Refuses what is no probability below 1.
+/// Rejects anything but a probability below 1.
 pub(crate) fn probability(name: &str, p: f64) -> Result<()> {
     ensure!((0.0..1.0).contains(&p), "{name} is {p}, must be at least 0 and below 1");
     Ok(())
 }
 
-/// Refuses negative numbers, infinity and what is no number.
+/// Rejects negative numbers, infinity and NaN.
 pub(crate) fn not_negative(name: &str, x: f64) -> Result<()> {
     ensure!(x.is_finite() && x >= 0.0, "{name} is {x}, must be 0 or more");
     Ok(())

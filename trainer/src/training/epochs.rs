@@ -1,4 +1,4 @@
-//! The steps of tasks with a training file: which texts a step sees, as a function of the step.
+//! The steps of tasks with a training file: the texts of a step, as a function of the step.
 
 use crate::batch::{self, Batching};
 use crate::training::config::{EpochKeys, Keys};
@@ -10,9 +10,9 @@ pub struct Epochs {
     lengths: Vec<usize>,
     batching: Batching,
     seed: u64,
-    /// Steps made at the end of each epoch.
+    /// Steps taken at the end of each epoch.
     ends: Vec<u64>,
-    /// The batches of the epoch that was asked for last.
+    /// The batches of the last requested epoch.
     current: Option<(usize, Vec<Vec<usize>>)>,
 }
 
@@ -21,12 +21,12 @@ pub struct Epochs {
 pub struct Share {
     /// The texts.
     pub texts: Vec<usize>,
-    /// Whether they count; `false` for a process that has no text of a step and computes one all the same.
+    /// Whether they count; `false` for a process that has no text of a step but computes one anyway.
     pub counts: bool,
 }
 
 impl Epochs {
-    /// The epochs of texts (or pairs) of `lengths` tokens.
+    /// Creates the epochs of texts (or pairs) of `lengths` tokens.
     pub fn new(lengths: Vec<usize>, keys: &Keys, passes: &EpochKeys) -> Self {
         let batching = Batching { texts: keys.batch_size, tokens: passes.batch_tokens, window: passes.bucket_batches };
         let mut steps = 0;
@@ -38,22 +38,22 @@ impl Epochs {
         Epochs { lengths, batching, seed: keys.seed, ends, current: None }
     }
 
-    /// Steps of all epochs.
+    /// Returns the steps of all epochs.
     pub fn steps(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// The epoch of a step, both counted from 0; past the last step the last epoch.
+    /// Returns the epoch of a step, both counted from 0; past the last step, the last epoch.
     pub fn of(&self, step: u64) -> usize {
         self.ends.partition_point(|&end| end <= step).min(self.ends.len().saturating_sub(1))
     }
 
-    /// Whether an epoch ends after so many steps.
+    /// Returns whether an epoch ends after this many steps.
     pub fn end_at(&self, steps: u64) -> bool {
         self.ends.binary_search(&steps).is_ok()
     }
 
-    /// Texts and tokens of a step, counted from 0, that this process of `team` computes, in `accumulate` parts or fewer.
+    /// Returns texts and tokens of a step, counted from 0, for this process of `team`, in `accumulate` parts or fewer.
     pub fn shares(&mut self, step: u64, team: &Team, accumulate: usize) -> Vec<Share> {
         let epoch = self.of(step);
         let first = if epoch == 0 { 0 } else { self.ends[epoch - 1] };
@@ -68,7 +68,7 @@ impl Epochs {
     }
 }
 
-/// Every `size`th text of `batch` from `rank` on, in at most `parts` parts of about the same size.
+/// Returns every `size`th text of `batch` from `rank` on, in at most `parts` parts of about equal size.
 fn shares(batch: &[usize], rank: usize, size: usize, parts: usize) -> Vec<Share> {
     let mine: Vec<usize> = batch.iter().copied().skip(rank).step_by(size).collect();
     if mine.is_empty() {

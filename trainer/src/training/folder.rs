@@ -1,6 +1,6 @@
-//! What a run leaves next to its checkpoint.
+//! Files that a run writes next to its checkpoint.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | [`CONFIG`] | the resolved training configuration |
 //! | [`METRICS`] | one JSON object per line: [`Row`] |
@@ -25,11 +25,11 @@ use crate::training::row::{self, Row, Scored};
 pub const CONFIG: &str = "config.resolved.toml";
 /// The log of losses and metrics.
 pub const METRICS: &str = "metrics.jsonl";
-/// What the run ran on.
+/// The environment of the run.
 pub const ENVIRONMENT: &str = "environment.json";
 /// Folder of TensorBoard event files.
 pub const TENSORBOARD: &str = "tensorboard";
-/// The folder of a run that is being written.
+/// The folder of a running training.
 pub struct RunFolder {
     path: PathBuf,
     rows: Vec<Row>,
@@ -38,10 +38,10 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Opens the folder for rows after the first `keep` ones; later rows, of steps that are made again, are removed.
+    /// Opens the folder for rows after the first `keep` ones; later rows, of steps that are repeated, are removed.
     ///
     /// # Errors
-    /// When files cannot be written, or fewer than `keep` rows are there.
+    /// If files cannot be written, or fewer than `keep` rows exist.
     pub fn open(path: &Path, keep: usize, step: u64) -> Result<Self> {
         fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
         let log = path.join(METRICS);
@@ -60,7 +60,7 @@ impl RunFolder {
     /// Writes a file of the folder.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(file);
         write_atomically(&path, bytes).with_context(|| name(&path))
@@ -69,7 +69,7 @@ impl RunFolder {
     /// Appends a row to the log and the events.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     pub fn push(&mut self, row: Row) -> Result<()> {
         let line = serde_json::to_string(&row)? + "\n";
         self.metrics.write_all(line.as_bytes()).with_context(|| name(&self.path.join(METRICS)))?;
@@ -85,30 +85,30 @@ impl RunFolder {
     /// Writes a JSON file of the folder.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
         self.write(file, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The evaluation whose weights were kept last.
+    /// Returns the evaluation whose weights were kept last.
     pub fn best(&self) -> Option<&Scored> {
         self.rows.iter().rev().filter_map(Row::scored).find(|row| row.best)
     }
 
-    /// The rows so far.
+    /// Returns the rows so far.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Draws the pictures from the rows so far.
+    /// Draws the figures from the rows so far.
     ///
     /// # Errors
-    /// When a picture cannot be drawn or written.
+    /// If a figure cannot be drawn or written.
     pub fn draw(&self) -> Result<()> {
         for (file, svg) in row::pictures(&self.rows)? {
             self.write(file, svg.as_bytes())?;
@@ -121,7 +121,7 @@ fn name(path: &Path) -> String {
     format!("cannot write or read {}", path.display())
 }
 
-/// A new event file in `folder`. After a resume it tells TensorBoard to forget what came after `step`.
+/// Creates an event file in `folder`. After a resume it tells TensorBoard to discard what came after `step`.
 fn events(folder: &Path, step: u64) -> Result<EventWriter<BufWriter<File>>> {
     fs::create_dir_all(folder)?;
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();

@@ -1,4 +1,4 @@
-//! Training: the loop ([`train`]), what a task gives it ([`task`]), and what all runs share.
+//! Training: the loop ([`train`]), the interface of tasks ([`task`]), and the shared parts of all runs.
 
 pub mod card;
 pub mod config;

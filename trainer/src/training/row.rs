@@ -8,20 +8,20 @@ use serde_json::Number;
 
 use crate::plot::{self, Curve};
 
-/// Picture of the losses.
+/// Figure of the losses.
 const LOSS_PLOT: &str = "loss.svg";
-/// Picture of the dev metrics.
+/// Figure of the dev metrics.
 const DEV_PLOT: &str = "dev.svg";
 
-/// A line of `metrics.jsonl`. Steps and epochs count from 1. Times are the only fields that differ between equal runs.
+/// A line of `metrics.jsonl`. Steps and epochs count from 1. Only times differ between equal runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Row {
     /// Training since the previous row.
     Train {
-        /// Steps made.
+        /// Steps taken.
         step: u64,
-        /// Epoch of the last step, where there are epochs.
+        /// Epoch of the last step, if there are epochs.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         epoch: Option<u64>,
         /// Mean loss of the steps since the previous row: of decoders in nats per target token, without the z-loss.
@@ -32,7 +32,7 @@ pub enum Row {
         grad_norm: f64,
         /// Tokens seen since the run began, padding not counted.
         tokens: u64,
-        /// Seconds of training since the run began, stops not counted.
+        /// Seconds of training since the run began, without interruptions.
         seconds: f64,
         /// Tokens per second since the previous row, all processes together.
         tokens_per_second: f64,
@@ -49,9 +49,9 @@ pub enum Row {
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
-    /// Steps made.
+    /// Steps taken.
     pub step: u64,
-    /// Epoch of the last step, where there are epochs.
+    /// Epoch of the last step, if there are epochs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub epoch: Option<u64>,
     /// Mean cross entropy: of decoders under teacher forcing, in nats per target token.
@@ -62,12 +62,12 @@ pub struct Scored {
     /// Whether the deciding metric was the best so far.
     #[serde(default)]
     pub best: bool,
-    /// Seconds of training since the run began, stops not counted.
+    /// Seconds of training since the run began, without interruptions.
     pub seconds: f64,
 }
 
 impl Row {
-    /// The step at which TensorBoard shows the row, and the row's numbers by tag.
+    /// Returns the step at which TensorBoard shows the row, and the row's numbers by tag.
     pub fn scalars(&self) -> (u64, Vec<(String, f64)>) {
         let tagged = |kind: &str, numbers: &[(&str, f64)]| -> Vec<(String, f64)> {
             numbers.iter().map(|(name, number)| (format!("{kind}/{name}"), *number)).collect()
@@ -95,7 +95,7 @@ impl Row {
         }
     }
 
-    /// The evaluation, if it is one.
+    /// Returns the evaluation, if it is one.
     pub fn scored(&self) -> Option<&Scored> {
         match self {
             Row::Train { .. } => None,
@@ -107,7 +107,7 @@ impl Row {
 /// Draws all rows so far: SVG by file name.
 ///
 /// # Errors
-/// When a picture cannot be drawn.
+/// If a picture cannot be drawn.
 pub fn pictures(rows: &[Row]) -> Result<Vec<(&'static str, String)>> {
     let mut losses = ["train", "dev", "held out"].map(|name| Curve { name, points: Vec::new() });
     let mut metrics: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();

@@ -108,11 +108,11 @@ impl RunArgs {
         Ok(Setup { device, team, limit })
     }
 
-    /// The run of `task`, when nothing else can be wrong: with --force it removes what an old run left, `results` among it. `today` is
-    /// that of [`Fingerprint::check`].
+    /// Returns the run of `task`, when nothing else can be wrong: with --force it removes what an old run left,
+    /// `results` among it. `today` is that of [`Fingerprint::check`].
     ///
     /// # Errors
-    /// When the directory is not empty without --resume and --force, there is no state to resume, or that of another run.
+    /// If the directory is not empty without --resume and --force, there is no state to resume, or that of another run.
     pub fn run(
         &self,
         (task, results): (&str, &[&str]),
@@ -134,11 +134,11 @@ impl RunArgs {
         Ok(Run { out: self.out.clone(), device, team, limit, tokenizer, resume, fingerprint, environment })
     }
 
-    /// Refuses to mix a new run with what is in the directory; with --force removes an old run's state, logs and `results`
-    /// (files and folders by name).
+    /// Refuses to mix a new run with what is in the directory; with --force removes an old run's state, logs and
+    /// `results` (files and folders by name).
     ///
     /// # Errors
-    /// When the directory is not empty without --resume and --force, or something cannot be removed.
+    /// If the directory is not empty without --resume and --force, or something cannot be removed.
     fn prepare_out(&self, results: &[&str]) -> Result<()> {
         let out = &self.out;
         if self.resume || !out.exists() {
@@ -174,10 +174,10 @@ impl RunArgs {
 pub struct TimeLimit(Option<Instant>);
 
 impl TimeLimit {
-    /// The limit of `minutes` counted from `started`; `None` for no limit.
+    /// Creates the limit of `minutes` counted from `started`; `None` for no limit.
     ///
     /// # Errors
-    /// When `minutes` is not above 0 and at most a year.
+    /// If `minutes` is not above 0 and at most a year.
     pub fn new(minutes: Option<f64>, started: Instant) -> Result<Self> {
         let Some(minutes) = minutes else { return Ok(TimeLimit(None)) };
         let possible = minutes > 0.0 && minutes <= MOST_MINUTES;
@@ -185,8 +185,8 @@ impl TimeLimit {
         Ok(TimeLimit(Some(started + Duration::from_secs_f64(minutes * 60.0))))
     }
 
-    /// Whether no more than `reserve` seconds, which the end of a run that began at `begun` needs, are left. A limit too short
-    /// for the reserve is used by half.
+    /// Returns whether at most `reserve` seconds are left, which the end of a run that began at `begun` needs. If the
+    /// limit is too short for the reserve, half of it is used.
     pub fn is_up(&self, reserve: f64, begun: Instant) -> bool {
         self.0.is_some_and(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64();
@@ -200,7 +200,7 @@ impl TimeLimit {
 pub enum Ending {
     /// All epochs or steps are done.
     Complete,
-    /// `train.patience` evaluations passed without a better metric.
+    /// `train.patience` evaluations passed without improvement.
     Patience,
     /// `--max-minutes` are over.
     Time,
@@ -209,7 +209,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// In words, for the model card.
+    /// Returns the reason in words, for the model card.
     pub const fn words(self) -> &'static str {
         match self {
             Ending::Complete => "run to its end",
@@ -220,7 +220,7 @@ impl Ending {
     }
 }
 
-/// The command line as it was typed, with --resume.
+/// Returns the command line as typed, with --resume.
 pub fn again() -> String {
     let quote = |word: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);

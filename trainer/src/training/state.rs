@@ -1,4 +1,4 @@
-//! The state for `--resume`: where training stands, the weights and the optimizer's memory.
+//! The state for `--resume`: progress, weights and the optimizer's state.
 //!
 //! ```text
 //! OUT/resume/progress.json              names the folder below; renamed into place last
@@ -6,8 +6,8 @@
 //! OUT/resume/step-N/optimizer.safetensors
 //! ```
 //!
-//! Dropout at a step depends on the run's seed and the step alone, and the batches on the seed and the epoch, so no random
-//! generator is part of the state.
+//! Dropout at a step depends only on the run's seed and the step, and the batches on the seed and the epoch, so no
+//! random generator is part of the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,37 +26,37 @@ use crate::tensors::{read_tensors, write_tensors};
 pub const FOLDER: &str = "resume";
 const PROGRESS: &str = "progress.json";
 const FORMAT: u32 = 2;
-/// The old name of [`files::OPTIMIZER`], which is still read.
+/// The former name of [`files::OPTIMIZER`], which is still read.
 const OLD_OPTIMIZER: &str = "optimiser.safetensors";
 
-/// What must be the same when a run is resumed.
+/// What must not change when a run is resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// The resolved configuration as TOML.
     pub config: String,
-    /// What the run reads, by what it is called in messages: hashes of bytes and names as typed.
+    /// Inputs of the run, by their name in messages: hashes of bytes, and names as typed.
     inputs: BTreeMap<String, String>,
 }
 
 impl Fingerprint {
-    /// That of a run with no inputs yet.
+    /// Creates the fingerprint of a run with no inputs yet.
     pub fn new(config: String) -> Self {
         Fingerprint { config, inputs: BTreeMap::new() }
     }
 
-    /// Adds an input: `what` it is called in messages, and its hash or name.
+    /// Adds an input: `what` is its name in messages, `is` its hash or name.
     pub fn add(&mut self, what: &str, is: &str) {
         self.inputs.insert(what.to_owned(), is.to_owned());
     }
 
-    /// Compares with the fingerprint of a run's saved state. `today` writes an old configuration as this version would: with the keys'
-    /// names of today, and the defaults of keys that were not there yet.
+    /// Compares with the fingerprint of a run's saved state. `today` writes an old configuration as this version would:
+    /// with current names of keys, and defaults of keys that did not exist yet.
     ///
     /// # Errors
     /// Names everything that differs, configuration keys with both values.
     pub fn check(&self, saved: &Fingerprint, today: impl Fn(&str) -> Result<String>) -> Result<()> {
         let mut differences = Vec::new();
-        // What cannot be read differs in any case.
+        // Anything that cannot be read differs in any case.
         let then = today(&saved.config).unwrap_or_else(|_| saved.config.clone());
         for (now, then) in lines_that_differ(&self.config, &then) {
             differences.push(format!("config: now `{now}`, was `{then}`"));
@@ -70,7 +70,7 @@ impl Fingerprint {
     }
 }
 
-/// Pairs of `key = value` lines that differ; a missing one is `(none)`.
+/// Returns pairs of `key = value` lines that differ; a missing one is `(none)`.
 fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
     let keys = |text: &str| -> Vec<(String, String)> {
         let mut section = String::new();
@@ -94,7 +94,7 @@ fn lines_that_differ(now: &str, then: &str) -> Vec<(String, String)> {
     all.into_iter().map(|k| (find(&now, k), find(&then, k))).filter(|(a, b)| a != b).collect()
 }
 
-/// Where training stands, between two steps.
+/// Progress of training, between two steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     format: u32,
@@ -103,7 +103,7 @@ pub struct State {
     task: String,
     /// Folder of the weights inside [`FOLDER`].
     weights: String,
-    /// Steps made.
+    /// Steps taken.
     pub step: u64,
     /// Sum of the losses since the last row.
     #[serde(with = "exact")]
@@ -118,20 +118,20 @@ pub struct State {
     pub seconds: f64,
     /// Whether the run has ended by itself.
     pub finished: bool,
-    /// What the run was started with.
+    /// Configuration and inputs that the run was started with.
     pub fingerprint: Fingerprint,
-    /// Where it stands by its evaluations; pre-training once had `null` here.
+    /// Progress by evaluations; pre-training once had `null` here.
     #[serde(deserialize_with = "or_start")]
     pub place: Place,
 }
 
-/// Where a run stands by its evaluations.
+/// Progress of a run by its evaluations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// The best value of the deciding metric so far.
     #[serde(with = "exact_option")]
     pub best: Option<f64>,
-    /// Evaluations since it.
+    /// Evaluations since then.
     pub without_better: u64,
 }
 
@@ -146,7 +146,7 @@ struct Format {
 }
 
 impl State {
-    /// The state of a `task` before the first step.
+    /// Creates the state of a `task` before the first step.
     pub fn start(task: &str, fingerprint: Fingerprint) -> Self {
         State {
             format: FORMAT,
@@ -164,10 +164,10 @@ impl State {
         }
     }
 
-    /// Reads where the run of `task` in `out` stands.
+    /// Reads the progress of the run of `task` in `out`.
     ///
     /// # Errors
-    /// When there is no state, or it was written by another version or for another task.
+    /// If there is no state, or it was written by another version or for another task.
     pub fn read(out: &Path, task: &str) -> Result<Self> {
         let path = out.join(FOLDER).join(PROGRESS);
         let text = fs::read(&path)
@@ -176,15 +176,15 @@ impl State {
         let Format { format } = serde_json::from_slice(&text).with_context(context)?;
         ensure!(format == FORMAT, "{} has format {format}, this program reads {FORMAT}", path.display());
         let state: State = serde_json::from_slice(&text).with_context(context)?;
-        // Of states without a name the fingerprint tells tasks apart.
+        // For states without a name, the fingerprint distinguishes tasks.
         ensure!(state.task.is_empty() || state.task == task, "{}, but of `{}`", context(), state.task);
         Ok(state)
     }
 
-    /// Saves the state of the run in `out`. The state before stays whole until this one is.
+    /// Saves the state of the run in `out`. The previous state stays intact until this one is complete.
     ///
     /// # Errors
-    /// Whatever the file system or libtorch says.
+    /// Any error of the file system or libtorch.
     pub fn save<P: Parameter>(
         &mut self,
         out: &Path,
@@ -204,17 +204,17 @@ impl State {
         for entry in fs::read_dir(&folder).with_context(context)?.flatten() {
             let old = entry.file_name();
             if old.to_string_lossy().starts_with("step-") && *old != *name {
-                // A folder left behind costs space only; the next save tries again.
+                // A leftover folder only costs space; the next save tries again.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
         Ok(())
     }
 
-    /// Puts the saved weights and the optimizer's memory of the run in `out` in place.
+    /// Restores the saved weights and the optimizer's state of the run in `out`.
     ///
     /// # Errors
-    /// When a file cannot be read or does not fit the model.
+    /// If a file cannot be read or does not match the model.
     pub fn restore<P: Parameter>(
         &self,
         out: &Path,
@@ -235,7 +235,7 @@ impl State {
     }
 }
 
-/// Floats as their bits in hex: they come back exactly.
+/// Floats as their bits in hex: restored exactly.
 mod exact {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -249,7 +249,7 @@ mod exact {
     }
 }
 
-/// As [`exact`], where there may be none.
+/// As [`exact`], for optional values.
 mod exact_option {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 

@@ -1,4 +1,4 @@
-//! The processes that train one model together; most runs have one.
+//! The processes that train one model together, usually one.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use crate::distributed::World;
 
-/// The context of every error that another process causes.
+/// Context of every error caused by another process.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone;
 
@@ -22,7 +22,7 @@ impl fmt::Display for Gone {
 pub struct Team(Option<World>);
 
 impl Team {
-    /// The processes that a launcher has started, or this one alone: [`World::from_env`].
+    /// Joins the processes started by a launcher, or returns this one alone: [`World::from_env`].
     ///
     /// # Errors
     /// As [`World::from_env`].
@@ -30,38 +30,38 @@ impl Team {
         Ok(Team(World::from_env()?))
     }
 
-    /// This process alone, whatever the environment says.
+    /// Returns this process alone, ignoring the environment.
     pub fn alone() -> Self {
         Team(None)
     }
 
-    /// This process's number, from 0.
+    /// Returns this process's number, from 0.
     pub fn rank(&self) -> usize {
         self.0.as_ref().map_or(0, World::rank)
     }
 
-    /// Number of processes.
+    /// Returns the number of processes.
     pub fn size(&self) -> usize {
         self.0.as_ref().map_or(1, World::size)
     }
 
-    /// This process's number on its machine, where a launcher started several.
+    /// Returns this process's number on its machine, if a launcher started several.
     pub fn local_rank(&self) -> Option<usize> {
         self.0.as_ref().map(World::local_rank)
     }
 
-    /// Whether this is the process that writes files and speaks.
+    /// Returns whether this process writes files and messages.
     pub fn leads(&self) -> bool {
         self.rank() == 0
     }
 
-    /// The sums of `values` over all processes, the same in each; 48 bits of each value count.
+    /// Returns the sums of `values` over all processes, the same in each; 48 bits of each value count.
     ///
     /// # Errors
-    /// When another process has gone.
+    /// If another process has gone.
     pub fn sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
         let Some(world) = &self.0 else { return Ok(values) };
-        // Sums are made in f32: what a value's f32 leaves over travels beside it.
+        // Sums are computed in f32: the remainder of a value's f32 is sent along.
         let high = values.map(|x| x as f32);
         let mut both = high.to_vec();
         both.extend(values.iter().zip(high).map(|(&x, high)| (x - f64::from(high)) as f32));
@@ -71,11 +71,11 @@ impl Team {
         Ok(std::array::from_fn(|i| f64::from(sums[i]) + f64::from(sums[N + i])))
     }
 
-    /// The sum over all processes of `values`, of which each is zero in all processes but one; f32 numbers count, such as whole ones
-    /// below 2²⁴.
+    /// Returns the sum over all processes of `values`, each of which is zero in all processes but one; f32 numbers,
+    /// such as integers below 2²⁴.
     ///
     /// # Errors
-    /// When another process has gone.
+    /// If another process has gone.
     pub fn union(&self, values: Vec<f32>) -> Result<Vec<f32>> {
         let Some(world) = &self.0 else { return Ok(values) };
         let sent = Tensor::from_slice(&values);
@@ -83,10 +83,10 @@ impl Team {
         Ok(Vec::try_from(&sent)?)
     }
 
-    /// Adds up every parameter's gradient over all processes, in place.
+    /// Sums every parameter's gradient over all processes, in place.
     ///
     /// # Errors
-    /// When another process has gone.
+    /// If another process has gone.
     pub fn sum_gradients<P>(&self, parameters: &[(P, Tensor)]) -> Result<()> {
         let Some(world) = &self.0 else { return Ok(()) };
         let gradients: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).collect();
@@ -96,7 +96,7 @@ impl Team {
     /// Copies the first process's parameters to every process.
     ///
     /// # Errors
-    /// When another process has gone.
+    /// If another process has gone.
     pub fn share<P>(&self, parameters: &[(P, Tensor)]) -> Result<()> {
         let Some(world) = &self.0 else { return Ok(()) };
         let tensors: Vec<Tensor> = parameters.iter().map(|(_, p)| p.shallow_clone()).collect();

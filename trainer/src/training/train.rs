@@ -18,11 +18,11 @@ use crate::training::state::State;
 use crate::training::task::Task;
 use crate::training::team::Gone;
 
-/// Trains `task` and leaves its weights, the logs and the state for `--resume` in `run.out`.
+/// Trains `task` and writes its weights, the logs and the state for `--resume` to `run.out`.
 ///
 /// # Errors
-/// A file that cannot be written, a loss that is not finite, or the loss of another process. What was saved before stays, and after
-/// the loss of another process the state of the last step is saved.
+/// If a file cannot be written, a loss is not finite, or another process is lost. What was saved before remains, and
+/// after the loss of another process the state of the last step is saved.
 pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<Ending> {
     let t = task.keys().clone();
     let (out, team) = (&run.out, &run.team);
@@ -31,7 +31,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         set_tf32(t.tf32)?;
     }
 
-    // The optimizer and where training stands; the same in every process.
+    // The optimizer and the progress; the same in every process.
     let mut optimizer = t.optimizer_config().build(task.parameters());
     let mut at = run.resume.clone().unwrap_or_else(|| State::start(T::NAME, run.fingerprint.clone()));
     if run.resume.is_some() {
@@ -40,7 +40,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     team.share(task.parameters())?;
     let (seconds_before, steps) = (at.seconds, task.steps());
 
-    // The folder: what the run is, before its first step. The first process alone writes and speaks.
+    // The folder describes the run before its first step. Only the first process writes.
     let mut folder = if team.leads() { Some(open(run, task, &at)?) } else { None };
     if at.finished {
         if team.leads() {
@@ -53,8 +53,8 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     }
 
     let (schedule, mode) = (t.lr_schedule(), t.mode());
-    // The losses since the last row are added up where they are computed: nothing waits for the device. The saved sum is that
-    // of all processes, and goes on in the first.
+    // Losses since the last row are summed on their device, without waiting. The saved sum is that of all processes,
+    // and continues in the first.
     let mut losses = Tensor::from(if team.leads() { at.loss_sum } else { 0.0 }).to_device(run.device);
     let mut evaluation_seconds: Option<f64> = None;
     let mut progress = team.leads().then(|| Progress::new(at.step, steps));
@@ -68,7 +68,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         let mine = [counted().map(|part| part.tokens).sum(), counted().map(|part| part.weight).sum()];
         let [tokens, weight] = team.sum::<2>(mine)?;
         clear_gradients(task.parameters());
-        // Dropout depends on the seed, the step and the process alone.
+        // Dropout depends only on the seed, the step and the process.
         tch::manual_seed(task.dropout_seed(derive_seed(t.seed, Purpose::Step, at.step), team.rank()) as i64);
         let mut step_losses = losses.copy();
         for part in &parts {
@@ -87,7 +87,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         let lr = schedule.at(at.step, steps);
         optimizer.step(lr);
 
-        // Where training stands now.
+        // Update the progress.
         losses = step_losses;
         let epoch = task.epochs().map(|epochs| epochs.of(at.step) as u64 + 1);
         at.step += 1;
@@ -120,7 +120,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             interrupted.then_some(Ending::Interrupt)
         };
 
-        // The sum of the losses, checked before anything is written: it stays infinite or NaN once it is.
+        // Check the sum of the losses before anything is written: it stays infinite or NaN once it is.
         if log || evaluate || save_due || stop.is_some() {
             [at.loss_sum] = team.sum([losses.double_value(&[])])?;
             let norm = norm.unwrap_or_else(|| clip_gradients(task.parameters(), 0.0));
@@ -164,7 +164,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             (logged, logged_tokens, logged_wait) = (Instant::now(), at.tokens, task.waited());
         }
 
-        // An evaluation. One that only the time limit caused does not count as one without progress.
+        // An evaluation. One caused only by the time limit does not count as one without progress.
         if evaluate {
             let begun = Instant::now();
             let evaluation = task.evaluate(team)?;
@@ -192,7 +192,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             (logged, logged_tokens, logged_wait) = (Instant::now(), at.tokens, task.waited());
         }
 
-        // The state, and the weights as they are now.
+        // The state, and the current weights.
         if save_due || stop.is_some() {
             if let Some(folder) = &folder {
                 at.finished = matches!(stop, Some(Ending::Complete | Ending::Patience));
@@ -210,9 +210,10 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     }
 
     match (ending, &folder) {
-        // Where another process has gone, the last whole step is kept: weights change only after all gradients are there.
+        // If another process has gone, the last complete step is kept: weights change only after all gradients have
+        // arrived.
         (Err(error), Some(folder)) if error.is::<Gone>() && at.step > saved_step => {
-            // The others' losses are not known.
+            // The losses of the others are unknown.
             at.loss_sum = losses.double_value(&[]) * team.size() as f64;
             ensure!(at.loss_sum.is_finite(), "{error:#}; the loss is not finite either, so that nothing was saved");
             save(run, task, folder, &mut at, optimizer.as_ref())?;
@@ -226,7 +227,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     }
 }
 
-/// Opens the run folder and writes what the run is.
+/// Opens the run folder and describes the run.
 fn open<T: Task>(run: &Run, task: &T, at: &State) -> Result<RunFolder> {
     let folder = RunFolder::open(&run.out, at.rows, at.step)?;
     folder.write(folder::CONFIG, run.fingerprint.config.as_bytes())?;
@@ -246,7 +247,7 @@ fn of_epoch(epoch: Option<u64>) -> String {
     epoch.map_or_else(String::new, |epoch| format!("epoch {epoch}  "))
 }
 
-/// Tells on stderr what is about to happen.
+/// Announces the run on stderr.
 fn announce<T: Task>(run: &Run, task: &T, at: &State) {
     let processes = match run.team.size() {
         1 => String::new(),

@@ -10,7 +10,7 @@ use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatri
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
 
-/// The operands of a tile, each slice from the tile's first element on.
+/// The operands of a tile; each slice starts at the tile's first element.
 struct Tile<'a> {
     q: &'a [u8],
     q_stride: usize,
@@ -21,12 +21,12 @@ struct Tile<'a> {
     activation: Activation,
     out: &'a mut [f32],
     out_stride: usize,
-    /// Outputs of the panel that are stored.
+    /// Number of outputs of the panel to store.
     width: usize,
 }
 
 impl Tile<'_> {
-    /// `K'`, if `rows` rows of it can be read.
+    /// Returns `K'` if `rows` rows of it can be read.
     #[inline]
     fn inputs(&self, rows: usize) -> Option<usize> {
         let inputs = self.panel.len() / GROUP * PANEL_INPUTS;
@@ -56,13 +56,13 @@ impl Tile<'_> {
     }
 }
 
-/// Computes a tile; asks for the features of its backend.
+/// Computes a tile; requires the features of its backend.
 type TileKernel = unsafe fn(Tile<'_>);
 
 /// Covers the output with tiles: `kernels[n − 1]` computes `n` rows.
 ///
 /// # Safety
-/// The processor has the features that `kernels` ask for.
+/// The processor has the features required by `kernels`.
 #[inline]
 unsafe fn cover(
     kernels: &[TileKernel],
@@ -107,7 +107,7 @@ unsafe fn cover(
     }
 }
 
-/// Four bytes of `q` from `at` on.
+/// Loads four bytes of `q` from `at` on.
 ///
 /// # Safety
 /// `q` can be read there.
@@ -134,9 +134,9 @@ pub(super) fn neon(
     unsafe { cover(&KERNELS, q, q_stride, scales, w, activation, out, out_stride) };
 }
 
-/// Half a vector of weights holds 4 inputs for each of 2 outputs. `smull` multiplies it with 4 activations, repeated, to
-/// 16 bits; `smlal` adds the products of the next 4 inputs; `sadalp` adds neighbours to sums in 32 bits. An activation is
-/// never −128, so that two products are at most 2 · 127 · 128 < 2¹⁵.
+/// Half a vector of weights holds 4 inputs for each of 2 outputs. `smull` multiplies it by 4 activations, repeated, to
+/// 16 bits; `smlal` adds the products of the next 4 inputs; `sadalp` adds neighbours to sums in 32 bits. An activation
+/// is never −128, so two products are at most 2 · 127 · 128 < 2¹⁵.
 #[target_feature(enable = "neon")]
 fn neon_tile<const R: usize>(mut tile: Tile<'_>) {
     let Some(inputs) = tile.inputs(R) else { return };
@@ -227,7 +227,7 @@ unsafe fn group<const LANE: usize, const R: usize>(w: *const i8, a: &[int8x16_t;
     }
 }
 
-/// A vector of weights holds 4 inputs for each of 4 outputs: one `sdot` multiplies it with 4 activations.
+/// A vector of weights holds 4 inputs for each of 4 outputs: one `sdot` multiplies it by 4 activations.
 #[target_feature(enable = "neon,dotprod")]
 fn dotprod_tile<const R: usize>(mut tile: Tile<'_>) {
     let Some(inputs) = tile.inputs(R) else { return };

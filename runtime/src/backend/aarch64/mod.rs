@@ -6,7 +6,7 @@ mod matmul;
 
 use super::table::{Backend, has};
 
-// NEON belongs to the target: this module exists only where the compiler counts on it.
+// NEON is part of the target: this module exists only if the compiler assumes it.
 super::simd::backend!(NEON, "aarch64-neon", "neon", matmul::neon);
 
 /// Returns whether the processor can run `aarch64-dotprod`.

@@ -1,4 +1,4 @@
-//! Depthwise convolutions: the sums of some neighbouring channels stay in registers over all taps.
+//! Depthwise convolutions: the sums of neighbouring channels stay in registers over all taps.
 
 use core::array::from_fn;
 

@@ -7,7 +7,8 @@ use core::array::from_fn;
 
 use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 
-/// Groups of [`PANEL_INPUTS`] inputs whose activations are widened at once; the room for them, up to 2 KiB, is on the stack.
+/// Groups of [`PANEL_INPUTS`] inputs whose activations are widened at once; the buffer for them, up to 2 KiB, is on the
+/// stack.
 const GROUPS: usize = 64;
 
 /// Four activations as two pairs of 16 bits: the first and third, the second and fourth.
@@ -17,7 +18,7 @@ type Group = [[i8; PANEL_INPUTS]; PANEL_OUTPUTS];
 /// Sums of a panel for `R` rows.
 type Sums<const R: usize> = [[i32; R]; PANEL_OUTPUTS];
 
-/// Four bytes, each extended by its sign to 16 bits.
+/// Sign-extends four bytes to 16 bits each.
 #[inline(always)]
 fn widen(bytes: u32) -> Widened {
     let (even, odd);
@@ -29,8 +30,8 @@ fn widen(bytes: u32) -> Widened {
     [even, odd]
 }
 
-/// `sum` and the four products of `w` with the activations at `x`, which then points to those behind them. A sum that overflows wraps
-/// around.
+/// Returns `sum` plus the four products of `w` with the activations at `x`, and advances `x`. A sum that overflows
+/// wraps around.
 ///
 /// # Safety
 /// `x` points to activations.
@@ -70,7 +71,7 @@ fn add_groups<const R: usize>(x: &[[Widened; R]], w: &[Group], sums: &mut Sums<R
     }
 }
 
-/// The operands of a product from a row on.
+/// The operands of a product, starting at a row.
 struct From<'a> {
     q: &'a [u8],
     q_stride: usize,
@@ -79,7 +80,7 @@ struct From<'a> {
     out_stride: usize,
 }
 
-/// The activation of each element. Of numbers below +0 the sign is set: where it is, no bit is kept.
+/// Returns the activation of each element. Numbers below +0 have the sign bit set: then no bit is kept.
 #[inline]
 fn activate(y: [f32; PANEL_OUTPUTS], activation: Activation) -> [f32; PANEL_OUTPUTS] {
     match activation {
@@ -88,7 +89,7 @@ fn activate(y: [f32; PANEL_OUTPUTS], activation: Activation) -> [f32; PANEL_OUTP
     }
 }
 
-/// Stores what there is room for.
+/// Stores as much as fits.
 #[inline]
 fn store(out: &mut [f32], y: [f32; PANEL_OUTPUTS]) {
     match out.as_chunks_mut() {
@@ -112,7 +113,7 @@ fn rows<const R: usize>(from: From<'_>, w: &PackedMatrix<'_>, inputs: usize, act
         let groups: &[Group] = panel.as_chunks().0.as_chunks().0;
         let mut sums: Sums<R> = [[0; R]; PANEL_OUTPUTS];
         for (part, run) in groups.chunks(GROUPS).enumerate() {
-            // What fits into the room as a whole is widened for the first panel and stays there.
+            // What fits in the buffer as a whole is widened for the first panel and stays there.
             if p == 0 || groups.len() > GROUPS {
                 for (i, x) in room.iter_mut().enumerate().take(run.len()) {
                     let at = part * GROUPS + i;

@@ -1,4 +1,4 @@
-//! Operations that go over rows element by element, where [`scalar`] does more than it must.
+//! Row operations for which [`scalar`] does more than necessary.
 
 use core::array::from_fn;
 
@@ -19,7 +19,7 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
         lanes = from_fn(|i| lanes[i] + f(chunk[i]));
     }
     if !rest.is_empty() {
-        // Places that the compiler knows, so that the lanes can be registers.
+        // Indices known to the compiler, so that the lanes can be registers.
         lanes = from_fn(|i| rest.get(i).map_or(lanes[i], |&x| lanes[i] + f(x)));
     }
     let eight: [f32; 8] = from_fn(|i| lanes[i] + lanes[i + 8]);
@@ -28,7 +28,7 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     two[0] + two[1]
 }
 
-/// The bits of `max(max|x|, 1e-30)`: magnitudes have the order of their bits.
+/// Returns the bits of `max(max|x|, 1e-30)`: magnitudes are ordered like their bits.
 #[inline]
 fn magnitude(row: &[f32]) -> u32 {
     row.iter().fold(MIN_MAGNITUDE.to_bits(), |most, x| most.max(x.to_bits() & !SIGN))
@@ -37,10 +37,11 @@ fn magnitude(row: &[f32]) -> u32 {
 /// The sign of an f32.
 const SIGN: u32 = 1 << 31;
 
-/// Adding this rounds to an integer, halves to even, and leaves its two's complement in the last bits: 1.5 · 2²³.
+/// Adding this rounds to an integer, half to even, and leaves its two's complement in the last bits: 1.5 · 2²³.
 const ROUND: f32 = 12_582_912.0;
 
-/// [`Backend::quantize`](crate::backend::Backend::quantize). Quotients are at most 127.00002, far below where [`ROUND`] ends.
+/// [`Backend::quantize`](crate::backend::Backend::quantize). Quotients are at most 127.00002, far below the limit of
+/// [`ROUND`].
 pub(super) fn quantize(x: &[f32], columns: usize, x_stride: usize, q: &mut [u8], q_stride: usize, scales: &mut [f32]) {
     let padded = columns.next_multiple_of(PANEL_INPUTS);
     if columns == 0 || x_stride < columns || q_stride == 0 || q_stride < padded {

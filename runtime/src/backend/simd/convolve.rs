@@ -1,4 +1,4 @@
-//! Depthwise convolutions: sums of a few vectors stay in registers while the taps pass.
+//! Depthwise convolutions: sums of a few vectors stay in registers over all taps.
 
 /// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! convolve {
@@ -6,11 +6,11 @@ macro_rules! convolve {
         use super::lanes::*;
         use crate::backend::table::Window;
 
-        /// Half as many sums as a convolution can keep.
+        /// Half the number of sums that a convolution can keep.
         const HALF_SUMS: usize = SUMS / 2;
 
-        /// One head of [`convolve_shared`] from one of its columns on. All slices begin there, `taps` with the head's first
-        /// weight; rows of `x` and `out` are `channels` apart.
+        /// One head of [`convolve_shared`] from one of its columns on. All slices begin there, `taps` with the head's
+        /// first weight; rows of `x` and `out` are `channels` apart.
         struct Head<'a> {
             x: &'a [f32],
             window: Window,
@@ -20,7 +20,7 @@ macro_rules! convolve {
         }
 
         impl Head<'_> {
-            /// Whether `x`, `taps` and an `out` of `out_len` elements hold all rows of `columns` elements.
+            /// Returns whether `x`, `taps` and an `out` of `out_len` elements hold all rows of `columns` elements.
             fn fits(&self, columns: usize, out_len: usize) -> bool {
                 let Window { channels, taps, dilation } = self.window;
                 let (Some(last), Some(before)) = (self.rows.checked_sub(1), taps.checked_sub(1)) else { return false };
@@ -102,7 +102,7 @@ macro_rules! convolve {
                 let columns = end - from;
                 let mut c = from;
                 while c < end {
-                    // The last vector overlaps the one before, if there is one.
+                    // The last vector overlaps the previous one, if there is one.
                     let left = end - c;
                     if left < 16 && columns >= 16 {
                         c = end - 16;
@@ -115,7 +115,7 @@ macro_rules! convolve {
                         _ => 1,
                     };
                     match vectors {
-                        // What a vector has beyond a narrow head, the next heads overwrite.
+                        // The next heads overwrite what a vector has beyond a narrow head.
                         _ if columns < 16 && c + 16 > channels => convolve_shared_part(&head, columns, out),
                         SUMS => convolve_shared_columns::<SUMS>(&head, out),
                         HALF_SUMS => convolve_shared_columns::<HALF_SUMS>(&head, out),
@@ -127,8 +127,8 @@ macro_rules! convolve {
             }
         }
 
-        /// The same with one kernel a channel, weights `channels` apart from tap to tap, for `R` rows of `N` vectors. `out` begins
-        /// at the first of them, like `x` and `weights`.
+        /// The same with one kernel per channel, with weights `channels` apart from tap to tap, for `R` rows of `N`
+        /// vectors. `out` begins at the first of them, like `x` and `weights`.
         #[inline]
         #[target_feature(enable = $features)]
         fn convolve_channels_block<const R: usize, const N: usize>(

@@ -1,4 +1,4 @@
-//! What is done to each element by itself: sums, int8 to f32, pooling.
+//! Element-wise operations: sums, int8 to f32, pooling.
 
 /// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! elements {

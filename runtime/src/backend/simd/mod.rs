@@ -1,10 +1,10 @@
-//! All operations but `matmul`, written once over vectors of 16 lanes.
+//! All operations except `matmul`, written once over vectors of 16 lanes.
 //!
-//! The lanes are the virtual lanes of [`crate::backend`], so that sums have its order. A backend offers them in its module
-//! `lanes`: one register of AVX-512, two of AVX2, four of NEON and WebAssembly. The names that such a module has to define
-//! are those of `aarch64/lanes.rs`; `docs/adding-a-backend.md` explains them.
+//! The lanes are the virtual lanes of [`crate::backend`], so sums have its order. A backend provides them in its module
+//! `lanes`: one register of AVX-512, two of AVX2, four of NEON and WebAssembly. Such a module defines the names of
+//! `aarch64/lanes.rs`; `docs/adding-a-backend.md` explains them.
 //!
-//! Macros, because the target features of a function are named by a literal.
+//! These are macros because the target features of a function must be a literal.
 
 mod convolve;
 mod elements;
@@ -14,7 +14,7 @@ mod quantize;
 
 /// Defines `$table`, the table of a backend, and its operations, compiled for the target features `$features`.
 ///
-/// It stands beside the modules `lanes` and that of `$matmul`. [`super::Backend::all`] alone hands the table out, to
+/// Use it next to the modules `lanes` and that of `$matmul`. Only [`super::Backend::all`] hands the table out, to
 /// processors with the features.
 macro_rules! backend {
     ($table:ident, $name:literal, $features:literal, $matmul:path) => {

@@ -1,4 +1,4 @@
-//! Quantizing rows without dividing every element, yet with the bits of the division.
+//! Quantizes rows without dividing every element, yet with the bits of the division.
 
 /// Defines the operations with the target features `$features`, in terms of the names of `super::lanes`.
 macro_rules! quantize {
@@ -7,18 +7,18 @@ macro_rules! quantize {
         use crate::backend::table::{PANEL_INPUTS, fitting};
         use crate::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
 
-        /// Rows whose magnitudes are divided together, while the rows before them are rounded.
+        /// Rows whose magnitudes are divided together, while earlier rows are rounded.
         const MEASURED: usize = 4;
         /// Elements that are rounded at a time.
         const WHOLE: usize = 16 * BLOCK;
 
         /// See [`crate::backend::Backend::quantize`].
         ///
-        /// With `m` the row's magnitude, `s = fl(m / 127)` and `i = fl(127 / m)` are off by a factor of `1 ± u`,
-        /// `u = 2⁻²⁴`, so `x·i` is off from `x / s` by at most `2.1·u·|x / s|`, and `fl(x / s)`, which scalar rounds, by
-        /// another `u·|x / s|`. As `|x / s| < 127.1`, `x·i` and `fl(x / s)` differ by less than 2.4·10⁻⁵ < 2⁻¹⁵. Only
-        /// where a number half-way between two integers lies between them (or is one of them) can they round
-        /// differently. `is_doubtful` finds those few at least, and they are divided.
+        /// With `m` the row's magnitude, `s = fl(m / 127)` and `i = fl(127 / m)` are off by a factor of `1 ± u`, `u =
+        /// 2⁻²⁴`, so `x·i` is off from `x / s` by at most `2.1·u·|x / s|`, and `fl(x / s)`, which scalar rounds, by
+        /// another `u·|x / s|`. As `|x / s| < 127.1`, `x·i` and `fl(x / s)` differ by less than 2.4·10⁻⁵ < 2⁻¹⁵. They
+        /// can only round differently if a number half-way between two integers is between them (or is one of them).
+        /// `is_doubtful` finds at least those few, and they are divided.
         #[target_feature(enable = $features)]
         pub(in crate::backend) fn quantize(
             x: &[f32],
@@ -59,7 +59,7 @@ macro_rules! quantize {
             }
         }
 
-        /// Returns `m / 127` and `127 / m` of the magnitudes `m` of four rows, of each of which `most` is [`magnitude`].
+        /// Returns `m / 127` and `127 / m` of the magnitudes `m` of four rows; `most` has the [`magnitude`] of each.
         #[inline]
         #[target_feature(enable = $features)]
         fn steps(most: [Folded; MEASURED]) -> ([f32; MEASURED], [f32; MEASURED]) {
@@ -67,7 +67,7 @@ macro_rules! quantize {
             (most.map(|most| most / MAX_QUANTIZED), most.map(|most| MAX_QUANTIZED / most))
         }
 
-        /// Returns what [`largest`] makes `max(max|x|, 1e-30)` of; NaN is skipped.
+        /// Returns the input from which [`largest`] computes `max(max|x|, 1e-30)`; NaN is skipped.
         ///
         /// # Safety
         /// `x` can be read for `columns` elements.
@@ -99,7 +99,7 @@ macro_rules! quantize {
             most
         }
 
-        /// The end of [`magnitude`]: columns from `c` on.
+        /// Computes the rest of [`magnitude`]: columns from `c` on.
         ///
         /// # Safety
         /// As [`magnitude`].
@@ -123,8 +123,8 @@ macro_rules! quantize {
             fold_max(most[0])
         }
 
-        /// [`round`] of one row and [`magnitude`] of another, `next`, in turns: one multiplies, the other compares, and processors
-        /// have units for each.
+        /// [`round`] of one row and [`magnitude`] of another, `next`, in turns: one multiplies, the other compares, and
+        /// processors have separate units for them.
         ///
         /// # Safety
         /// As [`round`] and [`magnitude`].

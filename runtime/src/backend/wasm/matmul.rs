@@ -7,12 +7,12 @@ use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatri
 
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
-/// Outputs of a tile: half a panel, for on most processors an engine has 16 registers.
+/// Outputs of a tile: half a panel, since engines have 16 registers on most processors.
 const OUTPUTS: usize = PANEL_OUTPUTS / 2;
-/// Rows of a tile: with half a panel 8 registers of sums.
+/// Rows of a tile: with half a panel, 8 registers of sums.
 const ROWS: usize = 2;
 
-/// The operands of a tile, each slice from the tile's first element on.
+/// The operands of a tile; each slice starts at the tile's first element.
 struct Tile<'a> {
     q: &'a [u8],
     q_stride: usize,
@@ -25,12 +25,12 @@ struct Tile<'a> {
     activation: Activation,
     out: &'a mut [f32],
     out_stride: usize,
-    /// Outputs that are stored.
+    /// Number of outputs to store.
     width: usize,
 }
 
 impl Tile<'_> {
-    /// Whether `rows` rows of `K'` inputs, and the half panel for them, can be read.
+    /// Returns whether `rows` rows of `K'` inputs, and the half panel for them, can be read.
     #[inline]
     fn is_whole(&self, rows: usize) -> bool {
         let groups = self.inputs / PANEL_INPUTS;
@@ -75,8 +75,8 @@ fn store(y: [v128; 2], out: &mut [f32; OUTPUTS]) {
     }
 }
 
-/// Adds the products of 4 inputs, in both halves of `a[r]`, with the weights at `w`: a vector holds the sum of 2 products
-/// each of 2 outputs, `[o₀, o₀, o₁, o₁]`.
+/// Adds the products of 4 inputs, in both halves of `a[r]`, with the weights at `w`: a vector holds the sum of 2
+/// products for each of 2 outputs, `[o₀, o₀, o₁, o₁]`.
 ///
 /// # Safety
 /// `w` can be read for 32 bytes.
@@ -91,7 +91,7 @@ unsafe fn group<const R: usize>(w: *const i8, a: [v128; R], sums: &mut [[v128; 4
     }
 }
 
-/// Computes a tile of `R` rows. Bytes are extended to 16 bits; products of these, added in pairs, are exact in 32.
+/// Computes a tile of `R` rows. Bytes are extended to 16 bits; their products, added in pairs, are exact in 32.
 fn tile<const R: usize>(mut tile: Tile<'_>) {
     if !tile.is_whole(R) {
         return;

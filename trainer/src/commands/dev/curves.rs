@@ -1,4 +1,4 @@
-//! `kinglet-train dev curves`: the losses of several runs in one picture.
+//! `kinglet-train dev curves`: the losses of several runs in one figure.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct CurvesArgs {
     pub held_out: bool,
     /// First step to draw
     ///
-    /// Leaves out the steep beginning.
+    /// Omits the steep beginning.
     #[arg(long, default_value_t = 0, value_name = "STEP")]
     pub from_step: u64,
 }

@@ -1,4 +1,4 @@
-//! Tools for those who develop the trainer: `kinglet-train dev`.
+//! Tools for developers of the trainer: `kinglet-train dev`.
 
 pub mod curves;
 pub mod gpu_check;

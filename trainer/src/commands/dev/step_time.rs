@@ -1,21 +1,21 @@
-//! `kinglet-train dev step-time`: how long a training step and a forward pass of an encoder-decoder take, on synthetic data.
+//! `kinglet-train dev step-time`: times training steps and forward passes of an encoder-decoder, on synthetic data.
 //!
-//! Without `--table` it is a worker for benches. The same lines are spoken by `benches/train_step.py`, which has the same model
-//! in PyTorch, so that the two can take turns:
+//! Without `--table` it is a worker for benches. `benches/train_step.py`, which has the same model in PyTorch, speaks
+//! the same lines, so that the two can take turns:
 //!
-//! | asked | answer |
+//! | request | answer |
 //! |---|---|
 //! | when started | `ready VERSION` |
-//! | `config` | the model's configuration as JSON in one line (this side alone) |
-//! | `save FILE` | `saved`: the weights are in the safetensors file (this side alone) |
-//! | `targets INPUTS` | target ids of a span-corrupted example with so many input ids (this side alone) |
-//! | `flops INPUTS TARGETS` | operations of a forward pass over one example ([`crate::flops`]; this side alone) |
+//! | `config` | the model's configuration as JSON in one line (this side only) |
+//! | `save FILE` | `saved`: the weights are in the safetensors file (this side only) |
+//! | `targets INPUTS` | number of target ids of a span-corrupted example with this many input ids (this side only) |
+//! | `flops INPUTS TARGETS` | operations of a forward pass over one example ([`crate::flops`]; this side only) |
 //! | `losses INPUTS TARGETS BATCH COUNT` | losses in nats per target token before each of `COUNT` training steps, which are taken |
-//! | `run step INPUTS TARGETS BATCH COUNT` | `CPU WALL`: nanoseconds that the training steps took together |
-//! | `run forward INPUTS TARGETS BATCH COUNT` | the same of forward passes with their loss, without gradients |
+//! | `run step INPUTS TARGETS BATCH COUNT` | `CPU WALL`: total nanoseconds of the training steps |
+//! | `run forward INPUTS TARGETS BATCH COUNT` | the same for forward passes with their loss, without gradients |
 //!
-//! What goes wrong is answered with `error MESSAGE`. A step is what [`crate::training::train`] does: clear the
-//! gradients, loss, backward, Adafactor. The batch is made before the time is taken; the device is done when it ends.
+//! Errors are answered with `error MESSAGE`. A step does what [`crate::training::train`] does: clear the gradients,
+//! loss, backward, Adafactor. The batch is created before the time is taken; the device is done when it ends.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -54,25 +54,25 @@ const PEAKS: [(&str, f64, f64); 3] = [("H200", 989.4, 66.9), ("H100", 989.4, 66.
 
 /// Time training steps and forward passes of an encoder-decoder
 ///
-/// On synthetic data. With --table, prints a table by length; without it, serves scripts that measure: reads requests from stdin and
-/// answers on stdout.
+/// Uses synthetic data. With --table, prints a table by length. Otherwise serves measuring scripts: reads requests from
+/// stdin and answers on stdout.
 #[derive(Args, Clone, Debug)]
 pub struct StepTimeArgs {
     /// Size of the model: nano, small or base
     #[arg(long, value_name = "SIZE", default_value = "nano", conflicts_with = "config")]
     pub preset: String,
-    /// Configuration of the model, JSON, such as seq2seq.json of a pre-training run
+    /// Model configuration, JSON, such as seq2seq.json of a pre-training run
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Mixer: light, dynamic, dilated or attention
     ///
-    /// With --table several, separated by commas.
+    /// With --table, several separated by commas.
     #[arg(long, value_name = "MIXER", value_delimiter = ',', default_value = "light", conflicts_with = "config")]
     pub mixer: Vec<String>,
-    /// Size of the vocabulary, sentinels included
+    /// Vocabulary size, including sentinels
     #[arg(long, value_name = "N", default_value_t = 8192, conflicts_with = "config")]
     pub vocab_size: usize,
-    /// Compute products in bfloat16, with f32 master weights
+    /// Use bfloat16 products with f32 master weights
     #[arg(long)]
     pub bf16: bool,
     /// Weight of the z-loss, log²Z
@@ -92,10 +92,10 @@ pub struct StepTimeArgs {
     /// Input ids per batch of the table
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     pub tokens: usize,
-    /// Seconds of measurement per number of the table
+    /// Seconds to measure each number of the table
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub seconds: f64,
-    /// Peak of the device in 10¹² operations per second, for the utilisation
+    /// Peak of the device in 10¹² operations per second, for the utilization
     ///
     /// Known for some GPUs.
     #[arg(long, value_name = "TFLOPS")]
@@ -175,7 +175,7 @@ impl Trainee {
         self.held.as_ref().map(|(_, batch)| batch).context("no batch")
     }
 
-    /// A training step; returns the loss in nats per target token before it, on the device.
+    /// Takes a training step; returns the loss before it in nats per target token, on the device.
     fn step(&mut self) -> Result<Tensor> {
         clear_gradients(self.model.parameters());
         let loss = self.model.loss(self.batch()?, self.z_loss, &self.mode);

@@ -23,7 +23,7 @@ use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, probability};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The model's shape. May be left out when training starts from a checkpoint.
+    /// The model's shape. May be omitted if training starts from a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<spec::Config>,
     /// How it is trained.
@@ -41,7 +41,7 @@ pub struct ClassifyKeys {
     pub label_smoothing: f64,
     /// Weights of the classes in the loss. Default none.
     pub class_weights: ClassWeights,
-    /// The dev metric that decides which weights are kept. Default accuracy.
+    /// Dev metric that selects the weights to keep. Default accuracy.
     pub metric: Metric,
 }
 
@@ -76,7 +76,7 @@ impl ClassifyKeys {
     /// Checks the keys that depend on the number of classes.
     ///
     /// # Errors
-    /// A list of class weights of another length, or binary F1 for more than two classes.
+    /// If a list of class weights has another length, or the metric is binary F1 and there are more than two classes.
     pub fn validate_for(&self, classes: usize) -> Result<()> {
         if let ClassWeights::List(list) = &self.class_weights {
             let n = list.len();
@@ -89,20 +89,20 @@ impl ClassifyKeys {
     }
 }
 
-/// The dev metric that decides which weights are kept.
+/// Dev metric that selects the weights to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Share of texts with the right label.
+    /// Share of texts with the correct label.
     Accuracy,
     /// Mean of the classes' F1.
     MacroF1,
-    /// F1 of class 1 where there are two classes.
+    /// F1 of class 1, for two classes.
     BinaryF1,
 }
 
 impl Metric {
-    /// The name in configurations and in `metrics.jsonl`.
+    /// Returns the name in configurations and in `metrics.jsonl`.
     pub const fn name(self) -> &'static str {
         match self {
             Metric::Accuracy => "accuracy",
@@ -116,9 +116,9 @@ impl Metric {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "class_weights must be \"none\", \"balanced\" or a list of numbers, one per class")]
 pub enum ClassWeights {
-    /// By rule.
+    /// By a rule.
     Named(ClassWeighting),
-    /// Given, one per class, in the order of the labels.
+    /// A list, one per class, in the order of the labels.
     List(Vec<f64>),
 }
 
@@ -133,7 +133,7 @@ pub enum ClassWeighting {
 }
 
 impl ClassWeights {
-    /// The weights for training labels of `classes` classes; `None` when all are 1.
+    /// Returns the weights for training labels of `classes` classes, or `None` if all are 1.
     pub fn resolve(&self, labels: &[usize], classes: usize) -> Option<Vec<f64>> {
         match self {
             ClassWeights::Named(ClassWeighting::None) => None,

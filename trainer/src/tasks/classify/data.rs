@@ -12,7 +12,7 @@ use crate::tokenizer::files::encode;
 /// A labelled file as token ids.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// The file as it was typed.
+    /// The file as typed.
     pub file: PathBuf,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
@@ -20,28 +20,28 @@ pub struct Encoded {
     pub ids: Vec<Vec<u32>>,
     /// Class index of each text.
     pub labels: Vec<usize>,
-    /// Texts that were cut to `train.max_length`.
+    /// Texts truncated to `train.max_length`.
     pub cut: usize,
 }
 
-/// The files of a run, and what their labels mean.
+/// The files of a run, and the meaning of their labels.
 #[derive(Debug)]
 pub struct Data {
-    /// What is trained on.
+    /// Training data.
     pub train: Encoded,
-    /// What is evaluated on.
+    /// Evaluation data.
     pub dev: Encoded,
     /// Class names by index.
     pub labels: Vec<String>,
-    /// Field that held them.
+    /// Field of the labels.
     pub label_field: String,
 }
 
 impl Encoded {
-    /// The texts of `file` as token ids, cut to `max_length` (0 for never) with `</s>` kept last.
+    /// Returns the texts of `file` as token ids, truncated to `max_length` (0 for never) with `</s>` kept last.
     ///
     /// # Errors
-    /// When the file cannot be read for its hash.
+    /// If the file cannot be read for its hash.
     pub fn new(file: &Path, data: Dataset, table: &Table<'_>, max_length: usize) -> Result<Self> {
         let mut cut = 0;
         let ids = data.texts.iter().map(|text| encode(table, text, max_length, &mut cut)).collect();

@@ -1,4 +1,4 @@
-//! Scores a classifier on labelled texts.
+//! Scoring of a classifier on labelled texts.
 
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ use crate::batch::{self, Batch};
 use crate::model::{Classifier, Mode};
 use crate::training::team::Team;
 
-/// Most texts in an evaluation batch.
+/// Maximum number of texts in an evaluation batch.
 const TEXTS: usize = 256;
-/// Most tokens in an evaluation batch, padding included.
+/// Maximum number of tokens in an evaluation batch, including padding.
 const TOKENS: usize = 16_384;
 
-/// What a model scored.
+/// Scores of a model.
 #[derive(Clone, Debug)]
 pub struct Scores {
     /// Gold against predicted.
@@ -26,11 +26,11 @@ pub struct Scores {
     pub seconds: f64,
 }
 
-/// Scores `model` on `texts` (token ids) with their class indices, in f32, dropping nothing, on the model's device; each process of
-/// `team` computes its share.
+/// Scores `model` on `texts` (token ids) with their class indices, in f32, without dropout, on the model's device; each
+/// process of `team` computes its share.
 ///
 /// # Errors
-/// When a loss is not finite, so that the weights are broken, or another process has gone.
+/// If a loss is not finite, so the weights are broken, or another process has gone.
 pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize], team: &Team) -> Result<Scores> {
     let device = model.device();
     let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();

@@ -1,6 +1,6 @@
 //! Classification: the task of `kinglet-train finetune`.
 //!
-//! The weights with the best dev metric become the checkpoint directory, with the logits that the trainer computes for some dev texts
+//! The weights with the best dev metric become the checkpoint directory, with the trainer's logits for some dev texts
 //! (`golden.safetensors`), a record (`training.json`) and a model card.
 
 pub mod card;
@@ -31,7 +31,7 @@ use config::{Config, Metric};
 use data::Data;
 use evaluate::{Scores, evaluate};
 
-/// Dev texts whose logits go into the checkpoint, for export to compare with.
+/// Number of dev texts whose logits go into the checkpoint, for comparison in export.
 const GOLDEN_TEXTS: usize = 200;
 
 /// A classifier in training.
@@ -39,19 +39,20 @@ const GOLDEN_TEXTS: usize = 200;
 pub struct Classify {
     config: Config,
     data: Data,
-    /// The directory of `--from` as typed.
+    /// The directory of `--from`, as typed.
     from: Option<PathBuf>,
     model: Classifier,
     epochs: Epochs,
-    /// The classes' weights in the loss, where they are not all 1.
+    /// Class weights of the loss, unless all are 1.
     class_weights: Option<(Vec<f64>, Tensor)>,
 }
 
 impl Classify {
-    /// The task of a resolved configuration, whose `model` is `shape`; the weights are random or those of `from`.
+    /// Creates the task of a resolved configuration, whose `model` is `shape`; the weights are random or those of
+    /// `from`.
     ///
     /// # Errors
-    /// When the model cannot be built, or `from` does not fit it.
+    /// If the model cannot be built, or `from` does not match it.
     pub fn new(
         config: Config,
         shape: &kinglet::spec::Config,
@@ -62,7 +63,7 @@ impl Classify {
         let seed = derive_seed(config.train.keys.seed, Purpose::Weights, 0) as i64;
         let mut model = Classifier::new(shape, seed, device)?;
         match &from {
-            // The head is taken over where the labels agree.
+            // The head is reused if the labels agree.
             Some((_, Start::Classifier(from))) if from.labels == data.labels => model.copy_weights(&from.model)?,
             Some((_, from)) => model.copy_encoder(from.config(), from.weights())?,
             None => silence_unseen(&model, &data.train.ids),
@@ -152,7 +153,7 @@ impl Task for Classify {
                 self.config.train.own.label_smoothing,
             )
         };
-        // The mean times the part's share of all weights: of a step in one part that is the mean itself, bit for bit.
+        // The mean times the part's share of all weights: for a step in one part, the mean itself, bit for bit.
         let share = match part.weight {
             0.0 => loss(Reduction::Sum) / total,
             weight => loss(Reduction::Mean) * (weight / total),
@@ -189,7 +190,7 @@ impl Task for Classify {
         Ok(true)
     }
 
-    /// Gives the best weights their golden logits, their record and their card.
+    /// Writes golden logits, record and card for the best weights.
     fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
         let model = checkpoint::load(folder.path(), Device::Cpu)?.model;
@@ -214,8 +215,8 @@ impl Task for Classify {
     }
 }
 
-/// Sets the embedding rows of ids that no training text has to zero, where they stay: their gradient is zero, and so is what
-/// weight decay takes from them. A token that was never trained then adds nothing, instead of a random vector.
+/// Sets the embedding rows of ids that do not occur in training texts to zero, where they stay: their gradient and
+/// weight decay are zero. A token that was never trained then adds nothing, instead of a random vector.
 fn silence_unseen(model: &Classifier, texts: &[Vec<u32>]) {
     let mut seen = vec![0f32; model.config().vocab_size];
     for &id in texts.iter().flatten() {

@@ -27,12 +27,12 @@ use crate::objective::SpanCorruption;
 use crate::optim::Decay;
 use crate::training::config::{Keys, OwnKeys, Train, at_least, not_negative};
 
-/// Sentinels that a model has at least: T5's number.
+/// Minimum number of sentinels: T5's number.
 const SENTINELS: usize = 100;
 /// The vocabulary is padded to a multiple of this (T5, for the matrix units).
 const VOCABULARY_MULTIPLE: usize = 128;
 
-/// Ids of the model that is pre-trained with a tokenizer of `tokenizer` ids: sentinels are added, up to a multiple of 128.
+/// Returns the number of ids of the model for a tokenizer of `tokenizer` ids: with sentinels, up to a multiple of 128.
 pub fn vocab_size(tokenizer: usize) -> usize {
     (tokenizer + SENTINELS).next_multiple_of(VOCABULARY_MULTIPLE)
 }
@@ -41,10 +41,10 @@ pub fn vocab_size(tokenizer: usize) -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The model's shape. May be left out where --preset gives one.
+    /// The model's shape. May be omitted with --preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Seq2SeqConfig>,
-    /// What is hidden from the model.
+    /// The objective.
     #[serde(default)]
     pub objective: SpanCorruption,
     /// How it is trained.
@@ -55,15 +55,15 @@ pub struct Config {
 /// The keys of `[train]` that pre-training adds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PretrainKeys {
-    /// Steps of the optimizer. Default 524,288.
+    /// Optimizer steps. Default 524,288.
     pub steps: u64,
-    /// Ids that the encoder reads, sentinels and `</s>` included. Default 512.
+    /// Ids read by the encoder, including sentinels and `</s>`. Default 512.
     pub inputs_length: usize,
-    /// Whether documents are joined before they are cut into examples; otherwise each is cut for itself. Default true.
+    /// Whether documents are joined before they are cut into examples; otherwise each is cut separately. Default true.
     pub merge: bool,
-    /// Weight of `log²Z` in the loss, which keeps the softmax's normaliser `Z` near 1. Default 1e-4.
+    /// Weight of the z-loss `log²Z`, which keeps the softmax's normalizer `Z` near 1. Default 1e-4.
     pub z_loss: f64,
-    /// Most examples of the held-out corpus; 0 for all. Default 2,048.
+    /// Maximum number of held-out examples; 0 for all. Default 2,048.
     pub eval_examples: usize,
 }
 
@@ -74,8 +74,8 @@ impl Default for PretrainKeys {
 }
 
 impl OwnKeys for PretrainKeys {
-    /// The paper's and T5 1.1's: a learning rate of 0 stands for `1 / sqrt(decay_after)`, so that the inverse square root is T5's
-    /// `1 / sqrt(max(t, decay_after))`.
+    /// Returns the defaults of the paper and T5 1.1: a learning rate of 0 stands for `1 / sqrt(decay_after)`, so that
+    /// the inverse square root is T5's `1 / sqrt(max(t, decay_after))`.
     fn shared() -> Keys {
         Keys {
             batch_size: 128,
@@ -97,7 +97,7 @@ impl OwnKeys for PretrainKeys {
 }
 
 impl Config {
-    /// Puts the numbers in place that stand for others: the learning rate, and the first step of the decay.
+    /// Resolves placeholder numbers: the learning rate, and the first step of the decay.
     pub fn resolve(&mut self) {
         let keys = &mut self.train.keys;
         keys.decay_after = keys.decay_after.max(1);
@@ -109,7 +109,7 @@ impl Config {
     /// Checks every key of a resolved configuration for a run of `processes` processes.
     ///
     /// # Errors
-    /// The first key outside its range, with its value and what is allowed.
+    /// The first key out of range, with its value and what is allowed.
     pub fn validate(&self, processes: usize) -> Result<()> {
         self.objective.validate().context("[objective]")?;
         self.train.validate(processes)

@@ -12,22 +12,22 @@ use crate::model::seq2seq::Seq2Seq;
 use crate::objective::Example;
 use crate::training::team::Team;
 
-/// Most input tokens in an evaluation batch.
+/// Maximum number of input tokens in an evaluation batch.
 const TOKENS: usize = 8_192;
 
-/// Held-out examples: always the same, masked always the same way.
+/// Held-out examples: always the same, always masked the same way.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
     /// The examples.
     pub examples: Vec<Example>,
-    /// Bytes of text that the targets hide.
+    /// Bytes of text masked in the targets.
     pub bytes: u64,
     /// Input tokens.
     pub tokens: u64,
 }
 
 impl HeldOut {
-    /// Counts what `examples`, masked for the ids of `table`, hide.
+    /// Counts the masked bytes of `examples` for the ids of `table`.
     pub fn new(examples: Vec<Example>, table: &Table<'_>) -> Self {
         let bytes = examples.iter().flat_map(|e| &e.targets).map(|&id| text_bytes(table, id)).sum();
         let tokens = examples.iter().map(|e| e.inputs.len() as u64).sum();
@@ -35,7 +35,7 @@ impl HeldOut {
     }
 }
 
-/// Bytes of text that an id stands for, a space before a word counted as one; 0 for `</s>` and sentinels.
+/// Returns the bytes of text of an id, counting the space before a word as one; 0 for `</s>` and sentinels.
 fn text_bytes(table: &Table<'_>, id: u32) -> u64 {
     match table.token(id) {
         Some(Token::Byte(_)) => 1,
@@ -44,28 +44,28 @@ fn text_bytes(table: &Table<'_>, id: u32) -> u64 {
     }
 }
 
-/// Examples as one batch on `device`.
+/// Returns examples as one batch on `device`.
 pub fn joined(examples: &[Example], device: Device) -> Seq2SeqBatch {
     let pairs: Vec<(&[u32], &[u32])> = examples.iter().map(|e| (e.inputs.as_slice(), e.targets.as_slice())).collect();
     Seq2SeqBatch::new(&pairs, device)
 }
 
-/// What a model scored.
+/// Scores of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {
     /// Mean cross entropy, in nats per target token.
     pub loss: f64,
-    /// Cross entropy of all targets, sentinels and `</s>` included, in bits, over the bytes of the text that they hide. It does
-    /// not depend on how the tokenizer cuts the text.
+    /// Cross entropy of all targets, including sentinels and `</s>`, in bits, divided by the masked bytes of text. It
+    /// does not depend on how the tokenizer splits the text.
     pub bits_per_byte: f64,
     /// Target tokens.
     pub targets: u64,
 }
 
-/// Scores `model` in f32, dropping nothing; each process of `team` computes its share.
+/// Scores `model` in f32, without dropout; each process of `team` computes its share.
 ///
 /// # Errors
-/// When a loss is not finite, so that the weights are broken, or another process has gone.
+/// If a loss is not finite, so the weights are broken, or another process has gone.
 pub fn evaluate(model: &Seq2Seq, held_out: &HeldOut, team: &Team) -> Result<Losses> {
     let longest = held_out.examples.iter().map(|e| e.inputs.len()).max().unwrap_or(1);
     let mine = held_out.examples.chunks((TOKENS / longest.max(1)).max(1)).skip(team.rank()).step_by(team.size());
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn hidden_text_is_counted_in_bytes_without_sentinels_and_end() {
-        // Every table has the printable characters of ASCII.
+        // Every table has the printable ASCII characters.
         let ascii = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).map(String::from);
         let pieces: Vec<(String, i16)> = ascii.chain(["é", "▁", "▁the"].map(String::from)).map(|p| (p, 0)).collect();
         let bytes = Table::write(&pieces, true).unwrap();

@@ -1,11 +1,11 @@
 //! Pre-training: the task of `kinglet-train pretrain`, an encoder-decoder on text without labels, by span corruption.
 //!
-//! What step `n` sees is the same for any number of processes. A run also leaves ([`crate::training::folder`]):
+//! What step `n` sees is the same for any number of processes. A run also writes ([`crate::training::folder`]):
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `model.safetensors`, `seq2seq.json` | the last weights, f32, and their configuration |
-//! | [`ENCODER`] | the encoder alone, f16, without sentinels, with its card: what `finetune --from` starts from |
+//! | [`ENCODER`] | the encoder alone, f16, without sentinels, with its card: the start of `finetune --from` |
 
 pub mod card;
 pub mod config;
@@ -46,15 +46,16 @@ pub struct Pretrain {
     dirs: [PathBuf; 2],
     held_out: HeldOut,
     model: Seq2Seq,
-    /// The examples from the first step on that was asked for.
+    /// The examples from the first requested step on.
     loader: Option<Loader>,
 }
 
 impl Pretrain {
-    /// The task of a resolved configuration, whose `model` is `shape`. `dirs`: where `corpus` and the held-out one lie, as typed.
+    /// Creates the task of a resolved configuration, whose `model` is `shape`. `dirs`: the folders of `corpus` and the
+    /// held-out one, as typed.
     ///
     /// # Errors
-    /// When the model cannot be built.
+    /// If the model cannot be built.
     pub fn new(
         config: Config,
         shape: &Seq2SeqConfig,
@@ -69,7 +70,7 @@ impl Pretrain {
     }
 }
 
-/// How examples are made of a corpus.
+/// Returns how examples are made of a corpus.
 pub fn loading(config: &Config, model: &Seq2SeqConfig) -> LoaderConfig {
     LoaderConfig {
         objective: config.objective,

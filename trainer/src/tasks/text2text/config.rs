@@ -28,13 +28,13 @@ use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, at_least, not_neg
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The model's shape. May be left out where --preset or --from gives one.
+    /// The model's shape. May be omitted with --preset or --from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Seq2SeqConfig>,
     /// How it is trained.
     #[serde(default)]
     pub train: Train<Text2TextKeys>,
-    /// How it answers in evaluations.
+    /// Decoding in evaluations.
     #[serde(default)]
     pub decode: Decode,
 }
@@ -45,9 +45,9 @@ pub struct Text2TextKeys {
     /// How the training file is read.
     #[serde(flatten)]
     pub passes: EpochKeys,
-    /// Weight of `log²Z` in the loss, which keeps the softmax's normaliser `Z` near 1. Default 1e-4.
+    /// Weight of the z-loss `log²Z`, which keeps the softmax's normalizer `Z` near 1. Default 1e-4.
     pub z_loss: f64,
-    /// The dev metric that decides which weights are kept. Default exact_match.
+    /// Dev metric that selects the weights to keep. Default exact_match.
     pub metric: Metric,
 }
 
@@ -58,7 +58,7 @@ impl Default for Text2TextKeys {
 }
 
 impl OwnKeys for Text2TextKeys {
-    /// As for fine-tuning; gradients are not clipped, as Adafactor clips its own updates.
+    /// Returns the defaults of fine-tuning, without clipping, since Adafactor clips its own updates.
     fn shared() -> Keys {
         Keys::default()
     }
@@ -69,17 +69,17 @@ impl OwnKeys for Text2TextKeys {
     }
 }
 
-/// The dev metric that decides which weights are kept.
+/// Dev metric that selects the weights to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Share of answers that equal their target; of labels this is the accuracy.
+    /// Share of answers that equal their target; for labels, the accuracy.
     ExactMatch,
-    /// Mean of the classes' F1; for labels alone.
+    /// Mean of the classes' F1; for labels only.
     MacroF1,
 }
 
-/// How answers are found.
+/// Decoding method.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decode {
@@ -87,7 +87,8 @@ pub struct Decode {
     pub beam: usize,
     /// Exponent of the beam's length penalty ([`crate::model::seq2seq::Beam`]). Default 0.6, as T5.
     pub length_penalty: f64,
-    /// Most tokens of an answer, `</s>` included; 0 for those of the longest target of both files. Default 0.
+    /// Maximum number of tokens of an answer, including `</s>`; 0 for that of the longest target of both files. Default
+    /// 0.
     pub max_tokens: usize,
 }
 
@@ -101,7 +102,7 @@ impl Config {
     /// Checks every key for a run of `processes` processes; `labels`: whether targets are labels.
     ///
     /// # Errors
-    /// The first key outside its range, with its value and what is allowed.
+    /// The first key out of range, with its value and what is allowed.
     pub fn validate(&self, processes: usize, labels: bool) -> Result<()> {
         self.train.validate(processes)?;
         at_least("decode.beam", self.decode.beam as u64, 1)?;

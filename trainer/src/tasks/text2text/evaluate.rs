@@ -1,4 +1,4 @@
-//! Scores an encoder-decoder by its own answers.
+//! Scoring of an encoder-decoder by its own answers.
 
 use std::time::Instant;
 
@@ -13,38 +13,39 @@ use crate::model::Mode;
 use crate::model::seq2seq::{Beam, Seq2Seq};
 use crate::training::team::Team;
 
-/// Most hypotheses in an evaluation batch.
+/// Maximum number of hypotheses in an evaluation batch.
 const TEXTS: usize = 256;
-/// Most tokens of inputs and targets in an evaluation batch, padding included, of all hypotheses.
+/// Maximum number of tokens of inputs and targets in an evaluation batch, including padding, over all hypotheses.
 const TOKENS: usize = 8_192;
 
-/// Tokens of the answers that tell how long an evaluation takes.
+/// Number of answer tokens for estimating the time of an evaluation.
 const PROBED: usize = 8;
 
-/// What a model scored.
+/// Scores of a model.
 #[derive(Clone, Debug)]
 pub struct Answers {
     /// Mean cross entropy under teacher forcing, in nats per target token.
     pub loss: f64,
-    /// The answers in the order of the file; `None` where one does not end or has a token that no text has.
+    /// The answers in the order of the file; `None` if one does not end or has a token that no text has.
     pub answers: Vec<Option<String>>,
-    /// How the answers compare with the targets.
+    /// Comparison of the answers with the targets.
     pub score: Score,
     /// Time that it took, in seconds.
     pub seconds: f64,
 }
 
-/// How answers compare with their targets.
+/// Comparison of answers with their targets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
     /// Share of answers that equal their target.
     pub exact_match: f64,
-    /// Of labels: the mean F1 of the classes, and the answers that are no label.
+    /// For labels: the mean F1 of the classes, and the number of answers that are not a label.
     pub labels: Option<(f64, u64)>,
 }
 
 impl Score {
-    /// Compares `answers` with `targets`. An answer that is no label is wrong: it counts against the class it should have named.
+    /// Compares `answers` with `targets`. An answer that is not a label is wrong: it counts against the class it should
+    /// have named.
     pub fn new(targets: &[String], answers: &[Option<String>], goal: &Targets) -> Self {
         let right = targets.iter().zip(answers).filter(|(target, answer)| answer.as_ref() == Some(*target)).count();
         let labels = match goal {
@@ -54,7 +55,7 @@ impl Score {
         Score { exact_match: right as f64 / targets.len().max(1) as f64, labels }
     }
 
-    /// The value of a metric, 0 to 1.
+    /// Returns the value of a metric, 0 to 1.
     pub fn value(&self, metric: Metric) -> f64 {
         match metric {
             Metric::ExactMatch => self.exact_match,
@@ -63,9 +64,9 @@ impl Score {
     }
 }
 
-/// Macro F1, and the number of answers that are no label.
+/// Returns macro F1, and the number of answers that are not a label.
 fn by_class(targets: &[String], answers: &[Option<String>], labels: &Labels) -> (f64, u64) {
-    // One more column, for answers that are no class; it has no F1 of its own.
+    // One more column, for answers that are not a class; it has no F1 of its own.
     let classes = labels.texts.len();
     let mut confusion = Confusion::new(classes + 1);
     let mut none = 0;
@@ -81,9 +82,9 @@ fn by_class(targets: &[String], answers: &[Option<String>], labels: &Labels) -> 
 /// How a model answers the inputs of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Answering {
-    /// Greedily or with a beam.
+    /// Greedy decoding or a beam.
     pub decode: Decode,
-    /// Most tokens of an answer, `</s>` included.
+    /// Maximum number of tokens of an answer, including `</s>`.
     pub max_tokens: usize,
 }
 
@@ -93,14 +94,15 @@ impl Answering {
         batch::by_length(&pairs.lengths(), (TEXTS / width).max(1), (TOKENS / width).max(1))
     }
 
-    /// Most tokens that the answers of a batch may have. A greedy answer does not depend on it, and one that is longer than all
-    /// targets of its batch is wrong in any case; a beam would learn from it how long the targets are.
+    /// Returns the maximum number of tokens of the answers of a batch. A greedy answer does not depend on it, and one
+    /// that is longer than all targets of its batch is wrong in any case; a beam could learn the length of the targets
+    /// from it.
     fn most(&self, pairs: &Pairs, indices: &[usize]) -> usize {
         let longest = indices.iter().filter_map(|&i| pairs.ids.get(i)).map(|(_, target)| target.len()).max();
         if self.decode.beam > 1 { self.max_tokens } else { self.max_tokens.min(longest.unwrap_or(0)) }
     }
 
-    /// Token ids of the answers to the given pairs' inputs, at most `most` each.
+    /// Returns the token ids of the answers to the inputs of the given pairs, at most `most` each.
     fn answer(&self, model: &Seq2Seq, pairs: &Pairs, indices: &[usize], most: usize) -> Vec<Vec<u32>> {
         let inputs: Vec<&[u32]> =
             indices.iter().filter_map(|&i| pairs.ids.get(i)).map(|(input, _)| input.as_slice()).collect();
@@ -112,7 +114,7 @@ impl Answering {
         }
     }
 
-    /// Seconds that [`Answering::evaluate`] takes at most, about: when no answer ends by itself. Measured on a few tokens.
+    /// Estimates the maximum seconds of [`Answering::evaluate`], if no answer ends early, from a few tokens.
     pub fn longest(&self, model: &Seq2Seq, pairs: &Pairs) -> f64 {
         let batches = self.batches(pairs);
         let Some(last) = batches.last() else { return 0.0 };
@@ -122,10 +124,10 @@ impl Answering {
         per_token * batches.iter().map(|indices| self.most(pairs, indices) as f64).sum::<f64>()
     }
 
-    /// Lets `model` answer every input of `pairs`, in f32, dropping nothing; each process of `team` answers its share.
+    /// Lets `model` answer every input of `pairs`, in f32, without dropout; each process of `team` answers its share.
     ///
     /// # Errors
-    /// When a loss is not finite, so that the weights are broken, or another process has gone.
+    /// If a loss is not finite, so the weights are broken, or another process has gone.
     pub fn evaluate(
         &self,
         model: &Seq2Seq,

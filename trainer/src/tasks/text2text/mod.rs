@@ -1,13 +1,13 @@
 //! Text to text: the task of `kinglet-train text2text`, an encoder-decoder on pairs of texts.
 //!
-//! This is how T5 and the paper fine-tune: the target, a sequence or a label's name, is written token by token, trained under
-//! teacher forcing and scored by decoding. A run also leaves ([`crate::training::folder`]):
+//! T5 and the paper fine-tune like this: the target, a sequence or a label's name, is written token by token, trained
+//! under teacher forcing and scored by decoding. A run also writes ([`crate::training::folder`]):
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `model.safetensors`, `seq2seq.json` | the best weights, f32, and their configuration |
 //! | `tokenizer.json`, `tokenizer.bin` | the tokenizer |
-//! | `labels.json` | of labels: their names |
+//! | `labels.json` | for labels: their names |
 //! | [`PREDICTIONS`] | target and answer of every dev pair, by the best weights |
 
 pub mod config;
@@ -37,18 +37,18 @@ use config::Config;
 use evaluate::{Answering, Answers};
 use pairs::{Pairs, Targets};
 
-/// One JSON object per dev pair, in the order of the file: `target`, `answer` (null for one that does not end, or has tokens that no
-/// text has), `right`.
+/// One JSON object per dev pair, in the order of the file: `target`, `answer` (null if it does not end, or has tokens
+/// that no text has), `right`.
 pub const PREDICTIONS: &str = "predictions.jsonl";
 
-/// The pairs of a run, and what their targets are.
+/// The pairs of a run, and the kind of their targets.
 #[derive(Debug)]
 pub struct Data {
-    /// What the targets are.
+    /// Kind of the targets.
     pub targets: Targets,
-    /// What is trained on.
+    /// Training data.
     pub train: Pairs,
-    /// What is evaluated on.
+    /// Evaluation data.
     pub dev: Pairs,
 }
 
@@ -61,15 +61,16 @@ pub struct Text2Text {
     model: Seq2Seq,
     epochs: Epochs,
     answering: Answering,
-    /// Seconds that an evaluation takes at most, once measured.
+    /// Maximum seconds of an evaluation, once measured.
     longest: Option<f64>,
 }
 
 impl Text2Text {
-    /// The task of a resolved configuration, whose `model` is `shape`; the weights are random or those of `from`.
+    /// Creates the task of a resolved configuration, whose `model` is `shape`; the weights are random or those of
+    /// `from`.
     ///
     /// # Errors
-    /// When the model cannot be built.
+    /// If the model cannot be built.
     pub fn new(
         config: Config,
         shape: &Seq2SeqConfig,

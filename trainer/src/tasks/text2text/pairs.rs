@@ -13,7 +13,7 @@ use crate::tokenizer::files::encode as cut_ids;
 /// A file of pairs.
 #[derive(Clone, Debug)]
 pub struct Pairs {
-    /// The file as it was typed.
+    /// The file as typed.
     pub file: PathBuf,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
@@ -21,23 +21,23 @@ pub struct Pairs {
     pub targets: Vec<String>,
     /// Token ids of each input and of its target, each `</s>` last.
     pub ids: Vec<(Vec<u32>, Vec<u32>)>,
-    /// Inputs that were cut.
+    /// Number of truncated inputs.
     pub cut: usize,
 }
 
 impl Pairs {
-    /// Tokens of each pair, input and target together.
+    /// Returns the tokens of each pair, input and target together.
     pub fn lengths(&self) -> Vec<usize> {
         self.ids.iter().map(|(input, target)| input.len() + target.len()).collect()
     }
 
-    /// Tokens of the longest target, `</s>` included.
+    /// Returns the tokens of the longest target, including `</s>`.
     pub fn longest_target(&self) -> usize {
         self.ids.iter().map(|(_, target)| target.len()).max().unwrap_or(0)
     }
 }
 
-/// What the targets are.
+/// Kind of the targets.
 #[derive(Clone, Debug)]
 pub enum Targets {
     /// Texts.
@@ -46,21 +46,21 @@ pub enum Targets {
     Labels(Labels),
 }
 
-/// Classes and the texts that stand for them.
+/// Classes and their texts.
 #[derive(Clone, Debug)]
 pub struct Labels {
     /// Class names by index.
     pub names: Vec<String>,
-    /// The text of each class: its name as the tokenizer gives it back, so that an answer can equal it.
+    /// The text of each class: its name as the tokenizer reproduces it, so that an answer can equal it.
     pub texts: Vec<String>,
     classes: HashMap<String, usize>,
 }
 
 impl Labels {
-    /// The classes `names` as texts of `table`.
+    /// Creates the classes `names` as texts of `table`.
     ///
     /// # Errors
-    /// When there are fewer than two, or the texts of two are the same or one is empty.
+    /// If there are fewer than two, two texts are the same, or one is empty.
     pub fn new(names: Vec<String>, table: &Table<'_>) -> Result<Self> {
         ensure!(names.len() >= 2, "there is {} class, training needs at least 2", names.len());
         let mut classes = HashMap::new();
@@ -79,17 +79,18 @@ impl Labels {
         Ok(Labels { names, texts, classes })
     }
 
-    /// The class that an answer names.
+    /// Returns the class that an answer names.
     pub fn class(&self, answer: &str) -> Option<usize> {
         self.classes.get(answer).copied()
     }
 }
 
-/// Reads a file of texts with their targets; inputs are cut to `max_length` tokens (0 for never), `</s>` kept last.
+/// Reads a file of texts with their targets; inputs are truncated to `max_length` tokens (0 for never), with `</s>`
+/// kept last.
 ///
 /// # Errors
-/// A file that cannot be read, a malformed row, or a target that the tokenizer does not give back exactly, so that no answer
-/// could ever equal it.
+/// If the file cannot be read, a row is malformed, or the tokenizer does not reproduce a target exactly, so that no
+/// answer could equal it.
 pub fn sequences(
     file: &Path,
     text_field: &str,
@@ -117,10 +118,10 @@ pub fn sequences(
     Ok(pairs)
 }
 
-/// A labelled file as pairs of its texts and the texts of their labels.
+/// Returns a labelled file as pairs of its texts and the texts of their labels.
 ///
 /// # Errors
-/// When the file cannot be read for its hash.
+/// If the file cannot be read for its hash.
 pub fn labelled(file: &Path, data: &Dataset, labels: &Labels, table: &Table<'_>, max_length: usize) -> Result<Pairs> {
     let text = |&class: &usize| labels.texts.get(class).cloned().unwrap_or_default();
     encode(file, &data.texts, data.labels.iter().map(text).collect(), table, max_length)
@@ -142,7 +143,7 @@ pub(super) mod tests {
     use super::*;
     use kinglet::tokenizer::METASPACE;
 
-    /// A table of the characters that every lower-casing table has.
+    /// Returns a table of the characters that every lower-casing table has.
     pub fn letters() -> Vec<u8> {
         let mut letters: Vec<char> = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).chain([METASPACE]).collect();
         letters.sort_unstable();

@@ -1,12 +1,12 @@
-//! Products of quantized rows with a matrix: `dpbusd` multiplies `q + 128` without sign by `w`, four products at a time.
+//! Products of quantized rows with a matrix: `dpbusd` multiplies unsigned `q + 128` by `w`, four products at a time.
 //!
-//! A tile is up to 12 rows by two panels (32 outputs): 24 sums stay in registers, so that each loaded weight is used 12
+//! A tile is up to 12 rows by two panels (32 outputs): 24 sums stay in registers, so each loaded weight is used 12
 //! times and each activation 32 times. Few rows take more panels instead, because a sum can only be added to every few
 //! cycles and independent ones must fill the time between.
 //!
-//! What is done once a tile counts: at 256 inputs its products take 1,536 cycles, and the processor begins with those of
-//! the next tile only as far as it can look beyond the instructions between. So tiles are functions of their own, which
-//! the compiler cannot prepare all together, and sizes are checked once, before the first.
+//! The overhead per tile matters: at 256 inputs its products take 1,536 cycles, and the processor begins those of the
+//! next tile only as far as it can look ahead over the instructions between. Tiles are therefore functions of their
+//! own, which the compiler cannot prepare all together, and sizes are checked once, before the first.
 
 use core::arch::x86_64::*;
 
@@ -17,10 +17,10 @@ const TILE_ROWS: usize = 12;
 /// Bytes of a panel for one group of inputs: one register.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
 
-/// Rows of the lowest tile that fetches ahead; a lower one waits for memory anyway.
+/// Rows of the lowest tile that prefetches; a lower one waits for memory anyway.
 const PREFETCHING_ROWS: usize = 4;
 
-/// Where the parts of a tile begin, and their sizes.
+/// Positions and sizes of the parts of a tile.
 struct Tile {
     /// Rows of `inputs` = `K'` bytes, `q_stride` from one to the next.
     q: *const u8,
@@ -34,8 +34,8 @@ struct Tile {
     channel: *const f32,
     /// For each output of the panels.
     corrections: *const i32,
-    /// Bytes from a weight in use to the one to prefetch: the panels after these while the first rows pass, as each is often
-    /// a page, where the processor's own foresight ends; then 0.
+    /// Distance in bytes from a weight in use to the one to prefetch: the panels after these while the first rows are
+    /// processed, since each is often a page, where the processor's own prefetching ends; then 0.
     ahead: usize,
     /// Rows of `outputs` floats, `out_stride` from one to the next. There may be more outputs than the tile computes.
     out: *mut f32,
@@ -59,7 +59,7 @@ pub(in crate::backend) fn matmul(
     if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
         return;
     }
-    // Whole rows and panels that fit into the slices.
+    // Whole rows and panels that fit in the slices.
     let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
     let panels = w.outputs.div_ceil(PANEL_OUTPUTS);
     let panels = panels.min(w.values.len() / inputs.saturating_mul(PANEL_OUTPUTS).max(1));
@@ -72,7 +72,7 @@ pub(in crate::backend) fn matmul(
     while panel < panels {
         let count = width.min(panels - panel);
         let first = panel * PANEL_OUTPUTS;
-        // A panel's weights stay in the nearest cache while all rows pass.
+        // A panel's weights stay in the L1 cache while all rows are processed.
         let mut tile = Tile {
             q: q.as_ptr(),
             q_stride,
@@ -112,7 +112,7 @@ pub(in crate::backend) fn matmul(
     }
 }
 
-/// [`tile_of`] for a number of rows that is known when running, at most [`TILE_ROWS`].
+/// [`tile_of`] for a number of rows known at run time, at most [`TILE_ROWS`].
 ///
 /// # Safety
 /// As [`tile_of`].
@@ -137,7 +137,7 @@ unsafe fn tile_of_height<const P: usize>(height: usize, tile: &Tile) {
     }
 }
 
-/// The first `R` rows times the first `P` panels.
+/// Multiplies the first `R` rows by the first `P` panels.
 ///
 /// # Safety
 /// `tile` has `R` rows to read and to write, and `P` panels with their scales and corrections.

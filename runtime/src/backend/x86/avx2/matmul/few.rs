@@ -1,5 +1,5 @@
-//! Products of a few rows: weights are widened as they come. A tile is up to four rows by one panel; its rows are widened
-//! once for all panels.
+//! Products of a few rows: weights are widened as they are read. A tile is up to four rows by one panel; its rows are
+//! widened once for all panels.
 
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatri
 /// Groups of inputs that are widened at a time.
 const BLOCK: usize = 256;
 
-/// One block of the rows of a tile: by row, even and odd pairs of i16, one pair to a group.
+/// One block of the rows of a tile: by row, even and odd pairs of i16, one pair per group.
 type Widened = [[[MaybeUninit<i32>; BLOCK]; 2]; TILE_ROWS];
 
 /// [`super::matmul`] of rows that fit into `q` and `out`.
@@ -37,7 +37,7 @@ pub(super) fn matmul(
     }
 }
 
-/// The first `R` rows times all panels.
+/// Multiplies the first `R` rows by all panels.
 #[target_feature(enable = "avx2,fma")]
 fn tile<const R: usize>(
     q: &[u8],

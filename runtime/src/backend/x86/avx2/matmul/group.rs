@@ -1,4 +1,4 @@
-//! A group of four inputs: how its bytes become two pairs of 16 bits.
+//! A group of four inputs: its bytes as two pairs of 16 bits.
 
 use core::arch::x86_64::*;
 
@@ -9,7 +9,7 @@ pub(super) const TILE_ROWS: usize = 4;
 /// Bytes of a panel for one group of inputs.
 pub(super) const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
 
-/// Bytes 0 and 2 of each four as a pair of i16, and bytes 1 and 3.
+/// Returns the bytes 0 and 2 of each four as a pair of i16, and bytes 1 and 3.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 pub(super) fn split(bytes: __m256i) -> [__m256i; 2] {

@@ -1,12 +1,14 @@
 //! Products of many rows, whose weights are widened once for up to [`ROWS`] of them.
 //!
-//! Two products cost one multiplication, after Winograd ("A New Algorithm for Inner Product", IEEE Transactions on Computers
-//! C-17, 1968): `x₀w₀ + x₁w₁ = (x₀ + w₁)·(x₁ + w₀) − x₀x₁ − w₀w₁`, and what is subtracted depends on the row alone or on
-//! the channel alone. The factors are sums of two bytes, −256 to 254. So 32 products take two additions of i16, one `madd`
-//! and one addition of i32, in place of two of each of the latter: as many operations, but processors can do more additions
-//! than multiplications at a time. Sums wrap, so the result is exact wherever the plain sum fits into i32.
+//! Two products need one multiplication, after Winograd ("A New Algorithm for Inner Product", IEEE Transactions on
+//! Computers C-17, 1968): `x₀w₀ + x₁w₁ = (x₀ + w₁)·(x₁ + w₀) − x₀x₁ − w₀w₁`, where the subtracted terms depend on the
+//! row alone or on the channel alone. The factors are sums of two bytes, −256 to 254. So 32 products take two additions
+//! of i16, one `madd` and one addition of i32, instead of two of each of the latter: the same number of operations, but
+//! processors can do more additions than multiplications at a time. Sums wrap, so the result is exact wherever the
+//! plain sum fits in i32.
 //!
-//! A block of inputs is done for all panels before the next; between blocks the sums wait where the results will be.
+//! A block of inputs is processed for all panels before the next; between blocks the sums are stored where the results
+//! will be.
 
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -18,9 +20,9 @@ use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatri
 const TILES: usize = 12;
 /// Rows that are widened at a time.
 pub(super) const ROWS: usize = TILES * TILE_ROWS;
-/// Fewer rows are done sooner without widened weights.
+/// Fewer rows are faster without widened weights.
 pub(super) const LEAST_ROWS: usize = 12;
-/// Groups of inputs that are widened at a time: the weights and two tiles of rows fit into a nearest cache of 32 KiB.
+/// Groups of inputs that are widened at a time: the weights and two tiles of rows fit in an L1 cache of 32 KiB.
 const BLOCK: usize = 128;
 
 /// A group of a tile's rows: for each row the even and the odd inputs, a pair of i16 each.
@@ -29,14 +31,14 @@ type Inputs = [[MaybeUninit<i32>; 2]; TILE_ROWS];
 /// A group of a panel: the even inputs of outputs 0 to 7 and 8 to 15, then the odd ones.
 type Weights = [[MaybeUninit<__m256i>; 2]; 2];
 
-/// What the tiles of a block have in common.
+/// Shared parameters of the tiles of a block.
 #[derive(Clone, Copy)]
 struct Task {
     /// Groups in this block.
     groups: usize,
-    /// Whether this is the first block; else the sums go on from those that the block before left in `out`.
+    /// Whether this is the first block; otherwise the sums continue from those that the previous block left in `out`.
     first: bool,
-    /// Whether this is the last block, which leaves results; else it leaves sums.
+    /// Whether this is the last block, which stores results; otherwise it stores sums.
     last: bool,
     activation: Activation,
     out_stride: usize,
@@ -45,11 +47,11 @@ struct Task {
 /// A block of a panel.
 struct Panel<'a> {
     weights: &'a [Weights; BLOCK],
-    /// What [`widen_weights`] returned.
+    /// Result of [`widen_weights`].
     of_weights: [__m256i; 2],
     /// The scale of each output.
     channel: &'a [f32; PANEL_OUTPUTS],
-    /// How many of them are wanted.
+    /// Number of outputs to store.
     outputs: usize,
 }
 
@@ -77,7 +79,7 @@ pub(super) fn matmul(
             let (Some(rows), Some(of_rows)) = (rows.get_mut(t), of_rows.get_mut(t)) else { return };
             let mut x = [[].as_slice(); TILE_ROWS];
             for (r, x) in x.iter_mut().enumerate() {
-                // The last row stands in for those that are missing.
+                // The last row stands in for missing ones.
                 let at = (t * TILE_ROWS + r.min(scales.len() - 1)) * q_stride + from;
                 let Some(row) = q.get(at..at + size) else { return };
                 *x = row;
@@ -130,7 +132,7 @@ fn widen_rows(x: [&[u8]; TILE_ROWS], widened: &mut [Inputs; BLOCK]) -> [i32; TIL
             let x = unsafe { _mm256_loadu_si256(x.as_ptr().add(p * BYTES).cast()) };
             let [even, odd] = split(x);
             *product = _mm256_add_epi32(*product, _mm256_madd_epi16(even, odd));
-            // 64 bits a group: 0, 1, 4, 5 and 2, 3, 6, 7.
+            // 64 bits per group: 0, 1, 4, 5 and 2, 3, 6, 7.
             *pairs = [_mm256_unpacklo_epi32(even, odd), _mm256_unpackhi_epi32(even, odd)];
         }
         let [a, b, c, d] = pairs;
@@ -165,7 +167,7 @@ fn widen_rows(x: [&[u8]; TILE_ROWS], widened: &mut [Inputs; BLOCK]) -> [i32; TIL
     sums
 }
 
-/// Splits the weights of a block of a panel: whole groups, at most [`BLOCK`] of them. Fetches those that lie `ahead` bytes
+/// Splits the weights of a block of a panel: whole groups, at most [`BLOCK`] of them. Prefetches those `ahead` bytes
 /// after them, the next panel's. Returns `Σ w₀w₁ + w₂w₃` of each output.
 #[target_feature(enable = "avx2,fma")]
 fn widen_weights(values: &[i8], ahead: usize, widened: &mut [Weights; BLOCK]) -> [__m256i; 2] {
@@ -184,8 +186,9 @@ fn widen_weights(values: &[i8], ahead: usize, widened: &mut [Weights; BLOCK]) ->
     products
 }
 
-/// Tiles of `R` rows times one panel, all of whose outputs are wanted if it is `WHOLE`. `rows`: of each tile its rows and what
-/// [`widen_rows`] returned; `scales`: `R` for each tile; `out`: from the panel's first output of the first row on.
+/// Multiplies tiles of `R` rows by one panel, all of whose outputs are stored if it is `WHOLE`. `rows`: for each tile
+/// its rows and the result of [`widen_rows`]; `scales`: `R` for each tile; `out`: from the panel's first output of the
+/// first row on.
 #[target_feature(enable = "avx2,fma")]
 #[inline(never)]
 fn tiles<'a, const R: usize, const WHOLE: bool>(
@@ -203,7 +206,7 @@ fn tiles<'a, const R: usize, const WHOLE: bool>(
     let needed = ((R - 1).saturating_mul(out_stride)).saturating_add(outputs);
     let tiles = rows.zip(scales.as_chunks::<R>().0).zip(out.chunks_mut(R.saturating_mul(out_stride).max(1)));
     for (((rows, of_rows), scales), out) in tiles {
-        // What the loads and stores below rest on. `matmul` passes nothing less.
+        // The loads and stores below rely on this. `matmul` always passes enough.
         if out.len() < needed {
             return;
         }
@@ -269,7 +272,7 @@ unsafe fn add_products<const R: usize>(
     sums
 }
 
-/// The bits of `count` ≤ 16 elements of `x`, then 0.
+/// Loads the bits of `count` ≤ 16 elements of `x`, then 0.
 ///
 /// # Safety
 /// `x` has `count` elements from `at` on.

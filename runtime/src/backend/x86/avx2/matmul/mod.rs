@@ -1,8 +1,8 @@
-//! Products of quantized rows with a matrix, on int8 widened to i16: `madd` multiplies and adds pairs, and its sums of two
-//! products cannot overflow, unlike those of `maddubs`.
+//! Products of quantized rows with a matrix, on int8 widened to i16: `madd` multiplies and adds pairs, and its sums of
+//! two products cannot overflow, unlike those of `maddubs`.
 //!
-//! Of the four inputs of a group, the even ones (0 and 2) make one pair and the odd ones the other, because these are two
-//! shifts away from the bytes as they lie.
+//! Of the four inputs of a group, the even ones (0 and 2) form one pair and the odd ones the other, because each is
+//! only two shifts away from the stored bytes.
 
 mod few;
 mod group;
