@@ -4,7 +4,7 @@
 
 WEIGHTS is the safetensors file that `save FILE` of the Rust side wrote, CONFIG what its `config` answered. The lines it
 speaks stand in trainer/src/commands/dev/step_time.rs; those that the Rust side alone answers are left out here. The weights' names are
-those of runtime/src/spec.rs and trainer/src/model/seq2seq/config.rs; the formulas stand there, too.
+those of runtime/src/spec/ and trainer/src/model/seq2seq/config.rs; the formulas stand there, too.
 
 Everything is what one writes by hand for speed in eager mode: nn.Linear, F.conv1d with groups, scaled_dot_product_attention,
 F.cross_entropy, autocast, gradients set to None. tools/x bench training runs it.

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::engine::Engine;
-use kinglet::spec::{
-    Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files, graph,
-};
+use kinglet::spec::{Config, LayerWeight, Mixer, MixerConfig, Role, Weight, files, graph};
 use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
 use kinglet_export::calibrate::Targets;
 use kinglet_export::checkpoint::Checkpoint;
@@ -56,26 +54,12 @@ impl Size {
 
     /// Returns the configuration of a model of this size, kernel width 7.
     pub fn config(&self, mixer: Mixer) -> Config {
-        Config {
-            format_version: FORMAT_VERSION,
-            mixer,
-            compat: Compat::Paper,
-            norm: if mixer.is_conv() { Norm::PostLayer } else { Norm::PreRms },
-            pooling: Pooling::Mean,
-            vocab_size: VOCABULARY,
-            hidden_size: self.channels,
-            num_hidden_layers: self.layers,
-            intermediate_size: 4 * self.channels,
-            kernel_heads: 2,
-            kernel_sizes: PerLayer::repeat(7, self.layers),
-            kernel_offsets: PerLayer::EMPTY,
-            dilations: PerLayer::EMPTY,
-            num_attention_heads: self.channels / 64,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-            num_labels: LABELS,
+        let mut config = Config::new(mixer, self.layers, self.channels);
+        if let MixerConfig::Attention { heads, .. } = &mut config.mixer {
+            *heads = self.channels / 64;
         }
-        .resolve()
+        (config.vocab_size, config.num_labels) = (VOCABULARY, LABELS);
+        config
     }
 
     /// Returns the folder of a model of this size, below the folder of all models.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kinglet::backend::{Activation, Backend, PackedMatrix, Window};
-use kinglet::bundle::{Bundle, BundleFile, Taps};
+use kinglet::bundle::{Bundle, BundleFile};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, FETCHED_AHEAD, NativeEngine, inner_stride, scratch_bytes, stride};
 use kinglet::spec::{Mixer, Norm, files};
@@ -144,7 +144,8 @@ impl<'a> Pass<'a> {
     fn new(bundle: Bundle<'a>, backend: Backend) -> Self {
         let config = bundle.config();
         let (c, ff, rows) = (config.hidden_size, config.intermediate_size, DEFAULT_CHUNK);
-        let span = (0..config.num_hidden_layers).map(|i| config.kernel_sizes.get(i)).max().unwrap_or(1);
+        let span =
+            (0..config.num_hidden_layers).filter_map(|i| config.convolution(i)).map(|c| c.taps).max().unwrap_or(1);
         Pass {
             bundle,
             backend,
@@ -186,23 +187,20 @@ impl<'a> Pass<'a> {
         });
         for i in 0..config.num_hidden_layers {
             let layer = weights.layer(i);
-            let k = config.kernel_sizes.get(i);
+            let Some(convolution) = config.convolution(i) else { break };
+            let k = convolution.taps;
             clock(log, QUANTIZE_MIXER, || backend.quantize(x, c, c, &mut q[..n * stride(c)], stride(c), scales));
             clock(log, PRODUCTS_IN, || {
                 product(q, c, scales, &layer.input, Activation::Identity, &mut gated[(k - 1) * c..]);
                 product(q, c, scales, &layer.gate, Activation::Identity, inner);
             });
             clock(log, GATE, || backend.glu(&mut gated[(k - 1) * c..][..n * c], &inner[..n * c]));
-            let window = Window { channels: c, taps: k, dilation: config.dilations.get(i) };
+            let window = Window { channels: c, taps: k, dilation: convolution.dilation };
             let rows = &gated[..(n + k - 1) * c];
             clock(log, CONVOLUTION, || {
                 let out = &mut inner[..n * c];
-                match &layer.taps {
-                    Taps::Shared(taps) => backend.convolve_shared(rows, window, taps, 0, config.kernel_heads, out),
-                    Taps::Channels(taps) => backend.convolve_channels(rows, window, taps, out),
-                    // Only light models are profiled.
-                    Taps::Computed(_) => {}
-                }
+                // Only light models are profiled.
+                backend.convolve_shared(rows, window, layer.kernel, 0, config.mixer.kernel_heads(), out)
             });
             let mixed = &inner[..n * c];
             clock(log, QUANTIZE_MIXER, || backend.quantize(mixed, c, c, &mut q[..n * stride(c)], stride(c), scales));

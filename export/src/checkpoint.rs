@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec::{Compat, Config, Weight, files};
+use kinglet::spec::{Config, Weight, files};
 use kinglet::tokenizer::Table;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -86,12 +86,6 @@ impl Checkpoint {
         let config = at(dir, files::CONFIG, |bytes| {
             let config: Config = serde_json::from_slice(&bytes)?;
             config.validate()?;
-            let compat = config.compat.name();
-            ensure!(
-                config.compat == Compat::Paper,
-                "compat is \"{compat}\", but export and the engines compute \"paper\" alone: score this checkpoint with kinglet-train eval, or \
-                 train a model with compat = \"paper\" to export"
-            );
             Ok(config)
         })?;
         let labels = at(dir, files::LABELS, |bytes| {

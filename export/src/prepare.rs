@@ -1,13 +1,12 @@
 //! Prepares weights for the exported files: folds and quantizes them, once.
 //!
-//! [`crate::graph`] and [`crate::bundle`] lay out the numbers they find here and compute none. The softmax over a light
-//! convolution's taps is folded into the stored kernel. Matrices and the embedding become int8: symmetric, one scale per row, by
-//! the rule of [`kinglet::quant`].
+//! [`crate::graph`] and [`crate::bundle`] lay out the numbers they find here and compute none. Each weight's row
+//! ([`kinglet::spec::Row`]) says how it is stored: folded, or in int8 by the rule of [`kinglet::quant`].
 
 use std::collections::HashMap;
 
 use kinglet::bundle::{Quantized, Values};
-use kinglet::spec::{Config, Mixer, Role, Weight};
+use kinglet::spec::{Config, Weight};
 use serde::Serialize;
 
 use crate::checkpoint::Weights;
@@ -41,16 +40,14 @@ impl Prepared {
     pub fn new(config: &Config, mut floats: Weights) -> Self {
         let (mut errors, mut int8) = (Vec::new(), HashMap::new());
         for weight in config.weights() {
-            let Some(values) = floats.get_mut(&weight) else { continue };
+            let (Some(row), Some(values)) = (config.row(weight), floats.get_mut(&weight)) else { continue };
             let (_, columns) = matrix(config, weight);
-            match weight.role() {
-                Role::Embedding | Role::Linear => {
-                    let quantized = Quantized::rows(values, columns);
-                    errors.push(error(weight, values, &quantized, columns));
-                    int8.insert(weight, quantized);
-                }
-                Role::Kernel if config.mixer == Mixer::Light => values.chunks_mut(columns).for_each(softmax),
-                Role::Kernel | Role::Norm | Role::Bias | Role::RelativeBias => {}
+            if row.storage.is_int8() {
+                let quantized = Quantized::rows(values, columns);
+                errors.push(error(weight, values, &quantized, columns));
+                int8.insert(weight, quantized);
+            } else {
+                row.storage.fold(values, columns);
             }
         }
         Prepared { config: config.clone(), errors, floats, int8 }
@@ -99,14 +96,6 @@ fn matrix(config: &Config, weight: Weight) -> (usize, usize) {
         Some(&[n]) => (1, n),
         _ => (0, 1),
     }
-}
-
-/// Replaces taps by their softmax, computed in f64 and rounded once.
-fn softmax(taps: &mut [f32]) {
-    let max = taps.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = taps.iter().map(|&t| f64::from(t - max).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    taps.iter_mut().zip(powers).for_each(|(tap, power)| *tap = (power / sum) as f32);
 }
 
 fn error(weight: Weight, data: &[f32], quantized: &Quantized, columns: usize) -> WeightError {

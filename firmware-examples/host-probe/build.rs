@@ -3,7 +3,7 @@
 use std::{env, error::Error, fs, path::Path};
 
 use kinglet::bundle::{self, Parts};
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling, Weight};
+use kinglet::spec::{Config, Mixer, Weight};
 use kinglet::tokenizer::Table;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -18,25 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     pieces.sort();
     let tokenizer = Table::write(&pieces, true)?;
     let config = Config {
-        format_version: FORMAT_VERSION,
-        mixer: Mixer::Light,
-        compat: Compat::Paper,
-        norm: Norm::PostLayer,
-        pooling: Pooling::Mean,
         vocab_size: Table::new(&tokenizer)?.vocab_size(),
-        hidden_size: 24,
-        num_hidden_layers: 2,
         intermediate_size: 40,
-        kernel_heads: 2,
-        kernel_sizes: PerLayer::EMPTY,
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: PerLayer::EMPTY,
-        num_attention_heads: 0,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
         num_labels: 3,
-    }
-    .resolve();
+        ..Config::new(Mixer::Light, 2, 24)
+    };
     let values: Vec<(Weight, Vec<f32>)> = config
         .weights()
         .map(|weight| {

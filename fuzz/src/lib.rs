@@ -1,7 +1,7 @@
 //! Small models for the fuzz targets.
 
 use kinglet::bundle::{Parts, write};
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling};
+use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling};
 use kinglet::tokenizer::Table;
 
 /// Returns a table with some words.
@@ -17,28 +17,20 @@ pub fn tokenizer() -> Vec<u8> {
 pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
     let tokenizer = tokenizer();
     let mut out = Vec::new();
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
+            let mixer_config = MixerConfig::new(mixer, 2)
+                .with_kernels(Kernels::centred(PerLayer::from_slice(&[3, 4]).unwrap_or(PerLayer::EMPTY)))
+                .with_dilations(PerLayer::repeat(2, 2));
             let config = Config {
-                format_version: FORMAT_VERSION,
-                mixer,
-                compat: Compat::Paper,
+                mixer: mixer_config,
                 norm,
                 pooling: if norm == Norm::PreRms { Pooling::Max } else { Pooling::Mean },
                 vocab_size: Table::new(&tokenizer)?.vocab_size(),
-                hidden_size: 4,
-                num_hidden_layers: 2,
                 intermediate_size: 5,
-                kernel_heads: 2,
-                kernel_sizes: PerLayer::from_slice(&[3, 4]).unwrap_or(PerLayer::EMPTY),
-                kernel_offsets: PerLayer::EMPTY,
-                dilations: PerLayer::repeat(if mixer == Mixer::Dilated { 2 } else { 1 }, 2),
-                num_attention_heads: 0,
-                relative_attention_num_buckets: 32,
-                relative_attention_max_distance: 128,
                 num_labels: 2,
+                ..Config::new(mixer, 2, 4)
             };
-            let config = config.resolve();
             let values: Vec<f32> = (0..1 << 14).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
             let parts = Parts { config: &config, tokenizer: &tokenizer, labels: &["no", "yes"], calibration: None };
             let bytes = write(&parts, |weight| config.shape(weight).map_or(&[], |shape| &values[..shape.len()]))?;

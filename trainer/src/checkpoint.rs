@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec::{Config, Weight, files};
+use kinglet::spec::{Weight, files};
 use kinglet_data::files::write_atomically;
 use tch::{Device, Kind, Tensor};
 
 use crate::model::{
-    Classifier, Mode,
+    Classifier, Mode, ModelConfig, ModelWeight,
     seq2seq::{Seq2Seq, Seq2SeqConfig},
 };
 use crate::tensors::{read_tensors, take_weights, write_tensors};
@@ -54,7 +54,7 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
 /// If a file is missing or malformed; if a weight is missing, unknown or has another shape than the configuration says
 /// (the weight and both shapes are named); or if the number of labels does not match.
 pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
-    let config: Config = read_json(&dir.join(files::CONFIG))?;
+    let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
     let labels: Vec<String> = read_json(&dir.join(files::LABELS))?;
     ensure!(
         labels.len() == config.num_labels,
@@ -85,9 +85,9 @@ pub enum Start {
 #[derive(Debug)]
 pub struct EncoderCheckpoint {
     /// Its configuration; `num_labels` is 0.
-    pub config: Config,
+    pub config: ModelConfig,
     /// Its weights, f32 on the CPU.
-    pub weights: Vec<(Weight, Tensor)>,
+    pub weights: Vec<(ModelWeight, Tensor)>,
 }
 
 impl Start {
@@ -96,7 +96,7 @@ impl Start {
     /// # Errors
     /// As [`load`].
     pub fn read(dir: &Path, device: Device) -> Result<Self> {
-        let config: Config = read_json(&dir.join(files::CONFIG))?;
+        let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
         if config.num_labels > 0 {
             return Ok(Start::Classifier(load(dir, device)?));
         }
@@ -104,8 +104,7 @@ impl Start {
         let context = || path.display().to_string();
         config.validate_encoder().with_context(|| dir.join(files::CONFIG).display().to_string())?;
         let mut tensors = read_tensors(&path)?;
-        let shapes = config.weights().filter(|w| w.is_encoder());
-        let shapes = shapes.filter_map(|w| Some((w, config.shape(w)?.dims().to_vec())));
+        let shapes = config.weights().filter(|(weight, _)| weight.is_encoder());
         let weights = take_weights(&mut tensors, shapes).with_context(context)?;
         if let Some(name) = tensors.keys().min() {
             bail!("{}: the configuration has no weight {name}", path.display());
@@ -114,7 +113,7 @@ impl Start {
     }
 
     /// Returns the configuration of the model.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelConfig {
         match self {
             Start::Classifier(checkpoint) => checkpoint.model.config(),
             Start::Encoder(encoder) => &encoder.config,
@@ -122,7 +121,7 @@ impl Start {
     }
 
     /// Returns the weights of the model.
-    pub fn weights(&self) -> &[(Weight, Tensor)] {
+    pub fn weights(&self) -> &[(ModelWeight, Tensor)] {
         match self {
             Start::Classifier(checkpoint) => checkpoint.model.parameters(),
             Start::Encoder(encoder) => &encoder.weights,
@@ -152,13 +151,13 @@ pub fn locate(dir: &Path) -> Result<PathBuf> {
 /// If a weight is not finite in f16, or a file cannot be written.
 pub fn save_encoder<'a>(
     dir: &Path,
-    config: &Config,
-    weights: impl Iterator<Item = (Weight, &'a Tensor)>,
+    config: &ModelConfig,
+    weights: impl Iterator<Item = (ModelWeight, &'a Tensor)>,
     tokenizer: &TokenizerFiles,
 ) -> Result<()> {
     let ids = tokenizer.table()?.vocab_size();
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let half = |(weight, tensor): (Weight, &Tensor)| {
+    let half = |(weight, tensor): (ModelWeight, &Tensor)| {
         let tensor =
             if weight == Weight::Embedding { tensor.f_narrow(0, 0, ids as i64)? } else { tensor.shallow_clone() };
         let half = tensor.f_detach()?.f_to_kind(Kind::Half)?;
@@ -168,14 +167,15 @@ pub fn save_encoder<'a>(
     let weights = weights.map(half).collect::<Result<Vec<_>>>()?;
     tokenizer.write(dir)?;
     write_tensors(&dir.join(files::WEIGHTS), &weights)?;
-    write_json(&dir.join(files::CONFIG), &Config { vocab_size: ids, num_labels: 0, ..config.clone() })
+    let mut config = config.clone();
+    (config.vocab_size, config.num_labels) = (ids, 0);
+    write_json(&dir.join(files::CONFIG), &config)
 }
 
 /// Takes the weights of a model out of `tensors`, which must be empty then.
-fn take_model(config: &Config, tensors: &mut HashMap<String, Tensor>, device: Device) -> Result<Classifier> {
+fn take_model(config: &ModelConfig, tensors: &mut HashMap<String, Tensor>, device: Device) -> Result<Classifier> {
     config.validate().context("model configuration")?;
-    let shapes = config.weights().filter_map(|w| Some((w, config.shape(w)?.dims().to_vec())));
-    Classifier::from_weights(config, take_weights(tensors, shapes)?, device)
+    Classifier::from_weights(config, take_weights(tensors, config.weights())?, device)
 }
 
 /// Writes the configuration and the weights of an encoder-decoder into `dir`, which is made if missing.

@@ -24,10 +24,10 @@
 
 use std::ops::Add;
 
-use kinglet::spec::{Compat, Config, Mixer};
 use serde::Serialize;
 
 use crate::model::seq2seq::Seq2SeqConfig;
+use crate::model::{Compat, ModelConfig};
 
 /// Operations of a forward pass over one example, by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -73,16 +73,15 @@ impl Add for Flops {
 
 /// Counts a stack of blocks over a text of `tokens` ids: the encoder of the resolved `config`, without pooling and
 /// head.
-pub fn stack(config: &Config, tokens: usize) -> Flops {
+pub fn stack(config: &ModelConfig, tokens: usize) -> Flops {
     let [t, c, ff] = [tokens, config.hidden_size, config.intermediate_size].map(|n| n as u64);
-    let heads = config.kernel_heads as u64;
     let matrices = if config.compat == Compat::Mesh { 4 } else { 3 };
     let layer = |i: usize| {
-        let width = config.kernel_sizes.get(i) as u64;
-        let (projections, mixing) = match config.mixer {
-            Mixer::Light | Mixer::Dilated => (matrices * t * c * c, t * c * width),
-            Mixer::Dynamic => (matrices * t * c * c + t * c * heads * width, t * c * width),
-            Mixer::Attention => (4 * t * c * c, 2 * t * t * c),
+        let width = config.convolution(i).map_or(0, |convolution| convolution.taps as u64);
+        let computed = if config.mixer.kind().reads_input() { config.mixer.kernel_heads() as u64 * width } else { 0 };
+        let (projections, mixing) = match config.mixer.is_conv() {
+            true => (matrices * t * c * c + t * c * computed, t * c * width),
+            false => (4 * t * c * c, 2 * t * t * c),
         };
         let feed_forward = 2 * t * c * ff;
         Flops { projections: 2 * projections, mixing: 2 * mixing, feed_forward: 2 * feed_forward, ..Flops::default() }
@@ -104,13 +103,13 @@ pub fn seq2seq(config: &Seq2SeqConfig, inputs: usize, targets: usize) -> Flops {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use kinglet::spec::{Role, Weight};
+    use kinglet::spec::{Mixer, Role, Weight};
 
     use super::*;
 
     #[test]
     fn one_light_layer_is_its_matrices_and_its_taps() {
-        let config: Config = serde_json::from_str(
+        let config: ModelConfig = serde_json::from_str(
             r#"{"mixer": "light", "hidden_size": 4, "num_hidden_layers": 1, "intermediate_size": 8, "kernel_sizes": [3]}"#,
         )
         .unwrap();
@@ -142,11 +141,11 @@ mod tests {
                    "kernel_heads": 2, "kernel_sizes": [3, 5], "num_attention_heads": {}}}"#,
                 if mixer == "attention" { 2 } else { 0 }
             );
-            let config = serde_json::from_str::<Config>(&text).unwrap().resolve();
+            let config = serde_json::from_str::<ModelConfig>(&text).unwrap().resolve();
             let matrices: usize = config
                 .weights()
-                .filter(|weight| matches!(weight, Weight::Layer(..)) && weight.role() == Role::Linear)
-                .map(|weight| config.shape(weight).unwrap().len())
+                .filter(|(weight, _)| weight.role() == Role::Linear && *weight != Weight::HeadWeight)
+                .map(|(_, shape)| shape.iter().product::<usize>())
                 .sum();
             let flops = stack(&config, 7);
             assert_eq!(flops.projections + flops.feed_forward, 2 * 7 * matrices as u64, "{compat} {mixer}");
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn convolutions_grow_with_the_length_and_attention_with_its_square() {
         let at = |mixer, tokens| stack(&Seq2SeqConfig::preset("base", mixer, 32_128).unwrap().encoder, tokens).total();
-        for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+        for mixer in Mixer::convolutions() {
             assert_eq!(at(mixer, 4096), 64 * at(mixer, 64));
         }
         assert!(at(Mixer::Attention, 4096) > 64 * at(Mixer::Attention, 64));

@@ -3,35 +3,28 @@
 
 use std::{fs, path::Path};
 
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, Mixer, Norm, PerLayer, Pooling, files};
+use kinglet::spec::{Config, Mixer, MixerConfig, Norm, files};
 use kinglet_train::{
     checkpoint::{golden, load, save},
-    model::{Classifier, Mode},
+    model::{Classifier, Mode, ModelConfig},
     tensors::{read_tensors, write_tensors},
 };
 use tch::{Device, Kind, Tensor};
 
-fn config(mixer: Mixer) -> Config {
-    Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
+fn config(mixer: Mixer) -> ModelConfig {
+    let parameters = match mixer {
+        Mixer::Attention => MixerConfig::Attention { heads: 2, buckets: 8, max_distance: 12 },
+        _ => MixerConfig::new(mixer, 2),
+    };
+    let shape = Config {
+        mixer: parameters,
         norm: Norm::PreRms,
-        pooling: Pooling::Mean,
         vocab_size: 20,
-        hidden_size: 8,
-        num_hidden_layers: 2,
         intermediate_size: 12,
-        kernel_heads: 2,
-        kernel_sizes: PerLayer::EMPTY,
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: PerLayer::EMPTY,
-        num_attention_heads: 2,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 12,
         num_labels: 3,
-    }
-    .resolve()
+        ..Config::new(mixer, 2, 8)
+    };
+    shape.into()
 }
 
 fn labels() -> Vec<String> {

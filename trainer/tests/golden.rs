@@ -4,9 +4,9 @@
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
-use kinglet::spec::{Config, LayerWeight, Weight};
+use kinglet::spec::{LayerWeight, Mixer, Weight};
 use kinglet_train::{
-    model::{Classifier, Mode, dynamicconv::DynamicConv, lightconv::LightConv, linear::Linear},
+    model::{Classifier, Mode, ModelConfig, dynamicconv::DynamicConv, lightconv::LightConv, linear::Linear},
     optim::{AdafactorConfig, AdamWConfig, OptimizerConfig},
     tensors::read_tensors,
 };
@@ -77,12 +77,13 @@ fn convolutions_and_their_gradients_are_those_of_fairseq() {
 #[test]
 fn models_and_their_gradients_are_those_of_pytorch_and_of_transformers_t5() {
     let configs = fs::read(folder().join("models.json")).unwrap();
-    let configs: HashMap<String, Config> = serde_json::from_slice(&configs).unwrap();
-    assert_eq!(configs.len(), 6);
+    let configs: HashMap<String, ModelConfig> = serde_json::from_slice(&configs).unwrap();
+    let has = |mixer| configs.values().any(|config| config.mixer.kind() == mixer);
+    assert!(configs.len() >= 6 && Mixer::ALL.into_iter().all(has), "every mixer has a model");
     for (name, config) in configs {
         let config = config.resolve();
         let golden = read(&format!("model_{name}.safetensors"));
-        let weights = config.weights().map(|w| (w, golden[&w.to_string()].shallow_clone())).collect();
+        let weights = config.weights().map(|(w, _)| (w, golden[&w.to_string()].shallow_clone())).collect();
         let model = Classifier::from_weights(&config, weights, Device::Cpu).unwrap();
         assert_eq!(golden.len(), 3 + 2 * model.parameters().len(), "{name}: every weight is used");
         let logits = model.forward(&golden["input_ids"], &golden["attention_mask"], &Mode::eval());

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Weight};
 use kinglet_train::model::{
     Classifier, Mode,
     dilatedconv::DilatedConv,
@@ -248,26 +248,25 @@ fn drop_connect_drops_whole_taps_for_a_whole_batch_and_scales_the_rest() {
 }
 
 fn config(mixer: Mixer, norm: Norm) -> Config {
+    let parameters = match mixer {
+        Mixer::Attention => MixerConfig::Attention { heads: 4, buckets: 8, max_distance: 12 },
+        _ => MixerConfig::new(mixer, 3),
+    };
     Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
+        mixer: parameters
+            .with_kernels(Kernels::centred(PerLayer::from_slice(&[3, 4, 7]).unwrap()))
+            .with_dilations(PerLayer::from_slice(&[1, 2, 3]).unwrap()),
         norm,
-        pooling: Pooling::Mean,
         vocab_size: 50,
-        hidden_size: 16,
-        num_hidden_layers: 3,
         intermediate_size: 24,
-        kernel_heads: 2,
-        kernel_sizes: PerLayer::from_slice(&[3, 4, 7]).unwrap(),
-        kernel_offsets: PerLayer::EMPTY,
-        dilations: if mixer == Mixer::Dilated { PerLayer::from_slice(&[1, 2, 3]).unwrap() } else { PerLayer::EMPTY },
-        num_attention_heads: 4,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 12,
         num_labels: 5,
+        ..Config::new(mixer, 3, 16)
     }
-    .resolve()
+}
+
+/// A model of `config` in the paper's dialect.
+fn model(config: &Config, seed: i64) -> Classifier {
+    Classifier::new(&config.clone().into(), seed, Device::Cpu).unwrap()
 }
 
 /// All mixers with the norms they take, mean and max pooling.
@@ -278,7 +277,7 @@ fn models() -> Vec<(String, Classifier)> {
             for pooling in [Pooling::Mean, Pooling::Max] {
                 let config = Config { pooling, ..config(mixer, norm) };
                 if mixer != Mixer::Attention || norm == Norm::PreRms {
-                    let model = Classifier::new(&config, 11, Device::Cpu).unwrap();
+                    let model = model(&config, 11);
                     out.push((format!("{} {norm:?} {pooling:?}", mixer.name()), model));
                 }
             }
@@ -380,7 +379,7 @@ fn weights_come_from_the_seed_alone() {
     let _turn = generator();
     let base = config(Mixer::Light, Norm::PostLayer);
     let all = |config: &Config, seed| -> Vec<Vec<f64>> {
-        Classifier::new(config, seed, Device::Cpu).unwrap().parameters().iter().map(|(_, p)| values(p)).collect()
+        model(config, seed).parameters().iter().map(|(_, p)| values(p)).collect()
     };
     tch::manual_seed(1);
     let first = all(&base, 4);
@@ -394,7 +393,7 @@ fn weights_come_from_the_seed_alone() {
     tch::manual_seed(7);
     let want = draw();
     tch::manual_seed(7);
-    drop(Classifier::new(&base, 4, Device::Cpu).unwrap());
+    drop(model(&base, 4));
     assert_eq!(draw(), want);
 }
 
@@ -403,7 +402,7 @@ fn weights_have_the_spread_of_their_kind() {
     use LayerWeight as L;
     let wide = |mixer, norm| {
         let config = Config { vocab_size: 400, hidden_size: 128, intermediate_size: 256, ..config(mixer, norm) };
-        Classifier::new(&config, 4, Device::Cpu).unwrap()
+        model(&config, 4)
     };
     let c = 128f64;
     let cases = [
@@ -442,8 +441,8 @@ fn weights_have_the_spread_of_their_kind() {
 #[test]
 fn an_encoder_is_taken_over_with_a_new_head() {
     let base = config(Mixer::Light, Norm::PostLayer);
-    let from = Classifier::new(&base, 1, Device::Cpu).unwrap();
-    let mut to = Classifier::new(&Config { num_labels: 9, ..base.clone() }, 2, Device::Cpu).unwrap();
+    let from = model(&base, 1);
+    let mut to = model(&Config { num_labels: 9, ..base.clone() }, 2);
     let head = values(&to.parameters().last().unwrap().1);
     to.copy_encoder(from.config(), from.parameters()).unwrap();
     let (ids, mask) = batch(9);
@@ -451,14 +450,15 @@ fn an_encoder_is_taken_over_with_a_new_head() {
     assert_eq!(values(&to.parameters().last().unwrap().1), head);
     assert!(to.parameters().iter().all(|(_, p)| p.requires_grad() && p.is_leaf()));
 
-    let mut other = Classifier::new(&Config { kernel_heads: 4, ..base }, 2, Device::Cpu).unwrap();
+    let mut other = model(&Config { mixer: base.mixer.clone().with_heads(4), ..base }, 2);
     let error = format!("{:#}", other.copy_encoder(from.config(), from.parameters()).unwrap_err());
     assert!(error.contains("kernel_heads (4 against 2)"), "{error}");
 }
 
 #[test]
 fn an_impossible_configuration_is_refused() {
-    let bad = Config { kernel_heads: 3, ..config(Mixer::Light, Norm::PostLayer) };
-    let error = format!("{:#}", Classifier::new(&bad, 1, Device::Cpu).unwrap_err());
+    let good = config(Mixer::Light, Norm::PostLayer);
+    let bad = Config { mixer: good.mixer.clone().with_heads(3), ..good };
+    let error = format!("{:#}", Classifier::new(&bad.into(), 1, Device::Cpu).unwrap_err());
     assert!(error.contains("kernel_heads is 3"), "{error}");
 }

@@ -3,12 +3,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kinglet::spec::{Compat, Mixer, Norm, PerLayer, Weight};
+use kinglet::spec::{Kernels, Mixer, MixerConfig, Norm, PerLayer, Weight};
 use kinglet_train::{
     batch::Seq2SeqBatch,
     checkpoint::{load_seq2seq, save_seq2seq},
     model::{
-        Classifier, Mode,
+        Classifier, Compat, Mode, ModelWeight,
         seq2seq::{Seq2Seq, Seq2SeqConfig, Seq2SeqWeight, shift_right},
     },
 };
@@ -27,11 +27,10 @@ fn config(mixer: Mixer, norm: Norm) -> Seq2SeqConfig {
     config.encoder.hidden_size = 16;
     config.encoder.intermediate_size = 24;
     config.encoder.num_hidden_layers = 3;
-    config.encoder.relative_attention_num_buckets = 8;
-    config.encoder.relative_attention_max_distance = 12;
-    config.encoder.kernel_offsets = PerLayer::EMPTY;
-    config.encoder.kernel_sizes = PerLayer::from_slice(&[3, 4, 7]).unwrap();
-    config.encoder.dilations = PerLayer::EMPTY;
+    config.encoder.mixer = match mixer {
+        Mixer::Attention => MixerConfig::Attention { heads: 2, buckets: 8, max_distance: 12 },
+        _ => MixerConfig::new(mixer, 3).with_kernels(Kernels::centred(PerLayer::from_slice(&[3, 4, 7]).unwrap())),
+    };
     config.num_decoder_layers = 2;
     config.decoder_kernel_sizes = PerLayer::from_slice(&[4, 3]).unwrap();
     config.decoder_dilations = PerLayer::from_slice(if mixer == Mixer::Dilated { &[1, 2] } else { &[1, 1] }).unwrap();
@@ -158,7 +157,7 @@ fn the_embedding_gathers_gradients_from_inputs_decoder_and_output() {
         // The input has 5 and 1, the decoder's input 0 and 7, the targets 7 and 9; 20 is in the output's softmax alone.
         let batch = Seq2SeqBatch::new(&[(vec![5, 1], vec![7, 9])], Device::Cpu);
         let embedding = || {
-            let found = model.parameters().iter().find(|(w, _)| *w == Seq2SeqWeight::Encoder(Weight::Embedding));
+            let found = model.parameters().iter().find(|(w, _)| *w == Seq2SeqWeight::Encoder(Weight::Embedding.into()));
             found.unwrap().1.shallow_clone()
         };
         let loss = || tch::no_grad(|| model.loss(&batch, 1e-2, &Mode::eval()).sum.double_value(&[]));
@@ -215,9 +214,10 @@ fn bf16_is_near_f32_but_is_not_f32() {
 #[test]
 fn the_encoder_is_the_classifiers() {
     for (name, model) in models() {
-        let config = kinglet::spec::Config { num_labels: 2, ..model.config().encoder.clone() };
-        let head = |w: Weight| (!w.is_encoder()).then(|| config.shape(w).unwrap().dims().to_vec());
-        let weights = config.weights().map(|w| {
+        let mut config = model.config().encoder.clone();
+        config.num_labels = 2;
+        let head = |w: ModelWeight| (!w.is_encoder()).then(|| config.shape(w).unwrap());
+        let weights = config.weights().map(|(w, _)| {
             let found = model.parameters().iter().find(|(other, _)| *other == Seq2SeqWeight::Encoder(w));
             let zeros = |dims: Vec<usize>| {
                 let dims: Vec<i64> = dims.into_iter().map(|d| d as i64).collect();

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use kinglet::{
-    spec::{Compat, Mixer, Norm, PerLayer},
+    spec::{Mixer, MixerConfig, Norm, PerLayer},
     tokenizer::END,
 };
 use kinglet_train::{
     batch::Batch,
     model::{
-        Mode,
+        Compat, Mode,
         seq2seq::{Beam, START, Seq2Seq, Seq2SeqConfig},
     },
 };
@@ -37,8 +37,9 @@ fn models(vocabulary: usize) -> Vec<(String, Seq2Seq)> {
             config.encoder.compat = compat;
             config.encoder.hidden_size = 16;
             config.encoder.intermediate_size = 24;
-            config.encoder.relative_attention_num_buckets = 8;
-            config.encoder.relative_attention_max_distance = 12;
+            if let MixerConfig::Attention { buckets, max_distance, .. } = &mut config.encoder.mixer {
+                (*buckets, *max_distance) = (8, 12);
+            }
             config.num_decoder_layers = 3;
             config.decoder_kernel_sizes = PerLayer::from_slice(&[1, 4, 3]).unwrap();
             let dilations = if mixer == Mixer::Dilated { [1, 3, 2] } else { [1, 1, 1] };

@@ -4,7 +4,7 @@
 mod fixture;
 
 use fixture::{at_most, seed};
-use kinglet::spec::{Mixer, Norm, PerLayer};
+use kinglet::spec::{Kernels, Mixer, MixerConfig, Norm, PerLayer};
 use kinglet_train::{
     batch::Seq2SeqBatch,
     model::{
@@ -44,9 +44,7 @@ fn every_mixer_learns_to_say_a_text_again() {
             (config.encoder.hidden_size, config.encoder.intermediate_size) = (32, 64);
             config.encoder.num_hidden_layers = 2;
             config.num_decoder_layers = 2;
-            config.encoder.kernel_sizes = PerLayer::repeat(3, 1);
-            config.encoder.kernel_offsets = PerLayer::EMPTY;
-            config.encoder.dilations = PerLayer::EMPTY;
+            config.encoder.mixer = MixerConfig::new(mixer, 2).with_kernels(Kernels::centred(PerLayer::repeat(3, 2)));
             config.decoder_kernel_sizes = PerLayer::EMPTY;
             config.decoder_dilations = PerLayer::EMPTY;
             config.num_attention_heads = 2;

@@ -160,7 +160,7 @@ impl From<BundleError> for Error {
             E::Version { .. } => Status::BundleVersion,
             E::Length { .. } => Status::BundleLength,
             E::HeaderChecksum { .. } | E::Checksum { .. } => Status::BundleChecksum,
-            E::Attention | E::Compat { .. } | E::SectionUnknown { .. } => Status::BundleUnsupported,
+            E::Attention | E::SectionUnknown { .. } => Status::BundleUnsupported,
             _ => Status::BundleDamaged,
         };
         Error::new(status, error)

@@ -23,8 +23,9 @@ impl Bias {
     /// bucket stays the same, so the table serves any `T`.
     pub(super) fn new(g: &mut GraphBuilder, model: &Prepared, ids: &Value, mask: &Mask) -> Self {
         let config = &model.config;
-        let (h, buckets) = (config.num_attention_heads, config.relative_attention_num_buckets);
-        let bucket = |distance: i64| relative_bucket(distance, buckets, config.relative_attention_max_distance);
+        let parameters = config.mixer.parameters();
+        let (h, buckets) = (parameters.num_attention_heads, parameters.relative_attention_num_buckets);
+        let bucket = |distance: i64| relative_bucket(distance, buckets, parameters.relative_attention_max_distance);
         let mut reach: i32 = 1;
         while bucket(-i64::from(reach)) != buckets / 2 - 1 {
             reach += 1;
@@ -74,7 +75,7 @@ pub(super) fn attention(
     bias: &Bias,
 ) -> Value {
     let config = &model.config;
-    let (c, h) = (config.hidden_size as i64, config.num_attention_heads as i64);
+    let (c, h) = (config.hidden_size as i64, config.mixer.attention_heads() as i64);
     let x = linear::Operand::new(g, path, x);
     let mut heads = |weight, name: &str, perm: [i64; 4]| {
         let path = format!("{path}/{name}");

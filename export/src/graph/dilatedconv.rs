@@ -1,6 +1,6 @@
 //! Depthwise convolution with one kernel per channel: tap `j` reads position `i + (j − offset)·dilation`.
 
-use kinglet::spec::{LayerWeight, Weight};
+use kinglet::spec::{Convolution, LayerWeight, Weight};
 
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::prepare::Prepared;
@@ -23,8 +23,9 @@ pub(super) fn depthwise(
 ) -> Value {
     let config = &model.config;
     let layer = usize::from(layer);
-    let (c, k) = (config.hidden_size, config.kernel_sizes.get(layer));
-    let (offset, dilation) = (config.kernel_offsets.get(layer), config.dilations.get(layer));
+    let c = config.hidden_size;
+    let convolution = config.convolution(layer).unwrap_or(Convolution { taps: 1, offset: 0, dilation: 1 });
+    let Convolution { taps: k, offset, dilation } = convolution;
     let kernel = g.store_f32(name, &[c, 1, k], kernel);
     let swap = [("perm", Attribute::Ints(vec![0, 2, 1]))];
     let x = g.op_with("Transpose", &format!("{path}/channels_first"), &[x], &swap);

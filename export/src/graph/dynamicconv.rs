@@ -20,8 +20,9 @@ pub(super) fn dynamicconv(
 ) -> Value {
     let config = &model.config;
     let at = usize::from(layer);
-    let (k, offset) = (config.kernel_sizes.get(at) as i64, config.kernel_offsets.get(at) as i64);
-    let (c, h) = (config.hidden_size as i64, config.kernel_heads as i64);
+    let all = config.mixer.parameters();
+    let (k, offset) = (all.kernel_sizes.get(at) as i64, all.kernel_offsets.get(at) as i64);
+    let (c, h) = (config.hidden_size as i64, all.kernel_heads as i64);
 
     let weight = Weight::Layer(layer, LayerWeight::KernelProjection);
     let taps = linear::linear(g, model, weight, &format!("{path}/kernel_proj"), x);

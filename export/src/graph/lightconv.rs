@@ -10,8 +10,9 @@ use crate::prepare::Prepared;
 pub(super) fn lightconv(g: &mut GraphBuilder, model: &Prepared, layer: u16, path: &str, x: &Value) -> Value {
     let config = &model.config;
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
-    let kernels: Vec<&[f32]> = model.float(weight).chunks(config.kernel_sizes.get(usize::from(layer))).collect();
-    let (c, h) = (config.hidden_size, config.kernel_heads);
+    let (h, k) = model.matrix(weight);
+    let kernels: Vec<&[f32]> = model.float(weight).chunks(k).collect();
+    let c = config.hidden_size;
     let kernel: Vec<f32> = (0..c).flat_map(|channel| kernels[channel * h / c].iter().copied()).collect();
     depthwise(g, model, layer, path, x, &weight.to_string(), &kernel)
 }

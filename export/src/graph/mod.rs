@@ -29,7 +29,7 @@ pub fn build(model: &Prepared, precision: Precision) -> GraphProto {
     let ids = g.input(graph::INPUT_IDS);
     let mask = Mask::new(&mut g);
     let mut x = embedding::embedding(&mut g, model, &ids);
-    let bias = (config.mixer == Mixer::Attention).then(|| attention::Bias::new(&mut g, model, &ids, &mask));
+    let bias = (config.mixer.kind() == Mixer::Attention).then(|| attention::Bias::new(&mut g, model, &ids, &mask));
 
     for layer in 0..config.num_hidden_layers as u16 {
         let path = format!("layers.{layer}");
@@ -94,7 +94,7 @@ fn conv_block(g: &mut GraphBuilder, model: &Prepared, layer: u16, path: &str, x:
     let x = linear::Operand::new(g, path, x);
     let gated = glu::glu(g, model, layer, path, &x, mask);
     let conv = format!("{path}/conv");
-    let y = match model.config.mixer {
+    let y = match model.config.mixer.kind() {
         Mixer::Dynamic => dynamicconv::dynamicconv(g, model, layer, &conv, &x, &gated),
         Mixer::Dilated => dilatedconv::dilatedconv(g, model, layer, &conv, &gated),
         Mixer::Light | Mixer::Attention => lightconv::lightconv(g, model, layer, &conv, &gated),

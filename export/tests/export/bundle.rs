@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kinglet::backend::PackedMatrix;
-use kinglet::bundle::{Buffer, Bundle, Taps};
+use kinglet::bundle::{Buffer, Bundle};
 use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
@@ -57,7 +57,7 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
         let (checkpoint, trained) = Checkpoint::read(dir.path()).unwrap();
         let model = Prepared::new(&config, trained.clone());
         let bytes = kinglet_export::bundle::file(&checkpoint, &model, None).unwrap();
-        assert_eq!(bytes.is_some(), config.mixer != Mixer::Attention);
+        assert_eq!(bytes.is_some(), config.mixer.is_conv());
         let Some(bytes) = bytes else { continue };
         seen += 1;
         let buffer = Buffer::new(&bytes);
@@ -83,20 +83,18 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
             tensors.is_matrix(name(LayerWeight::Up), &layer.up);
             tensors.is_matrix(name(LayerWeight::Down), &layer.down);
             // `[C, 1, K]` in ONNX, whatever is shared.
-            let kernel = |c: usize, j: usize| {
-                let k = config.kernel_sizes.get(usize::from(i));
-                tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j]
-            };
-            let k = config.kernel_sizes.get(usize::from(i));
+            let k = config.convolution(usize::from(i)).unwrap().taps;
+            let kernel = |c: usize, j: usize| tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j];
             for (channel, j) in (0..c).flat_map(|channel| (0..k).map(move |j| (channel, j))) {
-                match layer.taps {
-                    Taps::Shared(taps) => {
-                        assert_eq!(taps[channel * config.kernel_heads / c * k + j], kernel(channel, j));
-                    }
-                    Taps::Channels(taps) => assert_eq!(taps[j * c + channel], kernel(channel, j)),
-                    Taps::Computed(panels) => {
-                        tensors.is_matrix(name(LayerWeight::KernelProjection), &panels);
+                match config.mixer.kind() {
+                    Mixer::Dilated => assert_eq!(layer.kernel[j * c + channel], kernel(channel, j)),
+                    Mixer::Dynamic => {
+                        tensors.is_matrix(name(LayerWeight::KernelProjection), &layer.kernel_projection);
                         break;
+                    }
+                    _ => {
+                        let head = channel * config.mixer.kernel_heads() / c;
+                        assert_eq!(layer.kernel[head * k + j], kernel(channel, j));
                     }
                 }
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight, files};
+use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Weight, files};
 use kinglet::tokenizer::Table;
 use kinglet_export::checkpoint::{Checkpoint, Weights};
 use kinglet_export::onnx;
@@ -48,28 +48,24 @@ pub fn tokenizer() -> Vec<u8> {
 }
 
 pub fn config(mixer: Mixer, norm: Norm, pooling: Pooling) -> Config {
-    let layers = 2;
-    let dilated = mixer == Mixer::Dilated;
+    let parameters = match mixer {
+        Mixer::Attention => MixerConfig::Attention { heads: 4, buckets: 16, max_distance: 20 },
+        _ => MixerConfig::new(mixer, 2).with_heads(3),
+    };
+    let sizes = PerLayer::from_slice(&[4, 7]).unwrap();
+    let mut kernels = Kernels::centred(sizes);
+    if mixer == Mixer::Dilated {
+        kernels.offsets = PerLayer::from_slice(&[0, 5]).unwrap();
+    }
     Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
+        mixer: parameters.with_kernels(kernels).with_dilations(PerLayer::from_slice(&[1, 3]).unwrap()),
         norm,
         pooling,
         vocab_size: Table::new(&tokenizer()).unwrap().vocab_size(),
-        hidden_size: 24,
-        num_hidden_layers: layers,
         intermediate_size: 40,
-        kernel_heads: 3,
-        kernel_sizes: PerLayer::from_slice(&[4, 7]).unwrap(),
-        kernel_offsets: if dilated { PerLayer::from_slice(&[0, 5]).unwrap() } else { PerLayer::EMPTY },
-        dilations: if dilated { PerLayer::from_slice(&[1, 3]).unwrap() } else { PerLayer::EMPTY },
-        num_attention_heads: 4,
-        relative_attention_num_buckets: 16,
-        relative_attention_max_distance: 20,
         num_labels: 5,
+        ..Config::new(mixer, 2, 24)
     }
-    .resolve()
 }
 
 /// Every mixer with every norm it can have and both poolings.

@@ -55,7 +55,7 @@ fn quantizing_nodes_keep_the_name_that_they_always_had() {
 fn no_tensor_is_stored_twice_and_none_is_unused() {
     for config in fixture::configs() {
         for precision in [Precision::Fp32, Precision::Int8] {
-            let graph = graph(config.mixer, config.norm, config.pooling, precision);
+            let graph = graph(config.mixer.kind(), config.norm, config.pooling, precision);
             let read: HashSet<&String> = graph.node.iter().flat_map(|node| &node.input).collect();
             let mut contents = HashSet::new();
             for tensor in &graph.initializer {

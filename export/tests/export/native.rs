@@ -8,7 +8,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
-use kinglet::spec::{Config, Mixer, Norm, PerLayer, Pooling};
+use kinglet::spec::{Config, Kernels, Mixer, Norm, PerLayer, Pooling};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
 use kinglet_export::{bundle, onnx};
@@ -21,7 +21,7 @@ use crate::reference;
 /// offset; dilations where the mixer has them; channels that fill no panel.
 fn configs() -> Vec<Config> {
     let mut out = Vec::new();
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             for pooling in [Pooling::Mean, Pooling::Max] {
                 let plain = fixture::config(mixer, norm, pooling);
@@ -32,12 +32,13 @@ fn configs() -> Vec<Config> {
                     (18, [15, 2], [7, 1], [2, 1]),
                 ] {
                     let list = |values: [u16; 2]| PerLayer::from_slice(&values).unwrap();
-                    let dilated = mixer == Mixer::Dilated;
                     let config = Config {
                         hidden_size: channels,
-                        kernel_sizes: list(widths),
-                        kernel_offsets: list(offsets),
-                        dilations: list(if dilated { dilations } else { [1, 1] }),
+                        mixer: plain
+                            .mixer
+                            .clone()
+                            .with_kernels(Kernels { sizes: list(widths), offsets: list(offsets) })
+                            .with_dilations(list(dilations)),
                         ..plain.clone()
                     };
                     config.validate().unwrap();

@@ -1,7 +1,7 @@
 //! Exported models compute what the formulas say, whatever surrounds a text.
 
 use kinglet::engine::Engine;
-use kinglet::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Weight};
 use kinglet_onnx::{Precision, SHORTEST_PLAN};
 
 use crate::fixture::{self, exported};
@@ -43,9 +43,7 @@ fn a_model_of_one_channel_gives_the_number_worked_out_by_hand() {
     config.intermediate_size = 1;
     config.num_hidden_layers = 1;
     config.num_labels = 2;
-    config.kernel_sizes = PerLayer::repeat(1, 1);
-    config.kernel_offsets = PerLayer::repeat(0, 1);
-    config.dilations = PerLayer::repeat(1, 1);
+    config.mixer = MixerConfig::new(Mixer::Dilated, 1).with_kernels(Kernels::centred(PerLayer::repeat(1, 1)));
     config.validate().unwrap();
     let mut weights = fixture::weights(&config, 0);
     for (weight, values) in &mut weights {

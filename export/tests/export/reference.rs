@@ -4,7 +4,9 @@
 //! stays in f64.
 
 use kinglet::quant;
-use kinglet::spec::{Config, LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight, relative_bucket};
+use kinglet::spec::{
+    Config, Convolution, LayerWeight as L, Mixer, MixerConfig, NORM_EPS, Norm, Pooling, Weight, relative_bucket,
+};
 
 use kinglet_export::checkpoint::Weights;
 
@@ -89,7 +91,7 @@ impl Model<'_> {
 
     fn mixer(&self, layer: usize, x: &Rows) -> Rows {
         let w = |w| Weight::Layer(layer as u16, w);
-        if self.config.mixer == Mixer::Attention {
+        if self.config.mixer.kind() == Mixer::Attention {
             return self.linear(&self.attention(layer, x), w(L::Out));
         }
         let (value, gate) = (self.linear(x, w(L::In)), self.linear(x, w(L::Gate)));
@@ -98,14 +100,14 @@ impl Model<'_> {
             .zip(&gate)
             .map(|(v, g)| v.iter().zip(g).map(|(v, g)| v / (1.0 + (-g).exp())).collect())
             .collect();
-        let (c, h, k) = (self.config.hidden_size, self.config.kernel_heads, self.config.kernel_sizes.get(layer));
-        let (offset, dilation) = (self.config.kernel_offsets.get(layer), self.config.dilations.get(layer));
-        let kernels = (self.config.mixer == Mixer::Dynamic).then(|| self.linear(x, w(L::KernelProjection)));
+        let (c, h) = (self.config.hidden_size, self.config.mixer.kernel_heads());
+        let Convolution { taps: k, offset, dilation } = self.config.convolution(layer).unwrap();
+        let kernels = (self.config.mixer.kind() == Mixer::Dynamic).then(|| self.linear(x, w(L::KernelProjection)));
         let tap = |i: usize, channel: usize, j: usize| -> f64 {
             let head = channel * h / c;
             let stored =
                 |row: usize| self.weights[&w(L::Kernel)][row * k..][..k].iter().map(|&t| f64::from(t)).collect();
-            match self.config.mixer {
+            match self.config.mixer.kind() {
                 Mixer::Light => softmax(stored(head))[j],
                 Mixer::Dynamic => softmax(kernels.as_ref().unwrap()[i][head * k..][..k].to_vec())[j],
                 Mixer::Dilated => Vec::<f64>::from_iter(stored(channel))[j],
@@ -129,9 +131,8 @@ impl Model<'_> {
     fn attention(&self, layer: usize, x: &Rows) -> Rows {
         let w = |w| Weight::Layer(layer as u16, w);
         let (q, k, v) = (self.linear(x, w(L::Query)), self.linear(x, w(L::Key)), self.linear(x, w(L::Value)));
-        let (c, heads) = (self.config.hidden_size, self.config.num_attention_heads);
-        let (buckets, reach) =
-            (self.config.relative_attention_num_buckets, self.config.relative_attention_max_distance);
+        let c = self.config.hidden_size;
+        let MixerConfig::Attention { heads, buckets, max_distance: reach } = self.config.mixer else { unreachable!() };
         let bias = &self.weights[&Weight::Layer(0, L::RelativeBias)];
         let d = c / heads;
         let mut y = vec![vec![0.0; c]; x.len()];

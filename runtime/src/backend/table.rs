@@ -25,7 +25,7 @@ pub const POOL_LIMIT: f32 = 1_023.999_94;
 
 /// A matrix `[N, K]` (outputs, inputs) in int8, laid out for all backends alike. `N` and `K` are those of the matrix;
 /// `N'` is `N` rounded up to [`PANEL_OUTPUTS`], `K'` is `K` rounded up to [`PANEL_INPUTS`]. What is added is zero.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PackedMatrix<'a> {
     /// `N`.
     pub outputs: usize,

@@ -1,21 +1,21 @@
 //! The config section: a [`Config`] as numbers.
 
 use super::BundleError;
-use crate::spec::{Compat, Config, MAX_LAYERS, Mixer, Norm, PerLayer, Pooling};
+use crate::spec::{Config, MAX_LAYERS, Mixer, MixerConfig, Norm, Parameters, PerLayer, Pooling};
 
 /// Bytes before the per-layer fields.
 pub(super) const HEAD: usize = 14 * 4;
 /// Bytes of each layer.
 pub(super) const LAYER: usize = 8;
 
-/// The 32-bit number at `at`.
+/// Returns the 32-bit number at `at`.
 pub(super) const fn word(bytes: &[u8], at: usize) -> Option<u32> {
     let Some((_, rest)) = bytes.split_at_checked(at) else { return None };
     let Some(word) = rest.first_chunk::<4>() else { return None };
     Some(u32::from_le_bytes(*word))
 }
 
-/// The 64-bit number at `at`.
+/// Returns the 64-bit number at `at`.
 pub(super) const fn long(bytes: &[u8], at: usize) -> Option<u64> {
     let Some((_, rest)) = bytes.split_at_checked(at) else { return None };
     let Some(long) = rest.first_chunk::<8>() else { return None };
@@ -32,7 +32,22 @@ const fn unknown(field: &'static str, got: u32) -> Result<Config, BundleError> {
     Err(BundleError::ConfigCode { field, got })
 }
 
-/// The configuration of a section, every field as it stands: [`Config::validate`] is the caller's.
+/// The code of the only dialect that engines compute.
+const PAPER: u32 = 0;
+
+/// Returns the mixer of a code: its place in [`Mixer::ALL`].
+const fn mixer_of(code: u32) -> Option<Mixer> {
+    let mut i = 0;
+    while i < Mixer::ALL.len() {
+        if i == code as usize {
+            return Some(Mixer::ALL[i]);
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Reads the configuration of a section, every field as it stands; [`Config::validate`] is the caller's task.
 pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
     let mut words = [0u32; HEAD / 4];
     let mut i = 0;
@@ -59,17 +74,14 @@ pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
         distance,
         labels,
     ] = words;
-    let mixer = match mixer {
-        0 => Mixer::Light,
-        1 => Mixer::Dynamic,
-        2 => Mixer::Dilated,
-        3 => return Err(BundleError::Attention),
-        got => return unknown("mixer", got),
+    let mixer = match mixer_of(mixer) {
+        Some(Mixer::Attention) => return Err(BundleError::Attention),
+        Some(mixer) => mixer,
+        None => return unknown("mixer", mixer),
     };
-    let compat = match compat {
-        0 => Compat::Paper,
-        got => return unknown("compat", got),
-    };
+    if compat != PAPER {
+        return unknown("compat", compat);
+    }
     let norm = match norm {
         0 => Norm::PostLayer,
         1 => Norm::PreRms,
@@ -105,16 +117,7 @@ pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
         }
         i += 1;
     }
-    Ok(Config {
-        format_version: version,
-        mixer,
-        compat,
-        norm,
-        pooling,
-        vocab_size: vocab as usize,
-        hidden_size: hidden as usize,
-        num_hidden_layers: layers,
-        intermediate_size: inner as usize,
+    let parameters = Parameters {
         kernel_heads: kernels as usize,
         kernel_sizes: widths,
         kernel_offsets: offsets,
@@ -122,22 +125,32 @@ pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
         num_attention_heads: heads as usize,
         relative_attention_num_buckets: buckets as usize,
         relative_attention_max_distance: distance as usize,
+    };
+    let mixer = match MixerConfig::from_parameters(mixer, layers, &parameters) {
+        Ok(mixer) => mixer,
+        Err(error) => return Err(BundleError::Config(error)),
+    };
+    Ok(Config {
+        format_version: version,
+        mixer,
+        norm,
+        pooling,
+        vocab_size: vocab as usize,
+        hidden_size: hidden as usize,
+        num_hidden_layers: layers,
+        intermediate_size: inner as usize,
         num_labels: labels as usize,
     })
 }
 
-/// The section of a configuration.
+/// Writes the section of a configuration.
 #[cfg(feature = "alloc")]
 pub(super) fn write(config: &Config) -> Result<alloc::vec::Vec<u8>, BundleError> {
-    let mixer = match config.mixer {
-        Mixer::Light => 0,
-        Mixer::Dynamic => 1,
-        Mixer::Dilated => 2,
-        Mixer::Attention => return Err(BundleError::Attention),
-    };
-    if config.compat != Compat::Paper {
-        return Err(BundleError::Compat { compat: config.compat });
+    if !config.mixer.is_conv() {
+        return Err(BundleError::Attention);
     }
+    let mixer = Mixer::ALL.iter().position(|&mixer| mixer == config.mixer.kind()).unwrap_or(Mixer::ALL.len());
+    let parameters = config.mixer.parameters();
     let norm = match config.norm {
         Norm::PostLayer => 0,
         Norm::PreRms => 1,
@@ -149,17 +162,17 @@ pub(super) fn write(config: &Config) -> Result<alloc::vec::Vec<u8>, BundleError>
     let fields = [
         config.format_version as usize,
         mixer,
-        0,
+        PAPER as usize,
         norm,
         pooling,
         config.vocab_size,
         config.hidden_size,
         config.num_hidden_layers,
         config.intermediate_size,
-        config.kernel_heads,
-        config.num_attention_heads,
-        config.relative_attention_num_buckets,
-        config.relative_attention_max_distance,
+        parameters.kernel_heads,
+        parameters.num_attention_heads,
+        parameters.relative_attention_num_buckets,
+        parameters.relative_attention_max_distance,
         config.num_labels,
     ];
     let mut out = alloc::vec::Vec::new();
@@ -168,7 +181,7 @@ pub(super) fn write(config: &Config) -> Result<alloc::vec::Vec<u8>, BundleError>
         out.extend(field.to_le_bytes());
     }
     for i in 0..config.num_hidden_layers {
-        let lists = [&config.kernel_sizes, &config.kernel_offsets, &config.dilations];
+        let lists = [&parameters.kernel_sizes, &parameters.kernel_offsets, &parameters.dilations];
         lists.iter().for_each(|list| out.extend((list.get(i) as u16).to_le_bytes()));
         out.extend([0; 2]);
     }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Kind;
 use crate::calibration::CalibrationError;
-use crate::spec::{Compat, ConfigError, Weight};
+use crate::spec::{ConfigError, Weight};
 use crate::tokenizer::TableError;
 
 /// Why bytes are no bundle, or why a model cannot be one. Offsets and lengths are in bytes.
@@ -121,11 +121,6 @@ pub enum BundleError {
     },
     /// The model is a Transformer: bundles hold convolutional models.
     Attention,
-    /// The model is of another dialect than the engines compute.
-    Compat {
-        /// The dialect.
-        compat: Compat,
-    },
     /// The configuration is impossible.
     Config(ConfigError),
     /// The tokenizer section is broken.
@@ -268,12 +263,6 @@ impl fmt::Display for BundleError {
             E::SectionMissing { section } => write!(f, "section {section} is missing"),
             E::ConfigLength { need, got } => write!(f, "section {}: {need} bytes needed, {got} found", Kind::CONFIG),
             E::ConfigCode { field, got } => write!(f, "section {}: {field} is {got}, which is unknown", Kind::CONFIG),
-            E::Compat { compat } => write!(
-                f,
-                "the engines compute compat = \"paper\" alone, this model has compat = \"{}\": score it with kinglet-train eval, or train a \
-                 paper model to deploy",
-                compat.name()
-            ),
             E::Attention => f.write_str("bundles hold convolutional models; this one has attention: use its ONNX file"),
             E::Config(e) => write!(f, "section {}: {e}", Kind::CONFIG),
             E::Tokenizer(e) => write!(f, "section {}: {e}", Kind::TOKENIZER),

@@ -94,7 +94,7 @@ impl Index {
         Labels::cut(part(bytes, &self.labels), self.config.num_labels)
     }
 
-    pub(super) fn weights<'a>(&self, bytes: &'a [u8]) -> Weights<'a> {
+    pub(super) fn weights<'a>(&'a self, bytes: &'a [u8]) -> Weights<'a> {
         Weights::cut(part(bytes, &self.weights), &self.config)
     }
 

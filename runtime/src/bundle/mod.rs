@@ -94,7 +94,7 @@ pub use labels::Labels;
 #[cfg(feature = "alloc")]
 pub use owned::{Buffer, OwnedBundle};
 pub use read::{Bundle, ReadBundle};
-pub use weights::{Layer, NormWeights, Taps, Weights};
+pub use weights::{Layer, NormWeights, Weights};
 #[cfg(feature = "alloc")]
 pub use writer::{Parts, Quantized, Values, write, write_values};
 

@@ -123,7 +123,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Returns the weights.
-    pub fn weights(&self) -> Weights<'a> {
+    pub fn weights(&self) -> Weights<'_> {
         self.index.weights(self.bytes)
     }
 

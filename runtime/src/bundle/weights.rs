@@ -3,7 +3,7 @@
 use super::{ALIGN, BundleError};
 use crate::backend::cast::view;
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
-use crate::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Weight};
+use crate::spec::{Config, LayerWeight, Shape, Storage, Weight};
 
 /// The weights of a model, read in place.
 ///
@@ -38,18 +38,20 @@ use crate::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Weight};
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     bytes: &'a [u8],
-    layout: Layout,
+    config: &'a Config,
 }
 
-/// The weights of a layer.
-#[derive(Clone, Copy, Debug)]
+/// The weights of a layer; empty views where a model has no such weight.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Layer<'a> {
     /// `W_I`, `[C, C]`.
     pub input: PackedMatrix<'a>,
     /// `W_S`, the gate, `[C, C]`.
     pub gate: PackedMatrix<'a>,
-    /// The convolution's taps.
-    pub taps: Taps<'a>,
+    /// Taps: `[H, K]` after softmax (light), `[K, C]` (dilated).
+    pub kernel: &'a [f32],
+    /// `[H·K, C]`: row `h·K + j` belongs to tap `j` of head `h` before softmax (dynamic).
+    pub kernel_projection: PackedMatrix<'a>,
     /// `W_O`, `[C, C]`.
     pub output: PackedMatrix<'a>,
     /// The mixer's norm.
@@ -62,19 +64,8 @@ pub struct Layer<'a> {
     pub ffn_norm: NormWeights<'a>,
 }
 
-/// A convolution's taps.
-#[derive(Clone, Copy, Debug)]
-pub enum Taps<'a> {
-    /// `[H, K]`, after softmax: channel `c` uses kernel `⌊c·H/C⌋` (light).
-    Shared(&'a [f32]),
-    /// `[K, C]`: one kernel a channel (dilated).
-    Channels(&'a [f32]),
-    /// `[H·K, C]`: row `h·K + j` gives tap `j` of head `h` before softmax (dynamic).
-    Computed(PackedMatrix<'a>),
-}
-
 /// A norm's weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct NormWeights<'a> {
     /// `[C]`.
     pub gain: &'a [f32],
@@ -82,87 +73,38 @@ pub struct NormWeights<'a> {
     pub shift: &'a [f32],
 }
 
-/// What the layout depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
-    mixer: Mixer,
-    norm: Norm,
-    vocab: usize,
-    channels: usize,
-    inner: usize,
-    heads: usize,
-    labels: usize,
-    layers: usize,
-    widths: PerLayer,
-}
-
-/// `count` numbers of `size` bytes, up to the next tensor. A validated configuration keeps this below 2⁴⁰.
+/// Returns the bytes of `count` numbers of `size` bytes, up to the next tensor. A valid configuration keeps this below 2⁴⁰.
 const fn tensor(count: u64, size: u64) -> u64 {
     (count * size).next_multiple_of(ALIGN as u64)
 }
 
-const fn matrix(outputs: usize, inputs: usize) -> u64 {
-    let (n, k) = (
-        (outputs as u64).next_multiple_of(PANEL_OUTPUTS as u64),
-        (inputs as u64).next_multiple_of(PANEL_INPUTS as u64),
-    );
-    n * k + 2 * tensor(n, 4)
-}
-
-impl Layout {
-    /// The layout of a configuration that [`Config::validate`] accepts.
-    pub(super) const fn new(config: &Config) -> Self {
-        Layout {
-            mixer: config.mixer,
-            norm: config.norm,
-            vocab: config.vocab_size,
-            channels: config.hidden_size,
-            inner: config.intermediate_size,
-            heads: config.kernel_heads,
-            labels: config.num_labels,
-            layers: config.num_hidden_layers,
-            widths: config.kernel_sizes,
+/// Returns the bytes of a weight; 0 when the model has no such weight.
+fn bytes_of(config: &Config, weight: Weight) -> u64 {
+    let (Some(row), Some(shape)) = (config.row(weight), config.shape(weight)) else { return 0 };
+    let (rows, columns) = (shape.matrix().0 as u64, shape.matrix().1 as u64);
+    match row.storage {
+        Storage::Rows => tensor(rows * columns, 1) + tensor(rows, 4),
+        Storage::Matrix => {
+            let n = rows.next_multiple_of(PANEL_OUTPUTS as u64);
+            n * columns.next_multiple_of(PANEL_INPUTS as u64) + 2 * tensor(n, 4)
         }
-    }
-
-    fn embedding_bytes(&self) -> u64 {
-        tensor(self.vocab as u64 * self.channels as u64, 1) + tensor(self.vocab as u64, 4)
-    }
-
-    fn taps_bytes(&self, layer: usize) -> u64 {
-        let k = self.widths.get(layer);
-        match self.mixer {
-            Mixer::Light | Mixer::Attention => tensor(self.heads as u64 * k as u64, 4),
-            Mixer::Dilated => tensor(self.channels as u64 * k as u64, 4),
-            Mixer::Dynamic => matrix(self.heads * k, self.channels),
-        }
-    }
-
-    /// What all layers have: everything but the taps.
-    fn fixed_bytes(&self) -> u64 {
-        let c = self.channels;
-        let norms = if self.norm == Norm::PostLayer { 4 } else { 2 };
-        3 * matrix(c, c) + matrix(self.inner, c) + matrix(c, self.inner) + norms * tensor(c as u64, 4)
-    }
-
-    /// Where layer `layer` begins; with `layers`, where the last one ends.
-    fn layer_at(&self, layer: usize) -> u64 {
-        let taps: u64 = (0..layer).map(|i| self.taps_bytes(i)).sum();
-        self.embedding_bytes() + layer as u64 * self.fixed_bytes() + taps
-    }
-
-    fn final_norm_bytes(&self) -> u64 {
-        if self.norm == Norm::PreRms { tensor(self.channels as u64, 4) } else { 0 }
-    }
-
-    /// Bytes of the whole section.
-    pub(super) fn bytes(&self) -> u64 {
-        let head = matrix(self.labels, self.channels) + tensor(self.labels as u64, 4);
-        self.layer_at(self.layers) + self.final_norm_bytes() + head
+        Storage::F32 | Storage::F32Columns | Storage::F32Softmax => tensor(rows * columns, 4),
     }
 }
 
-/// Takes tensor after tensor. What is not there gives empty views: sizes were checked when the bundle was opened.
+/// Returns the bytes of the section of a configuration that [`Config::validate`] accepts.
+pub(super) fn section_bytes(config: &Config) -> u64 {
+    config.weights().map(|weight| bytes_of(config, weight)).sum()
+}
+
+/// A weight as it is stored.
+enum Stored<'a> {
+    Rows(&'a [i8], &'a [f32]),
+    Matrix(PackedMatrix<'a>),
+    Floats(&'a [f32]),
+}
+
+/// Takes tensor after tensor. What is not there becomes empty views: sizes were checked when the bundle was opened.
 struct Cursor<'a> {
     rest: &'a [u8],
     /// Whether all bytes between tensors were zero so far.
@@ -198,80 +140,95 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn norm(&mut self, layout: &Layout) -> NormWeights<'a> {
-        let gain = self.floats(layout.channels);
-        let shift = if layout.norm == Norm::PostLayer { self.floats(layout.channels) } else { &[] };
-        NormWeights { gain, shift }
+    /// Takes the next weight.
+    fn stored(&mut self, storage: Storage, shape: Shape) -> Stored<'a> {
+        let (rows, columns) = shape.matrix();
+        match storage {
+            Storage::Rows => {
+                let values = view(self.bytes(rows * columns)).unwrap_or_default();
+                Stored::Rows(values, self.floats(rows))
+            }
+            Storage::Matrix => Stored::Matrix(self.matrix(rows, columns)),
+            Storage::F32 | Storage::F32Columns | Storage::F32Softmax => Stored::Floats(self.floats(rows * columns)),
+        }
     }
 
-    fn layer(&mut self, layout: &Layout, i: usize) -> Layer<'a> {
-        let (c, k) = (layout.channels, layout.widths.get(i));
-        Layer {
-            input: self.matrix(c, c),
-            gate: self.matrix(c, c),
-            taps: match layout.mixer {
-                Mixer::Light | Mixer::Attention => Taps::Shared(self.floats(layout.heads * k)),
-                Mixer::Dilated => Taps::Channels(self.floats(k * c)),
-                Mixer::Dynamic => Taps::Computed(self.matrix(layout.heads * k, c)),
-            },
-            output: self.matrix(c, c),
-            mixer_norm: self.norm(layout),
-            up: self.matrix(layout.inner, c),
-            down: self.matrix(c, layout.inner),
-            ffn_norm: self.norm(layout),
+    /// Takes the weights of layer `i`.
+    fn layer(&mut self, config: &Config, i: usize) -> Layer<'a> {
+        let mut layer = Layer::default();
+        for (weight, row, shape) in config.layer_rows(i) {
+            match (weight, self.stored(row.storage, shape)) {
+                (LayerWeight::In, Stored::Matrix(matrix)) => layer.input = matrix,
+                (LayerWeight::Gate, Stored::Matrix(matrix)) => layer.gate = matrix,
+                (LayerWeight::Kernel, Stored::Floats(taps)) => layer.kernel = taps,
+                (LayerWeight::KernelProjection, Stored::Matrix(matrix)) => layer.kernel_projection = matrix,
+                (LayerWeight::Out, Stored::Matrix(matrix)) => layer.output = matrix,
+                (LayerWeight::MixerNorm, Stored::Floats(gain)) => layer.mixer_norm.gain = gain,
+                (LayerWeight::MixerNormBias, Stored::Floats(shift)) => layer.mixer_norm.shift = shift,
+                (LayerWeight::Up, Stored::Matrix(matrix)) => layer.up = matrix,
+                (LayerWeight::Down, Stored::Matrix(matrix)) => layer.down = matrix,
+                (LayerWeight::FfnNorm, Stored::Floats(gain)) => layer.ffn_norm.gain = gain,
+                (LayerWeight::FfnNormBias, Stored::Floats(shift)) => layer.ffn_norm.shift = shift,
+                _ => {}
+            }
         }
+        layer
+    }
+}
+
+/// The layers of a model, one after the other.
+pub(crate) struct Layers<'a> {
+    cursor: Cursor<'a>,
+    config: &'a Config,
+    next: usize,
+}
+
+impl<'a> Iterator for Layers<'a> {
+    type Item = Layer<'a>;
+
+    fn next(&mut self) -> Option<Layer<'a>> {
+        if self.next >= self.config.num_hidden_layers {
+            return None;
+        }
+        let layer = self.cursor.layer(self.config, self.next);
+        self.next += 1;
+        Some(layer)
     }
 }
 
 impl<'a> Weights<'a> {
-    /// The weights of a section that [`Weights::check`] took for `config`.
-    pub(super) fn cut(bytes: &'a [u8], config: &Config) -> Self {
-        Weights { bytes, layout: Layout::new(config) }
+    /// Returns the weights of a section that [`Weights::check`] took for `config`.
+    pub(super) fn cut(bytes: &'a [u8], config: &'a Config) -> Self {
+        Weights { bytes, config }
     }
 
-    /// Checks the section's size, its f32 numbers and the zeros between tensors; with `verify` the int8 values and their corrections too.
-    /// `config` is validated, `bytes` begin at an address that is a multiple of 4.
+    /// Checks the section's size, its f32 numbers and the zeros between tensors; with `verify` also the int8 values and their
+    /// corrections. `config` is validated, `bytes` begin at an address that is a multiple of 4.
     pub(super) fn check(bytes: &[u8], config: &Config, verify: bool) -> Result<(), BundleError> {
-        let layout = &Layout::new(config);
-        let need = layout.bytes();
+        let need = section_bytes(config);
         if need != bytes.len() as u64 {
             return Err(BundleError::WeightsLength { need, got: bytes.len() as u64 });
         }
         let mut cursor = Cursor::new(bytes, 0);
-        let values: &[i8] = view(cursor.bytes(layout.vocab * layout.channels)).unwrap_or_default();
-        if verify {
-            check_range(Weight::Embedding, values)?;
-        }
-        check_scales(Weight::Embedding, cursor.floats(layout.vocab), layout.vocab)?;
-        for i in 0..layout.layers {
-            let layer = cursor.layer(layout, i);
-            let name = |weight| Weight::Layer(i as u16, weight);
-            let matrix = |weight, panels: &PackedMatrix<'_>| check_matrix(name(weight), panels, verify);
-            matrix(LayerWeight::In, &layer.input)?;
-            matrix(LayerWeight::Gate, &layer.gate)?;
-            match layer.taps {
-                Taps::Shared(taps) | Taps::Channels(taps) => check_finite(name(LayerWeight::Kernel), taps)?,
-                Taps::Computed(panels) => matrix(LayerWeight::KernelProjection, &panels)?,
+        for weight in config.weights() {
+            let (Some(row), Some(shape)) = (config.row(weight), config.shape(weight)) else { continue };
+            match cursor.stored(row.storage, shape) {
+                Stored::Rows(values, scales) => {
+                    if verify {
+                        check_range(weight, values)?;
+                    }
+                    check_scales(weight, scales, scales.len())?;
+                }
+                Stored::Matrix(panels) => check_matrix(weight, &panels, verify)?,
+                Stored::Floats(values) => check_finite(weight, values)?,
             }
-            matrix(LayerWeight::Out, &layer.output)?;
-            check_finite(name(LayerWeight::MixerNorm), layer.mixer_norm.gain)?;
-            check_finite(name(LayerWeight::MixerNormBias), layer.mixer_norm.shift)?;
-            matrix(LayerWeight::Up, &layer.up)?;
-            matrix(LayerWeight::Down, &layer.down)?;
-            check_finite(name(LayerWeight::FfnNorm), layer.ffn_norm.gain)?;
-            check_finite(name(LayerWeight::FfnNormBias), layer.ffn_norm.shift)?;
         }
-        if layout.norm == Norm::PreRms {
-            check_finite(Weight::FinalNorm, cursor.floats(layout.channels))?;
-        }
-        check_matrix(Weight::HeadWeight, &cursor.matrix(layout.labels, layout.channels), verify)?;
-        check_finite(Weight::HeadBias, cursor.floats(layout.labels))?;
         if cursor.zeros { Ok(()) } else { Err(BundleError::WeightsPadding) }
     }
 
-    /// The embedding of a token: int8 values `[C]` and their scale. `None` for ids outside the vocabulary.
+    /// Returns the embedding of a token: int8 values `[C]` and their scale. `None` for ids outside the vocabulary.
     pub fn embedding(&self, id: u32) -> Option<(&'a [i8], f32)> {
-        let Layout { vocab, channels, .. } = self.layout;
+        let (vocab, channels) = (self.config.vocab_size, self.config.hidden_size);
         let id = usize::try_from(id).ok().filter(|&id| id < vocab)?;
         let values = self.bytes.get(id * channels..)?.get(..channels)?;
         let scales = (vocab * channels).next_multiple_of(ALIGN);
@@ -279,36 +236,54 @@ impl<'a> Weights<'a> {
         Some((view(values)?, f32::from_le_bytes(*scale)))
     }
 
-    /// The weights of layer `i`, found by arithmetic alone; empty views from the number of layers on.
+    /// Returns the layers, first to last.
+    pub(crate) fn layers(&self) -> Layers<'a> {
+        let cursor = Cursor::new(self.bytes, bytes_of(self.config, Weight::Embedding));
+        Layers { cursor, config: self.config, next: 0 }
+    }
+
+    /// Returns the weights of layer `i`; empty views from the number of layers on.
     pub fn layer(&self, i: usize) -> Layer<'a> {
-        let at = if i < self.layout.layers { self.layout.layer_at(i) } else { u64::MAX };
-        Cursor::new(self.bytes, at).layer(&self.layout, i)
+        self.layers().nth(i).unwrap_or_default()
     }
 
-    /// Gain of the norm after the last layer, `[C]`; empty unless the norm is `pre_rms`.
+    /// Returns a cursor at the first of some weights, which are the last of the section.
+    fn last(&self, weights: &[Weight]) -> Cursor<'a> {
+        let bytes: u64 = weights.iter().map(|&weight| bytes_of(self.config, weight)).sum();
+        Cursor::new(self.bytes, (self.bytes.len() as u64).saturating_sub(bytes))
+    }
+
+    /// Returns the gain of the norm after the last layer, `[C]`; empty unless the norm is `pre_rms`.
     pub fn final_norm(&self) -> &'a [f32] {
-        let len = if self.layout.norm == Norm::PreRms { self.layout.channels } else { 0 };
-        Cursor::new(self.bytes, self.layout.layer_at(self.layout.layers)).floats(len)
+        let len = self.config.shape(Weight::FinalNorm).map_or(0, |shape| shape.len());
+        self.last(&[Weight::FinalNorm, Weight::HeadWeight, Weight::HeadBias]).floats(len)
     }
 
-    /// The classifier `[num_labels, C]` and its bias `[num_labels]`.
+    /// Returns the classifier `[num_labels, C]` and its bias `[num_labels]`.
     pub fn head(&self) -> (PackedMatrix<'a>, &'a [f32]) {
-        let at = self.layout.layer_at(self.layout.layers) + self.layout.final_norm_bytes();
-        let mut cursor = Cursor::new(self.bytes, at);
-        let panels = cursor.matrix(self.layout.labels, self.layout.channels);
-        (panels, cursor.floats(self.layout.labels))
+        let mut cursor = self.last(&[Weight::HeadWeight, Weight::HeadBias]);
+        let panels = cursor.matrix(self.config.num_labels, self.config.hidden_size);
+        (panels, cursor.floats(self.config.num_labels))
     }
 
-    /// Bytes of the embedding, of all layers and of what follows them.
+    /// Returns the bytes of the embedding, of all layers and of what follows them.
     pub fn parts(&self) -> [(&'static str, u64); 3] {
-        let (begin, end) = (self.layout.embedding_bytes(), self.layout.layer_at(self.layout.layers));
-        [("embedding", begin), ("layers", end - begin), ("head", self.layout.bytes() - end)]
+        let (mut embedding, mut layers, mut head) = (0, 0, 0);
+        for weight in self.config.weights() {
+            let part = match weight {
+                Weight::Embedding => &mut embedding,
+                Weight::Layer(..) => &mut layers,
+                Weight::FinalNorm | Weight::HeadWeight | Weight::HeadBias => &mut head,
+            };
+            *part += bytes_of(self.config, weight);
+        }
+        [("embedding", embedding), ("layers", layers), ("head", head)]
     }
 }
 
 impl core::fmt::Debug for Weights<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Weights").field("bytes", &self.bytes.len()).field("layout", &self.layout).finish()
+        f.debug_struct("Weights").field("bytes", &self.bytes.len()).field("config", self.config).finish()
     }
 }
 

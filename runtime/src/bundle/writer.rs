@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::weights::Layout;
+use super::weights::section_bytes;
 use super::{
     ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, VERSION,
     config, crc32c, labels,
@@ -12,9 +12,9 @@ use super::{
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Compat, Config, LayerWeight, Mixer, Weight};
+use crate::spec::{Config, Shape, Storage, Weight};
 
-/// What a bundle holds beside its weights.
+/// The content of a bundle besides its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a, S> {
     /// The shape of the model.
@@ -23,7 +23,7 @@ pub struct Parts<'a, S> {
     pub tokenizer: &'a [u8],
     /// The names of the classes.
     pub labels: &'a [S],
-    /// What was measured about the scores.
+    /// The calibration of the scores.
     pub calibration: Option<Calibration>,
 }
 
@@ -57,8 +57,8 @@ pub enum Values<'w> {
 
 /// Writes a bundle from f32 weights. The same input gives the same bytes.
 ///
-/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], with one exception: the
-/// kernels of light convolutions are given after softmax.
+/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], after `Storage::fold`: the
+/// kernels of light convolutions after softmax.
 ///
 /// # Errors
 /// As [`write_values`].
@@ -140,8 +140,8 @@ fn push_bytes(out: &mut Vec<u8>, values: &[i8]) {
     pad(out);
 }
 
-/// Three tensors, as [`crate::backend::PackedMatrix`] has them, of a matrix `[outputs, inputs]`.
-fn push_matrix(out: &mut Vec<u8>, matrix: Cow<'_, Quantized>, outputs: usize, inputs: usize) {
+/// Writes three tensors, as [`crate::backend::PackedMatrix`] has them, of a matrix `[outputs, inputs]`.
+fn push_matrix(out: &mut Vec<u8>, matrix: &Quantized, outputs: usize, inputs: usize) {
     let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
     let mut values = vec![0i8; n * k];
     let (mut scales, mut corrections) = (matrix.scales.clone(), vec![0i32; n]);
@@ -161,37 +161,23 @@ fn push_matrix(out: &mut Vec<u8>, matrix: Cow<'_, Quantized>, outputs: usize, in
     pad(out);
 }
 
-/// The weights as they come, checked.
-struct Source<'c, F> {
-    config: &'c Config,
-    weight: F,
+/// Returns a weight that is stored as f32, checked.
+fn floats(weight: Weight, shape: Shape, values: Values<'_>) -> Result<&[f32], BundleError> {
+    match values {
+        Values::Float(values) => checked(weight, shape.len(), values),
+        Values::Int8(_) => Err(BundleError::WeightLength { weight, need: shape.len(), got: 0 }),
+    }
 }
 
-impl<'w, F: FnMut(Weight) -> Values<'w>> Source<'_, F> {
-    /// A weight that is stored as f32; empty when the model has no such weight.
-    fn floats(&mut self, weight: Weight) -> Result<&'w [f32], BundleError> {
-        let Some(need) = self.config.shape(weight).map(|shape| shape.len()) else { return Ok(&[]) };
-        match (self.weight)(weight) {
-            Values::Float(values) => checked(weight, need, values),
-            Values::Int8(_) => Err(BundleError::WeightLength { weight, need, got: 0 }),
+/// Returns a matrix or the embedding, checked, and quantized unless it already is.
+fn int8(weight: Weight, shape: Shape, values: Values<'_>) -> Result<Cow<'_, Quantized>, BundleError> {
+    let ((rows, columns), need) = (shape.matrix(), shape.len());
+    match values {
+        Values::Float(values) => Ok(Cow::Owned(Quantized::rows(checked(weight, need, values)?, columns))),
+        Values::Int8(matrix) if matrix.values.len() != need || matrix.scales.len() != rows => {
+            Err(BundleError::WeightLength { weight, need, got: matrix.values.len() })
         }
-    }
-
-    /// A matrix or the embedding, quantized here unless it already is.
-    fn int8(&mut self, weight: Weight) -> Result<Cow<'w, Quantized>, BundleError> {
-        let shape = self.config.shape(weight);
-        let (rows, columns) = match shape.as_ref().map(|shape| shape.dims()) {
-            Some(&[rows, columns]) => (rows, columns),
-            _ => (0, 1),
-        };
-        let need = rows * columns;
-        match (self.weight)(weight) {
-            Values::Float(values) => Ok(Cow::Owned(Quantized::rows(checked(weight, need, values)?, columns))),
-            Values::Int8(matrix) if matrix.values.len() != need || matrix.scales.len() != rows => {
-                Err(BundleError::WeightLength { weight, need, got: matrix.values.len() })
-            }
-            Values::Int8(matrix) => checked(weight, rows, &matrix.scales).map(|_| Cow::Borrowed(matrix)),
-        }
+        Values::Int8(matrix) => checked(weight, rows, &matrix.scales).map(|_| Cow::Borrowed(matrix)),
     }
 }
 
@@ -206,54 +192,34 @@ fn checked(weight: Weight, need: usize, values: &[f32]) -> Result<&[f32], Bundle
     }
 }
 
-/// The weights section.
-fn weights<'w>(config: &Config, weight: impl FnMut(Weight) -> Values<'w>) -> Result<Vec<u8>, BundleError> {
+/// Writes the weights section: every weight in the order of [`Config::weights`], as its row says.
+fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> Values<'w>) -> Result<Vec<u8>, BundleError> {
     config.validate()?;
     if !config.mixer.is_conv() {
         return Err(BundleError::Attention);
     }
-    if config.compat != Compat::Paper {
-        return Err(BundleError::Compat { compat: config.compat });
-    }
-    let mut source = Source { config, weight };
-    let (c, inner) = (config.hidden_size, config.intermediate_size);
-    let bytes = Layout::new(config).bytes();
+    let bytes = section_bytes(config);
     let mut out = Vec::new();
     let too_large = BundleError::TooLarge { bytes };
     out.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large)?).map_err(|_| too_large)?;
-
-    let embedding = source.int8(Weight::Embedding)?;
-    push_bytes(&mut out, &embedding.values);
-    push_floats(&mut out, &embedding.scales);
-
-    for i in 0..config.num_hidden_layers {
-        let name = |weight| Weight::Layer(i as u16, weight);
-        push_matrix(&mut out, source.int8(name(LayerWeight::In))?, c, c);
-        push_matrix(&mut out, source.int8(name(LayerWeight::Gate))?, c, c);
-        let k = config.kernel_sizes.get(i);
-        match config.mixer {
-            Mixer::Light | Mixer::Attention => push_floats(&mut out, source.floats(name(LayerWeight::Kernel))?),
-            Mixer::Dilated => {
-                let taps = source.floats(name(LayerWeight::Kernel))?;
-                let column = |j| taps.iter().skip(j).step_by(k).copied();
-                push_floats(&mut out, &(0..k).flat_map(column).collect::<Vec<f32>>());
+    for w in config.weights() {
+        let (Some(row), Some(shape)) = (config.row(w), config.shape(w)) else { continue };
+        let (rows, columns) = shape.matrix();
+        let values = weight(w);
+        match row.storage {
+            Storage::Rows => {
+                let embedding = int8(w, shape, values)?;
+                push_bytes(&mut out, &embedding.values);
+                push_floats(&mut out, &embedding.scales);
             }
-            Mixer::Dynamic => {
-                push_matrix(&mut out, source.int8(name(LayerWeight::KernelProjection))?, config.kernel_heads * k, c);
+            Storage::Matrix => push_matrix(&mut out, int8(w, shape, values)?.as_ref(), rows, columns),
+            Storage::F32 | Storage::F32Softmax => push_floats(&mut out, floats(w, shape, values)?),
+            Storage::F32Columns => {
+                let values = floats(w, shape, values)?;
+                let column = |j| values.iter().skip(j).step_by(columns).copied();
+                push_floats(&mut out, &(0..columns).flat_map(column).collect::<Vec<f32>>());
             }
-        }
-        push_matrix(&mut out, source.int8(name(LayerWeight::Out))?, c, c);
-        for weight in [LayerWeight::MixerNorm, LayerWeight::MixerNormBias] {
-            push_floats(&mut out, source.floats(name(weight))?);
-        }
-        push_matrix(&mut out, source.int8(name(LayerWeight::Up))?, inner, c);
-        push_matrix(&mut out, source.int8(name(LayerWeight::Down))?, c, inner);
-        for weight in [LayerWeight::FfnNorm, LayerWeight::FfnNormBias] {
-            push_floats(&mut out, source.floats(name(weight))?);
         }
     }
-    push_floats(&mut out, source.floats(Weight::FinalNorm)?);
-    push_matrix(&mut out, source.int8(Weight::HeadWeight)?, config.num_labels, c);
-    push_floats(&mut out, source.floats(Weight::HeadBias)?);
     Ok(out)
 }

@@ -5,7 +5,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::Bundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes, scratch_parts};
-use kinglet::spec::{Config, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Weight};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -121,25 +121,9 @@ fn the_parts_of_the_scratch_add_up() {
 }
 
 const fn model_of(channels: usize, layers: usize) -> Config {
-    Config {
-        format_version: kinglet::spec::FORMAT_VERSION,
-        mixer: Mixer::Light,
-        compat: kinglet::spec::Compat::Paper,
-        norm: Norm::PostLayer,
-        pooling: Pooling::Mean,
-        vocab_size: 8192,
-        hidden_size: channels,
-        num_hidden_layers: layers,
-        intermediate_size: 4 * channels,
-        kernel_heads: 2,
-        kernel_sizes: PerLayer::repeat(7, layers),
-        kernel_offsets: PerLayer::repeat(3, layers),
-        dilations: PerLayer::repeat(1, layers),
-        num_attention_heads: 0,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
-        num_labels: 151,
-    }
+    let mut config = Config::new(Mixer::Light, layers, channels);
+    (config.vocab_size, config.num_labels) = (8192, 151);
+    config
 }
 
 // What firmware writes: the program does not compile when the arena is too small.
@@ -157,9 +141,8 @@ fn the_scratch_of_named_sizes_is_pinned() {
 #[test]
 fn sizes_saturate() {
     let mut config = model_of(8192, 48);
-    config.mixer = Mixer::Dilated;
-    config.kernel_sizes = PerLayer::repeat(255, 48);
-    config.dilations = PerLayer::repeat(4096, 48);
+    let kernels = Kernels { sizes: PerLayer::repeat(255, 48), offsets: PerLayer::repeat(3, 48) };
+    config.mixer = MixerConfig::Dilated { kernels, dilations: PerLayer::repeat(4096, 48) };
     config.validate().unwrap();
     assert!(scratch_bytes(&config, 1) as u64 >= u64::from(u32::MAX));
     assert_eq!(scratch_bytes(&config, usize::MAX), usize::MAX);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use kinglet::backend::Backend;
 use kinglet::bundle::{self, Buffer, Parts};
 use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Role, Weight};
+use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Storage, Weight};
 use kinglet::tokenizer::Table;
 
 /// SplitMix64 (Steele et al. 2014).
@@ -76,7 +76,7 @@ impl Model {
                     _ => (0.0, 1.0),
                 };
                 let mut values: Vec<f32> = (0..shape.len()).map(|_| mean + size * random.uniform()).collect();
-                if weight.role() == Role::Kernel && config.mixer == Mixer::Light {
+                if config.row(weight).unwrap().storage == Storage::F32Softmax {
                     for kernel in values.chunks_mut(inner) {
                         kernel.iter_mut().for_each(|tap| *tap = tap.abs() + 0.01);
                         let sum: f32 = kernel.iter().sum();
@@ -118,31 +118,25 @@ pub fn with_engine<R>(
 /// A small configuration; `layers` has width, offset and dilation of each layer.
 pub fn config(mixer: Mixer, norm: Norm, pooling: Pooling, channels: usize, layers: &[[u16; 3]]) -> Config {
     let list = |i: usize| PerLayer::from_slice(&layers.iter().map(|l| l[i]).collect::<Vec<_>>()).unwrap();
+    let parameters = MixerConfig::new(mixer, layers.len())
+        .with_heads(if channels.is_multiple_of(3) { 3 } else { 1 })
+        .with_kernels(Kernels { sizes: list(0), offsets: list(1) })
+        .with_dilations(list(2));
     Config {
-        format_version: FORMAT_VERSION,
-        mixer,
-        compat: Compat::Paper,
+        mixer: parameters,
         norm,
         pooling,
         vocab_size: vocab_size(),
-        hidden_size: channels,
-        num_hidden_layers: layers.len(),
         intermediate_size: 2 * channels + 1,
-        kernel_heads: if channels.is_multiple_of(3) { 3 } else { 1 },
-        kernel_sizes: list(0),
-        kernel_offsets: list(1),
-        dilations: list(2),
-        num_attention_heads: 0,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
         num_labels: 5,
+        ..Config::new(mixer, layers.len(), channels)
     }
 }
 
 /// Every convolutional mixer with every norm and every pooling.
 pub fn kinds() -> Vec<(Mixer, Norm, Pooling)> {
     let mut out = Vec::new();
-    for mixer in [Mixer::Light, Mixer::Dynamic, Mixer::Dilated] {
+    for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             for pooling in [Pooling::Mean, Pooling::Max] {
                 out.push((mixer, norm, pooling));
@@ -166,7 +160,7 @@ pub fn any_config(random: &mut Random) -> Config {
     let channels = random.pick(&[1, 2, 3, 6, 12, 15, 16, 18, 24, 33]);
     let mut config = config(mixer, norm, pooling, channels, &layers);
     let heads: Vec<usize> = (1..=channels).filter(|heads| channels.is_multiple_of(*heads)).collect();
-    config.kernel_heads = random.pick(&heads);
+    config.mixer = config.mixer.with_heads(random.pick(&heads));
     config.intermediate_size = 1 + random.below(50);
     config.num_labels = 2 + random.below(20);
     config

@@ -36,7 +36,7 @@ fn texts() -> Vec<Vec<u8>> {
 fn models() -> [(&'static str, Model); 4] {
     let light = config(Mixer::Light, Norm::PostLayer, Pooling::Mean, 64, &[[7, 3, 1], [7, 3, 1], [7, 3, 1]]);
     let mut dynamic = config(Mixer::Dynamic, Norm::PreRms, Pooling::Max, 36, &[[4, 2, 1], [7, 3, 1]]);
-    dynamic.kernel_heads = 4;
+    dynamic.mixer = dynamic.mixer.with_heads(4);
     let dilated = config(Mixer::Dilated, Norm::PostLayer, Pooling::Mean, 50, &[[4, 1, 1], [7, 6, 3], [1, 0, 1]]);
     let rms = config(Mixer::Light, Norm::PreRms, Pooling::Mean, 33, &[[15, 7, 1], [2, 0, 1]]);
     [("light", light), ("dynamic", dynamic), ("dilated", dilated), ("light-pre-rms", rms)]

@@ -3,7 +3,7 @@
 
 use kinglet::backend::{POOL_LIMIT, POOL_SCALE, scalar};
 use kinglet::quant;
-use kinglet::spec::{LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight};
+use kinglet::spec::{Convolution, LayerWeight as L, Mixer, NORM_EPS, Norm, Pooling, Weight};
 
 use crate::fixture::Model;
 
@@ -84,9 +84,9 @@ fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
     let (value, gate) = (linear(model, x, w(L::In)), linear(model, x, w(L::Gate)));
     let gated: Rows =
         value.iter().zip(&gate).map(|(v, g)| v.iter().zip(g).map(|(v, &g)| v * scalar::sigmoid(g)).collect()).collect();
-    let (c, h, k) = (config.hidden_size, config.kernel_heads, config.kernel_sizes.get(layer));
-    let (offset, dilation) = (config.kernel_offsets.get(layer), config.dilations.get(layer));
-    let computed = (config.mixer == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
+    let (c, h) = (config.hidden_size, config.mixer.kernel_heads());
+    let Convolution { taps: k, offset, dilation } = config.convolution(layer).unwrap();
+    let computed = (config.mixer.kind() == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
     let y: Rows = (0..x.len())
         .map(|i| {
             let backend: Vec<Vec<f32>> = match &computed {
@@ -95,7 +95,7 @@ fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
             };
             (0..c)
                 .map(|channel| {
-                    let taps = &backend[if config.mixer == Mixer::Dilated { channel } else { channel * h / c }];
+                    let taps = &backend[if config.mixer.kind() == Mixer::Dilated { channel } else { channel * h / c }];
                     let product = |j: usize| {
                         let position = i as i64 + (j as i64 - offset as i64) * dilation as i64;
                         taps[j]

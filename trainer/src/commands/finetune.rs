@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::spec::{self, files};
+use kinglet::spec::files;
 use kinglet_data::dataset::Dataset;
 
 use crate::checkpoint::{self, Start};
 use crate::commands::ended;
 use crate::hash::sha256;
 use crate::interrupt::Interrupt;
+use crate::model::ModelConfig;
 use crate::tasks::classify::Classify;
 use crate::tasks::classify::config::Config;
 use crate::tasks::classify::data::{Data, Encoded};
@@ -127,14 +128,18 @@ fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerF
 }
 
 /// The model's shape from the configuration, the checkpoint, or both if they agree.
-fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<spec::Config> {
+fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<ModelConfig> {
     for (key, given, found) in [
         ("vocab_size", config.model.as_ref().map_or(0, |m| m.vocab_size), vocab_size),
         ("num_labels", config.model.as_ref().map_or(0, |m| m.num_labels), num_labels),
     ] {
         ensure!(given == 0 || given == found, "model.{key} is {given}, but the data have {found}; leave it out");
     }
-    let sized = |c: &spec::Config| spec::Config { vocab_size, num_labels, ..c.clone() }.resolve();
+    let sized = |c: &ModelConfig| {
+        let mut sized = c.clone();
+        (sized.vocab_size, sized.num_labels) = (vocab_size, num_labels);
+        sized.resolve()
+    };
     let model = match (&config.model, from.map(Start::config)) {
         (None, None) => bail!("the configuration has no [model] section; it is needed unless --from is given"),
         (Some(given), None) => sized(given),

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::spec::{
-    Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, NORM_EPS, Norm, PerLayer, Pooling, Weight, files,
-};
+use kinglet::spec::{Config, LayerWeight, Mixer, MixerConfig, NORM_EPS, PerLayer, Weight, files};
 use serde::Deserialize;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{read_json, save_seq2seq};
 use crate::model::seq2seq::{DecoderWeight, START, Seq2Seq, Seq2SeqConfig, Seq2SeqWeight};
+use crate::model::{BlockWeight, ModelWeight};
 use crate::tensors::{read_tensors, take_weights};
 
 /// Convert a T5 checkpoint of Hugging Face into an encoder-decoder for this program
@@ -113,27 +112,19 @@ impl T5Config {
         ensure!((epsilon - f64::from(NORM_EPS)).abs() < 1e-12, "layer_norm_epsilon is {epsilon}, must be {NORM_EPS}");
         let start = self.decoder_start_token_id.unwrap_or(START);
         ensure!(start == START, "decoder_start_token_id is {start}, must be {START}");
+        let mixer = MixerConfig::Attention {
+            heads,
+            buckets: self.relative_attention_num_buckets,
+            max_distance: self.relative_attention_max_distance,
+        };
         let encoder = Config {
-            format_version: FORMAT_VERSION,
-            mixer: Mixer::Attention,
-            compat: Compat::Paper,
-            norm: Norm::PreRms,
-            pooling: Pooling::Mean,
+            mixer,
             vocab_size: self.vocab_size,
-            hidden_size: d_model,
-            num_hidden_layers: self.num_layers,
             intermediate_size: self.d_ff,
-            kernel_heads: 0,
-            kernel_sizes: PerLayer::EMPTY,
-            kernel_offsets: PerLayer::EMPTY,
-            dilations: PerLayer::EMPTY,
-            num_attention_heads: heads,
-            relative_attention_num_buckets: self.relative_attention_num_buckets,
-            relative_attention_max_distance: self.relative_attention_max_distance,
-            num_labels: 0,
+            ..Config::new(Mixer::Attention, self.num_layers, d_model)
         };
         let config = Seq2SeqConfig {
-            encoder,
+            encoder: encoder.into(),
             num_decoder_layers: self.num_decoder_layers.unwrap_or(self.num_layers),
             decoder_kernel_sizes: PerLayer::EMPTY,
             decoder_dilations: PerLayer::EMPTY,
@@ -147,13 +138,15 @@ impl T5Config {
 /// Returns the name of a weight in transformers' `T5ForConditionalGeneration`, or `None` if T5 does not have it.
 pub fn t5_name(weight: Seq2SeqWeight) -> Option<String> {
     use DecoderWeight as D;
+    use ModelWeight::Paper;
     let (stack, i, name) = match weight {
-        Seq2SeqWeight::Encoder(Weight::Embedding) => return Some(SHARED.to_owned()),
-        Seq2SeqWeight::Encoder(Weight::FinalNorm) => return Some("encoder.final_layer_norm.weight".to_owned()),
+        Seq2SeqWeight::Encoder(Paper(Weight::Embedding)) => return Some(SHARED.to_owned()),
+        Seq2SeqWeight::Encoder(Paper(Weight::FinalNorm)) => return Some("encoder.final_layer_norm.weight".to_owned()),
         Seq2SeqWeight::DecoderFinalNorm => return Some("decoder.final_layer_norm.weight".to_owned()),
-        Seq2SeqWeight::Encoder(Weight::Layer(i, weight)) => ("encoder", i, block_name(weight, 1)?),
+        Seq2SeqWeight::Encoder(Paper(Weight::Layer(i, weight))) => ("encoder", i, block_name(weight, 1)?),
         Seq2SeqWeight::Encoder(_) => return None,
-        Seq2SeqWeight::Decoder(i, D::Block(weight)) => ("decoder", i, block_name(weight, 2)?),
+        Seq2SeqWeight::Decoder(i, D::Block(BlockWeight::Paper(weight))) => ("decoder", i, block_name(weight, 2)?),
+        Seq2SeqWeight::Decoder(_, D::Block(BlockWeight::Dialect(_))) => return None,
         Seq2SeqWeight::Decoder(i, D::CrossQuery) => ("decoder", i, "1.EncDecAttention.q".to_owned()),
         Seq2SeqWeight::Decoder(i, D::CrossKey) => ("decoder", i, "1.EncDecAttention.k".to_owned()),
         Seq2SeqWeight::Decoder(i, D::CrossValue) => ("decoder", i, "1.EncDecAttention.v".to_owned()),

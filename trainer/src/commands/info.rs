@@ -64,16 +64,17 @@ pub struct Parameters {
 impl Parameters {
     /// Counts the parameters of a model.
     pub fn of(config: &Seq2SeqConfig) -> Self {
-        use kinglet::spec::LayerWeight as L;
         let mut out = Parameters::default();
-        let ffn = |weight: L| matches!(weight, L::Up | L::UpBias | L::Down | L::DownBias | L::FfnNorm | L::FfnNormBias);
         for (weight, shape) in config.weights() {
             let part = match weight {
-                Seq2SeqWeight::Encoder(Weight::Embedding) => &mut out.embedding,
-                Seq2SeqWeight::Encoder(Weight::Layer(_, w)) if ffn(w) => &mut out.encoder_ffn,
-                Seq2SeqWeight::Encoder(Weight::Layer(..)) => &mut out.encoder_mixers,
-                Seq2SeqWeight::Encoder(_) | Seq2SeqWeight::DecoderFinalNorm => &mut out.final_norms,
-                Seq2SeqWeight::Decoder(_, DecoderWeight::Block(w)) if ffn(w) => &mut out.decoder_ffn,
+                Seq2SeqWeight::Encoder(weight) => match weight.block() {
+                    Some(block) if block.is_ffn() => &mut out.encoder_ffn,
+                    Some(_) => &mut out.encoder_mixers,
+                    None if weight == Weight::Embedding => &mut out.embedding,
+                    None => &mut out.final_norms,
+                },
+                Seq2SeqWeight::DecoderFinalNorm => &mut out.final_norms,
+                Seq2SeqWeight::Decoder(_, DecoderWeight::Block(w)) if w.is_ffn() => &mut out.decoder_ffn,
                 Seq2SeqWeight::Decoder(_, DecoderWeight::Block(_)) => &mut out.decoder_mixers,
                 Seq2SeqWeight::Decoder(..) => &mut out.cross_attention,
             };

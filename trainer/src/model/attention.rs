@@ -24,8 +24,9 @@ pub struct RelativeBias {
 impl RelativeBias {
     /// Creates the bias of a table `[buckets, heads]` in the stack of `config`. The tensor is shared, not copied.
     pub fn new(weight: Tensor, config: &Config) -> Self {
-        let max_distance = config.relative_attention_max_distance;
-        RelativeBias { weight, buckets: config.relative_attention_num_buckets, max_distance }
+        let all = config.mixer.parameters();
+        let (buckets, max_distance) = (all.relative_attention_num_buckets, all.relative_attention_max_distance);
+        RelativeBias { weight, buckets, max_distance }
     }
 
     /// Returns rows of the table for the given buckets: `[heads, N]`.

@@ -1,12 +1,21 @@
 //! A block: the sublayers of a layer, each with its norm and residual connection.
 
 use anyhow::{Context, Result};
-use kinglet::spec::{Compat, Config, LayerWeight, Mixer, Norm as NormKind};
+use kinglet::spec::{Convolution, LayerWeight, MixerConfig, Norm as NormKind};
 use tch::{Kind, Tensor};
 
 use super::{
-    Mode, attention::Attention, dilatedconv::DilatedConv, dynamicconv::DynamicConv, ffn::Ffn, glu::Glu,
-    lightconv::LightConv, linear::Linear, norm::Norm,
+    Mode,
+    attention::Attention,
+    config::{BlockWeight, ModelConfig},
+    dialect::{Compat, DialectWeight},
+    dilatedconv::DilatedConv,
+    dynamicconv::DynamicConv,
+    ffn::Ffn,
+    glu::Glu,
+    lightconv::LightConv,
+    linear::Linear,
+    norm::Norm,
 };
 
 /// The convolution of a conv block.
@@ -157,7 +166,7 @@ pub(super) struct Residual {
 
 impl Residual {
     /// Creates the norm of `gain` and `shift` in the place given by `config`.
-    pub(super) fn new(gain: Tensor, shift: Option<Tensor>, config: &Config) -> Self {
+    pub(super) fn new(gain: Tensor, shift: Option<Tensor>, config: &ModelConfig) -> Self {
         let norm = Norm::new(gain, shift, config.compat.norm_eps());
         Residual { norm, place: config.norm, compat: config.compat }
     }
@@ -186,30 +195,36 @@ pub(super) struct Block {
 
 impl Block {
     /// Creates layer `i` of `config`; `find` returns its weights by name. The tensors are shared, not copied.
-    pub(super) fn new(config: &Config, i: usize, find: impl Fn(LayerWeight) -> Option<Tensor>) -> Result<Self> {
-        let get = |w: LayerWeight| find(w).with_context(|| format!("layer {i} has no {w:?}"));
+    pub(super) fn new(config: &ModelConfig, i: usize, find: impl Fn(BlockWeight) -> Option<Tensor>) -> Result<Self> {
+        let get = |w: LayerWeight| find(w.into()).with_context(|| format!("layer {i} has no {w:?}"));
         let linear = |w: LayerWeight| get(w).map(Linear::new);
-        let biased = |w, bias| Ok::<_, anyhow::Error>(linear(w)?.with_bias(find(bias)));
-        let residual = |gain, shift| Ok::<_, anyhow::Error>(Residual::new(get(gain)?, find(shift), config));
-        let (offset, dilation) = (config.kernel_offsets.get(i) as i64, config.dilations.get(i) as i64);
-        let conv = match config.mixer {
-            Mixer::Light => Some(Conv::Light(LightConv::new(get(LayerWeight::Kernel)?, offset))),
-            Mixer::Dynamic => {
-                let projection = biased(LayerWeight::KernelProjection, LayerWeight::KernelProjectionBias)?;
-                Some(Conv::Dynamic(DynamicConv::new(projection, config.kernel_heads as i64, offset)))
+        let biased = |w, bias: DialectWeight| Ok::<_, anyhow::Error>(linear(w)?.with_bias(find(bias.into())));
+        let residual =
+            |gain, shift: LayerWeight| Ok::<_, anyhow::Error>(Residual::new(get(gain)?, find(shift.into()), config));
+        let at = config.convolution(i).unwrap_or(Convolution { taps: 0, offset: 0, dilation: 1 });
+        let (offset, dilation) = (at.offset as i64, at.dilation as i64);
+        let conv = match &config.mixer {
+            MixerConfig::Light { .. } => Some(Conv::Light(LightConv::new(get(LayerWeight::Kernel)?, offset))),
+            MixerConfig::Dynamic { heads, .. } => {
+                let projection = biased(LayerWeight::KernelProjection, DialectWeight::KernelProjectionBias)?;
+                Some(Conv::Dynamic(DynamicConv::new(projection, *heads as i64, offset)))
             }
-            Mixer::Dilated => Some(Conv::Dilated(DilatedConv::new(get(LayerWeight::Kernel)?, offset, dilation))),
-            Mixer::Attention => None,
+            MixerConfig::Dilated { .. } => {
+                Some(Conv::Dilated(DilatedConv::new(get(LayerWeight::Kernel)?, offset, dilation)))
+            }
+            MixerConfig::Attention { .. } => None,
         };
-        let out = biased(LayerWeight::Out, LayerWeight::OutBias)?;
+        let out = biased(LayerWeight::Out, DialectWeight::OutBias)?;
         let mixer = match conv {
             Some(conv) => {
-                let input = biased(LayerWeight::In, LayerWeight::InBias)?;
-                let glu = Glu::new(input, biased(LayerWeight::Gate, LayerWeight::GateBias)?);
+                let input = biased(LayerWeight::In, DialectWeight::InBias)?;
+                let glu = Glu::new(input, biased(LayerWeight::Gate, DialectWeight::GateBias)?);
                 let from_gated = config.compat != Compat::Paper;
-                let pointwise = match find(LayerWeight::ConvBias) {
-                    Some(bias) => Some((bias, biased(LayerWeight::Pointwise, LayerWeight::PointwiseBias)?)),
-                    None => None,
+                let pointwise = match (find(DialectWeight::ConvBias.into()), find(DialectWeight::Pointwise.into())) {
+                    (Some(bias), Some(matrix)) => {
+                        Some((bias, Linear::new(matrix).with_bias(find(DialectWeight::PointwiseBias.into()))))
+                    }
+                    _ => None,
                 };
                 MixerLayer::Conv(ConvMixer { glu, conv, from_gated, pointwise, out })
             }
@@ -218,15 +233,15 @@ impl Block {
                 linear(LayerWeight::Key)?,
                 linear(LayerWeight::Value)?,
                 out,
-                config.num_attention_heads as i64,
+                config.mixer.attention_heads() as i64,
             )),
         };
         Ok(Block {
             mixer,
             mixer_residual: residual(LayerWeight::MixerNorm, LayerWeight::MixerNormBias)?,
             ffn: Ffn::new(
-                biased(LayerWeight::Up, LayerWeight::UpBias)?,
-                biased(LayerWeight::Down, LayerWeight::DownBias)?,
+                biased(LayerWeight::Up, DialectWeight::UpBias)?,
+                biased(LayerWeight::Down, DialectWeight::DownBias)?,
             ),
             ffn_residual: residual(LayerWeight::FfnNorm, LayerWeight::FfnNormBias)?,
         })
@@ -252,7 +267,7 @@ impl Block {
 mod tests {
     use std::{collections::HashMap, path::Path};
 
-    use kinglet::spec::{PerLayer, Weight};
+    use kinglet::spec::PerLayer;
 
     use super::*;
     use crate::tensors::read_tensors;
@@ -282,17 +297,16 @@ mod tests {
                 r#"{{"mixer": "{mixer}", "compat": "mesh", "norm": "pre_rms", "vocab_size": 9, "hidden_size": 6, "num_hidden_layers": 1,
                 "intermediate_size": 4, "kernel_sizes": [{width}], "num_labels": 2}}"#
             );
-            let mut config: Config = serde_json::from_str(&json).unwrap();
-            config.kernel_offsets = PerLayer::repeat(offset, 1);
+            let mut config: ModelConfig = serde_json::from_str(&json).unwrap();
+            config.mixer.kernels_mut().unwrap().offsets = PerLayer::repeat(offset, 1);
             let config = config.resolve();
             config.validate().unwrap();
             let take = |name: &str| golden[&format!("{case}.{name}")].shallow_clone();
             // Weights that the file lacks, norms and feed-forward network, are not used.
             let mut weights = HashMap::new();
-            for weight in LayerWeight::ALL {
-                let Some(shape) = config.shape(Weight::Layer(0, weight)) else { continue };
-                let dims: Vec<i64> = shape.dims().iter().map(|&d| d as i64).collect();
-                let name = Weight::Layer(0, weight).to_string().replacen("layers.0", case, 1);
+            for (weight, shape) in config.block_weights(0) {
+                let dims: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+                let name = weight.of_layer(0).to_string().replacen("layers.0", case, 1);
                 let tensor = golden.get(&name).map(Tensor::shallow_clone);
                 if let Some(tensor) = &tensor {
                     assert_eq!(tensor.size(), dims, "{name}");

@@ -1,10 +1,17 @@
 //! The encoder: embedding and blocks, shared by the classifier and the encoder-decoder.
 
 use anyhow::{Context, Result};
-use kinglet::spec::{Config, LayerWeight, Weight};
+use kinglet::spec::{LayerWeight, Weight};
 use tch::{Kind, Tensor};
 
-use super::{Mode, attention::RelativeBias, block::Block, embedding::Embedding, norm::Norm};
+use super::{
+    Mode,
+    attention::RelativeBias,
+    block::Block,
+    config::{ModelConfig, ModelWeight},
+    embedding::Embedding,
+    norm::Norm,
+};
 use crate::recompute::Recomputable;
 
 /// Token ids to token vectors.
@@ -21,14 +28,15 @@ impl Encoder {
     ///
     /// # Errors
     /// If a weight is missing; it is named.
-    pub fn new(config: &Config, find: impl Fn(Weight) -> Option<Tensor>) -> Result<Self> {
-        let embedding = find(Weight::Embedding).with_context(|| format!("the model has no {}", Weight::Embedding))?;
-        let block = |i: usize| Block::new(config, i, |w| find(Weight::Layer(i as u16, w))).map(Recomputable::new);
+    pub fn new(config: &ModelConfig, find: impl Fn(ModelWeight) -> Option<Tensor>) -> Result<Self> {
+        let embedding =
+            find(Weight::Embedding.into()).with_context(|| format!("the model has no {}", Weight::Embedding))?;
+        let block = |i: usize| Block::new(config, i, |w| find(w.of_layer(i as u16))).map(Recomputable::new);
         Ok(Encoder {
             embedding: Embedding::new(embedding),
             blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
-            bias: find(Weight::Layer(0, LayerWeight::RelativeBias)).map(|w| RelativeBias::new(w, config)),
-            final_norm: find(Weight::FinalNorm).map(|gain| Norm::new(gain, None, config.compat.norm_eps())),
+            bias: find(Weight::Layer(0, LayerWeight::RelativeBias).into()).map(|w| RelativeBias::new(w, config)),
+            final_norm: find(Weight::FinalNorm.into()).map(|gain| Norm::new(gain, None, config.compat.norm_eps())),
         })
     }
 

@@ -1,8 +1,9 @@
 //! Initial values of the weights, from a seed alone: the same on every device and for any number of labels.
 
-use kinglet::spec::{Config, LayerWeight, Mixer, Role, Weight};
+use kinglet::spec::{LayerWeight, Mixer, Role, Weight};
 use std::f64::consts::TAU;
 
+use super::config::{ModelConfig, ModelWeight};
 use crate::random::SplitMix64;
 
 /// Distribution of a weight's initial values.
@@ -19,29 +20,32 @@ pub enum Draw {
 /// Returns T5's factors for embedding, attention and feed-forward (Mesh TensorFlow; `T5PreTrainedModel._init_weights`),
 /// fan-in for the convolution's matrices, fairseq's Xavier for lightweight kernels, and PyTorch's bound for depthwise
 /// ones.
-pub fn draw(config: &Config, weight: Weight) -> Draw {
+pub fn draw(config: &ModelConfig, weight: ModelWeight) -> Draw {
     use LayerWeight as L;
-    let shape = config.shape(weight);
-    let dims = shape.as_ref().map_or(&[][..], |shape| shape.dims());
+    let dims = config.shape(weight).unwrap_or_default();
     let columns = dims.get(1).copied().unwrap_or(1) as f64;
+    let weight = match weight {
+        ModelWeight::Paper(weight) => weight,
+        ModelWeight::Dialect(..) if weight.role() == Role::Bias => return Draw::Constant(0.0),
+        ModelWeight::Dialect(..) => return Draw::Normal(columns.powf(-0.5)),
+    };
     match weight {
         Weight::Embedding => Draw::Normal(1.0),
         Weight::FinalNorm | Weight::Layer(_, L::MixerNorm | L::FfnNorm) => Draw::Constant(1.0),
-        Weight::HeadBias => Draw::Constant(0.0),
         _ if weight.role() == Role::Bias => Draw::Constant(0.0),
         Weight::Layer(_, L::MixerNormBias | L::FfnNormBias) => Draw::Constant(0.0),
         Weight::Layer(_, L::Query) => {
-            let per_head = config.hidden_size / config.num_attention_heads.max(1);
+            let per_head = config.hidden_size / config.mixer.attention_heads().max(1);
             Draw::Normal((config.hidden_size as f64 * per_head as f64).powf(-0.5))
         }
         Weight::Layer(_, L::RelativeBias) => Draw::Normal((config.hidden_size as f64).powf(-0.5)),
-        Weight::Layer(_, L::Kernel) if config.mixer == Mixer::Light => {
+        Weight::Layer(_, L::Kernel) if config.mixer.kind() == Mixer::Light => {
             // Xavier of `[H, 1, K]`: fan in K, fan out H·K.
             let heads = dims.first().copied().unwrap_or(1) as f64;
             Draw::Uniform((6.0 / (columns + heads * columns)).sqrt())
         }
         Weight::Layer(_, L::Kernel) => Draw::Uniform(columns.powf(-0.5)),
-        Weight::HeadWeight | Weight::Layer(..) => Draw::Normal(columns.powf(-0.5)),
+        Weight::HeadWeight | Weight::HeadBias | Weight::Layer(..) => Draw::Normal(columns.powf(-0.5)),
     }
 }
 

@@ -9,6 +9,8 @@
 
 pub mod attention;
 mod block;
+mod config;
+mod dialect;
 pub mod dilatedconv;
 pub mod dynamicconv;
 pub mod embedding;
@@ -23,8 +25,11 @@ pub mod pooling;
 pub mod seq2seq;
 
 use anyhow::{Context, Result, bail};
-use kinglet::spec::{Config, Weight};
+use kinglet::spec::Weight;
 use tch::{Device, Kind, Tensor};
+
+pub use config::{BlockWeight, ModelConfig, ModelWeight};
+pub use dialect::{Compat, DialectWeight};
 
 use encoder::Encoder;
 use pooling::Head;
@@ -70,9 +75,9 @@ impl Mode {
 /// The whole model on one device.
 #[derive(Debug)]
 pub struct Classifier {
-    config: Config,
+    config: ModelConfig,
     device: Device,
-    parameters: Vec<(Weight, Tensor)>,
+    parameters: Vec<(ModelWeight, Tensor)>,
     encoder: Encoder,
     head: Head,
 }
@@ -81,14 +86,13 @@ impl Classifier {
     /// Creates a model with weights drawn from `seed`; libtorch's own generators are not used.
     ///
     /// # Errors
-    /// If the configuration is not valid ([`Config::validate`]).
-    pub fn new(config: &Config, seed: i64, device: Device) -> Result<Self> {
+    /// If the configuration is not valid ([`ModelConfig::validate`]).
+    pub fn new(config: &ModelConfig, seed: i64, device: Device) -> Result<Self> {
         config.validate().context("model configuration")?;
         let mut parameters = Vec::new();
-        for (index, weight) in config.weights().enumerate() {
-            let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
-            let dims: Vec<i64> = shape.dims().iter().map(|&d| d as i64).collect();
-            let values = init::values(init::draw(config, weight), shape.len(), index, seed);
+        for (index, (weight, shape)) in config.weights().enumerate() {
+            let dims: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+            let values = init::values(init::draw(config, weight), shape.iter().product(), index, seed);
             let tensor = Tensor::from_slice(&values).view(dims.as_slice());
             parameters.push((weight, tensor));
         }
@@ -99,7 +103,7 @@ impl Classifier {
     ///
     /// # Errors
     /// If a weight of the configuration is missing. The caller checks shapes.
-    pub fn from_weights(config: &Config, weights: Vec<(Weight, Tensor)>, device: Device) -> Result<Self> {
+    pub fn from_weights(config: &ModelConfig, weights: Vec<(ModelWeight, Tensor)>, device: Device) -> Result<Self> {
         Self::assemble(config.clone(), device, masters(weights, device))
     }
 
@@ -116,16 +120,16 @@ impl Classifier {
     }
 
     /// Builds the layers around the parameters, which they share.
-    fn assemble(config: Config, device: Device, parameters: Vec<(Weight, Tensor)>) -> Result<Self> {
-        let find = |weight: Weight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
-        let get = |weight: Weight| find(weight).with_context(|| format!("the model has no weight {weight}"));
+    fn assemble(config: ModelConfig, device: Device, parameters: Vec<(ModelWeight, Tensor)>) -> Result<Self> {
+        let find = |weight: ModelWeight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
+        let get = |weight: ModelWeight| find(weight).with_context(|| format!("the model has no weight {weight}"));
         let encoder = Encoder::new(&config, find)?;
-        let head = Head::new(get(Weight::HeadWeight)?, get(Weight::HeadBias)?, config.pooling);
+        let head = Head::new(get(Weight::HeadWeight.into())?, get(Weight::HeadBias.into())?, config.pooling);
         Ok(Classifier { config, device, parameters, encoder, head })
     }
 
     /// Returns the model's configuration.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -134,8 +138,8 @@ impl Classifier {
         self.device
     }
 
-    /// Returns the master weights, f32 with `requires_grad`, in the order of [`Config::weights`].
-    pub fn parameters(&self) -> &[(Weight, Tensor)] {
+    /// Returns the master weights, f32 with `requires_grad`, in the order of [`ModelConfig::weights`].
+    pub fn parameters(&self) -> &[(ModelWeight, Tensor)] {
         &self.parameters
     }
 
@@ -167,15 +171,16 @@ impl Classifier {
     /// # Errors
     /// If the configurations differ in more than the head (`num_labels`, `pooling`), in which case the fields are
     /// named, or a weight of the encoder is missing.
-    pub fn copy_encoder(&mut self, config: &Config, weights: &[(Weight, Tensor)]) -> Result<()> {
-        let wanted = Config { num_labels: config.num_labels, pooling: config.pooling, ..self.config.clone() };
+    pub fn copy_encoder(&mut self, config: &ModelConfig, weights: &[(ModelWeight, Tensor)]) -> Result<()> {
+        let mut wanted = self.config.clone();
+        (wanted.num_labels, wanted.pooling) = (config.num_labels, config.pooling);
         if wanted != *config {
             bail!("the encoder to start from differs in {}", differences(&wanted, config)?);
         }
-        self.copy_where(weights, Weight::is_encoder)
+        self.copy_where(weights, ModelWeight::is_encoder)
     }
 
-    fn copy_where(&mut self, from: &[(Weight, Tensor)], which: impl Fn(Weight) -> bool) -> Result<()> {
+    fn copy_where(&mut self, from: &[(ModelWeight, Tensor)], which: impl Fn(ModelWeight) -> bool) -> Result<()> {
         tch::no_grad(|| {
             for (weight, to) in self.parameters.iter_mut().filter(|(weight, _)| which(*weight)) {
                 let from = from.iter().find(|(w, _)| w == weight).with_context(|| format!("there is no {weight}"))?;
@@ -193,7 +198,7 @@ fn masters<P>(weights: Vec<(P, Tensor)>, device: Device) -> Vec<(P, Tensor)> {
 }
 
 /// Returns the fields in which two configurations differ, with both values.
-fn differences(a: &Config, b: &Config) -> Result<String> {
+fn differences(a: &ModelConfig, b: &ModelConfig) -> Result<String> {
     let (a, b) = (serde_json::to_value(a)?, serde_json::to_value(b)?);
     let Some(fields) = a.as_object() else { bail!("a configuration is a JSON object") };
     let differing = fields.iter().filter(|(name, value)| b.get(name.as_str()) != Some(value));

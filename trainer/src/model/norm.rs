@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-/// `LayerNorm` (gain and shift) or `RmsNorm` (gain only) over the last dimension, eps by the dialect ([`kinglet::spec::Compat::norm_eps`]).
+/// `LayerNorm` (gain and shift) or `RmsNorm` (gain only) over the last dimension, eps by the dialect ([`super::Compat::norm_eps`]).
 #[derive(Debug)]
 pub struct Norm {
     gain: Tensor,

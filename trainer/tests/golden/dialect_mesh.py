@@ -2,7 +2,7 @@
 all gradients. Called by trainer/tests/golden/make; needs mesh-tensorflow 0.1.21 and TensorFlow.
 
 Names of tensors: `CASE.x`, `CASE.ids` (0 is hidden), `CASE.weights` (the loss is the sum of y · weights), `CASE.y`,
-`CASE.WEIGHT` and `CASE.grad.WEIGHT` with the names of runtime/src/spec.rs.
+`CASE.WEIGHT` and `CASE.grad.WEIGHT` with the names of runtime/src/spec/.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Makes the golden files of trainer/tests/golden.rs. Called by trainer/tests/golden/make, which makes the environment for it.
 
 Everything is f32 on one CPU thread, from numbers that depend on nothing but their index, so that a second run gives the
-same files on the same machine. Weights are named as in runtime/src/spec.rs.
+same files on the same machine. Weights are named as in runtime/src/spec/.
 """
 
 import argparse
@@ -118,7 +118,7 @@ MODELS = {
 
 
 def weight_shapes(c):
-    """Names and shapes, as runtime/src/spec.rs has them."""
+    """Names and shapes, as runtime/src/spec/ has them."""
     d, ff = c["hidden_size"], c["intermediate_size"]
     out = {"embed.weight": (c["vocab_size"], d)}
     for i in range(c["num_hidden_layers"]):

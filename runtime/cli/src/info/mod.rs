@@ -114,16 +114,17 @@ fn pooling_name(pooling: Pooling) -> &'static str {
 /// Describes the mixer and its widths, as `light, kernels 7 7 7, 2 heads`.
 fn mixer(config: &Config) -> String {
     let list = |values: &[u16]| values.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
-    let name = config.mixer.name();
-    if !config.mixer.is_conv() {
-        return format!("{name}, {} heads", config.num_attention_heads);
+    let mut text = config.mixer.name().to_owned();
+    if let Some(kernels) = config.mixer.kernels() {
+        text += &format!(", kernels {}", list(kernels.sizes.as_slice()));
     }
-    let mut text = format!("{name}, kernels {}", list(config.kernel_sizes.as_slice()));
-    if config.dilations.as_slice().iter().any(|&d| d != 1) {
-        text += &format!(", dilations {}", list(config.dilations.as_slice()));
+    let dilations = config.mixer.parameters().dilations;
+    if dilations.as_slice().iter().any(|&d| d != 1) {
+        text += &format!(", dilations {}", list(dilations.as_slice()));
     }
-    if config.mixer != kinglet::spec::Mixer::Dilated {
-        text += &format!(", {} heads", config.kernel_heads);
+    let heads = config.mixer.kernel_heads().max(config.mixer.attention_heads());
+    if heads > 0 {
+        text += &format!(", {heads} heads");
     }
     text
 }

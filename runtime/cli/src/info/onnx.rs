@@ -60,7 +60,7 @@ fn memory(model: &TractModel, tensors: usize, tokens: usize) -> usize {
     }
     let (c, ff) = (config.hidden_size, config.intermediate_size);
     let activations = 4 * tokens * (4 * c).max(2 * c + 2 * ff);
-    let scores = if config.mixer.is_conv() { 0 } else { 8 * config.num_attention_heads * tokens * tokens };
+    let scores = if config.mixer.is_conv() { 0 } else { 8 * config.mixer.attention_heads() * tokens * tokens };
     2 * tensors + activations + scores
 }
 

@@ -58,10 +58,8 @@ impl Layout {
             Some(rows) => rows,
             None => 0,
         };
-        let computed = match config.mixer {
-            crate::spec::Mixer::Dynamic => config.kernel_heads.saturating_mul(taps),
-            _ => 0,
-        };
+        let mixer = &config.mixer;
+        let computed = if mixer.kind().reads_input() { mixer.kernel_heads().saturating_mul(taps) } else { 0 };
         Layout {
             residual: (ahead.saturating_mul(c), chunk.saturating_mul(c)),
             history: all.saturating_mul(c),

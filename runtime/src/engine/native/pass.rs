@@ -10,9 +10,9 @@ use core::ops::Range;
 use super::layout::Buffers;
 use super::run::Run;
 use crate::backend::{Backend, Window};
-use crate::bundle::{Layer, Taps, Weights};
+use crate::bundle::{Layer, Weights};
 use crate::ops::linear::Room;
-use crate::ops::{dilatedconv, dynamicconv, embedding, ffn, glu, lightconv, norm};
+use crate::ops::{embedding, ffn, glu, mix, norm};
 use crate::spec::{Config, Norm};
 
 /// A window of positions as long as the chunk.
@@ -107,7 +107,7 @@ impl Run {
 
         let mut lag = 0;
         let mut history_from = 0;
-        for i in 0..config.num_hidden_layers {
+        for (i, layer) in weights.layers().enumerate() {
             let Some(convolution) = config.convolution(i) else { break };
             let (right, span) = (convolution.right(), convolution.left() + convolution.right());
             let input = newest.behind(lag);
@@ -119,7 +119,7 @@ impl Run {
                 let block = Block {
                     backend,
                     config,
-                    layer: weights.layer(i),
+                    layer,
                     window: Window { channels: c, taps: convolution.taps, dilation: convolution.dilation },
                     span,
                 };
@@ -188,15 +188,11 @@ impl Block<'_, '_> {
         let gated = part(gated, before_output..before_output + count + span, c);
         let x = part_mut(residual, outputs, c);
         let Some((y, taps)) = inner.split_at_mut_checked(count * c) else { return };
-        match &layer.taps {
-            Taps::Shared(shared) => lightconv::lightconv(backend, gated, *window, shared, config.kernel_heads, y),
-            Taps::Channels(channels) => dilatedconv::dilatedconv(backend, gated, *window, channels, y),
-            Taps::Computed(projection) => {
-                let x = norm::branch_input(backend, norm, &layer.mixer_norm, x, branch);
-                let x = room.quantize(backend, x, c);
-                dynamicconv::dynamicconv(backend, &x, projection, gated, *window, config.kernel_heads, taps, y);
-            }
-        }
+        let input = match config.mixer.kind().reads_input() {
+            true => norm::branch_input(backend, norm, &layer.mixer_norm, x, branch),
+            false => &[],
+        };
+        mix(backend, &config.mixer, layer, *window, gated, &room.quantize(backend, input, c), taps, y);
         let mixed = part_mut(branch, 0..count, c);
         room.quantize(backend, y, c).linear(backend, &layer.output, crate::backend::Activation::Identity, mixed);
         norm::residual(backend, norm, &layer.mixer_norm, mixed, x);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use kinglet::spec::{self, Mixer};
+use kinglet::spec::{self, Mixer, MixerConfig};
 use kinglet_data::files::write_atomically;
 use serde::Serialize;
 use serde_json::json;
@@ -19,7 +19,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::batch::{Batch, targets};
 use crate::device::wait;
 use crate::machine::{self, Environment};
-use crate::model::{Classifier, Mode};
+use crate::model::{Classifier, Mode, ModelConfig};
 use crate::optim::{AdafactorConfig, OptimizerConfig, clear_gradients};
 use crate::random::SplitMix64;
 
@@ -136,28 +136,12 @@ pub fn run(args: &GpuCheckArgs) -> Result<bool> {
 }
 
 /// Returns a model's shape for the checks; attention is T5's, with its norm.
-fn config(mixer: Mixer, hidden_size: usize, layers: usize) -> spec::Config {
-    let norm = if mixer == Mixer::Attention { spec::Norm::PreRms } else { spec::Norm::PostLayer };
-    spec::Config {
-        format_version: spec::FORMAT_VERSION,
-        mixer,
-        compat: spec::Compat::Paper,
-        norm,
-        pooling: spec::Pooling::Mean,
-        vocab_size: 1000,
-        hidden_size,
-        num_hidden_layers: layers,
-        intermediate_size: 4 * hidden_size,
-        kernel_heads: 2,
-        kernel_sizes: spec::PerLayer::repeat(7, layers),
-        kernel_offsets: spec::PerLayer::EMPTY,
-        dilations: spec::PerLayer::EMPTY,
-        num_attention_heads: 8,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
-        num_labels: 4,
+fn config(mixer: Mixer, hidden_size: usize, layers: usize) -> ModelConfig {
+    let mut config = spec::Config { vocab_size: 1000, num_labels: 4, ..spec::Config::new(mixer, layers, hidden_size) };
+    if let MixerConfig::Attention { heads, .. } = &mut config.mixer {
+        *heads = 8;
     }
-    .resolve()
+    config.into()
 }
 
 /// Returns `texts` random texts of `shortest..=longest` tokens, with labels that depend on the first token.

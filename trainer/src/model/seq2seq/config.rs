@@ -3,15 +3,14 @@
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
-use kinglet::spec::{Compat, Config, FORMAT_VERSION, LayerWeight, Mixer, Norm, PerLayer, Pooling, Weight};
+use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, Parameters, PerLayer, Weight};
 use serde::{Deserialize, Serialize};
 
+use crate::model::{BlockWeight, ModelConfig, ModelWeight};
 use crate::optim::Parameter;
 
 /// Kernel widths of the paper's dilated base model, by layer (Tay et al. 2021, section 5.2.1).
 const PAPER_DILATED_WIDTHS: [u16; 12] = [4, 4, 7, 7, 15, 15, 15, 15, 15, 31, 31, 31];
-/// Kernel width of the paper's light and dynamic models (section 5.2.1).
-const PAPER_WIDTH: u16 = 7;
 /// Channels of an attention head in the presets: T5's `d_kv` (Raffel et al. 2020, section 3.1.1).
 const HEAD_CHANNELS: usize = 64;
 
@@ -21,11 +20,11 @@ const HEAD_CHANNELS: usize = 64;
 pub struct Seq2SeqConfig {
     /// The encoder. The decoder's blocks share its mixer, norm, channels and kernel heads. `num_labels` and `pooling`
     /// are ignored.
-    pub encoder: Config,
+    pub encoder: ModelConfig,
     /// Decoder blocks.
     pub num_decoder_layers: usize,
     /// Kernel widths of the decoder, by layer; all taps except the last read earlier positions. Empty: those of the
-    /// encoder, or of the dialect if it has none either ([`Compat`]). Empty for attention.
+    /// encoder, or of the dialect if it has none either ([`crate::model::Compat`]). Empty for attention.
     #[serde(default = "empty")]
     pub decoder_kernel_sizes: PerLayer,
     /// Distance between taps in the decoder, by layer; 1 unless the mixer is dilated. Empty: those of the encoder.
@@ -51,36 +50,15 @@ impl Seq2SeqConfig {
             "base" => (12, 768, 3072),
             _ => return None,
         };
-        let kernel_sizes = match mixer {
-            Mixer::Light | Mixer::Dynamic => PerLayer::repeat(PAPER_WIDTH, layers),
-            Mixer::Dilated => {
-                let every: Vec<u16> =
-                    PAPER_DILATED_WIDTHS.into_iter().step_by(PAPER_DILATED_WIDTHS.len() / layers).collect();
-                PerLayer::from_slice(&every)?
-            }
-            Mixer::Attention => PerLayer::EMPTY,
-        };
-        let encoder = Config {
-            format_version: FORMAT_VERSION,
-            mixer,
-            compat: Compat::Paper,
-            norm: if mixer.is_conv() { Norm::PostLayer } else { Norm::PreRms },
-            pooling: Pooling::Mean,
-            vocab_size,
-            hidden_size,
-            num_hidden_layers: layers,
-            intermediate_size,
-            kernel_heads: 2,
-            kernel_sizes,
-            kernel_offsets: PerLayer::EMPTY,
-            dilations: PerLayer::EMPTY,
-            num_attention_heads: 0,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-            num_labels: 0,
-        };
+        let shape = Config::new(mixer, layers, hidden_size);
+        let mut shape = Config { vocab_size, intermediate_size, ..shape };
+        if mixer == Mixer::Dilated {
+            let every: Vec<u16> =
+                PAPER_DILATED_WIDTHS.into_iter().step_by(PAPER_DILATED_WIDTHS.len() / layers).collect();
+            shape.mixer = shape.mixer.with_kernels(Kernels::centred(PerLayer::from_slice(&every)?));
+        }
         let config = Seq2SeqConfig {
-            encoder,
+            encoder: shape.into(),
             num_decoder_layers: layers,
             decoder_kernel_sizes: PerLayer::EMPTY,
             decoder_dilations: PerLayer::EMPTY,
@@ -89,21 +67,23 @@ impl Seq2SeqConfig {
         Some(config.resolve())
     }
 
-    /// Fills in omitted fields: the encoder by [`Config::resolve`], the decoder's widths and dilations by the
+    /// Fills in omitted fields: the encoder by [`ModelConfig::resolve`], the decoder's widths and dilations by the
     /// encoder's; one value stands for all layers.
     pub fn resolve(mut self) -> Self {
-        if self.encoder.mixer == Mixer::Attention {
-            self.encoder.num_attention_heads = self.num_attention_heads;
+        if let MixerConfig::Attention { heads, .. } = &mut self.encoder.mixer {
+            *heads = self.num_attention_heads;
         }
-        let given = !self.encoder.kernel_sizes.is_empty() || !self.decoder_kernel_sizes.is_empty();
+        let sizes = self.encoder.mixer.parameters().kernel_sizes;
+        let given = !sizes.is_empty() || !self.decoder_kernel_sizes.is_empty();
         self.encoder = self.encoder.resolve();
         let layers = self.num_decoder_layers;
         if self.encoder.mixer.is_conv() && !given {
             self.decoder_kernel_sizes = self.encoder.compat.widths(layers);
         }
+        let encoder = self.encoder.mixer.parameters();
         let lists = [
-            (&mut self.decoder_kernel_sizes, &self.encoder.kernel_sizes),
-            (&mut self.decoder_dilations, &self.encoder.dilations),
+            (&mut self.decoder_kernel_sizes, &encoder.kernel_sizes),
+            (&mut self.decoder_dilations, &encoder.dilations),
         ];
         for (list, encoder) in lists {
             if !self.encoder.mixer.is_conv() {
@@ -131,58 +111,70 @@ impl Seq2SeqConfig {
             heads > 0 && channels.is_multiple_of(heads),
             "num_attention_heads is {heads}, must be at least 1 and a divisor of hidden_size ({channels})"
         );
-        if self.encoder.mixer == Mixer::Attention {
-            let encoder = self.encoder.num_attention_heads;
+        if let MixerConfig::Attention { heads: encoder, buckets, max_distance: distance } = self.encoder.mixer {
             ensure!(
                 encoder == heads,
                 "the encoder has {encoder} attention heads, the decoder {heads}; T5 has one number"
             );
-            let buckets = self.encoder.relative_attention_num_buckets;
-            let distance = self.encoder.relative_attention_max_distance;
             ensure!(
                 distance > buckets / 2,
                 "relative_attention_max_distance is {distance}, must be more than half of the decoder's {buckets} buckets"
             );
         }
+        let own = self.decoder_parameters();
+        MixerConfig::from_parameters(self.encoder.mixer.kind(), self.num_decoder_layers, &own).context("decoder")?;
         self.decoder().validate_encoder().context("decoder")
     }
 
     /// Returns the decoder as a stack of blocks: the encoder's configuration with the decoder's layers and causal
     /// kernels, whose last tap reads the position itself.
-    pub fn decoder(&self) -> Config {
+    fn decoder_parameters(&self) -> Parameters {
         let mut offsets = PerLayer::EMPTY;
         for &width in self.decoder_kernel_sizes.as_slice() {
             offsets = offsets.push(width.saturating_sub(1)).unwrap_or(offsets);
         }
-        Config {
-            num_hidden_layers: self.num_decoder_layers,
+        Parameters {
             kernel_sizes: self.decoder_kernel_sizes,
             kernel_offsets: offsets,
             dilations: self.decoder_dilations,
-            ..self.encoder.clone()
+            ..self.encoder.mixer.parameters()
         }
     }
 
+    /// Returns the decoder as a stack of blocks: the encoder's configuration with the decoder's layers and causal kernels.
+    pub fn decoder(&self) -> ModelConfig {
+        let own = self.decoder_parameters();
+        let mut decoder = self.encoder.clone();
+        decoder.num_hidden_layers = self.num_decoder_layers;
+        let kernels = Kernels { sizes: own.kernel_sizes, offsets: own.kernel_offsets };
+        decoder.mixer = self.encoder.mixer.clone().with_kernels(kernels).with_dilations(own.dilations);
+        decoder
+    }
+
     /// Returns all weights with their shapes, as PyTorch stores them, in the order of the forward pass.
-    pub fn weights(&self) -> impl Iterator<Item = (Seq2SeqWeight, Vec<usize>)> + '_ {
-        let encoder = self.encoder.weights().filter(|w| w.is_encoder()).map(Seq2SeqWeight::Encoder);
-        let layers = 0..self.num_decoder_layers as u16;
-        let decoder = layers.flat_map(|i| DecoderWeight::all().map(move |w| Seq2SeqWeight::Decoder(i, w)));
-        let all = encoder.chain(decoder).chain([Seq2SeqWeight::DecoderFinalNorm]);
-        all.filter_map(|weight| Some((weight, self.shape(weight)?)))
+    pub fn weights(&self) -> impl Iterator<Item = (Seq2SeqWeight, Vec<usize>)> {
+        let encoder = self.encoder.weights().filter(|(weight, _)| weight.is_encoder());
+        let mut all: Vec<_> = encoder.map(|(weight, shape)| (Seq2SeqWeight::Encoder(weight), shape)).collect();
+        let (stack, cross) = (self.decoder(), DecoderWeight::CROSS);
+        for i in 0..self.num_decoder_layers as u16 {
+            let block = stack.block_weights(i).map(|(weight, _)| DecoderWeight::Block(weight));
+            let layer = block.chain(cross).map(|weight| Seq2SeqWeight::Decoder(i, weight));
+            all.extend(layer.filter_map(|weight| Some((weight, self.shape(weight)?))));
+        }
+        all.extend(self.shape(Seq2SeqWeight::DecoderFinalNorm).map(|shape| (Seq2SeqWeight::DecoderFinalNorm, shape)));
+        all.into_iter()
     }
 
     /// Returns the shape of a weight, or `None` if this model does not have it.
     pub fn shape(&self, weight: Seq2SeqWeight) -> Option<Vec<usize>> {
         let c = self.encoder.hidden_size;
-        let stack = |config: &Config, weight| config.shape(weight).map(|shape| shape.dims().to_vec());
         match weight {
-            Seq2SeqWeight::Encoder(weight) if weight.is_encoder() => stack(&self.encoder, weight),
+            Seq2SeqWeight::Encoder(weight) if weight.is_encoder() => self.encoder.shape(weight),
             Seq2SeqWeight::Encoder(_) => None,
-            Seq2SeqWeight::DecoderFinalNorm => stack(&self.decoder(), Weight::FinalNorm),
+            Seq2SeqWeight::DecoderFinalNorm => self.decoder().shape(Weight::FinalNorm),
             Seq2SeqWeight::Decoder(i, _) if usize::from(i) >= self.num_decoder_layers => None,
             Seq2SeqWeight::Decoder(i, weight) => match weight {
-                DecoderWeight::Block(weight) => stack(&self.decoder(), Weight::Layer(i, weight)),
+                DecoderWeight::Block(weight) => self.decoder().shape(weight.of_layer(i)),
                 DecoderWeight::CrossNorm => Some(vec![c]),
                 DecoderWeight::CrossNormBias => (self.encoder.norm == Norm::PostLayer).then(|| vec![c]),
                 DecoderWeight::CrossQuery
@@ -203,7 +195,7 @@ impl Seq2SeqConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DecoderWeight {
     /// A weight of the mixer, of the feed-forward network or of their norms, as an encoder layer has it.
-    Block(LayerWeight),
+    Block(BlockWeight),
     /// Queries of the encoder-decoder attention, from the decoder, `[C, C]`. Head `h` has rows `h·C/heads..(h+1)·C/heads`.
     CrossQuery,
     /// Keys, from the encoder, `[C, C]`.
@@ -220,11 +212,10 @@ pub enum DecoderWeight {
 
 impl DecoderWeight {
     /// Returns all of them: those of a block, then those of the encoder-decoder attention.
-    pub fn all() -> impl Iterator<Item = DecoderWeight> {
+    const CROSS: [DecoderWeight; 6] = {
         use DecoderWeight as D;
-        let cross = [D::CrossQuery, D::CrossKey, D::CrossValue, D::CrossOut, D::CrossNorm, D::CrossNormBias];
-        LayerWeight::ALL.into_iter().map(D::Block).chain(cross)
-    }
+        [D::CrossQuery, D::CrossKey, D::CrossValue, D::CrossOut, D::CrossNorm, D::CrossNormBias]
+    };
 }
 
 /// One weight of an encoder-decoder. `Display` writes its name in `model.safetensors`: encoder weights are named as in
@@ -232,7 +223,7 @@ impl DecoderWeight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seq2SeqWeight {
     /// A weight of the encoder; its embedding also serves the decoder's input and output.
-    Encoder(Weight),
+    Encoder(ModelWeight),
     /// A weight of a decoder layer.
     Decoder(u16, DecoderWeight),
     /// Gain of the norm after the last decoder layer, `[C]` (pre_rms).
@@ -244,7 +235,7 @@ impl fmt::Display for Seq2SeqWeight {
         let (i, name) = match *self {
             Seq2SeqWeight::Encoder(weight) => return weight.fmt(f),
             Seq2SeqWeight::Decoder(i, DecoderWeight::Block(weight)) => {
-                return write!(f, "decoder.{}", Weight::Layer(i, weight));
+                return write!(f, "decoder.{}", weight.of_layer(i));
             }
             Seq2SeqWeight::DecoderFinalNorm => return write!(f, "decoder.{}", Weight::FinalNorm),
             Seq2SeqWeight::Decoder(i, DecoderWeight::CrossQuery) => (i, "cross.q_proj.weight"),
@@ -262,7 +253,7 @@ impl Parameter for Seq2SeqWeight {
     fn decays(&self) -> bool {
         match *self {
             Seq2SeqWeight::Encoder(weight) => weight.decays(),
-            Seq2SeqWeight::Decoder(i, DecoderWeight::Block(weight)) => Weight::Layer(i, weight).decays(),
+            Seq2SeqWeight::Decoder(i, DecoderWeight::Block(weight)) => weight.of_layer(i).decays(),
             Seq2SeqWeight::Decoder(_, DecoderWeight::CrossNorm | DecoderWeight::CrossNormBias)
             | Seq2SeqWeight::DecoderFinalNorm => false,
             Seq2SeqWeight::Decoder(..) => true,
@@ -285,8 +276,9 @@ mod tests {
         // transformers: T5ForConditionalGeneration of t5-base has 222,903,552 parameters.
         assert_eq!(base(Mixer::Attention).parameters(), 222_903_552);
         assert_eq!(base(Mixer::Dilated).decoder_kernel_sizes.as_slice(), PAPER_DILATED_WIDTHS);
-        assert_eq!(base(Mixer::Light).decoder().kernel_offsets.as_slice(), [6; 12]);
-        let widths = |name| Seq2SeqConfig::preset(name, Mixer::Dilated, 9).unwrap().encoder.kernel_sizes;
+        assert_eq!(base(Mixer::Light).decoder().mixer.parameters().kernel_offsets.as_slice(), [6; 12]);
+        let widths =
+            |name| Seq2SeqConfig::preset(name, Mixer::Dilated, 9).unwrap().encoder.mixer.parameters().kernel_sizes;
         assert_eq!(widths("nano").as_slice(), [4, 7, 15, 31]);
         assert_eq!(widths("small").as_slice(), [4, 7, 15, 15, 15, 31]);
         assert!(Seq2SeqConfig::preset("huge", Mixer::Light, 9).is_none());
@@ -298,7 +290,7 @@ mod tests {
             let config = Seq2SeqConfig::preset("nano", mixer, 300).unwrap();
             let names: Vec<String> = config.weights().map(|(w, _)| w.to_string()).collect();
             let encoder: Vec<String> =
-                config.encoder.weights().filter(|w| w.is_encoder()).map(|w| w.to_string()).collect();
+                config.encoder.weights().filter(|(w, _)| w.is_encoder()).map(|(w, _)| w.to_string()).collect();
             assert!(names.starts_with(&encoder));
             assert!(names[encoder.len()..].iter().all(|name| name.starts_with("decoder.")));
             let unique: std::collections::HashSet<&String> = names.iter().collect();
@@ -330,7 +322,7 @@ mod tests {
         let said = refused(Seq2SeqConfig { num_decoder_layers: 3, ..nano(Mixer::Dilated) });
         assert!(said.contains("decoder: kernel_sizes has 4 values"), "{said}");
         let mut config = nano(Mixer::Attention);
-        config.encoder.relative_attention_max_distance = 16;
+        config.encoder.mixer = MixerConfig::Attention { heads: 2, buckets: 32, max_distance: 16 };
         let said = refused(config);
         assert!(said.contains("relative_attention_max_distance is 16"), "{said}");
     }

@@ -83,7 +83,7 @@ impl Decoder {
             let block = Block::new(&stack, i, |w| named(DecoderWeight::Block(w))).context("decoder")?;
             Ok(Recomputable::new(Layer { block, cross, cross_residual: Residual::new(gain, shift, &stack) }))
         };
-        let bias = find(Seq2SeqWeight::Decoder(0, DecoderWeight::Block(LayerWeight::RelativeBias)));
+        let bias = find(Seq2SeqWeight::Decoder(0, DecoderWeight::Block(LayerWeight::RelativeBias.into())));
         Ok(Decoder {
             layers: (0..stack.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             bias: bias.map(|weight| RelativeBias::new(weight, &stack)),

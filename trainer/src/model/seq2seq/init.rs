@@ -1,8 +1,9 @@
 //! Initial values of an encoder-decoder's weights, by the rules of the classifier.
 
-use kinglet::spec::{Compat, Norm, Weight};
+use kinglet::spec::Norm;
 
 use super::config::{DecoderWeight, Seq2SeqConfig, Seq2SeqWeight};
+use crate::model::Compat;
 use crate::model::init::{Draw, draw};
 
 /// Returns how `weight` is drawn, or `None` if the model does not have it.
@@ -18,7 +19,7 @@ pub fn draw_of(config: &Seq2SeqConfig, weight: Seq2SeqWeight) -> Option<Draw> {
         Seq2SeqWeight::Encoder(weight) => draw(&config.encoder, weight),
         Seq2SeqWeight::DecoderFinalNorm => Draw::Constant(1.0),
         Seq2SeqWeight::Decoder(i, weight) => match weight {
-            DecoderWeight::Block(weight) => draw(&config.decoder(), Weight::Layer(i, weight)),
+            DecoderWeight::Block(weight) => draw(&config.decoder(), weight.of_layer(i)),
             DecoderWeight::CrossNorm => Draw::Constant(1.0),
             DecoderWeight::CrossNormBias => Draw::Constant(0.0),
             DecoderWeight::CrossKey | DecoderWeight::CrossValue | DecoderWeight::CrossOut => Draw::Normal(c.powf(-0.5)),

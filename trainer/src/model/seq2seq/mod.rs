@@ -16,10 +16,10 @@ pub use decode::{Beam, State};
 pub use loss::Loss;
 
 use anyhow::{Context, Result};
-use kinglet::spec::{Compat, Weight};
+use kinglet::spec::Weight;
 use tch::{Device, Kind, Tensor};
 
-use super::{Mode, attention::hide_padding, encoder::Encoder, init::values, linear::Linear};
+use super::{Compat, Mode, attention::hide_padding, encoder::Encoder, init::values, linear::Linear};
 use crate::batch::{IGNORED, Seq2SeqBatch};
 use decoder::Decoder;
 
@@ -64,7 +64,7 @@ impl Seq2Seq {
         let find = |weight| parameters.iter().find(|(w, _)| *w == weight).map(|(_, t)| t.shallow_clone());
         let encoder = Encoder::new(&config.encoder, |weight| find(Seq2SeqWeight::Encoder(weight)))?;
         let decoder = Decoder::new(config, find)?;
-        let embedding = find(Seq2SeqWeight::Encoder(Weight::Embedding)).context("the model has no embedding")?;
+        let embedding = find(Seq2SeqWeight::Encoder(Weight::Embedding.into())).context("the model has no embedding")?;
         let output = Linear::new(embedding);
         Ok(Seq2Seq { config: config.clone(), device, parameters, encoder, decoder, output })
     }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use kinglet::spec::{self, files};
+use kinglet::spec::files;
 use serde_json::json;
 
 use super::config::Config;
 use super::data::{Data, Encoded};
+use crate::model::ModelConfig;
 use crate::training::card::{configuration, recipe};
 use crate::training::folder::RunFolder;
 use crate::training::row::{Row, Scored};
@@ -21,7 +22,7 @@ pub struct Facts<'a> {
     /// Its configuration.
     pub config: &'a Config,
     /// The model's shape.
-    pub model: &'a spec::Config,
+    pub model: &'a ModelConfig,
     /// What it was trained on.
     pub data: &'a Data,
     /// The checkpoint that it started from.

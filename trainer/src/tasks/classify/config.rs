@@ -1,7 +1,7 @@
 //! The configuration of fine-tuning.
 //!
 //! ```toml
-//! [model]                    # fields of `kinglet::spec::Config`; sizes of vocabulary and labels come from the data
+//! [model]                    # fields of `kinglet_train::model::ModelConfig`; sizes of vocabulary and labels come from the data
 //! mixer = "light"
 //! hidden_size = 128
 //! num_hidden_layers = 4
@@ -14,9 +14,9 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use kinglet::spec;
 use serde::{Deserialize, Serialize};
 
+use crate::model::ModelConfig;
 use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, probability};
 
 /// A configuration of fine-tuning.
@@ -25,7 +25,7 @@ use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, probability};
 pub struct Config {
     /// The model's shape. May be omitted if training starts from a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<spec::Config>,
+    pub model: Option<ModelConfig>,
     /// How it is trained.
     #[serde(default)]
     pub train: Train<ClassifyKeys>,
@@ -173,7 +173,7 @@ mod tests {
     fn the_resolved_configuration_reads_back_as_itself() {
         let text = "[model]\nmixer = \"light\"\nhidden_size = 8\nnum_hidden_layers = 2\nintermediate_size = 16\n";
         let mut c: Config = toml::from_str(text).unwrap();
-        c.model = c.model.map(spec::Config::resolve);
+        c.model = c.model.map(ModelConfig::resolve);
         let again: Config = toml::from_str(&to_toml(&c).unwrap()).unwrap();
         assert_eq!(again, c);
     }

@@ -18,7 +18,7 @@ use tch::{Device, Reduction, Tensor};
 
 use crate::batch::{self, Batch};
 use crate::checkpoint::{self, Start};
-use crate::model::{Classifier, Mode};
+use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
 use crate::random::{Purpose, derive_seed};
 use crate::training::config::Keys;
 use crate::training::epochs::{Epochs, Share};
@@ -55,7 +55,7 @@ impl Classify {
     /// If the model cannot be built, or `from` does not match it.
     pub fn new(
         config: Config,
-        shape: &kinglet::spec::Config,
+        shape: &ModelConfig,
         data: Data,
         from: Option<(PathBuf, Start)>,
         device: Device,
@@ -84,7 +84,7 @@ impl Task for Classify {
     const NAME: &'static str = "finetune";
     const RESULTS: &'static [&'static str] = &[files::WEIGHTS, files::GOLDEN, files::TRAINING, files::CARD];
     const ADVICE: &'static str = ", or check train.class_weights";
-    type Parameter = Weight;
+    type Parameter = ModelWeight;
     /// Texts and their classes, `[B]` i64.
     type Batch = (Batch, Tensor);
     type Detail = ();
@@ -93,7 +93,7 @@ impl Task for Classify {
         &self.config.train.keys
     }
 
-    fn parameters(&self) -> &[(Weight, Tensor)] {
+    fn parameters(&self) -> &[(ModelWeight, Tensor)] {
         self.model.parameters()
     }
 

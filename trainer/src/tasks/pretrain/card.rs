@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use kinglet::spec::{self, files};
+use kinglet::spec::files;
 use serde_json::{Value, json};
 
 use super::config::Config;
@@ -42,7 +42,8 @@ pub struct Facts<'a> {
 pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
     let Facts { run, config, model, dirs, at, held_out, .. } = facts;
     // As it is saved: without the sentinels' rows.
-    let encoder = spec::Config { vocab_size: run.tokenizer.table()?.vocab_size(), ..model.encoder.clone() };
+    let mut encoder = model.encoder.clone();
+    encoder.vocab_size = run.tokenizer.table()?.vocab_size();
     let [corpus, valid] = dirs.each_ref().map(|dir| record(dir));
     let training = json!({
         "config": config,
@@ -67,7 +68,7 @@ fn record(dir: &Path) -> Value {
     std::fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-fn card(facts: &Facts<'_>, encoder: &spec::Config, record: &Value) -> String {
+fn card(facts: &Facts<'_>, encoder: &crate::model::ModelConfig, record: &Value) -> String {
     let Facts { run, config, corpus, at, held_out, .. } = facts;
     let source = |source: &Value| {
         let [file, sha256] = ["file", "sha256"].map(|key| source[key].as_str().unwrap_or_default());

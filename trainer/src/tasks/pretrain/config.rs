@@ -4,7 +4,7 @@
 //! [model]                    # fields of `Seq2SeqConfig`; --preset and --mixer give one instead
 //! num_decoder_layers = 2
 //! num_attention_heads = 4
-//! [model.encoder]            # fields of `kinglet::spec::Config`
+//! [model.encoder]            # fields of `kinglet_train::model::ModelConfig`
 //! mixer = "light"
 //! hidden_size = 128
 //! num_hidden_layers = 4

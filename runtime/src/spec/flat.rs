@@ -1,0 +1,147 @@
+//! A configuration as JSON: one flat object.
+
+use std::{borrow::ToOwned, format, string::String};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use super::config::{Config, Norm, Pooling};
+use super::error::ConfigError;
+use super::mixer::{Mixer, MixerConfig, Parameters, PerLayer};
+use super::names::FORMAT_VERSION;
+
+/// The dialect that export and the engines compute: that of the paper's text.
+pub const PAPER: &str = "paper";
+
+/// A [`Config`] as files have it: the parameters of all mixers side by side, and the dialect of the architecture.
+///
+/// Parameters that the mixer does not have are read, ignored, and written as [`Parameters::DEFAULT`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename = "Config")]
+pub struct FlatConfig {
+    #[serde(default = "format_version")]
+    format_version: u32,
+    mixer: Mixer,
+    /// Dialect of the architecture. Export and engines take [`PAPER`] alone; the trainer has others.
+    #[serde(default = "paper")]
+    pub compat: String,
+    #[serde(default = "norm")]
+    norm: Norm,
+    #[serde(default)]
+    pooling: Pooling,
+    #[serde(default)]
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    intermediate_size: usize,
+    #[serde(default = "kernel_heads")]
+    kernel_heads: usize,
+    #[serde(default = "per_layer")]
+    kernel_sizes: PerLayer,
+    #[serde(default = "per_layer")]
+    kernel_offsets: PerLayer,
+    #[serde(default = "per_layer")]
+    dilations: PerLayer,
+    #[serde(default)]
+    num_attention_heads: usize,
+    #[serde(default = "buckets")]
+    relative_attention_num_buckets: usize,
+    #[serde(default = "distance")]
+    relative_attention_max_distance: usize,
+    #[serde(default)]
+    num_labels: usize,
+}
+
+fn format_version() -> u32 {
+    FORMAT_VERSION
+}
+fn paper() -> String {
+    PAPER.to_owned()
+}
+fn norm() -> Norm {
+    Norm::PostLayer
+}
+fn kernel_heads() -> usize {
+    Parameters::DEFAULT.kernel_heads
+}
+fn per_layer() -> PerLayer {
+    PerLayer::EMPTY
+}
+fn buckets() -> usize {
+    Parameters::DEFAULT.relative_attention_num_buckets
+}
+fn distance() -> usize {
+    Parameters::DEFAULT.relative_attention_max_distance
+}
+
+impl FlatConfig {
+    /// Returns the flat form of a configuration in the dialect `compat`.
+    pub fn new(config: &Config, compat: &str) -> Self {
+        let all = config.mixer.parameters();
+        FlatConfig {
+            format_version: config.format_version,
+            mixer: config.mixer.kind(),
+            compat: compat.to_owned(),
+            norm: config.norm,
+            pooling: config.pooling,
+            vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
+            num_hidden_layers: config.num_hidden_layers,
+            intermediate_size: config.intermediate_size,
+            kernel_heads: all.kernel_heads,
+            kernel_sizes: all.kernel_sizes,
+            kernel_offsets: all.kernel_offsets,
+            dilations: all.dilations,
+            num_attention_heads: all.num_attention_heads,
+            relative_attention_num_buckets: all.relative_attention_num_buckets,
+            relative_attention_max_distance: all.relative_attention_max_distance,
+            num_labels: config.num_labels,
+        }
+    }
+
+    /// Returns the configuration, whatever its dialect.
+    ///
+    /// # Errors
+    /// As [`MixerConfig::from_parameters`].
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let parameters = Parameters {
+            kernel_heads: self.kernel_heads,
+            kernel_sizes: self.kernel_sizes,
+            kernel_offsets: self.kernel_offsets,
+            dilations: self.dilations,
+            num_attention_heads: self.num_attention_heads,
+            relative_attention_num_buckets: self.relative_attention_num_buckets,
+            relative_attention_max_distance: self.relative_attention_max_distance,
+        };
+        Ok(Config {
+            format_version: self.format_version,
+            mixer: MixerConfig::from_parameters(self.mixer, self.num_hidden_layers, &parameters)?,
+            norm: self.norm,
+            pooling: self.pooling,
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            intermediate_size: self.intermediate_size,
+            num_labels: self.num_labels,
+        })
+    }
+}
+
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        FlatConfig::new(self, PAPER).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let flat = FlatConfig::deserialize(deserializer)?;
+        if flat.compat != PAPER {
+            return Err(D::Error::custom(format!(
+                "compat is \"{}\", but export and the engines compute \"{PAPER}\" alone: score this checkpoint with kinglet-train \
+                 eval, or train a model with compat = \"{PAPER}\" to export",
+                flat.compat
+            )));
+        }
+        flat.config().map_err(D::Error::custom)
+    }
+}
