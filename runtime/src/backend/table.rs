@@ -116,7 +116,7 @@ pub(super) fn fitting(len: usize, width: usize, stride: usize) -> usize {
 }
 
 impl Backend {
-    /// The name: `{arch}-{feature}`, such as `x86-avx2`, or `scalar`.
+    /// Returns the name: `{arch}-{feature}`, such as `x86-avx2`, or `scalar`.
     pub const fn name(&self) -> &'static str {
         self.name
     }
