@@ -5,7 +5,6 @@ use kinglet::spec::{Convolution, LayerWeight, MixerConfig, Norm as NormKind};
 use tch::{Kind, Tensor};
 
 use super::{
-    Mode,
     attention::Attention,
     config::{BlockWeight, ModelConfig},
     dialect::{Compat, DialectWeight},
@@ -15,6 +14,7 @@ use super::{
     glu::Glu,
     lightconv::LightConv,
     linear::Linear,
+    mode::Mode,
     norm::Norm,
 };
 
