@@ -43,7 +43,7 @@ pub mod files {
 
 /// Keys of the metadata that an exported ONNX file carries, so that the one file is enough to classify text.
 pub mod metadata {
-    /// [`super::Config`] as JSON.
+    /// [`Config`](crate::spec::Config) as JSON.
     pub const CONFIG: &str = "kinglet.config";
     /// SHA-256 of the checkpoint's `config.json`, in hex.
     pub const CONFIG_SHA256: &str = "kinglet.config_sha256";
