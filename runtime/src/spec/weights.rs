@@ -36,7 +36,7 @@ pub enum Storage {
     F32,
     /// f32, column after column.
     F32Columns,
-    /// f32, after softmax over each row, which [`Storage::fold`] computes.
+    /// f32, after softmax over each row, which `Storage::fold` computes.
     F32Softmax,
 }
 
