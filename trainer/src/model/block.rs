@@ -145,10 +145,10 @@ impl MixerLayer {
     }
 }
 
-/// The bias that an attention was given.
+/// Returns the bias of an attention.
 ///
 /// # Panics
-/// When there is none: whoever calls an attention must compute it.
+/// If there is none: the caller of an attention must compute it.
 fn given(bias: Option<&Tensor>) -> &Tensor {
     match bias {
         Some(bias) => bias,
