@@ -24,8 +24,6 @@ import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# How many files of a package may stand in circles: none.
-KNOWN: dict[str, int] = {}
 
 TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/|b?c?r(?P<hashes>\#*)".*?"(?P=hashes)|[bc]?"(?:\\.|[^"\\])*"|b?'(?:\\[^']*'|\\''|[^\\'\n]')|'\w+)"""
