@@ -8,9 +8,10 @@ use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::spec::Mixer;
-use kinglet_benches::models::{self, Random, Size};
+use kinglet_benches::models::{self, Size};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
+use kinglet_testing::Random;
 
 fn engine(c: &mut Criterion) {
     for size in [Size::ALL[0], Size::ALL[1]] {
@@ -29,7 +30,7 @@ fn engine(c: &mut Criterion) {
                 NativeEngine::with_backend(bundle.clone(), &mut scratch, backend).expect("the scratch is enough");
             let mut scores = vec![0.0; engine.num_labels()];
             for tokens in [32, 512] {
-                let ids = Random(1).ids(tokens);
+                let ids = models::ids(&mut Random(1), tokens);
                 group.throughput(Throughput::Elements(tokens as u64));
                 group.bench_with_input(BenchmarkId::from_parameter(tokens), &ids, |b, ids| {
                     b.iter(|| engine.logits(ids, &mut scores).expect("the text is scored"));

@@ -6,12 +6,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinglet::bundle::ReadBundle;
 use kinglet::model;
 use kinglet::tokenizer::Table;
-use kinglet_benches::models::{self, Random};
+use kinglet_benches::models;
+use kinglet_testing::Random;
 
 fn tokenizer(c: &mut Criterion) {
     let made = models::table().expect("a table is written");
     let made = Table::new(&made).expect("a table is read");
-    let text = made.decode(&Random(1).ids(10_000)).expect("ids are of the table");
+    let text = made.decode(&models::ids(&mut Random(1), 10_000)).expect("ids are of the table");
     let builtin = model::builtin().expect("the default model opens");
     let intents = builtin.bundle().tokenizer();
     let mut group = c.benchmark_group("tokenizer/device");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::engine::Engine;
-use kinglet::spec::{Config, LayerWeight, Mixer, MixerConfig, Role, Weight, files, graph};
+use kinglet::spec::{Config, Mixer, MixerConfig, Role, Weight, files, graph};
 use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
 use kinglet_export::calibrate::Targets;
 use kinglet_export::checkpoint::Checkpoint;
@@ -13,6 +13,7 @@ use kinglet_export::data::DevSource;
 use kinglet_export::prepare::Prepared;
 use kinglet_export::{ExportJob, export, onnx};
 use kinglet_onnx::{Precision, TractModel};
+use kinglet_testing::Random;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -74,30 +75,10 @@ pub fn products_per_token(config: &Config) -> u64 {
     matrices.filter_map(|w| config.shape(w)).map(|shape| shape.len() as u64).sum()
 }
 
-/// SplitMix64 (Steele et al. 2014): the same numbers everywhere.
-pub struct Random(pub u64);
-
-impl Random {
-    /// 64 random bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Returns a number with mean 0 and deviation 1, between −3.5 and 3.5: the sum of four uniform numbers.
-    fn about_normal(&mut self) -> f32 {
-        let bits = self.bits();
-        let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
-        (sum as f32 / 65_536.0 - 2.0) * 1.732_050_8
-    }
-
-    /// Returns `count` token ids, all whole words: encoding the words separated by spaces returns the same ids.
-    pub fn ids(&mut self, count: usize) -> Vec<u32> {
-        let words = VOCABULARY as u64 - u64::from(FIRST_WORD);
-        (0..count).map(|_| FIRST_WORD + (self.bits() % words) as u32).collect()
-    }
+/// Returns `count` token ids, all whole words: encoding the words separated by spaces returns the same ids.
+pub fn ids(random: &mut Random, count: usize) -> Vec<u32> {
+    let words = VOCABULARY - FIRST_WORD as usize;
+    (0..count).map(|_| FIRST_WORD + random.below(words) as u32).collect()
 }
 
 /// Returns a table of [`VOCABULARY`] ids: the required characters, and words made of syllables.
@@ -106,13 +87,10 @@ pub fn table() -> Result<Vec<u8>> {
     const END: [&str; 8] = ["a", "e", "i", "o", "an", "er", "in", "on"];
     let syllables: Vec<String> = BEGIN.iter().flat_map(|b| END.iter().map(move |e| format!("{b}{e}"))).collect();
     let words = syllables.iter().flat_map(|a| syllables.iter().map(move |b| format!("{METASPACE}{a}{b}")));
-    let mut pieces: Vec<(String, i16)> = ('!'..='~').map(|c| (c.to_string(), -8000)).collect();
-    pieces.push((METASPACE.to_string(), -5000));
-    let room = VOCABULARY - FIRST_PIECE as usize - pieces.len();
-    pieces.extend(words.take(room).enumerate().map(|(i, word)| (word, -6000 - (i / 8) as i16)));
-    pieces.sort();
-    pieces.dedup_by(|a, b| a.0 == b.0);
-    let bytes = Table::write(&pieces, false)?;
+    // The characters `!` to `~` and the space.
+    let room = VOCABULARY - FIRST_PIECE as usize - 95;
+    let words = words.take(room).enumerate().map(|(i, word)| (word, -6000 - (i / 8) as i16));
+    let bytes = kinglet_testing::table(-8000, -5000, words, false)?;
     ensure!(Table::new(&bytes)?.vocab_size() == VOCABULARY, "the vocabulary has another size");
     Ok(bytes)
 }
@@ -129,25 +107,18 @@ pub fn write_checkpoint(dir: &Path, config: &Config, seed: u64) -> Result<()> {
     write(dir, files::LABELS, &serde_json::to_vec(&labels)?)?;
     write(dir, files::TOKENIZER_TABLE, &table()?)?;
     let mut random = Random(seed);
+    let weights = kinglet_testing::weights(config, &mut random, Random::about_normal);
     let mut tensors = Vec::new();
     for weight in config.weights() {
         let shape = config.shape(weight).with_context(|| format!("{weight} has no shape"))?;
-        let inner = shape.dims().last().copied().unwrap_or(1);
-        let (mean, deviation) = match (weight.role(), weight) {
-            (Role::Linear, _) => (0.0, 1.0 / (inner as f32).sqrt()),
-            (Role::Norm, Weight::Layer(_, LayerWeight::MixerNormBias | LayerWeight::FfnNormBias)) => (0.0, 0.1),
-            (Role::Norm, _) => (1.0, 0.1),
-            (Role::Bias, _) => (0.0, 0.3),
-            (Role::Embedding | Role::Kernel | Role::RelativeBias, _) => (0.0, 1.0),
-        };
-        let bytes: Vec<u8> =
-            (0..shape.len()).flat_map(|_| (mean + deviation * random.about_normal()).to_le_bytes()).collect();
+        let bytes: Vec<u8> = weights[&weight].iter().flat_map(|x| x.to_le_bytes()).collect();
         tensors.push((weight.to_string(), Dtype::F32, shape.dims().to_vec(), bytes));
     }
+    drop(weights);
     write_tensors(dir, files::WEIGHTS, &tensors)?;
 
     let (rows, tokens) = (2, 32);
-    let ids: Vec<i64> = random.ids(rows * tokens).into_iter().map(i64::from).collect();
+    let ids: Vec<i64> = ids(&mut random, rows * tokens).into_iter().map(i64::from).collect();
     let golden = |logits: &[f32]| {
         let integers = |x: &[i64]| x.iter().flat_map(|x| x.to_le_bytes()).collect();
         let numbers = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -177,7 +148,7 @@ pub fn write_checkpoint(dir: &Path, config: &Config, seed: u64) -> Result<()> {
 /// If a file cannot be written or an export fails.
 pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
     fs::create_dir_all(models).with_context(|| format!("cannot make the directory {}", models.display()))?;
-    let ids = Random(1).ids(MOST_TOKENS);
+    let ids = ids(&mut Random(1), MOST_TOKENS);
     write(models, IDS, &ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())?;
     for mixer in [Mixer::Light, Mixer::Attention] {
         let out = size.folder(models, mixer);
@@ -241,19 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn random_weights_have_mean_zero_and_deviation_one() {
-        let mut random = Random(3);
-        let x: Vec<f64> = (0..100_000).map(|_| f64::from(random.about_normal())).collect();
-        let mean = x.iter().sum::<f64>() / x.len() as f64;
-        let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
-        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
-    }
-
-    #[test]
     fn words_give_their_ids_again() {
         let bytes = table().unwrap();
         let table = Table::new(&bytes).unwrap();
-        let ids = Random(5).ids(1000);
+        let ids = ids(&mut Random(5), 1000);
         let text = table.decode(&ids).unwrap();
         assert_eq!(table.encode(&text)[..1000], ids);
         assert_eq!(text.split_whitespace().count(), 1000);

@@ -1,4 +1,4 @@
-//! Reads a checkpoint directory and checks that everything in it fits together.
+//! Reads a checkpoint directory and checks that all parts fit together.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ pub type Weights = HashMap<Weight, Vec<f32>>;
 pub struct Checkpoint {
     /// Shape of the model.
     pub config: Config,
-    /// `config.json` as it stands.
+    /// `config.json`, unmodified.
     pub config_text: String,
     /// Label names by class.
     pub labels: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Golden {
     pub tokens: usize,
     /// `[N, T]`.
     pub input_ids: Vec<i64>,
-    /// `[N, T]`: in each row ones, then zeros.
+    /// `[N, T]`: ones, then zeros in each row.
     pub attention_mask: Vec<i64>,
     /// `[N, num_labels]`.
     pub logits: Vec<f32>,
@@ -56,18 +56,18 @@ impl Golden {
 /// The fields of `training.json` that export reads.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Training {
-    /// The data file that the best weights were chosen on.
+    /// The data file that selected the best weights.
     pub dev: Option<DataFile>,
     /// The data file that the weights were fitted to.
     pub train: Option<DataFile>,
-    /// The field that holds the labels.
+    /// The field with the labels.
     pub label_field: Option<String>,
 }
 
-/// A data file as the trainer saw it.
+/// A data file as recorded by the trainer.
 #[derive(Clone, Debug, Deserialize)]
 pub struct DataFile {
-    /// Its path, relative to where training was started or absolute.
+    /// Its path, absolute or relative to where training was started.
     pub file: PathBuf,
     /// SHA-256 in hex.
     pub sha256: Option<String>,
@@ -77,9 +77,9 @@ impl Checkpoint {
     /// Reads and checks a checkpoint directory.
     ///
     /// # Errors
-    /// When a file is missing or malformed; when a weight is missing, unknown, not finite or of another shape than the
-    /// configuration states; when labels, tokenizer or golden logits do not fit the model. The message names the file, and the
-    /// weight if it is one.
+    /// If a file is missing or malformed; when a weight is missing, unknown, not finite or of another shape than the
+    /// configuration states; when labels, tokenizer or golden logits do not fit the model. The message names the file,
+    /// and the weight if it is one.
     pub fn read(dir: &Path) -> Result<(Self, Weights)> {
         ensure!(dir.is_dir(), "{} is not a checkpoint directory", dir.display());
         let config_text = at(dir, files::CONFIG, |bytes| Ok(String::from_utf8(bytes)?))?;

@@ -60,7 +60,7 @@ impl Prepared {
         self
     }
 
-    /// Whether float32 graphs can be written.
+    /// Returns whether float32 graphs can be written.
     pub fn has_float_matrices(&self) -> bool {
         self.int8.keys().all(|weight| self.floats.contains_key(weight))
     }

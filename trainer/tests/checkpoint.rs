@@ -1,4 +1,4 @@
-//! The checkpoint directory: what is written is what is read, and what does not fit is refused by name.
+//! Tests the checkpoint directory: what is written is read back, and what does not fit is rejected by name.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
@@ -31,7 +31,7 @@ fn labels() -> Vec<String> {
     ["no", "yes", "peut-être"].map(String::from).to_vec()
 }
 
-/// A directory with files that stand for a tokenizer's, and a checkpoint of `mixer` in a directory below.
+/// Creates a directory with stand-ins for a tokenizer's files, and a checkpoint of `mixer` in a directory below.
 fn saved(mixer: Mixer) -> (tempfile::TempDir, Classifier) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(files::TOKENIZER), "{}").unwrap();
@@ -74,7 +74,7 @@ fn every_mixer_comes_back_bit_for_bit() {
     }
 }
 
-/// The error of loading the checkpoint after `change` to its weights.
+/// Returns the error of loading the checkpoint after `change` to its weights.
 fn refusal(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> String {
     let (dir, _) = saved(Mixer::Light);
     let path = dir.path().join("a/b").join(files::WEIGHTS);

@@ -1,5 +1,5 @@
-//! Layers, models and optimizers against PyTorch, transformers and fairseq. `trainer/tests/golden/make` makes the files again; the
-//! versions used stand in `golden/versions.json`.
+//! Compares layers, models, and optimizers with PyTorch, transformers, and fairseq. `trainer/tests/golden/make`
+//! regenerates the files; the versions used stand in `golden/versions.json`.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::HashMap, fs, path::PathBuf};
@@ -20,7 +20,7 @@ fn read(name: &str) -> HashMap<String, Tensor> {
     read_tensors(&folder().join(name)).unwrap()
 }
 
-/// The numbers of `numbers` in `golden/make.py`.
+/// Returns the numbers of `numbers` in `golden/make.py`.
 fn numbers(shape: &[i64], seed: i64) -> Tensor {
     let count: i64 = shape.iter().product();
     let values: Vec<f32> = (0..count)
@@ -30,7 +30,7 @@ fn numbers(shape: &[i64], seed: i64) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// Largest difference, relative to the largest reference value if that is above 1.
+/// Returns the largest difference, relative to the largest reference value if that is above 1.
 fn difference(got: &Tensor, want: &Tensor) -> f64 {
     assert_eq!(got.size(), want.size());
     assert!(want.isfinite().all().int64_value(&[]) == 1);
@@ -95,7 +95,7 @@ fn models_and_their_gradients_are_those_of_pytorch_and_of_transformers_t5() {
     }
 }
 
-/// The parameters, rates and gradients of `optimizers` in `golden/make.py`.
+/// Follows the parameters, rates, and gradients of `optimizers` in `golden/make.py`.
 fn follow(name: &str, config: OptimizerConfig) {
     let golden = read("optimizers.safetensors");
     let leaf = |t: Tensor| t.set_requires_grad(true);

@@ -1,4 +1,4 @@
-//! Layers against naive loops in f64, and properties of the whole model.
+//! Compares layers with naive loops in f64, and tests properties of the whole model.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -18,13 +18,13 @@ use tch::{Device, Kind, Tensor};
 
 const TRAIN: Mode = Mode { train: true, dropout: 0.3, drop_connect: 0.3, bf16: false, recompute: false };
 
-/// libtorch's CPU generator is one for all threads: tests that seed it take turns.
+/// libtorch has one CPU generator for all threads: tests that seed it take turns.
 fn generator() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Numbers between -1 and 1 that repeat for nobody.
+/// Returns numbers between -1 and 1, different for each seed.
 fn numbers(n: usize, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -63,7 +63,7 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
     e.iter().map(|v| v / sum).collect()
 }
 
-/// A convolution to try: B texts of T tokens, C channels, H heads, K taps.
+/// A convolution to test: B texts of T tokens, C channels, H heads, K taps.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     b: usize,
@@ -96,7 +96,7 @@ impl Case {
         [self.b as i64, self.t as i64, self.c as i64]
     }
 
-    /// The loop of the definition; `tap(b, i, c, j)` gives the weight.
+    /// Convolves by the definition's loop; `tap(b, i, c, j)` returns the weight.
     fn convolve(&self, x: &[f64], tap: impl Fn(usize, usize, usize, usize) -> f64) -> Vec<f64> {
         let mut y = vec![0.0; x.len()];
         for b in 0..self.b {
@@ -124,7 +124,7 @@ impl Case {
         self.convolve(x, |_, _, c, j| kernel[c * self.k + j])
     }
 
-    /// `input`: what the taps are computed from; `projection`: `[H·K, C]`.
+    /// Convolves with taps computed from `input` by `projection`, `[H·K, C]`.
     fn dynamic(&self, x: &[f64], input: &[f64], projection: &[f64]) -> Vec<f64> {
         let scores: Vec<f64> = input
             .chunks(self.c)
@@ -135,7 +135,7 @@ impl Case {
     }
 }
 
-/// Gradient of `sum(weights · f(x))` by central differences in f64.
+/// Returns the gradient of `sum(weights · f(x))` by central differences in f64.
 fn gradient(f: impl Fn(&[f64]) -> Vec<f64>, weights: &[f64], at: &[f64]) -> Vec<f64> {
     let loss = |x: &[f64]| f(x).iter().zip(weights).map(|(a, b)| a * b).sum::<f64>();
     let mut x = at.to_vec();
@@ -229,7 +229,7 @@ fn drop_connect_drops_whole_taps_for_a_whole_batch_and_scales_the_rest() {
     tch::manual_seed(5);
     let (heads, width) = (4, 7);
     let conv = LightConv::new(Tensor::zeros([heads, width], (Kind::Float, Device::Cpu)), 3);
-    // An impulse in the middle of each text: the output is the kernel, mirrored.
+    // An impulse in the middle of each text: the output is the mirrored kernel.
     let x = Tensor::zeros([3, 7, 8], (Kind::Float, Device::Cpu));
     let _ = x.narrow(1, 3, 1).fill_(1.0);
     let y = conv.forward(&x, &Mode { drop_connect: 0.5, ..TRAIN });
@@ -264,12 +264,12 @@ fn config(mixer: Mixer, norm: Norm) -> Config {
     }
 }
 
-/// A model of `config` in the paper's dialect.
+/// Returns a model of `config` in the paper's dialect.
 fn model(config: &Config, seed: i64) -> Classifier {
     Classifier::new(&config.clone().into(), seed, Device::Cpu).unwrap()
 }
 
-/// All mixers with the norms they take, mean and max pooling.
+/// Returns all mixers with the norms they allow, and mean and max pooling.
 fn models() -> Vec<(String, Classifier)> {
     let mut out = Vec::new();
     for mixer in Mixer::ALL {
@@ -286,7 +286,7 @@ fn models() -> Vec<(String, Classifier)> {
     out
 }
 
-/// Token ids of texts with 9, 4 and 1 tokens, and their mask, padded to `columns` with an id that stands for a word.
+/// Returns token ids of texts with 9, 4, and 1 tokens, and their mask, padded to `columns` with the id of a word.
 fn batch(columns: usize) -> (Tensor, Tensor) {
     let cell = |row: usize, i: usize| if i < [9, 4, 1][row] { (7 * i + 3 * row + 5) as i64 % 50 } else { 33 };
     let ids: Vec<i64> = (0..3).flat_map(|row| (0..columns).map(move |i| cell(row, i))).collect();
@@ -388,7 +388,7 @@ fn weights_come_from_the_seed_alone() {
     assert_ne!(first, all(&base, 5));
     let more = all(&Config { num_labels: 9, ..base.clone() }, 4);
     assert_eq!(first[..first.len() - 2], more[..more.len() - 2]);
-    // Making a model leaves libtorch's generator alone.
+    // Creating a model leaves libtorch's generator alone.
     let draw = || values(&Tensor::rand([3], (Kind::Float, Device::Cpu)));
     tch::manual_seed(7);
     let want = draw();

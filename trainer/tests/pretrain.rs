@@ -189,7 +189,7 @@ fn a_run_learns_and_leaves_all_its_files() {
         "embedding of 380 token ids",
         "| `",
         "hidden_size = 16",
-        "bits per hidden byte",
+        "bits per masked byte",
         "finetune --from run/encoder",
     ] {
         assert!(card.contains(said), "{said}: {card}");

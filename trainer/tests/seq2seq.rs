@@ -1,4 +1,4 @@
-//! Properties of the encoder-decoder: what may depend on what, kinds, seeds.
+//! Tests properties of the encoder-decoder: dependencies, kinds, seeds.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,13 @@ use kinglet_train::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// libtorch's CPU generator is one for all threads: tests that seed it take turns.
+/// libtorch has one CPU generator for all threads: tests that seed it take turns.
 fn generator() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A small model: 3 encoder layers, 2 decoder layers, two heads.
+/// Returns a small model: 3 encoder layers, 2 decoder layers, two heads.
 fn config(mixer: Mixer, norm: Norm) -> Seq2SeqConfig {
     let mut config = Seq2SeqConfig::preset("nano", mixer, 50).unwrap();
     config.encoder.norm = norm;
@@ -37,9 +37,9 @@ fn config(mixer: Mixer, norm: Norm) -> Seq2SeqConfig {
     config.resolve()
 }
 
-/// All mixers with the norms they take.
+/// Returns all mixers with the norms they allow.
 fn models() -> Vec<(String, Seq2Seq)> {
-    // Models this small lose time with more threads.
+    // Models this small are slower with more threads.
     tch::set_num_threads(1);
     let mut out = Vec::new();
     for mixer in Mixer::ALL {
@@ -61,7 +61,7 @@ fn models() -> Vec<(String, Seq2Seq)> {
     out
 }
 
-/// Inputs of 9, 4 and 1 tokens, targets of 3, 6 and 8.
+/// Returns inputs of 9, 4, and 1 tokens with targets of 3, 6, and 8.
 fn batch() -> Seq2SeqBatch {
     let text = |length: usize, row: usize| (0..length).map(|i| ((7 * i + 3 * row + 5) % 50) as u32).collect();
     let pairs: Vec<(Vec<u32>, Vec<u32>)> =
@@ -106,7 +106,7 @@ fn padding_of_inputs_and_of_targets_changes_nothing() {
         let batch = batch();
         let ids = shift_right(&batch.targets);
         let all = logits(&model, &batch.ids, &batch.mask, &ids);
-        // A wider batch, padded with an id that stands for a word.
+        // A wider batch, padded with the id of a word.
         let wide_ids = batch.ids.masked_fill(&batch.mask.eq(0), 33);
         let (wide_ids, wide_mask) = (pad(&wide_ids, 30, 33), pad(&batch.mask, 30, 0));
         assert!(off(&logits(&model, &wide_ids, &wide_mask, &pad(&ids, 20, 7)).narrow(1, 0, 8), &all) < 6e-6, "{name}");
@@ -154,7 +154,8 @@ fn the_loss_is_a_sum_over_the_targets_that_count() {
 #[test]
 fn the_embedding_gathers_gradients_from_inputs_decoder_and_output() {
     for (name, model) in models() {
-        // The input has 5 and 1, the decoder's input 0 and 7, the targets 7 and 9; 20 is in the output's softmax alone.
+        // The input has 5 and 1, the decoder's input 0 and 7, the targets 7 and 9; 20 occurs only in the output's
+        // softmax.
         let batch = Seq2SeqBatch::new(&[(vec![5, 1], vec![7, 9])], Device::Cpu);
         let embedding = || {
             let found = model.parameters().iter().find(|(w, _)| *w == Seq2SeqWeight::Encoder(Weight::Embedding.into()));
@@ -173,7 +174,7 @@ fn the_embedding_gathers_gradients_from_inputs_decoder_and_output() {
             let down = loss();
             let _ = cell.fill_(at);
             let want = (up - down) / (2.0 * step);
-            // The differences of f32 losses are rough; seq2seq_golden.rs compares exactly.
+            // Differences of f32 losses are rough; seq2seq_golden.rs compares exactly.
             assert!((got - want).abs() < 0.1 * want.abs().max(0.1), "{name} id {id}: {got} against {want}");
             assert!(got.abs() > 1e-6, "{name} id {id}");
         }
@@ -253,7 +254,7 @@ fn weights_come_from_the_seed_and_come_back_from_a_file() {
 
 #[test]
 fn a_new_model_is_not_far_from_a_uniform_guess() {
-    // ln V is a uniform guess; the residual stream of a new model adds to it, the more the deeper it is.
+    // ln V is a uniform guess; the residual stream of a new model adds to it, more in deeper models.
     for mixer in Mixer::ALL {
         let config = Seq2SeqConfig::preset("nano", mixer, 1000).unwrap();
         let model = Seq2Seq::new(&config, 3, Device::Cpu).unwrap();

@@ -1,4 +1,4 @@
-//! Decoding with a state against full recomputation, and beam search against trying all texts.
+//! Compares decoding with state with full recomputation, and beam search with an exhaustive search.
 #![allow(clippy::unwrap_used)]
 
 use kinglet::{
@@ -14,10 +14,10 @@ use kinglet_train::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// All mixers with the norms they take. The decoder's norms have larger gains than at the start of training, so that a model does
-/// not just say again what it has read.
+/// Returns all mixers with the norms they allow. The decoder's norms have larger gains than at the start of training,
+/// so that a model does not merely repeat what it has read.
 fn models(vocabulary: usize) -> Vec<(String, Seq2Seq)> {
-    // Models this small lose time with more threads.
+    // Models this small are slower with more threads.
     tch::set_num_threads(1);
     let mut out = Vec::new();
     for mixer in Mixer::ALL {
@@ -56,14 +56,14 @@ fn models(vocabulary: usize) -> Vec<(String, Seq2Seq)> {
     out
 }
 
-/// Inputs of 9, 4 and 1 tokens.
+/// Returns inputs of 9, 4, and 1 tokens.
 fn inputs(vocabulary: usize) -> Batch {
     let text = |n: usize, a: usize| (0..n).map(|i| ((a * i + i * i + a) % vocabulary) as u32).collect::<Vec<u32>>();
     let texts = [text(9, 3), text(4, 7), text(1, 11)];
     Batch::new(&texts.each_ref().map(Vec::as_slice), Device::Cpu)
 }
 
-/// Scores after `ids`, which begin with `START`, from all of them at once: `[B, T, V]`.
+/// Returns the scores after `ids`, which start with `START`, computed from all of them at once: `[B, T, V]`.
 fn recompute(model: &Seq2Seq, batch: &Batch, ids: &Tensor) -> Tensor {
     let encoded = model.encode(&batch.ids, &batch.mask, &Mode::eval());
     tch::no_grad(|| model.decode(&encoded, &batch.mask, ids, &Mode::eval()))
@@ -120,7 +120,7 @@ fn a_beam_of_one_is_greedy() {
     }
 }
 
-/// All texts of at most `most` tokens that end with `</s>`.
+/// Returns all texts of at most `most` tokens that end with `</s>`.
 fn texts(vocabulary: u32, most: usize) -> Vec<Vec<u32>> {
     let (mut out, mut open) = (Vec::new(), vec![Vec::new()]);
     for _ in 0..most {
@@ -131,7 +131,7 @@ fn texts(vocabulary: u32, most: usize) -> Vec<Vec<u32>> {
     out
 }
 
-/// The logarithm of the probability of `text` after the input of `row`.
+/// Returns the log probability of `text` after the input of `row`.
 fn log_probability(model: &Seq2Seq, batch: &Batch, row: usize, text: &[u32]) -> f64 {
     let one = |t: &Tensor| t.narrow(0, row as i64, 1);
     let alone = Batch { ids: one(&batch.ids), mask: one(&batch.mask), tokens: 0 };

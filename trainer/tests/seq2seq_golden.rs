@@ -1,5 +1,5 @@
-//! Encoder-decoders against transformers' T5 and PyTorch: encoder, logits, losses and all gradients. `trainer/tests/golden/make` makes the
-//! files again (`golden/seq2seq.py`).
+//! Compares encoder-decoders with transformers' T5 and PyTorch: encoder, logits, losses, and all gradients.
+//! `trainer/tests/golden/make` regenerates the files (`golden/seq2seq.py`).
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -29,7 +29,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// Largest difference, relative to the largest reference value if that is above 1.
+/// Returns the largest difference, relative to the largest reference value if that is above 1.
 #[track_caller]
 fn assert_near(got: &Tensor, want: &Tensor, bound: f64, what: &str) {
     assert_eq!(got.size(), want.size(), "{what}");
@@ -39,12 +39,12 @@ fn assert_near(got: &Tensor, want: &Tensor, bound: f64, what: &str) {
     assert!(off <= bound, "{what}: off by {off:e}");
 }
 
-/// Runs `model` as the script ran the reference; `name` gives the reference's name of a weight.
+/// Runs `model` as the script ran the reference; `name` returns the reference's name of a weight.
 fn follow(case: &str, model: &Seq2Seq, golden: &HashMap<String, Tensor>, name: impl Fn(Seq2SeqWeight) -> String) {
     let take = |name: &str| golden[name].shallow_clone();
     let (ids, mask, targets) = (take("input_ids"), take("attention_mask"), take("targets"));
     let encoded = model.encode(&ids, &mask, &Mode::eval());
-    // Vectors of padding mean nothing and may differ.
+    // Vectors of padding are meaningless and may differ.
     let tokens = mask.to_kind(Kind::Float).unsqueeze(-1);
     assert_near(&(&encoded * &tokens), &(&golden["encoded"] * &tokens), 2e-6, &format!("{case} encoder"));
     let logits = model.decode(&encoded, &mask, &shift_right(&targets), &Mode::eval());
@@ -103,7 +103,7 @@ fn the_fairseq_dialect_is_that_of_fairseqs_own_layers() {
     }
 }
 
-/// Copies the T5 checkpoint with changes to its configuration and its weights.
+/// Copies the T5 checkpoint with a changed configuration and changed weights.
 fn changed(to: &Path, config: impl Fn(&mut serde_json::Value), weights: impl Fn(&mut HashMap<String, Tensor>)) {
     let mut json: serde_json::Value =
         serde_json::from_slice(&fs::read(folder().join("t5/config.json")).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! That the encoder-decoder learns: all mixers, from random weights, to say a text again.
+//! The encoder-decoder learns: all mixers learn from random weights to repeat a text.
 #![allow(clippy::unwrap_used)]
 
 mod fixture;
@@ -18,7 +18,7 @@ use tch::Device;
 
 const WORDS: u64 = 10;
 
-/// Texts of 1 to 4 words, which are their own targets.
+/// Returns texts of 1 to 4 words, which are their own targets.
 fn batch(random: &mut SplitMix64) -> Seq2SeqBatch {
     let mut text = || {
         let length = 1 + random.below(4);
@@ -63,7 +63,7 @@ fn every_mixer_learns_to_say_a_text_again() {
                     p.shallow_clone().zero_grad();
                 }
             }
-            // Whoever does not read the input cannot get below (2.5·ln 10 + ln 4) / 3.5 = 2.0.
+            // A model that ignores the input cannot get below (2.5·ln 10 + ln 4) / 3.5 = 2.0.
             let best = losses.windows(10).map(|ten| ten.iter().sum::<f64>() / 10.0).fold(f64::INFINITY, f64::min);
             at_most(1.6, best, &format!("loss of {} {norm:?}", mixer.name()));
         }

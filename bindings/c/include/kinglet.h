@@ -55,25 +55,25 @@
 // memory for an engine on every processor. `kinglet_engine_bytes` returns the exact number.
 #define KINGLET_ENGINE_EXTRA 64
 
-// What a function answers: 0 when all went well.
+// Status returned by functions: 0 for success.
 enum kinglet_status
 #ifdef __cplusplus
   : int32_t
 #endif // __cplusplus
  {
-  // All went well.
+  // Success.
   KINGLET_STATUS_OK = 0,
   // A pointer is null that must not be.
   KINGLET_STATUS_NULL_POINTER = 1,
-  // A pointer is not aligned for what it points to; memory for an engine must be a multiple of KINGLET_ENGINE_ALIGN.
+  // A pointer is not aligned for its target; memory for an engine must be a multiple of KINGLET_ENGINE_ALIGN.
   KINGLET_STATUS_MISALIGNED = 2,
-  // A length is not the one that is asked for, such as that of the scores, or more than memory can have.
+  // A length is wrong, such as that of the scores, or exceeds the address space.
   KINGLET_STATUS_WRONG_LENGTH = 3,
-  // An option, or another argument, has a value that this library does not know.
+  // An option or another argument has a value that this library does not know.
   KINGLET_STATUS_INVALID_ARGUMENT = 4,
-  // This library, or this processor, has no backend of that name.
+  // This library, or this processor, does not have a backend of that name.
   KINGLET_STATUS_UNKNOWN_BACKEND = 5,
-  // The memory for an engine is too small: `kinglet_engine_bytes` says how much it needs.
+  // The memory for an engine is too small: `kinglet_engine_bytes` returns the required size.
   KINGLET_STATUS_ARENA_TOO_SMALL = 6,
   // There is no label of that number.
   KINGLET_STATUS_NO_SUCH_LABEL = 7,
@@ -81,27 +81,27 @@ enum kinglet_status
   KINGLET_STATUS_NOT_CALIBRATED = 8,
   // The text has more tokens than can be counted (2 to the 32nd less 1).
   KINGLET_STATUS_TEXT_TOO_LONG = 9,
-  // The model gave a score that is no finite number, or was asked about such scores.
+  // The model returned a score that is not a finite number, or such scores were passed.
   KINGLET_STATUS_NOT_A_NUMBER = 10,
-  // The bytes are not those of a bundle: they do not begin as one.
+  // The bytes are not a bundle: they do not begin like one.
   KINGLET_STATUS_NOT_A_BUNDLE = 20,
   // The bundle does not begin at an address that is a multiple of 4.
   KINGLET_STATUS_BUNDLE_MISALIGNED = 21,
-  // The bundle is of another version of the format than this library reads.
+  // The bundle has another version of the format than this library reads.
   KINGLET_STATUS_BUNDLE_VERSION = 22,
-  // The bundle is shorter or longer than it says.
+  // The bundle is shorter or longer than its header says.
   KINGLET_STATUS_BUNDLE_LENGTH = 23,
   // A checksum of the bundle is wrong: bytes were changed.
   KINGLET_STATUS_BUNDLE_CHECKSUM = 24,
-  // The bundle's contents are not as the format says.
+  // The content of the bundle violates the format.
   KINGLET_STATUS_BUNDLE_DAMAGED = 25,
-  // The bundle is whole, but holds something that this library does not run.
+  // The bundle is intact, but has something that this library does not run.
   KINGLET_STATUS_BUNDLE_UNSUPPORTED = 26,
   // The file cannot be opened or read.
   KINGLET_STATUS_FILE = 30,
   // There is not enough memory.
   KINGLET_STATUS_OUT_OF_MEMORY = 31,
-  // The library has a fault, which was kept from spreading. Please report it.
+  // The library has a bug, which was contained. Please report it.
   KINGLET_STATUS_INTERNAL = 32,
 };
 #ifndef __cplusplus
@@ -156,7 +156,7 @@ kinglet_status kinglet_fingerprint(const float *scores,
                                    size_t count,
                                    uint32_t *fingerprint);
 
-// What a status means, in a sentence without the numbers of the case. Never null; of a number that is no status it says so.
+// Returns the meaning of a status as a sentence, without details of the case. Never null, also for unknown numbers.
 const char *kinglet_status_message(int32_t status);
 
 #if defined(KINGLET_STD)

@@ -1,4 +1,4 @@
-//! What functions answer, and the messages for it.
+//! Statuses and their messages.
 
 use core::ffi::{CStr, c_char};
 #[cfg(feature = "std")]
@@ -6,23 +6,23 @@ use std::string::{String, ToString};
 
 use runtime::bundle::BundleError;
 
-/// What a function answers: 0 when all went well.
+/// Status returned by functions: 0 for success.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All went well.
+    /// Success.
     Ok = 0,
     /// A pointer is null that must not be.
     NullPointer = 1,
-    /// A pointer is not aligned for what it points to; memory for an engine must be a multiple of KINGLET_ENGINE_ALIGN.
+    /// A pointer is not aligned for its target; memory for an engine must be a multiple of KINGLET_ENGINE_ALIGN.
     Misaligned = 2,
-    /// A length is not the one that is asked for, such as that of the scores, or more than memory can have.
+    /// A length is wrong, such as that of the scores, or exceeds the address space.
     WrongLength = 3,
-    /// An option, or another argument, has a value that this library does not know.
+    /// An option or another argument has a value that this library does not know.
     InvalidArgument = 4,
-    /// This library, or this processor, has no backend of that name.
+    /// This library, or this processor, does not have a backend of that name.
     UnknownBackend = 5,
-    /// The memory for an engine is too small: `kinglet_engine_bytes` says how much it needs.
+    /// The memory for an engine is too small: `kinglet_engine_bytes` returns the required size.
     ArenaTooSmall = 6,
     /// There is no label of that number.
     NoSuchLabel = 7,
@@ -30,31 +30,31 @@ pub enum Status {
     NotCalibrated = 8,
     /// The text has more tokens than can be counted (2 to the 32nd less 1).
     TextTooLong = 9,
-    /// The model gave a score that is no finite number, or was asked about such scores.
+    /// The model returned a score that is not a finite number, or such scores were passed.
     NotANumber = 10,
-    /// The bytes are not those of a bundle: they do not begin as one.
+    /// The bytes are not a bundle: they do not begin like one.
     NotABundle = 20,
     /// The bundle does not begin at an address that is a multiple of 4.
     BundleMisaligned = 21,
-    /// The bundle is of another version of the format than this library reads.
+    /// The bundle has another version of the format than this library reads.
     BundleVersion = 22,
-    /// The bundle is shorter or longer than it says.
+    /// The bundle is shorter or longer than its header says.
     BundleLength = 23,
     /// A checksum of the bundle is wrong: bytes were changed.
     BundleChecksum = 24,
-    /// The bundle's contents are not as the format says.
+    /// The content of the bundle violates the format.
     BundleDamaged = 25,
-    /// The bundle is whole, but holds something that this library does not run.
+    /// The bundle is intact, but has something that this library does not run.
     BundleUnsupported = 26,
     /// The file cannot be opened or read.
     File = 30,
     /// There is not enough memory.
     OutOfMemory = 31,
-    /// The library has a fault, which was kept from spreading. Please report it.
+    /// The library has a bug, which was contained. Please report it.
     Internal = 32,
 }
 
-/// Every status, so that a number from outside is compared, never believed.
+/// Every status, so that an external number is compared, never trusted.
 const ALL: [Status; 21] = [
     Status::Ok,
     Status::NullPointer,
@@ -80,7 +80,7 @@ const ALL: [Status; 21] = [
 ];
 
 impl Status {
-    /// What it means, without the numbers of the case.
+    /// Returns the meaning, without details of the case.
     pub const fn message(self) -> &'static CStr {
         match self {
             Status::Ok => c"all went well",
@@ -112,24 +112,24 @@ impl Status {
     }
 }
 
-/// What a status means, in a sentence without the numbers of the case. Never null; of a number that is no status it says so.
+/// Returns the meaning of a status as a sentence, without details of the case. Never null, also for unknown numbers.
 #[unsafe(no_mangle)]
 pub extern "C" fn kinglet_status_message(status: i32) -> *const c_char {
     let known = ALL.into_iter().find(|&known| known as i32 == status);
     known.map_or(c"not a status of Kinglet", Status::message).as_ptr()
 }
 
-/// A status, and with std the sentence that has the numbers.
+/// A status, and with std a detailed message.
 pub struct Error {
-    /// What the caller gets.
+    /// The status for the caller.
     pub status: Status,
-    /// What `kinglet_last_error` says.
+    /// The message of `kinglet_last_error`.
     #[cfg(feature = "std")]
     pub message: String,
 }
 
 impl Error {
-    /// `detail`: the sentence. Without std it is not even formatted: formatting could panic.
+    /// `detail`: the message. Without std it is not even formatted, since formatting could panic.
     pub fn new(status: Status, detail: impl core::fmt::Display) -> Self {
         #[cfg(not(feature = "std"))]
         let _ = detail;

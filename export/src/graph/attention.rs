@@ -19,8 +19,8 @@ pub(super) struct Bias {
 }
 
 impl Bias {
-    /// Looks the bias up by distance, key minus query, in a table `[H, 2·D + 1]`: `D` is the least distance from which the
-    /// bucket stays the same, so the table serves any `T`.
+    /// Looks up the bias by distance, key minus query, in a table `[H, 2·D + 1]`: from distance `D` on the bucket stays
+    /// the same, so the table serves any `T`.
     pub(super) fn new(g: &mut GraphBuilder, model: &Prepared, ids: &Value, mask: &Mask) -> Self {
         let config = &model.config;
         let parameters = config.mixer.parameters();

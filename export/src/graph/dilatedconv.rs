@@ -5,7 +5,7 @@ use kinglet::spec::{Convolution, LayerWeight, Weight};
 use super::builder::{Attribute, GraphBuilder, Value};
 use crate::prepare::Prepared;
 
-/// `x`: `[B, T, C]` to `[B, T, C]`, taps as they are.
+/// Maps `x`, `[B, T, C]`, to `[B, T, C]`, with unmodified taps.
 pub(super) fn dilatedconv(g: &mut GraphBuilder, model: &Prepared, layer: u16, path: &str, x: &Value) -> Value {
     let weight = Weight::Layer(layer, LayerWeight::Kernel);
     depthwise(g, model, layer, path, x, &weight.to_string(), model.float(weight))

@@ -1,4 +1,4 @@
-//! The bundle holds what the int8 ONNX file holds, number by number.
+//! Checks that the bundle holds the numbers of the int8 ONNX file, one by one.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ impl Tensors {
         self.f32(&format!("{weight}.scale"))
     }
 
-    /// ONNX has matrices as `[in, out]`.
+    /// ONNX stores matrices as `[in, out]`.
     fn is_matrix(&self, weight: Weight, panels: &PackedMatrix<'_>) {
         let inputs = panels.inputs.next_multiple_of(4);
         let (values, scales) = (self.i8(weight), self.scales(weight));
@@ -82,7 +82,7 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
             tensors.is_matrix(name(LayerWeight::Out), &layer.output);
             tensors.is_matrix(name(LayerWeight::Up), &layer.up);
             tensors.is_matrix(name(LayerWeight::Down), &layer.down);
-            // `[C, 1, K]` in ONNX, whatever is shared.
+            // ONNX has `[C, 1, K]`, whatever the model shares.
             let k = config.convolution(usize::from(i)).unwrap().taps;
             let kernel = |c: usize, j: usize| tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j];
             for (channel, j) in (0..c).flat_map(|channel| (0..k).map(move |j| (channel, j))) {

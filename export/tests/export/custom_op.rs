@@ -86,10 +86,10 @@ fn one_plan_takes_batches_and_lengths_of_every_size() {
         let mut random = Random(seed as u64);
         for batch in [1, 2, 3, texts.len()] {
             for texts in texts.chunks(batch) {
-                let tokens = texts.iter().map(Vec::len).max().unwrap() + random.below(4) as usize;
+                let tokens = texts.iter().map(Vec::len).max().unwrap() + random.below(4);
                 let (mut ids, mut mask) = (Vec::new(), Vec::new());
                 for text in texts {
-                    let before = random.below((tokens - text.len() + 1) as u64) as usize;
+                    let before = random.below(tokens - text.len() + 1);
                     let of_text = before..before + text.len();
                     // Ids in the padding are no ids.
                     ids.extend((0..tokens).map(|i| if of_text.contains(&i) { text[i - before].into() } else { -7 }));
@@ -185,7 +185,7 @@ fn a_damaged_bundle_is_an_error() {
     let (_, engine) = exported(&light(), 1);
     let len = engine.model().as_bytes().len();
     let mut random = Random(5);
-    for at in (0..20).map(|_| random.below(len as u64) as usize).chain([0, 9, 70, len - 1]) {
+    for at in (0..20).map(|_| random.below(len)).chain([0, 9, 70, len - 1]) {
         let (of_tract, ours) = changed(|model| bytes(model)[at] ^= 1 << (at % 8));
         assert!(of_tract.contains("the attribute `bundle`: "), "{at}: {of_tract}");
         assert!(matches!(ours, ModelError::Graph { .. }), "{at}: {ours}");

@@ -224,7 +224,7 @@ fn no_flipped_bit_goes_unnoticed() {
     for _ in 0..300 {
         let mut damaged = bytes.clone();
         for _ in 0..=random.below(3) {
-            let at = random.below(damaged.len() as u64) as usize;
+            let at = random.below(damaged.len());
             damaged[at] ^= 1 << random.below(8);
         }
         if let Ok(model) = TractModel::from_bytes(&damaged) {

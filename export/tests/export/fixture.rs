@@ -5,46 +5,22 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Weight, files};
-use kinglet::tokenizer::Table;
+use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, files};
+use kinglet::tokenizer::{METASPACE, Table};
 use kinglet_export::checkpoint::{Checkpoint, Weights};
 use kinglet_export::onnx;
 use kinglet_export::prepare::Prepared;
 use kinglet_onnx::TractModel;
+pub use kinglet_testing::Random;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::reference::{self, Precision};
 
-/// SplitMix64 (Steele et al. 2014): the same numbers everywhere.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.bits() % n
-    }
-
-    /// About normal: the sum of twelve uniform numbers.
-    pub fn normal(&mut self) -> f32 {
-        (0..12).map(|_| (self.bits() >> 40) as f32 / (1 << 24) as f32).sum::<f32>() - 6.0
-    }
-}
-
 /// A table of the pieces that every table has, and two words.
 pub fn tokenizer() -> Vec<u8> {
-    let mut pieces: Vec<(String, i16)> = ('!'..='~').map(|c| (c.to_string(), -800)).collect();
-    pieces.push(("\u{2581}".to_owned(), -500));
-    pieces.push(("\u{2581}alarm".to_owned(), -600));
-    pieces.push(("\u{2581}seven".to_owned(), -600));
-    pieces.sort();
-    Table::write(&pieces, false).unwrap()
+    let words = ["alarm", "seven"].map(|word| (format!("{METASPACE}{word}"), -600));
+    kinglet_testing::table(-800, -500, words, false).unwrap()
 }
 
 pub fn config(mixer: Mixer, norm: Norm, pooling: Pooling) -> Config {
@@ -84,30 +60,13 @@ pub fn configs() -> Vec<Config> {
 }
 
 pub fn weights(config: &Config, seed: u64) -> Weights {
-    let mut random = Random(seed);
-    config
-        .weights()
-        .map(|weight| {
-            let shape = config.shape(weight).unwrap();
-            let inner = shape.dims().last().copied().unwrap_or(1);
-            let (mean, deviation) = match (weight.role(), weight) {
-                (Role::Linear, _) => (0.0, 1.0 / (inner as f32).sqrt()),
-                (Role::Norm, Weight::Layer(_, LayerWeight::MixerNormBias | LayerWeight::FfnNormBias)) => (0.0, 0.1),
-                (Role::Norm, _) => (1.0, 0.1),
-                (Role::Bias, _) => (0.0, 0.3),
-                (Role::Embedding | Role::Kernel | Role::RelativeBias, _) => (0.0, 1.0),
-            };
-            (weight, (0..shape.len()).map(|_| mean + deviation * random.normal()).collect())
-        })
-        .collect()
+    kinglet_testing::weights(config, &mut Random(seed), Random::normal)
 }
 
 /// Texts of the lengths where something changes: one token, around the kernel widths and around the shortest plan.
 pub fn texts(config: &Config) -> Vec<Vec<u32>> {
     let mut random = Random(7);
-    [1, 2, 3, 4, 7, 8, 15, 16, 17, 40]
-        .map(|n| (0..n).map(|_| random.below(config.vocab_size as u64) as u32).collect())
-        .into()
+    [1, 2, 3, 4, 7, 8, 15, 16, 17, 40].map(|n| (0..n).map(|_| random.below(config.vocab_size) as u32).collect()).into()
 }
 
 /// Ids and mask of texts, padded to one length.
@@ -196,7 +155,5 @@ pub fn exported(config: &Config, weights: &Weights, precision: kinglet_onnx::Pre
 
 /// A sound table with fewer ids than [`tokenizer`]'s.
 pub fn other_tokenizer_base64() -> String {
-    let mut pieces: Vec<(String, i16)> = ('!'..='~').map(|c| (c.to_string(), -800)).collect();
-    pieces.push(("\u{2581}".to_owned(), -500));
-    STANDARD.encode(Table::write(&pieces, false).unwrap())
+    STANDARD.encode(kinglet_testing::table(-800, -500, [], false).unwrap())
 }

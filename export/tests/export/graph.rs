@@ -1,4 +1,4 @@
-//! What exported files look like.
+//! Tests the structure of exported files.
 
 use std::collections::HashSet;
 
@@ -75,14 +75,15 @@ fn int8_graphs_multiply_integers_only() {
         let scores = if mixer == Mixer::Attention { 4 } else { 0 };
         assert_eq!(count(&int8, "MatMul"), scores, "{mixer:?}: products of two activations stay in f32");
         assert_eq!(count(&int8, "MatMulInteger"), count(&fp32, "MatMul") - scores, "{mixer:?}");
-        // tract is silently wrong about a softmax between these (reference of the project, section 5).
+        // tract computes a softmax between these operators wrongly and without an error.
         assert!(operators(&int8).is_disjoint(&HashSet::from(["QuantizeLinear", "DequantizeLinear"])));
     }
 }
 
 #[test]
 fn an_input_of_several_products_is_quantized_once() {
-    // Of each layer: the block's input for in_proj, gate_proj and kernel_proj, then out_proj, up and down; and the head.
+    // For each layer: the block's input for in_proj, gate_proj, and kernel_proj, then out_proj, up, and down; then the
+    // head.
     let int8 = graph(Mixer::Dynamic, Norm::PreRms, Pooling::Mean, Precision::Int8);
     assert_eq!(count(&int8, "Round"), 2 * 4 + 1);
     assert_eq!(count(&int8, "MatMulInteger"), 2 * 6 + 1);
@@ -98,7 +99,7 @@ fn light_kernels_are_stored_after_their_softmax() {
     for (channel, taps) in taps.chunks(7).enumerate() {
         assert!((taps.iter().sum::<f32>() - 1.0).abs() < 1e-6, "channel {channel}: {taps:?}");
     }
-    // Three heads of eight channels each: equal within a head, different between heads.
+    // Three heads of eight channels: equal within a head, different across heads.
     assert_eq!(taps[..7], taps[7 * 7..8 * 7]);
     assert_ne!(taps[7 * 7..8 * 7], taps[8 * 7..9 * 7]);
 }

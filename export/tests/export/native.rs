@@ -52,7 +52,7 @@ fn configs() -> Vec<Config> {
 
 fn texts(config: &Config) -> Vec<Vec<u32>> {
     let mut random = Random(11);
-    let mut text = |n| (0..n).map(|_| random.below(config.vocab_size as u64) as u32).collect();
+    let mut text = |n| (0..n).map(|_| random.below(config.vocab_size) as u32).collect();
     [1, 2, 5, 16, 33, 48, 49, 64, 100].map(&mut text).into()
 }
 

@@ -1,4 +1,4 @@
-//! Exported models compute what the formulas say, whatever surrounds a text.
+//! Exported models compute the formulas, whatever surrounds a text.
 
 use kinglet::engine::Engine;
 use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Weight};
@@ -25,7 +25,8 @@ impl Differences {
         self.0.push(difference);
     }
 
-    /// Nine in ten texts agree closely, all of them roughly: one activation off by one step moves a score by about 0.01.
+    /// Asserts close agreement for nine texts in ten and rough agreement for all: one activation off by one step moves
+    /// a score by about 0.01.
     fn check(&self) {
         let apart = self.0.iter().filter(|&&d| d > 1e-5).count();
         let largest = self.0.iter().copied().fold(0.0, f64::max);
@@ -35,7 +36,7 @@ impl Differences {
     }
 }
 
-/// The smallest model there is, by eye: one channel, one layer, two tokens, a kernel of one tap.
+/// The smallest possible model, worked out by hand: one channel, one layer, two tokens, a kernel of one tap.
 #[test]
 fn a_model_of_one_channel_gives_the_number_worked_out_by_hand() {
     let mut config = fixture::config(Mixer::Dilated, Norm::PreRms, Pooling::Mean);
@@ -56,8 +57,8 @@ fn a_model_of_one_channel_gives_the_number_worked_out_by_hand() {
             _ => 1.0,
         });
     }
-    // One channel: RmsNorm gives 1. Mixer: 1·2·sigmoid(0)·5 = 5. A = 3 + 5 = 8; Y = 8 + relu(1) = 9; the final norm
-    // gives 1 again; the head adds 0.25.
+    // One channel: RmsNorm returns 1. Mixer: 1·2·sigmoid(0)·5 = 5. A = 3 + 5 = 8; Y = 8 + relu(1) = 9; the final norm
+    // returns 1 again; the head adds 0.25.
     let mut got = [0.0; 2];
     exported(&config, &weights, Precision::Fp32).engine().logits(&[9, 300], &mut got).unwrap();
     assert!(got.iter().all(|x| (x - 1.25).abs() < 1e-6), "{got:?}");
@@ -78,8 +79,8 @@ fn every_float32_model_computes_the_formulas() {
     }
 }
 
-/// Integer sums are exact in both, but norms, sigmoids and softmaxes round differently in f32 and f64, so an activation
-/// between two integers may fall on either side now and then.
+/// Integer sums are exact in both, but norms, sigmoids, and softmaxes round differently in f32 and f64, so an
+/// activation between two integers occasionally falls on the other side.
 #[test]
 fn every_int8_model_computes_the_int8_rule() {
     let mut differences = Differences::default();
@@ -96,8 +97,9 @@ fn every_int8_model_computes_the_int8_rule() {
     differences.check();
 }
 
-/// Texts together in a batch, with more padding than an engine would add, against each text alone. Sums of another length
-/// and vectors cut elsewhere round differently in the last bit, and that alone may push an int8 activation over an edge.
+/// Compares texts in one batch, with more padding than an engine would add, with each text alone. Sums of another
+/// length and vectors split elsewhere round differently in the last bit, which can push an int8 activation over an
+/// edge.
 #[test]
 fn neither_padding_nor_other_texts_change_the_answer() {
     let mut differences = Differences::default();
@@ -125,7 +127,7 @@ fn neither_padding_nor_other_texts_change_the_answer() {
     differences.check();
 }
 
-/// What stands in the padding is not read: other ids there give the same bits.
+/// Padding is not read: other ids there produce the same bits.
 #[test]
 fn ids_behind_the_mask_are_not_read() {
     for (seed, config) in fixture::configs().into_iter().enumerate() {

@@ -1,7 +1,7 @@
-//! The encoder in the plainest way, from the formulas of `kinglet::spec`: one text, nested loops, f64.
+//! The encoder in its plainest form, from the formulas of `kinglet::spec`: one text, nested loops, f64.
 //!
-//! With [`Precision::Int8`] the embedding and every product follow the int8 rule of `kinglet::quant` in f32; all else
-//! stays in f64.
+//! With [`Precision::Int8`], the embedding and every product follow the int8 rule of `kinglet::quant` in f32;
+//! everything else stays in f64.
 
 use kinglet::quant;
 use kinglet::spec::{
@@ -16,10 +16,10 @@ pub enum Precision {
     Int8,
 }
 
-/// One row a token.
+/// One row per token.
 type Rows = Vec<Vec<f64>>;
 
-/// The scores of a text.
+/// Returns the scores of a text.
 pub fn logits(config: &Config, weights: &Weights, ids: &[u32], precision: Precision) -> Vec<f64> {
     let model = Model { config, weights, precision };
     let mut x: Rows = ids.iter().map(|&id| model.embedding(id as usize)).collect();

@@ -1,6 +1,6 @@
-//! The table of a backend: its operations, and the shapes of what they work on.
+//! The table of a backend: its operations and the shapes of their operands.
 
-/// Whether the processor has the features: asked when running with `std`, else what the compiler was told.
+/// Whether the processor has the features: detected at run time with `std`, otherwise at compile time.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! has {
     ($detected:ident, $($feature:tt),+) => {{
@@ -16,15 +16,18 @@ pub(super) use has;
 
 /// Output channels in a panel of [`PackedMatrix`].
 pub const PANEL_OUTPUTS: usize = 16;
-/// Inputs that lie side by side in a panel of [`PackedMatrix`].
+/// Number of adjacent inputs in a panel of [`PackedMatrix`].
 pub const PANEL_INPUTS: usize = 4;
-/// Steps of the mean's fixed point in a unit.
+/// Fixed-point steps per unit of the mean.
 pub const POOL_SCALE: f32 = 2_097_152.0;
-/// Activations are clamped to this magnitude before pooling, so that a step fits into 32 bits: the largest f32 below 1,024.
+/// Activations are clamped to this magnitude before pooling, so that a step fits in 32 bits: the largest f32 below
+/// 1,024.
 pub const POOL_LIMIT: f32 = 1_023.999_94;
 
-/// A matrix `[N, K]` (outputs, inputs) in int8, laid out for all backends alike. `N` and `K` are those of the matrix;
-/// `N'` is `N` rounded up to [`PANEL_OUTPUTS`], `K'` is `K` rounded up to [`PANEL_INPUTS`]. What is added is zero.
+/// A matrix `[N, K]` (outputs, inputs) in int8, with the same layout for all backends.
+///
+/// `N` and `K` are those of the matrix; `N'` is `N` rounded up to [`PANEL_OUTPUTS`], `K'` is `K` rounded up to
+/// [`PANEL_INPUTS`]. The padding is zero.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PackedMatrix<'a> {
     /// `N`.
@@ -34,13 +37,13 @@ pub struct PackedMatrix<'a> {
     /// `[N' / 16, K' / 4, 16, 4]`: the element of output `o` and input `i` is at
     /// `(o / 16)·16·K' + (i / 4)·64 + (o mod 16)·4 + i mod 4`.
     pub values: &'a [i8],
-    /// One scale an output, `[N']`.
+    /// One scale per output, `[N']`.
     pub scales: &'a [f32],
-    /// `−128 · Σ_i w[o, i]`, `[N']`: the start of the sum for a backend that multiplies `q + 128` without sign.
+    /// `−128 · Σ_i w[o, i]`, `[N']`: the initial sum for a backend that multiplies unsigned `q + 128`.
     pub corrections: &'a [i32],
 }
 
-/// What is done to a product before it is stored.
+/// Function applied to a product before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
@@ -61,7 +64,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Output rows that an `x` of `len` elements is enough for; 0 where a field is 0.
+    /// Returns the number of output rows for an `x` of `len` elements; 0 if a field is 0.
     pub const fn rows(&self, len: usize) -> usize {
         let Window { channels, taps, dilation } = *self;
         if channels == 0 || taps == 0 || dilation == 0 {
@@ -78,12 +81,12 @@ type Quantize = fn(&[f32], usize, usize, &mut [u8], usize, &mut [f32]);
 /// one output row to the next.
 type Matmul = fn(&[u8], usize, &[f32], &PackedMatrix<'_>, Activation, &mut [f32], usize);
 
-/// The inner loops of one backend. Made once; the processor is asked then and never in a loop.
+/// The inner loops of one backend. Features of the processor are detected when it is created, never in a loop.
 #[derive(Clone, Copy)]
 #[allow(clippy::type_complexity)] // the methods name the arguments
 pub struct Backend {
     pub(super) name: &'static str,
-    /// What a stored byte is XORed with to give the two's complement of `q`.
+    /// XOR of a stored byte with this is the two's complement of `q`.
     pub(super) flip: u8,
     pub(super) quantize: Quantize,
     pub(super) matmul: Matmul,
@@ -113,19 +116,21 @@ pub(super) fn fitting(len: usize, width: usize, stride: usize) -> usize {
 }
 
 impl Backend {
-    /// `{arch}-{feature}`, such as `x86-avx2`, or `scalar`.
+    /// Returns the name: `{arch}-{feature}`, such as `x86-avx2`, or `scalar`.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The quantized number that `byte`, stored by [`Backend::quantize`], stands for.
+    /// Returns the quantized number of a `byte` stored by [`Backend::quantize`].
     pub const fn decode(&self, byte: u8) -> i8 {
         (byte ^ self.flip) as i8
     }
 
-    /// Quantizes rows. `x`: `R` rows of `columns` = `C` floats, `x_stride` ≥ `C` from one to the next, `q`: `R` rows of
-    /// `q_stride` ≥ `C` bytes, `scales`: `[R]`, which says how many rows there are. Bytes of `q` from `C` to `C` rounded up to 4 get the byte of 0. What a byte means is the backend's own, see
-    /// [`Backend::decode`].
+    /// Quantizes rows.
+    ///
+    /// `x`: `R` rows of `columns` = `C` floats, `x_stride` ≥ `C` apart; `q`: `R` rows of `q_stride` ≥ `C` bytes;
+    /// `scales`: `[R]`, whose length is the number of rows. Bytes of `q` from `C` to `C` rounded up to 4 receive the
+    /// byte of 0. The encoding of a byte is specific to the backend, see [`Backend::decode`].
     #[inline]
     pub fn quantize(
         &self,
@@ -139,13 +144,15 @@ impl Backend {
         (self.quantize)(x, columns, x_stride, q, q_stride, scales);
     }
 
-    /// Multiplies quantized rows with a matrix. `q`, `q_stride`, `scales`: as [`Backend::quantize`] of this backend left
-    /// them, with `C` = `w.inputs`. `out`: `R` rows of `out_stride` ≥ `w.outputs` floats.
+    /// Multiplies quantized rows by a matrix.
     ///
-    /// `x86-avx2` takes 64 KiB of the stack for 12 rows or more, the other backends next to nothing.
+    /// `q`, `q_stride`, `scales`: as written by [`Backend::quantize`] of this backend, with `C` = `w.inputs`. `out`:
+    /// `R` rows of `out_stride` ≥ `w.outputs` floats.
     ///
-    /// Fastest when `q`, `w.values` and `out` begin with a cache line (64 bytes), both strides are whole lines, and rows of
-    /// `out` do not lie 4,096 bytes apart or a multiple of that: the rows of a tile would fall into one set of the nearest cache.
+    /// `x86-avx2` uses 64 KiB of stack for 12 rows or more, the other backends hardly any.
+    ///
+    /// Fastest if `q`, `w.values` and `out` begin with a cache line (64 bytes), both strides are whole lines, and rows
+    /// of `out` are not a multiple of 4,096 bytes apart: the rows of a tile would map to one set of the L1 cache.
     #[inline]
     pub fn matmul(
         &self,
@@ -160,22 +167,22 @@ impl Backend {
         (self.matmul)(q, q_stride, scales, w, activation, out, out_stride);
     }
 
-    /// Gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.
+    /// Applies the gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.
     #[inline]
     pub fn glu(&self, value: &mut [f32], gate: &[f32]) {
         (self.glu)(value, gate);
     }
 
-    /// Softmax of each run of `width` elements, in place.
+    /// Applies the softmax to each run of `width` elements, in place.
     #[inline]
     pub fn softmax(&self, x: &mut [f32], width: usize) {
         (self.softmax)(x, width);
     }
 
-    /// Convolution with kernels shared by `heads` groups of channels: channel `c` uses kernel `⌊c·heads / C⌋`.
+    /// Convolves with kernels shared by `heads` groups of channels: channel `c` uses kernel `⌊c·heads / C⌋`.
     ///
-    /// `x`: `[R + (K − 1)·dilation, C]`; `out`: `[R, C]`; `taps`: `[heads, K]` for output row `r` begin at `r·taps_stride`:
-    /// 0 when all rows share them.
+    /// `x`: `[R + (K − 1)·dilation, C]`; `out`: `[R, C]`; `taps`: `[heads, K]` for output row `r` begin at
+    /// `r·taps_stride`: 0 if all rows share them.
     #[inline]
     pub fn convolve_shared(
         &self,
@@ -189,37 +196,37 @@ impl Backend {
         (self.convolve_shared)(x, window, taps, taps_stride, heads, out);
     }
 
-    /// Convolution with one kernel a channel. `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[K, C]`; `out`: `[R, C]`.
+    /// Convolves with one kernel per channel. `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[K, C]`; `out`: `[R, C]`.
     #[inline]
     pub fn convolve_channels(&self, x: &[f32], window: Window, taps: &[f32], out: &mut [f32]) {
         (self.convolve_channels)(x, window, taps, out);
     }
 
-    /// `out += LayerNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`, `shift`: `[C]`.
+    /// Computes `out += LayerNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`, `shift`: `[C]`.
     #[inline]
     pub fn layer_norm(&self, x: &[f32], gain: &[f32], shift: &[f32], out: &mut [f32]) {
         (self.layer_norm)(x, gain, shift, out);
     }
 
-    /// `out = RmsNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`: `[C]`.
+    /// Computes `out = RmsNorm(x)`, row by row. `x`, `out`: `[R, C]`; `gain`: `[C]`.
     #[inline]
     pub fn rms_norm(&self, x: &[f32], gain: &[f32], out: &mut [f32]) {
         (self.rms_norm)(x, gain, out);
     }
 
-    /// `a[i] += b[i]`.
+    /// Computes `a[i] += b[i]`.
     #[inline]
     pub fn add(&self, a: &mut [f32], b: &[f32]) {
         (self.add)(a, b);
     }
 
-    /// `out[i] = f32(q[i]) · scale`.
+    /// Computes `out[i] = f32(q[i]) · scale`.
     #[inline]
     pub fn dequantize(&self, q: &[i8], scale: f32, out: &mut [f32]) {
         (self.dequantize)(q, scale, out);
     }
 
-    /// Says that `q` will be read soon. A hint: no result depends on it.
+    /// Prefetches `q`. A hint without effect on results.
     #[inline]
     pub fn prefetch(&self, q: &[i8]) {
         (self.prefetch)(q);
@@ -231,7 +238,7 @@ impl Backend {
         (self.pool_mean)(x, sums);
     }
 
-    /// `most[c] = x[r, c] > most[c] ? x[r, c] : most[c]`. `x`: `[R, C]`; `most`: `[C]`.
+    /// Computes `most[c] = x[r, c] > most[c] ? x[r, c] : most[c]`. `x`: `[R, C]`; `most`: `[C]`.
     #[inline]
     pub fn pool_max(&self, x: &[f32], most: &mut [f32]) {
         (self.pool_max)(x, most);

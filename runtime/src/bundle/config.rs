@@ -32,7 +32,7 @@ const fn unknown(field: &'static str, got: u32) -> Result<Config, BundleError> {
     Err(BundleError::ConfigCode { field, got })
 }
 
-/// The code of the only dialect that engines compute.
+/// Code of the only dialect that engines compute.
 const PAPER: u32 = 0;
 
 /// Returns the mixer of a code: its place in [`Mixer::ALL`].
@@ -47,7 +47,7 @@ const fn mixer_of(code: u32) -> Option<Mixer> {
     None
 }
 
-/// Reads the configuration of a section, every field as it stands; [`Config::validate`] is the caller's task.
+/// Reads the configuration of a section without validating it; see [`Config::validate`].
 pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
     let mut words = [0u32; HEAD / 4];
     let mut i = 0;

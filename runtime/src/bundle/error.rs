@@ -1,4 +1,4 @@
-//! Why bytes are no bundle.
+//! Errors of bundles.
 
 use core::fmt;
 
@@ -7,18 +7,18 @@ use crate::calibration::CalibrationError;
 use crate::spec::{ConfigError, Weight};
 use crate::tokenizer::TableError;
 
-/// Why bytes are no bundle, or why a model cannot be one. Offsets and lengths are in bytes.
+/// Error for bytes that are not a bundle, or a model that cannot become one. Offsets and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// The bytes begin at an address that is no multiple of 4, see [`super::Aligned`].
+    /// The bytes begin at an address that is not a multiple of 4, see [`super::Aligned`].
     Misaligned {
         /// The address modulo 64.
         got: usize,
     },
-    /// The first bytes are not the magic of the format: the file is something else.
+    /// The first bytes are not the magic of the format: this is another kind of file.
     NotABundle {
-        /// The first bytes, zeros where there are none.
+        /// The first bytes, padded with zeros.
         got: [u8; 8],
     },
     /// Written in another version of the format.
@@ -28,9 +28,9 @@ pub enum BundleError {
         /// The version found.
         got: u32,
     },
-    /// The file is shorter or longer than it says.
+    /// The file is shorter or longer than its header says.
     Length {
-        /// The length that the file asks for.
+        /// The length in the header.
         need: u64,
         /// The length found.
         got: u64,
@@ -42,14 +42,14 @@ pub enum BundleError {
         /// The number found.
         got: u32,
     },
-    /// Bytes that the format reserves, or that fill up to a multiple of 64, are not zero.
+    /// Reserved bytes, or bytes that fill up to a multiple of 64, are not zero.
     NotZero {
-        /// Where the first of these bytes lies.
+        /// Position of the first of these bytes.
         at: u64,
     },
     /// The checksum of the header and the section table is wrong: they are damaged.
     HeaderChecksum {
-        /// The checksum that the file states.
+        /// The checksum in the file.
         expected: u32,
         /// The checksum of the bytes.
         got: u32,
@@ -58,25 +58,25 @@ pub enum BundleError {
     Checksum {
         /// The section.
         section: Kind,
-        /// The checksum that the file states.
+        /// The checksum in the file.
         expected: u32,
         /// The checksum of the bytes.
         got: u32,
     },
-    /// A section does not begin where the one before it ends, rounded up to 64: they overlap, leave a hole or lie.
+    /// A section does not begin at the end of the previous one, rounded up to 64: they overlap or leave a gap.
     SectionOffset {
         /// The section.
         section: Kind,
         /// Where it must begin.
         expected: u64,
-        /// Where it says that it begins.
+        /// Where it begins according to the table.
         got: u64,
     },
-    /// A section ends behind the end of the file.
+    /// A section ends beyond the end of the file.
     SectionLength {
         /// The section.
         section: Kind,
-        /// Its end; saturated.
+        /// Its end, saturated.
         end: u64,
         /// The length of the file.
         file: u64,
@@ -88,19 +88,19 @@ pub enum BundleError {
         /// The flags.
         got: u32,
     },
-    /// A section of a kind that this version does not know is marked as one that must be understood.
+    /// A section of an unknown kind is marked as one that must be understood.
     SectionUnknown {
         /// The section.
         section: Kind,
         /// The version of the format that this code reads.
         version: u32,
     },
-    /// A section stands twice.
+    /// A section occurs twice.
     SectionTwice {
         /// The section.
         section: Kind,
     },
-    /// A section that every bundle has is missing.
+    /// A required section is missing.
     SectionMissing {
         /// The section.
         section: Kind,
@@ -119,20 +119,20 @@ pub enum BundleError {
         /// Its value.
         got: u32,
     },
-    /// The model is a Transformer: bundles hold convolutional models.
+    /// The model is a Transformer; bundles hold convolutional models.
     Attention,
     /// The configuration is impossible.
     Config(ConfigError),
     /// The tokenizer section is broken.
     Tokenizer(TableError),
-    /// The tokenizer's ids are not the rows of the embedding.
+    /// The tokenizer's ids do not match the rows of the embedding.
     VocabSize {
         /// `vocab_size` of the configuration.
         expected: usize,
-        /// Ids of the tokenizer.
+        /// Number of ids of the tokenizer.
         got: usize,
     },
-    /// The labels section says another number of labels than the configuration.
+    /// The labels section has another number of labels than the configuration.
     LabelCount {
         /// `num_labels` of the configuration.
         expected: usize,
@@ -141,7 +141,7 @@ pub enum BundleError {
     },
     /// The labels section is shorter or longer than its offsets say.
     LabelsLength {
-        /// The length its offsets ask for.
+        /// The length required by its offsets.
         need: usize,
         /// The length found.
         got: usize,
@@ -153,9 +153,9 @@ pub enum BundleError {
     },
     /// The calibration section is broken.
     Calibration(CalibrationError),
-    /// The weights section is not as long as the configuration's weights.
+    /// The weights section does not have the length of the configuration's weights.
     WeightsLength {
-        /// The length that the configuration asks for.
+        /// The length required by the configuration.
         need: u64,
         /// The length found.
         got: u64,
@@ -167,7 +167,7 @@ pub enum BundleError {
         /// The element.
         at: usize,
     },
-    /// A scale is not a finite number above 0, or not 0 where it belongs to no output.
+    /// A scale is not a finite number above 0, or not 0 for padding.
     Scale {
         /// The weight.
         weight: Weight,
@@ -187,7 +187,7 @@ pub enum BundleError {
         weight: Weight,
         /// The output.
         output: usize,
-        /// The correction that the values ask for.
+        /// The correction of the values.
         expected: i32,
         /// The correction found.
         got: i32,
@@ -201,16 +201,16 @@ pub enum BundleError {
     },
     /// The bytes between two weights are not zero.
     WeightsPadding,
-    /// Writing: a weight has another number of values than the configuration asks for.
+    /// Writing: a weight has another number of values than the configuration requires.
     WeightLength {
         /// The weight.
         weight: Weight,
-        /// The number that the configuration asks for.
+        /// The number required by the configuration.
         need: usize,
         /// The number given.
         got: usize,
     },
-    /// Writing: something does not fit into the format's fields or into memory.
+    /// Writing: something does not fit in the format's fields or in memory.
     TooLarge {
         /// Its size.
         bytes: u64,

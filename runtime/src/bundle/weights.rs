@@ -104,10 +104,10 @@ enum Stored<'a> {
     Floats(&'a [f32]),
 }
 
-/// Takes tensor after tensor. What is not there becomes empty views: sizes were checked when the bundle was opened.
+/// Takes tensor after tensor. Absent ones become empty views: sizes were checked when the bundle was opened.
 struct Cursor<'a> {
     rest: &'a [u8],
-    /// Whether all bytes between tensors were zero so far.
+    /// Whether all bytes between tensors have been zero so far.
     zeros: bool,
 }
 
@@ -197,13 +197,13 @@ impl<'a> Iterator for Layers<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Returns the weights of a section that [`Weights::check`] took for `config`.
+    /// Returns the weights of a section that [`Weights::check`] has accepted for `config`.
     pub(super) fn cut(bytes: &'a [u8], config: &'a Config) -> Self {
         Weights { bytes, config }
     }
 
-    /// Checks the section's size, its f32 numbers and the zeros between tensors; with `verify` also the int8 values and their
-    /// corrections. `config` is validated, `bytes` begin at an address that is a multiple of 4.
+    /// Checks the section's size, its f32 numbers and the zeros between tensors; with `verify` also the int8 values and
+    /// their corrections. `config` is validated; `bytes` start at a multiple of 4.
     pub(super) fn check(bytes: &[u8], config: &Config, verify: bool) -> Result<(), BundleError> {
         let need = section_bytes(config);
         if need != bytes.len() as u64 {
@@ -294,7 +294,7 @@ fn check_finite(weight: Weight, values: &[f32]) -> Result<(), BundleError> {
     }
 }
 
-/// The first `count` scales are finite and above 0, the others 0.
+/// Checks that the first `count` scales are finite and above 0, the others 0.
 fn check_scales(weight: Weight, scales: &[f32], count: usize) -> Result<(), BundleError> {
     let (used, padding) = scales.split_at_checked(count).unwrap_or_default();
     if let Some(at) = used.iter().position(|&s| !(s.is_finite() && s > 0.0)) {
@@ -306,9 +306,9 @@ fn check_scales(weight: Weight, scales: &[f32], count: usize) -> Result<(), Bund
     }
 }
 
-/// No value is −128.
+/// Checks that no value is −128.
 fn check_range(weight: Weight, values: &[i8]) -> Result<(), BundleError> {
-    // Counted before it is looked for: the count has no early exit and is done many at a time.
+    // Counted before it is searched for: the count has no early exit and is vectorized.
     if values.iter().fold(false, |any, &v| any | (v == i8::MIN)) {
         let at = values.iter().position(|&v| v == i8::MIN).unwrap_or(0);
         return Err(BundleError::Value { weight, at });
@@ -349,7 +349,7 @@ fn check_matrix(weight: Weight, panels: &PackedMatrix<'_>, all: bool) -> Result<
                 run.iter().skip(used).all(|&v| v == 0)
             })
         };
-        // Only the last group of inputs and the last panel have anything to look at.
+        // Only the last group of inputs and the last panel can have padding.
         let from = if unused_outputs > 0 { 0 } else { groups.len().saturating_sub(1) };
         if !groups.iter().enumerate().skip(from).all(padded) {
             return Err(BundleError::PanelPadding { weight, panel });
@@ -358,7 +358,7 @@ fn check_matrix(weight: Weight, panels: &PackedMatrix<'_>, all: bool) -> Result<
     Ok(())
 }
 
-/// The sum of each output's values in a panel, 64 columns at a time: 256 values of at most 128 fit into 16 bits.
+/// Returns the sum of each output's values in a panel, 64 columns at a time: 256 values of at most 128 fit in 16 bits.
 fn sums(groups: &[[i8; PANEL_OUTPUTS * PANEL_INPUTS]]) -> [i32; PANEL_OUTPUTS] {
     let mut out = [0i32; PANEL_OUTPUTS];
     for part in groups.chunks(255) {

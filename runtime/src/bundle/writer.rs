@@ -14,7 +14,7 @@ use crate::calibration::Calibration;
 use crate::quant;
 use crate::spec::{Config, Shape, Storage, Weight};
 
-/// The content of a bundle besides its weights.
+/// The content of a bundle except its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a, S> {
     /// The shape of the model.
@@ -51,14 +51,14 @@ impl Quantized {
 pub enum Values<'w> {
     /// As trained; [`write_values`] quantizes matrices and the embedding.
     Float(&'w [f32]),
-    /// A matrix or the embedding, already quantized.
+    /// A matrix or the embedding, quantized already.
     Int8(&'w Quantized),
 }
 
-/// Writes a bundle from f32 weights. The same input gives the same bytes.
+/// Writes a bundle from f32 weights. The same input produces the same bytes.
 ///
-/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], after `Storage::fold`: the
-/// kernels of light convolutions after softmax.
+/// `weight` returns the values of each weight of [`Config::weights`], in the shape [`Config::shape`], after
+/// `Storage::fold`: the kernels of light convolutions after softmax.
 ///
 /// # Errors
 /// As [`write_values`].
@@ -69,13 +69,13 @@ pub fn write<'w, S: AsRef<str>>(
     write_values(parts, |w| Values::Float(weight(w)))
 }
 
-/// Writes a bundle from weights of which some may be quantized already.
+/// Writes a bundle from weights of which some may already be quantized.
 ///
-/// `weight` is that of [`write()`]; quantizing a matrix before or here gives the same bytes.
+/// `weight` is that of [`write()`]; quantizing a matrix before or here produces the same bytes.
 ///
 /// # Errors
-/// When the parts do not fit together or a weight has the wrong length or a value that is not finite: the bytes are
-/// read back with [`Bundle::new`].
+/// If the parts do not fit together or a weight has the wrong length or a value that is not finite: the bytes are read
+/// back with [`Bundle::new`].
 pub fn write_values<'w, S: AsRef<str>>(
     parts: &Parts<'_, S>,
     weight: impl FnMut(Weight) -> Values<'w>,
@@ -96,7 +96,7 @@ pub fn write_values<'w, S: AsRef<str>>(
     Ok(bytes)
 }
 
-/// The file of sections, each with its kind and flags.
+/// Assembles the file of sections, each with its kind and flags.
 pub(super) fn assemble(sections: &[(Kind, u32, Vec<u8>)]) -> Vec<u8> {
     let mut table = Vec::new();
     let mut end = HEADER + sections.len() * ENTRY;
@@ -161,7 +161,7 @@ fn push_matrix(out: &mut Vec<u8>, matrix: &Quantized, outputs: usize, inputs: us
     pad(out);
 }
 
-/// Returns a weight that is stored as f32, checked.
+/// Returns the checked values of a weight that is stored as f32.
 fn floats(weight: Weight, shape: Shape, values: Values<'_>) -> Result<&[f32], BundleError> {
     match values {
         Values::Float(values) => checked(weight, shape.len(), values),
@@ -169,7 +169,7 @@ fn floats(weight: Weight, shape: Shape, values: Values<'_>) -> Result<&[f32], Bu
     }
 }
 
-/// Returns a matrix or the embedding, checked, and quantized unless it already is.
+/// Returns a checked matrix or embedding, quantized unless it already is.
 fn int8(weight: Weight, shape: Shape, values: Values<'_>) -> Result<Cow<'_, Quantized>, BundleError> {
     let ((rows, columns), need) = (shape.matrix(), shape.len());
     match values {
@@ -181,7 +181,7 @@ fn int8(weight: Weight, shape: Shape, values: Values<'_>) -> Result<Cow<'_, Quan
     }
 }
 
-/// The values, if there are as many as needed and all are finite.
+/// Returns the values if there are as many as needed and all are finite.
 fn checked(weight: Weight, need: usize, values: &[f32]) -> Result<&[f32], BundleError> {
     if values.len() != need {
         return Err(BundleError::WeightLength { weight, need, got: values.len() });

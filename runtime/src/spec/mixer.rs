@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::error::{ConfigError, divides, within};
 
-/// Most layers a configuration can have: per-layer lists are arrays of this length, so that no allocation is needed.
+/// Maximum number of layers: per-layer lists are arrays of this length, so that no allocation is needed.
 pub const MAX_LAYERS: usize = 48;
 
 /// Longest distance between two taps of a dilated convolution.
@@ -46,7 +46,7 @@ impl Mixer {
         !matches!(self, Mixer::Attention)
     }
 
-    /// Returns the mixers whose receptive field is finite, which bundles hold and the native engine runs.
+    /// Returns the mixers with a finite receptive field, which bundles store and the native engine runs.
     pub fn convolutions() -> impl Iterator<Item = Mixer> {
         Self::ALL.into_iter().filter(|mixer| mixer.is_conv())
     }
@@ -147,10 +147,10 @@ impl MixerConfig {
         Self::own(mixer, &paper)
     }
 
-    /// Takes a mixer's own parameters out of those that a file has for `layers` layers.
+    /// Takes a mixer's own parameters from those in a file for `layers` layers.
     ///
     /// # Errors
-    /// When the mixer cannot have what is given: dilations other than 1.
+    /// If the mixer does not allow them: dilations other than 1.
     pub const fn from_parameters(mixer: Mixer, layers: usize, given: &Parameters) -> Result<Self, ConfigError> {
         if let Mixer::Light | Mixer::Dynamic = mixer {
             let got = given.dilations.len();
@@ -169,7 +169,7 @@ impl MixerConfig {
         Ok(Self::own(mixer, given))
     }
 
-    /// Returns the mixer with those parameters that are its own.
+    /// Returns the mixer with its own parameters among those given.
     const fn own(mixer: Mixer, given: &Parameters) -> Self {
         let kernels = Kernels { sizes: given.kernel_sizes, offsets: given.kernel_offsets };
         match mixer {

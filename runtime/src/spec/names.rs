@@ -7,7 +7,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub mod files {
     /// Model configuration.
     pub const CONFIG: &str = "config.json";
-    /// Configuration of an encoder-decoder, beside its [`WEIGHTS`]; it holds the encoder's.
+    /// Configuration of an encoder-decoder, next to its [`WEIGHTS`]; it holds the encoder's.
     pub const SEQ2SEQ: &str = "seq2seq.json";
     /// Tokenizer for Hugging Face `tokenizers`.
     pub const TOKENIZER: &str = "tokenizer.json";
@@ -43,11 +43,11 @@ pub mod files {
 
 /// Keys of the metadata that an exported ONNX file carries, so that the one file is enough to classify text.
 pub mod metadata {
-    /// [`super::Config`] as JSON.
+    /// [`Config`](crate::spec::Config) as JSON.
     pub const CONFIG: &str = "kinglet.config";
     /// SHA-256 of the checkpoint's `config.json`, in hex.
     pub const CONFIG_SHA256: &str = "kinglet.config_sha256";
-    /// SHA-256 of the encoded graph, in hex: a damaged graph is refused before an engine sees it.
+    /// SHA-256 of the encoded graph, in hex: a damaged graph is rejected before an engine sees it.
     pub const GRAPH_SHA256: &str = "kinglet.graph_sha256";
     /// Label names as a JSON array.
     pub const LABELS: &str = "kinglet.labels";

@@ -36,7 +36,7 @@ pub enum Storage {
     F32,
     /// f32, column after column.
     F32Columns,
-    /// f32, after softmax over each row, which [`Storage::fold`] computes.
+    /// f32, after softmax over each row, which `Storage::fold` computes.
     F32Softmax,
 }
 
@@ -46,8 +46,8 @@ impl Storage {
         matches!(self, Storage::Rows | Storage::Matrix)
     }
 
-    /// Folds what can be computed once into values that are stored as f32: `F32Softmax` replaces each row of `columns` values by
-    /// its softmax, computed in f64 and rounded once; others stay as they are.
+    /// Folds what can be computed once into values that are stored as f32: `F32Softmax` replaces each row of `columns`
+    /// values with its softmax, computed in f64 and rounded once; others stay unchanged.
     #[cfg(feature = "std")]
     pub fn fold(self, values: &mut [f32], columns: usize) {
         if self != Storage::F32Softmax {
@@ -110,7 +110,7 @@ impl Dim {
 enum When {
     /// All.
     Always,
-    /// Those that convolve, behind a gate.
+    /// Those that convolve, after a gate.
     Convolution,
     /// Those of these mixers.
     Mixer(&'static [Mixer]),

@@ -1,4 +1,4 @@
-//! A text whose tokens are there: against the oracle, on every backend; errors; sizes.
+//! Tests complete texts: against the oracle, on every backend; errors; sizes.
 
 use kinglet::Error;
 use kinglet::backend::Backend;
@@ -12,7 +12,7 @@ use proptest::test_runner::RngSeed;
 use crate::fixture::{Model, Random, any_config, bits, config, ids, kinds, scratch, with_engine};
 use crate::oracle;
 
-/// `KINGLET_LONG` runs 20 times the cases; `KINGLET_SHORT`, for emulated processors, a twentieth.
+/// `KINGLET_LONG` runs 20 times as many cases; `KINGLET_SHORT`, for emulated processors, a twentieth.
 pub fn cases(normal: u32) -> ProptestConfig {
     let is_set = |name| std::env::var_os(name).is_some();
     let cases = match (is_set("KINGLET_LONG"), is_set("KINGLET_SHORT")) {
@@ -23,7 +23,7 @@ pub fn cases(normal: u32) -> ProptestConfig {
     ProptestConfig { cases, rng_seed: RngSeed::Fixed(3), failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// The smallest model there is, by eye: one channel, one layer, two tokens, a kernel of one tap.
+/// The smallest possible model, worked out by hand: one channel, one layer, two tokens, a kernel of one tap.
 #[test]
 fn a_model_of_one_channel_gives_the_number_worked_out_by_hand() {
     let mut config = config(Mixer::Dilated, Norm::PreRms, Pooling::Mean, 1, &[[1, 0, 1]]);
@@ -40,14 +40,14 @@ fn a_model_of_one_channel_gives_the_number_worked_out_by_hand() {
             _ => 1.0,
         });
     }
-    // One channel: RmsNorm gives 1. Mixer: 1·2·sigmoid(0)·5 = 5. A = 3 + 5 = 8; Y = 8 + relu(1) = 9; the final norm
-    // gives 1 again; the head adds 0.25.
+    // One channel: RmsNorm returns 1. Mixer: 1·2·sigmoid(0)·5 = 5. A = 3 + 5 = 8; Y = 8 + relu(1) = 9; the final norm
+    // returns 1 again; the head adds 0.25.
     let mut got = [0.0; 2];
     with_engine(&model.bundle(), Backend::SCALAR, DEFAULT_CHUNK, |engine| engine.logits(&[9, 300], &mut got).unwrap());
     assert!(got.iter().all(|x| (x - 1.25).abs() < 1e-6), "{got:?}");
 }
 
-/// Each kind of model with kernels wider than some texts, at lengths around a chunk's.
+/// Runs each kind of model with kernels wider than some texts, at lengths near a chunk's.
 #[test]
 fn every_kind_of_model_equals_the_oracle() {
     let chunk = 8;
@@ -90,7 +90,7 @@ proptest! {
         }
     }
 
-    /// The buffer may begin anywhere, and one byte less is refused.
+    /// The buffer may start at any address, and one byte less is rejected.
     #[test]
     fn the_scratch_is_enough_at_every_address(seed in any::<u64>(), start in 0usize..80, chunk in 1usize..60) {
         let mut random = Random(seed);
@@ -126,10 +126,10 @@ const fn model_of(channels: usize, layers: usize) -> Config {
     config
 }
 
-// What firmware writes: the program does not compile when the arena is too small.
+// What firmware writes: the program does not compile if the arena is too small.
 const _: () = assert!(scratch_bytes(&model_of(256, 6), DEFAULT_CHUNK) < 1 << 20);
 
-/// A change of these numbers is a change of what a device needs: it belongs into the changelog.
+/// A change of these numbers changes the memory that a device needs: it belongs in the changelog.
 #[test]
 fn the_scratch_of_named_sizes_is_pinned() {
     let named = [(256, 6, DEFAULT_CHUNK), (128, 4, DEFAULT_CHUNK), (128, 4, 4), (768, 12, DEFAULT_CHUNK)];
@@ -137,7 +137,7 @@ fn the_scratch_of_named_sizes_is_pinned() {
     assert_eq!(bytes, [463_295, 225_727, 39_615, 1_542_591]);
 }
 
-/// A valid configuration can ask for more than a 32-bit machine has, never for a number that wrapped.
+/// A valid configuration may need more memory than a 32-bit machine has, but the size must never wrap.
 #[test]
 fn sizes_saturate() {
     let mut config = model_of(8192, 48);
@@ -164,7 +164,7 @@ fn what_cannot_be_scored_is_refused_and_forgotten() {
         assert_eq!(engine.logits(&[], &mut out), Err(Error::NoTokens));
         assert_eq!(engine.logits(&[1, 2, vocab_size as u32, 3], &mut out), Err(unknown.clone()));
         assert_eq!(engine.logits(&[1], &mut [0.0; 4]), Err(Error::OutputLength { need: 5, got: 4 }));
-        // An unknown id makes the whole text unfit, whatever follows.
+        // An unknown id makes the whole text invalid, whatever follows.
         assert_eq!(engine.push_tokens(&[1, 2, u32::MAX, 3]), Err(Error::UnknownToken { id: u32::MAX, vocab_size }));
         assert!(engine.push_token(1).is_err() && engine.snapshot(&mut out).is_err());
         assert!(engine.finish(&mut out).is_err());
@@ -176,7 +176,7 @@ fn what_cannot_be_scored_is_refused_and_forgotten() {
         assert!(engine.finish(&mut [0.0; 6]).is_err());
         engine.finish(&mut out).unwrap();
         assert_eq!(bits(&out), bits(&want));
-        // Half a text before does not count.
+        // Half a text pushed before does not count.
         engine.push_tokens(&[3, 4, 5]).unwrap();
         engine.logits(&text, &mut out).unwrap();
         assert_eq!(bits(&out), bits(&want));

@@ -8,32 +8,7 @@ use kinglet::bundle::{self, Buffer, Parts};
 use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
 use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Storage, Weight};
 use kinglet::tokenizer::Table;
-
-/// SplitMix64 (Steele et al. 2014).
-#[derive(Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.bits() % n as u64) as usize
-    }
-
-    /// Uniform in −1 to 1, a multiple of 2⁻²³.
-    pub fn uniform(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-}
+pub use kinglet_testing::Random;
 
 /// A table of the pieces that every table has, and a few words.
 pub fn tokenizer() -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The scores of fixed models on fixed texts are the same bits on every machine: SHA-256 of them, in `golden.txt`.
+//! The scores of fixed models on fixed texts have the same bits on every machine: their SHA-256 stand in `golden.txt`.
 
 use kinglet::backend::Backend;
 use kinglet::bundle::Buffer;
@@ -12,13 +12,14 @@ use sha2::{Digest, Sha256};
 use crate::fixture::{Model, Random, config, tokenizer, with_engine};
 use crate::oracle;
 
-/// `name hash`, one a line.
+/// One `name hash` per line.
 const TABLE: &str = include_str!("golden.txt");
 
 /// The default model.
 const INTENTS: &[u8] = include_bytes!("../../../models/intents/model.kinglet");
 
-/// Texts of 1 to about 400 tokens: words of the vocabulary, words that are spelt, other scripts, bytes that are no text.
+/// Returns texts of 1 to about 400 tokens: words of the vocabulary, words spelt in characters, other scripts, invalid
+/// UTF-8.
 fn texts() -> Vec<Vec<u8>> {
     let words = [
         "wake", "me", "at", "seven", "the", "alarm", "Straße", "字字", "naïve", "42", "\u{2581}", "🎈", "İ", "...", "ẞ",
@@ -32,7 +33,8 @@ fn texts() -> Vec<Vec<u8>> {
     texts
 }
 
-/// The models of the table, by name: each mixer, both norms and poolings, sizes that do and do not fill vectors and panels.
+/// Returns the models of the table by name: each mixer, both norms and poolings, sizes that do and do not fill vectors
+/// and panels.
 fn models() -> [(&'static str, Model); 4] {
     let light = config(Mixer::Light, Norm::PostLayer, Pooling::Mean, 64, &[[7, 3, 1], [7, 3, 1], [7, 3, 1]]);
     let mut dynamic = config(Mixer::Dynamic, Norm::PreRms, Pooling::Max, 36, &[[4, 2, 1], [7, 3, 1]]);
@@ -47,7 +49,7 @@ pub fn hex(hash: impl AsRef<[u8]>) -> String {
     hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of the scores of all texts, little-endian f32 one after the other.
+/// Returns the SHA-256 of the scores of all texts, consecutive little-endian f32.
 fn hash(mut scores_of: impl FnMut(&[u8]) -> Vec<f32>) -> String {
     let mut hash = Sha256::new();
     for text in texts() {
@@ -56,7 +58,7 @@ fn hash(mut scores_of: impl FnMut(&[u8]) -> Vec<f32>) -> String {
     hex(hash.finalize())
 }
 
-/// The scores of a text that is pushed in one part.
+/// Returns the scores of a text that is pushed in one part.
 fn streamed(engine: &mut BorrowedEngine<'_>, text: &[u8]) -> Vec<f32> {
     let mut scores = vec![0.0; engine.num_labels()];
     let mut stream = Stream::new(engine);
@@ -65,7 +67,7 @@ fn streamed(engine: &mut BorrowedEngine<'_>, text: &[u8]) -> Vec<f32> {
     scores
 }
 
-/// The hash that all backends agree on.
+/// Returns the hash that all backends agree on.
 fn hash_of_every_backend(name: &str, bundle: &Buffer) -> String {
     let hashes: Vec<(&str, String)> = Backend::all()
         .map(|backend| {

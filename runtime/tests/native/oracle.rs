@@ -1,5 +1,5 @@
-//! The encoder in the plainest way, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::backend`: the whole text,
-//! layer after layer, nested loops, weights as the trainer has them. No chunk, no panel, no history, no kernel table.
+//! The encoder in its plainest form, from the formulas of `kinglet::spec` and the arithmetic of `kinglet::backend`: the
+//! whole text, layer after layer, nested loops, the trainer's weights. No chunks, panels, history, or backend table.
 
 use kinglet::backend::{POOL_LIMIT, POOL_SCALE, scalar};
 use kinglet::quant;
@@ -7,15 +7,15 @@ use kinglet::spec::{Convolution, LayerWeight as L, Mixer, NORM_EPS, Norm, Poolin
 
 use crate::fixture::Model;
 
-/// One row a token.
+/// One row per token.
 type Rows = Vec<Vec<f32>>;
 
-/// The scores of a text, every operation rounded to f32 in the order that `kinglet::backend` documents.
+/// Returns the scores of a text, with every operation rounded to f32 in the order that `kinglet::backend` documents.
 pub fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     logits_of_first(model, ids, ids.len())
 }
 
-/// As [`logits`], but only the first `count` positions are pooled.
+/// Like [`logits`], but pools only the first `count` positions.
 pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
     let config = &model.config;
     let c = config.hidden_size;
@@ -116,7 +116,7 @@ fn ffn(model: &Model, layer: usize, x: &Rows) -> Rows {
     linear(model, &inner, w(L::Down))
 }
 
-/// 16 lanes, added up in halves.
+/// Returns the sum in 16 lanes, added up in halves.
 fn sum(x: impl Iterator<Item = f32>) -> f32 {
     let mut lanes = [0.0f32; 16];
     x.enumerate().for_each(|(i, v)| lanes[i % 16] += v);

@@ -1,4 +1,4 @@
-//! `kinglet-train finetune`: arguments and files to a classifier in training.
+//! `kinglet-train finetune`: from arguments and files to a classifier in training.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,19 +25,19 @@ use crate::training::train::train;
 
 /// Train a classifier, from scratch or from a checkpoint
 ///
-/// Several processes train together when torchrun, or another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-/// MASTER_PORT, starts them.
+/// Several processes train together if they are started by torchrun, or by another launcher that sets RANK, WORLD_SIZE,
+/// LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 #[derive(Args, Clone, Debug)]
 pub struct FinetuneArgs {
     /// Training configuration, TOML
     ///
-    /// Sections `model` and `train`; unknown keys are refused. Examples are in configs/.
+    /// Sections `model` and `train`; unknown keys are rejected. See configs/ for examples.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Labelled file to train on
     ///
     /// JSONL, CSV or TSV, plain, .gz or .zst, with a field `text` and a label. Integer labels take their names from
-    /// MANIFEST.json beside the file.
+    /// MANIFEST.json next to the file.
     #[arg(long, value_name = "FILE")]
     pub train: PathBuf,
     /// Labelled file to evaluate on
@@ -67,7 +67,7 @@ pub struct FinetuneArgs {
 /// Reads and checks everything, then trains. The time limit counts from `started`.
 ///
 /// # Errors
-/// Whatever would make the run fail or mean something else than was typed, and as [`train()`].
+/// If an input is unusable or ambiguous, and as [`train()`].
 pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
@@ -100,7 +100,7 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
         label_field: args.label_field.clone(),
     };
 
-    // The words are part of saved states.
+    // These words are part of saved states.
     let mut fingerprint = Fingerprint::new(to_toml(&config)?);
     fingerprint.add("the training file's bytes", &data.train.sha256);
     fingerprint.add("the dev file's bytes", &data.dev.sha256);
@@ -115,7 +115,7 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer of `--tokenizer` or of the checkpoint `from`.
+/// Returns the tokenizer of `--tokenizer` or of the checkpoint `from`.
 fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerFiles> {
     let Some(dir) = args.tokenizer.as_deref().or(from) else {
         let (train, out) = (args.train.display(), args.run.out.display());
@@ -127,7 +127,7 @@ fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerF
     TokenizerFiles::read(dir)
 }
 
-/// The model's shape from the configuration, the checkpoint, or both if they agree.
+/// Returns the model's shape from the configuration, the checkpoint, or both if they agree.
 fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<ModelConfig> {
     for (key, given, found) in [
         ("vocab_size", config.model.as_ref().map_or(0, |m| m.vocab_size), vocab_size),
@@ -147,7 +147,7 @@ fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_l
         (Some(given), Some(found)) => {
             let (given, mut found) = (sized(given), sized(found));
             if matches!(from, Some(Start::Encoder(_))) {
-                // An encoder has no head that would know of pooling.
+                // An encoder has no head, so it does not know the pooling.
                 found.pooling = given.pooling;
             }
             ensure!(

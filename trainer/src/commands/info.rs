@@ -24,7 +24,7 @@ pub struct InfoArgs {
     pub shape: ShapeArgs,
     /// Ids of the tokenizer
     ///
-    /// Sentinels are added. The default is T5's number.
+    /// Sentinels are added. Default: T5's number.
     #[arg(long, value_name = "N", default_value_t = 32_000)]
     pub vocab_size: usize,
     /// Input lengths in ids for FLOPs and memory, separated by commas
@@ -139,10 +139,11 @@ pub struct Memory {
 impl Memory {
     /// Counts a step with `examples` computed at once, of the lengths of `cost`.
     ///
-    /// The activations are an estimate, compared with what the light mixer takes: of a block 7 vectors of `C` numbers and one of
-    /// `FF` at each position, of the encoder-decoder attention 4 of `C` and the encoder's keys and values, attention scores
-    /// twice, and the output's scores three times. What a dynamic mixer keeps of its kernels and what bf16 saves are left out.
-    /// Computed again, a block keeps its input; next to all inputs there is either the output or the inside of one block.
+    /// The activations are an estimate, compared with measurements of the light mixer: a block keeps 7 vectors of `C`
+    /// numbers and one of `FF` per position; the encoder-decoder attention 4 of `C` and the encoder's keys and values;
+    /// attention scores count twice, and the output's scores three times. The kernels of a dynamic mixer and the
+    /// savings of bf16 are not counted. With recomputation, a block keeps its input; in addition to all inputs there is
+    /// either the output or the inside of one block.
     pub fn of(config: &Seq2SeqConfig, train: &Keys, cost: &Cost, examples: usize) -> Self {
         let numbers = config.parameters() as f64;
         let optimizer: f64 = config
@@ -204,12 +205,13 @@ pub fn run(args: &InfoArgs) -> Result<()> {
     Ok(())
 }
 
-/// Examples that one process computes at once.
+/// Returns the examples that one process computes at once.
 fn at_once(config: &Config) -> usize {
     config.train.keys.batch_size / config.train.keys.accumulate.max(1)
 }
 
-/// What an example of `inputs` ids costs, and a step of the parts that the configuration computes at once.
+/// Returns the cost of an example of `inputs` ids, and of a step with the parts that the configuration computes at
+/// once.
 fn cost(config: &Config, model: &Seq2SeqConfig, inputs: usize) -> (Cost, Memory) {
     let cost = Cost::of(model, inputs, config.objective.lengths(inputs).targets);
     let memory = Memory::of(model, &config.train.keys, &cost, at_once(config));

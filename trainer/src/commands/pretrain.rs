@@ -1,4 +1,4 @@
-//! `kinglet-train pretrain`: arguments and corpora to an encoder-decoder in pre-training.
+//! `kinglet-train pretrain`: from arguments and corpora to an encoder-decoder in pre-training.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,11 +23,12 @@ use crate::training::train::train;
 
 /// Train an encoder-decoder on text without labels
 ///
-/// By span corruption, as T5. The encoder is what `finetune --from` starts from. Several processes train together when torchrun, or
-/// another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, starts them.
+/// Uses span corruption, as T5 does. `finetune --from` starts from its encoder. Several processes train together if
+/// they are started by torchrun, or by another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+/// MASTER_PORT.
 #[derive(Args, Clone, Debug)]
 pub struct PretrainArgs {
-    /// Which model.
+    /// Shape of the model.
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Corpus to train on
@@ -53,7 +54,7 @@ pub struct PretrainArgs {
 /// Reads and checks everything, then trains. The time limit counts from `started`.
 ///
 /// # Errors
-/// Whatever would make the run fail or mean something else than was typed, and as [`train()`].
+/// If an input is unusable or ambiguous, and as [`train()`].
 pub fn run(args: &PretrainArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
@@ -68,7 +69,7 @@ pub fn run(args: &PretrainArgs, started: Instant) -> Result<()> {
     let held_out = HeldOut::new(examples.context("--valid")?.concat(), &table);
     ensure!(held_out.bytes > 0, "{} hides no text: it is too short to measure on", args.valid.display());
 
-    // The words are part of saved states.
+    // These words are part of saved states.
     let mut fingerprint = Fingerprint::new(to_toml(&config)?);
     fingerprint.add("the corpus", &corpus.fingerprint());
     fingerprint.add("the held-out corpus", &valid.fingerprint());

@@ -1,4 +1,4 @@
-//! Which encoder-decoder a command is about: a configuration, or a named size.
+//! Shape of a command's encoder-decoder: a configuration, or a named size.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use crate::model::seq2seq::Seq2SeqConfig;
 use crate::tasks::pretrain::config::{Config, vocab_size};
 use crate::training::config::parse;
 
-/// Which model, and how it is trained.
+/// The model and how it is trained.
 #[derive(Args, Clone, Debug)]
 pub struct ShapeArgs {
     /// Configuration, TOML
     ///
-    /// The section `model` may be left out if another argument gives the model. All other keys have defaults; unknown ones are refused.
-    /// Examples are in configs/.
+    /// The section `model` may be omitted if another argument selects the model. All other keys have defaults; unknown
+    /// ones are rejected. See configs/ for examples.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Size of the model: nano, small or base
@@ -36,11 +36,11 @@ fn mixer(word: &str) -> Result<Mixer> {
 }
 
 impl ShapeArgs {
-    /// The resolved configuration of pre-training and its model, for a tokenizer of `ids` ids, with `overrides` of the form
-    /// `train.lr=5e-4` applied and another seed if one is given. Whether it suits a number of processes is not checked.
+    /// Returns the resolved configuration of pre-training and its model, for a tokenizer of `ids` ids, with `overrides`
+    /// of the form `train.lr=5e-4` and, if given, another seed. The number of processes is not checked.
     ///
     /// # Errors
-    /// A file that cannot be read, what is no configuration, or a model that cannot be.
+    /// If the file cannot be read, is not a configuration, or describes an impossible model.
     pub fn resolve(&self, ids: usize, overrides: &[String], seed: Option<u64>) -> Result<(Config, Seq2SeqConfig)> {
         let mut config: Config = self.read(ids, overrides)?;
         let given = config.model.as_ref().with_context(|| self.missing(", and --preset is not given"))?;
@@ -53,11 +53,11 @@ impl ShapeArgs {
         Ok((config, model))
     }
 
-    /// The configuration of a command, whose section `model` may be that of --preset for a tokenizer of `ids` ids, with
-    /// `overrides` applied.
+    /// Reads the configuration of a command, whose section `model` may come from --preset, for a tokenizer of `ids`
+    /// ids, with `overrides`.
     ///
     /// # Errors
-    /// A file that cannot be read, what is no configuration, or two models.
+    /// If the file cannot be read, is not a configuration, or there are two models.
     pub fn read<C: DeserializeOwned>(&self, ids: usize, overrides: &[String]) -> Result<C> {
         let text = match &self.config {
             Some(path) => {
@@ -81,12 +81,12 @@ impl ShapeArgs {
         parse(&text, preset, overrides).with_context(|| self.whole())
     }
 
-    /// What the configuration is called in messages.
+    /// Returns the name of the configuration in messages.
     pub fn whole(&self) -> String {
         self.config.as_ref().map_or_else(|| "--set".to_owned(), |path| format!("config {}", path.display()))
     }
 
-    /// Says that there is no model, `nor` what else could have given one.
+    /// Returns the message for a missing model; `nor` names the other sources.
     pub fn missing(&self, nor: &str) -> String {
         match &self.config {
             Some(path) => format!("config {} has no section [model]{nor}", path.display()),
@@ -95,10 +95,10 @@ impl ShapeArgs {
     }
 }
 
-/// The resolved and checked model for a tokenizer of `ids` ids.
+/// Returns the resolved and checked model for a tokenizer of `ids` ids.
 ///
 /// # Errors
-/// A vocabulary of another size, or a value outside its range.
+/// If the vocabulary has another size, or a value is out of range.
 pub fn sized(model: &Seq2SeqConfig, ids: usize) -> Result<Seq2SeqConfig> {
     let (given, found) = (model.encoder.vocab_size, vocab_size(ids));
     ensure!(

@@ -1,4 +1,4 @@
-//! `kinglet-train text2text`: arguments and files to an encoder-decoder in training on pairs.
+//! `kinglet-train text2text`: from arguments and files to an encoder-decoder in training on pairs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,13 +27,13 @@ use crate::training::train::train;
 
 /// Train an encoder-decoder on pairs of texts
 ///
-/// From scratch or from a pre-trained one. As in T5, the decoder writes the target, a sequence or the name of a label, token by token.
-/// It is trained under teacher forcing and scored on the dev file by greedy decoding or beam search: exact match, for labels also
-/// macro F1. Several processes train together when torchrun, or another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR
-/// and MASTER_PORT, starts them.
+/// Starts from scratch or from a pre-trained model. As in T5, the decoder writes the target, a sequence or the name of
+/// a label, token by token. It is trained under teacher forcing and scored on the dev file by greedy decoding or beam
+/// search: exact match, and for labels also macro F1. Several processes train together if they are started by torchrun,
+/// or by another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 #[derive(Args, Clone, Debug)]
 pub struct Text2TextArgs {
-    /// Which model.
+    /// Shape of the model.
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// Pairs to train on
@@ -58,12 +58,12 @@ pub struct Text2TextArgs {
     pub target_field: Option<String>,
     /// Field or column with labels, whose names are the targets
     ///
-    /// Integer labels take their names from MANIFEST.json beside the file. An answer that is not a label is wrong.
+    /// Integer labels take their names from MANIFEST.json next to the file. An answer that is not a label is wrong.
     #[arg(long, value_name = "NAME")]
     pub label_field: Option<String>,
     /// Run to start from
     ///
-    /// Of `pretrain` or of this command; its model and tokenizer are used.
+    /// A run of `pretrain` or of this command; its model and tokenizer are used.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tokenizer", "preset", "mixer"])]
     pub from: Option<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
@@ -84,7 +84,7 @@ pub struct Text2TextArgs {
 /// Reads and checks everything, then trains. The time limit counts from `started`.
 ///
 /// # Errors
-/// Whatever would make the run fail or mean something else than was typed, and as [`train()`].
+/// If an input is unusable or ambiguous, and as [`train()`].
 pub fn run(args: &Text2TextArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
@@ -106,7 +106,7 @@ pub fn run(args: &Text2TextArgs, started: Instant) -> Result<()> {
     config.model = Some(model.clone());
     let data = read_pairs(args, &table, config.train.own.passes.max_length)?;
 
-    // The words are part of saved states.
+    // These words are part of saved states.
     let mut fingerprint = Fingerprint::new(to_toml(&config)?);
     fingerprint.add("the training file's bytes", &data.train.sha256);
     fingerprint.add("the dev file's bytes", &data.dev.sha256);
@@ -125,7 +125,7 @@ pub fn run(args: &Text2TextArgs, started: Instant) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer of `--tokenizer`, or of the run of `--from`; one of pre-training has it beside its encoder.
+/// Returns the tokenizer of `--tokenizer`, or of the run of `--from`; a pre-training run has it next to its encoder.
 fn read_tokenizer(args: &Text2TextArgs) -> Result<TokenizerFiles> {
     let within = |dir: &Path| {
         let inside = dir.join(ENCODER);
@@ -140,7 +140,7 @@ fn read_tokenizer(args: &Text2TextArgs) -> Result<TokenizerFiles> {
     }
 }
 
-/// The model's shape from the configuration, the run of `--from`, or both if they agree.
+/// Returns the model's shape from the configuration, the run of `--from`, or both if they agree.
 fn resolve_model(
     args: &Text2TextArgs,
     config: &Config,
@@ -165,7 +165,7 @@ fn resolve_model(
     Ok(from.clone())
 }
 
-/// The pairs of both files, and what their targets are. Dev inputs are not cut.
+/// Reads the pairs of both files and the kind of their targets. Dev inputs are not truncated.
 fn read_pairs(args: &Text2TextArgs, table: &Table<'_>, max_length: usize) -> Result<Data> {
     if let Some(field) = &args.label_field {
         let data = Dataset::read(&args.train, field, None)?;

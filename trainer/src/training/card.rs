@@ -1,9 +1,9 @@
-//! The parts that the model cards of all tasks share.
+//! Shared parts of the model cards of all tasks.
 
 use crate::training::run::Run;
 use crate::training::state::State;
 
-/// How long a run trained on what, without a full stop.
+/// Returns how long a run trained and on what, without a full stop.
 pub fn recipe(run: &Run, at: &State, seed: u64) -> String {
     let environment = &run.environment;
     format!(
@@ -17,7 +17,7 @@ pub fn recipe(run: &Run, at: &State, seed: u64) -> String {
     )
 }
 
-/// The full configuration.
+/// Returns the full configuration.
 pub fn configuration(run: &Run) -> String {
     format!("Full configuration:\n\n```toml\n{}```\n\n", run.fingerprint.config)
 }

@@ -12,13 +12,13 @@ use super::{Heading, PARTS, bytes, parameters, part};
 /// Lengths, in tokens, for which memory is estimated.
 const LENGTHS: [usize; 4] = [16, 128, 1024, 4096];
 
-/// The part of a tensor in an exported file. Tensors are named after their weight, perhaps with something appended.
+/// Returns the part of a tensor in an exported file. Tensors are named after their weight, perhaps with a suffix.
 fn part_of_tensor(name: &str, weights: &[(String, usize)]) -> usize {
     let belongs = |weight: &str| name.strip_prefix(weight).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     weights.iter().find(|(weight, _)| belongs(weight)).map_or(PARTS.len() - 1, |&(_, part)| part)
 }
 
-/// Returns the names of the parts; the last is the bundle of a custom operator, else the constants of the graph.
+/// Returns the names of the parts; the last is the bundle of a custom operator, otherwise the constants of the graph.
 fn part_names(model: &TractModel) -> [&'static str; PARTS.len()] {
     let mut names = PARTS;
     if let ([.., last], true) = (&mut names, model.is_custom_op()) {
@@ -46,13 +46,14 @@ fn sizes(model: &TractModel) -> Sizes {
     Sizes { parameters, bytes }
 }
 
-/// Bytes that the engine needs for texts of up to `tokens` tokens: `2·W + A·tokens`, with attention `+ 8·heads·tokens²`.
+/// Returns the bytes that the engine needs for texts of up to `tokens` tokens: `2·W + A·tokens`, with attention `+
+/// 8·heads·tokens²`.
 ///
-/// `W` are the bytes of all tensors: the model holds them once and a plan packs them again. `A` is what the widest step of
-/// a layer holds for a token: residual, input and output of the wider of mixer (`4·C`) and feed-forward network
-/// (`2·C + 2·FF`), 4 bytes each. The scores of attention are there before and after softmax.
+/// `W` are the bytes of all tensors: the model holds them once and a plan packs them again. `A` is the memory of the
+/// widest step of a layer per token: residual, input and output of the wider of mixer (`4·C`) and feed-forward network
+/// (`2·C + 2·FF`), 4 bytes each. Scores of attention exist before and after softmax.
 ///
-/// A custom operator takes its bundle and one thread's scratch, whatever the length.
+/// A custom operator needs its bundle and one thread's scratch, for any length.
 fn memory(model: &TractModel, tensors: usize, tokens: usize) -> usize {
     let config = model.config();
     if model.is_custom_op() {

@@ -25,7 +25,7 @@ fn open(bytes: &[u8]) -> Result<(), BundleError> {
     Bundle::new(Buffer::new(bytes).as_slice()).map(drop)
 }
 
-/// The sections of a good bundle, for taking apart.
+/// Returns the sections of a valid bundle.
 fn sections(bytes: &[u8]) -> Sections {
     let buffer = Buffer::new(bytes);
     let bundle = Bundle::new(buffer.as_slice()).unwrap();
@@ -33,14 +33,14 @@ fn sections(bytes: &[u8]) -> Sections {
     bundle.sections().map(|s| (s.kind, u32::from(s.must_understand), content(s))).collect()
 }
 
-/// The error of a bundle with one section changed, all checksums right.
+/// Returns the error of a bundle with one section changed and all checksums correct.
 fn with_section(kind: Kind, change: impl FnOnce(&mut Vec<u8>)) -> BundleError {
     let mut sections = sections(&bytes(Mixer::Light));
     change(&mut sections.iter_mut().find(|s| s.0 == kind).unwrap().2);
     open(&assemble(&sections)).unwrap_err()
 }
 
-/// The error of a bundle with its head changed and the head's checksum right.
+/// Returns the error of a bundle with its head changed and the head's checksum correct.
 fn with_head(change: impl FnOnce(&mut [u8])) -> BundleError {
     let mut bytes = bytes(Mixer::Light);
     change(&mut bytes);
@@ -56,7 +56,7 @@ fn seal(bytes: &mut [u8]) {
     bytes[HEADER_CRC..HEADER].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The place of a field of section `index`'s entry.
+/// Returns the position of a field of section `index`'s entry.
 fn entry_at(index: usize, field: usize) -> usize {
     HEADER + index * ENTRY + field
 }
@@ -69,7 +69,7 @@ fn long_at(bytes: &mut [u8], at: usize, long: u64) {
     bytes[at..at + 8].copy_from_slice(&long.to_le_bytes());
 }
 
-/// Reads everything that a bundle gives, as an engine would.
+/// Reads every part of a bundle, as an engine would.
 fn visit(bundle: &Bundle<'_>) {
     let weights = bundle.weights();
     let config = bundle.config();
@@ -93,12 +93,12 @@ fn visit(bundle: &Bundle<'_>) {
     assert!(bundle.sections().count() > 0);
 }
 
-/// As [`visit`], and runs the model on every kernel of this processor.
+/// As [`visit`], and runs the model on every backend of this processor.
 fn visit_and_run(bundle: &Bundle<'_>) {
     visit(bundle);
     const CHUNK: usize = 3;
     let (need, mut logits) = (scratch_bytes(bundle.config(), CHUNK), vec![0.0; bundle.config().num_labels]);
-    // A flipped bit of a dilation can ask for much, which is no fault.
+    // A flipped bit of a dilation can require a lot of memory, which is not a bug.
     if need > 1 << 22 {
         return;
     }
@@ -154,7 +154,7 @@ fn a_future_version_is_named_with_the_one_that_is_read() {
     let text = error.to_string();
     assert!(text.contains("version 2") && text.contains("version 1") && text.contains("newer Kinglet"), "{text}");
     assert!(!with_head(|bytes| word_at(bytes, 8, 0)).to_string().contains("newer"));
-    // Whatever a future version changes, only the first 12 bytes are looked at.
+    // Whatever a future version changes, only the first 12 bytes are read.
     let mut future = MAGIC.to_vec();
     future.extend(7u32.to_le_bytes());
     assert_eq!(open(&future), Err(BundleError::Version { expected: VERSION, got: 7 }));
@@ -344,7 +344,7 @@ fn calibrations_that_cannot_be_are_refused() {
     assert!(with(vec![0xff; 24]).contains("temperature is NaN"));
 }
 
-/// Where the tensors of layer 0's W_I lie in the weights: behind the embedding of `V` rows of 6.
+/// Returns the position of the tensors of layer 0's W_I in the weights: after the embedding of `V` rows of 6.
 fn first_matrix() -> (usize, usize) {
     let vocab = Table::new(&table()).unwrap().vocab_size();
     let values = (vocab * 6).next_multiple_of(64) + (vocab * 4).next_multiple_of(64);
@@ -361,7 +361,7 @@ fn numbers_that_no_writer_writes_are_refused() {
         content[at..at + 4].copy_from_slice(&new);
         let bytes = assemble(&sections);
         let buffer = Buffer::new(&bytes);
-        // Values are the checksum pass's business; f32 numbers are always looked at.
+        // The checksum pass checks values; f32 numbers are always checked.
         (open(&bytes).unwrap_err(), Bundle::new_unverified(buffer.as_slice()).map(|bundle| visit(&bundle)).is_ok())
     };
     for bad in [f32::NAN, f32::INFINITY, 0.0, -0.0, -1.0] {
@@ -369,7 +369,7 @@ fn numbers_that_no_writer_writes_are_refused() {
         assert!(error.to_string().starts_with("the scale of row 2 of weight layers.0.mixer.in_proj.weight"), "{error}");
         assert!(!unverified);
     }
-    // Six outputs; the seventh's scale is no output's.
+    // Six outputs; the seventh scale belongs to no output.
     assert!(weights(scales + 24, 1f32.to_le_bytes()).0.to_string().contains("the scale of row 6"));
     let (error, unverified) = weights(corrections, 7i32.to_le_bytes());
     assert!(matches!(error, BundleError::Correction { output: 0, got: 7, .. }) && unverified, "{error}");
@@ -421,7 +421,7 @@ fn a_number_that_no_model_has_is_not_written() {
     assert!(matches!(write(&parts, |_| &[]), Err(BundleError::Config(ConfigError::Field { got: usize::MAX, .. }))));
 }
 
-/// How many random places are tried.
+/// Returns the number of random positions to try.
 fn places() -> u32 {
     if std::env::var_os("KINGLET_LONG").is_some() { 200_000 } else { 10_000 }
 }
@@ -459,7 +459,7 @@ fn no_flipped_bit_goes_unnoticed_and_without_checksums_none_panics() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("KINGLET_LONG").is_some() { 20_000 } else { 500 }))]
 
-    /// The property of the fuzz target: whatever the bytes, an error or a bundle that can be read to its end.
+    /// The property of the fuzz target: any bytes are an error, or a bundle that can be read to its end.
     #[test]
     fn no_bytes_panic(
         mixer in prop::sample::select(Mixer::convolutions().collect::<Vec<_>>()),

@@ -14,7 +14,7 @@ use crate::quant;
 use crate::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Weight};
 use crate::tokenizer::Table;
 
-/// A tokenizer table with the pieces every table has.
+/// Returns a tokenizer table with the pieces every table has.
 fn table() -> Vec<u8> {
     let mut pieces: Vec<(std::string::String, i16)> = ('!'..='~').map(|c| (c.into(), -9000)).collect();
     pieces.push(("▁".into(), -5000));
@@ -57,7 +57,7 @@ fn made(config: &Config, calibration: Option<Calibration>) -> (Vec<u8>, Vec<(Wei
     (bytes, values)
 }
 
-/// A small bundle, for tests of what reads one.
+/// Returns a small bundle for tests.
 pub(crate) fn small() -> Buffer {
     Buffer::new(&made(&config(Mixer::Light, Norm::PostLayer), None).0)
 }

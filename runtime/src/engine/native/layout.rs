@@ -1,4 +1,4 @@
-//! What the native engine keeps in its scratch arena, and how large each part is.
+//! Parts of the native engine's scratch arena and their sizes.
 
 use super::scratch::Arena;
 use crate::ops::linear::{inner_stride, stride};
@@ -8,7 +8,7 @@ use crate::spec::{Config, Pooling};
 /// A part of the scratch arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// What it holds.
+    /// Content.
     pub name: &'static str,
     /// Its size in bytes.
     pub bytes: usize,
@@ -17,19 +17,19 @@ pub struct Part {
 /// Number of [`scratch_parts`].
 pub const PARTS: usize = 11;
 
-/// Number of elements of each part. All sums and products saturate, so that a configuration too large for the
-/// address space asks for more than there can be.
+/// Number of elements of each part. All sums and products saturate, so a configuration that is too large for the
+/// address space needs more than there can be.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     /// Rows between the first layer and the last, and the rows of a chunk: `[look_ahead + chunk, C]`.
     residual: (usize, usize),
     /// Gated rows that each layer reads again: `[Σ (K − 1)·dilation, C]`.
     history: usize,
-    /// One layer's history and the gated rows of a chunk: `[max (K − 1)·dilation + chunk, C]`.
+    /// History of one layer and the gated rows of a chunk: `[max (K − 1)·dilation + chunk, C]`.
     gated: usize,
     /// Gate, convolution with its computed taps, or the inner rows of the feed-forward network.
     inner: usize,
-    /// What a branch reads or gives, `[chunk, C]`.
+    /// Input or output of a branch, `[chunk, C]`.
     branch: usize,
     /// Quantized rows.
     q: usize,
@@ -77,7 +77,7 @@ impl Layout {
     const fn parts(&self) -> [Part; PARTS] {
         let (pending, residual) = self.residual;
         let whole = Arena::piece_bytes::<f32>(pending.saturating_add(residual));
-        // The two lie together; what rounding costs counts for the second.
+        // The two are adjacent; the cost of rounding counts for the second.
         let pending = pending.saturating_mul(size_of::<f32>());
         let pool = match self.pooling {
             Pooling::Mean => Arena::piece_bytes::<i64>(self.pool),
@@ -103,15 +103,15 @@ const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }
 
-/// The parts of the scratch arena for chunks of `chunk` rows. Their bytes add up to [`scratch_bytes`].
+/// Returns the parts of the scratch arena for chunks of `chunk` rows. Their bytes add up to [`scratch_bytes`].
 pub const fn scratch_parts(config: &Config, chunk: usize) -> [Part; PARTS] {
     Layout::new(config, chunk).parts()
 }
 
-/// Bytes of scratch that the native engine needs for chunks of `chunk` rows, wherever the buffer begins. Can be evaluated
-/// while compiling, so that firmware does not build when its arena is too small.
+/// Returns the bytes of scratch that the native engine needs for chunks of `chunk` rows, for any alignment of the
+/// buffer. Can be evaluated at compile time, so firmware does not build if its arena is too small.
 ///
-/// Saturates; a configuration should be valid ([`Config::validate`]) for the number to mean something.
+/// Saturates; the configuration should be valid ([`Config::validate`]).
 pub const fn scratch_bytes(config: &Config, chunk: usize) -> usize {
     let parts = scratch_parts(config, chunk);
     let (mut sum, mut i) = (0usize, 0);
@@ -136,7 +136,7 @@ pub(super) struct Buffers<'a> {
 }
 
 impl Layout {
-    /// Cuts the parts; `None` when `scratch` has fewer than [`scratch_bytes`] bytes.
+    /// Cuts the parts; returns `None` if `scratch` has fewer than [`scratch_bytes`] bytes.
     pub(super) fn buffers<'a>(&self, scratch: &'a mut [u8]) -> Option<Buffers<'a>> {
         let mut arena = Arena::new(scratch);
         let (pending, residual) = self.residual;
@@ -156,7 +156,7 @@ impl Layout {
         })
     }
 
-    /// Cuts the tokens alone, which lie first.
+    /// Cuts only the tokens, which come first.
     pub(super) fn tokens<'a>(&self, scratch: &'a mut [u8]) -> Option<&'a mut [u32]> {
         Arena::new(scratch).take(self.tokens)
     }

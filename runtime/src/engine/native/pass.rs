@@ -1,9 +1,10 @@
-//! One chunk's way through the layers.
+//! One chunk's pass through the layers.
 //!
-//! Positions are counted from the first token. The residual stream has one row a position, `look_ahead + chunk` of them; a row
-//! holds the position's vector as the last layer that took it left it, so rows that wait for their neighbours to
-//! the right wait in place. Layer `i` reads a window of positions that lies `Σ right` of the layers before it behind the newest one,
-//! and writes a window that lies `right` of its own further behind. Outside the text everything is zero.
+//! Positions are counted from the first token. The residual stream has one row per position, `look_ahead + chunk` of
+//! them; a row holds the position's vector as left by the last layer that processed it, so rows that wait for their
+//! neighbours to the right wait in place. Layer `i` reads a window of positions that is `Σ right` of the earlier layers
+//! behind the newest one, and writes a window that is its own `right` further behind. Outside of the text everything is
+//! zero.
 
 use core::ops::Range;
 
@@ -18,16 +19,16 @@ use crate::spec::{Config, Norm};
 /// A window of positions as long as the chunk.
 #[derive(Clone, Copy)]
 struct Positions {
-    /// The first; negative before the text.
+    /// The first one; negative before the text.
     first: i64,
     /// Rows of the chunk.
     rows: usize,
-    /// Number of tokens of the text, as far as it is known.
+    /// Number of tokens of the text, as far as known.
     end: i64,
 }
 
 impl Positions {
-    /// Which rows of the window are tokens.
+    /// Returns the rows of the window that are tokens.
     fn tokens(self) -> Range<usize> {
         let rows = self.rows as i64;
         let before = (-self.first).max(0).min(rows);
@@ -35,23 +36,23 @@ impl Positions {
         before as usize..behind as usize
     }
 
-    /// The window that lies `rows` positions further behind.
+    /// Returns the window that is `rows` positions further behind.
     fn behind(self, rows: usize) -> Self {
         Positions { first: self.first - rows as i64, ..self }
     }
 
-    /// Whether all of it lies before the first token.
+    /// Returns whether all of it is before the first token.
     fn is_before(self) -> bool {
         self.first + self.rows as i64 <= 0
     }
 
-    /// Whether all of it lies after the last token.
+    /// Returns whether all of it is after the last token.
     fn is_after(self) -> bool {
         self.first >= self.end
     }
 }
 
-/// Rows `rows` of a matrix `[_, columns]`; all sizes are [`super::layout`]'s, so they are there.
+/// Returns rows `rows` of a matrix `[_, columns]`; all sizes come from [`super::layout`], so they exist.
 fn part_mut(x: &mut [f32], rows: Range<usize>, columns: usize) -> &mut [f32] {
     debug_assert!(rows.start <= rows.end && rows.end * columns <= x.len());
     x.get_mut(rows.start * columns..rows.end * columns).unwrap_or_default()
@@ -82,10 +83,11 @@ fn moved(range: Range<usize>, by: usize) -> Range<usize> {
 }
 
 impl Run {
-    /// Takes the tokens that wait, and as many positions after the end of the text as are missing to `rows`, through all layers.
+    /// Sends the waiting tokens through all layers, with as many positions after the end of the text as are missing to
+    /// `rows`.
     ///
-    /// `rows`: at least the tokens that wait, at most a chunk; more of them only at the end of the text, which `end`, the number of its tokens,
-    /// then tells: otherwise it is larger than any.
+    /// `rows`: at least the waiting tokens, at most a chunk; more than the tokens only at the end of the text, in which
+    /// case `end` is the number of its tokens, otherwise a larger number.
     pub(super) fn advance(
         &mut self,
         config: &Config,
@@ -114,7 +116,7 @@ impl Run {
             let output = input.behind(right);
             let history = history_from..history_from + span;
             history_from = history.end;
-            // Before the first token a layer has nothing to keep, after the last output nothing to do.
+            // Before the first token, a layer has nothing to keep; after the last output, nothing to do.
             if !input.is_before() && !output.is_after() {
                 let block = Block {
                     backend,
@@ -157,8 +159,9 @@ struct Block<'k, 'a> {
 }
 
 impl Block<'_, '_> {
-    /// The mixer and its residual. `inputs` and `outputs` are rows of the residual stream; `before` and `before_output` are the rows
-    /// of the window before the first token, `history` the rows of this layer among all histories.
+    /// Applies the mixer and its residual. `inputs` and `outputs` are rows of the residual stream; `before` and
+    /// `before_output` are the rows of the window before the first token, `history` the rows of this layer among all
+    /// histories.
     fn mixer(
         &self,
         buffers: &mut Buffers<'_>,
@@ -198,7 +201,7 @@ impl Block<'_, '_> {
         norm::residual(backend, norm, &layer.mixer_norm, mixed, x);
     }
 
-    /// The feed-forward network and its residual on `outputs`, rows of the residual stream.
+    /// Applies the feed-forward network and its residual to `outputs`, rows of the residual stream.
     fn ffn(&self, buffers: &mut Buffers<'_>, outputs: Range<usize>) {
         let Block { backend, config, layer, window, .. } = self;
         let (c, norm) = (window.channels, config.norm);

@@ -39,7 +39,8 @@ const TIMED: (u32, u32) = (3, 10);
 
 /// Compare CUDA with the CPU and time training steps
 ///
-/// On synthetic data; takes a few minutes. Exits with 1 if there is no CUDA or the two differ by more than the bounds.
+/// Uses synthetic data and takes a few minutes. Exits with 1 if there is no CUDA or the two differ by more than the
+/// bounds.
 #[derive(Args, Clone, Debug)]
 pub struct GpuCheckArgs {
     /// Directory for gpu-check.json
@@ -80,7 +81,7 @@ pub struct StepTime {
     pub length: usize,
     /// Texts in the batch, `B`.
     pub texts: usize,
-    /// Milliseconds per step; `None` when it did not fit into memory.
+    /// Milliseconds per step; `None` if it did not fit in memory.
     pub milliseconds: Option<f64>,
 }
 

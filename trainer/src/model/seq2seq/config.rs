@@ -211,7 +211,7 @@ pub enum DecoderWeight {
 }
 
 impl DecoderWeight {
-    /// Returns all of them: those of a block, then those of the encoder-decoder attention.
+    /// The weights of the encoder-decoder attention.
     const CROSS: [DecoderWeight; 6] = {
         use DecoderWeight as D;
         [D::CrossQuery, D::CrossKey, D::CrossValue, D::CrossOut, D::CrossNorm, D::CrossNormBias]

@@ -1,4 +1,4 @@
-//! What a classifier's checkpoint says about itself: `training.json` and the model card.
+//! Record of a classifier's checkpoint: `training.json` and the model card.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::training::row::{Row, Scored};
 use crate::training::run::Run;
 use crate::training::state::State;
 
-/// What there is to say.
+/// Content of the record.
 pub struct Facts<'a> {
     /// The run.
     pub run: &'a Run,
@@ -23,13 +23,13 @@ pub struct Facts<'a> {
     pub config: &'a Config,
     /// The model's shape.
     pub model: &'a ModelConfig,
-    /// What it was trained on.
+    /// The data it was trained on.
     pub data: &'a Data,
     /// The checkpoint that it started from.
     pub from: Option<&'a Path>,
-    /// Where training stands.
+    /// State of training.
     pub at: &'a State,
-    /// Epochs that are complete.
+    /// Complete epochs.
     pub epochs: u64,
     /// The evaluation whose weights were kept.
     pub best: &'a Scored,
@@ -40,7 +40,7 @@ pub struct Facts<'a> {
 /// Writes `training.json` and the model card for the best weights so far.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
     let Facts { run, config, model, data, from, at, epochs, best, ending } = facts;
     let file = |data: &Encoded| json!({ "file": data.file, "rows": data.ids.len(), "sha256": data.sha256 });
@@ -79,9 +79,9 @@ fn card(facts: &Facts<'_>) -> String {
         .collect();
     format!(
         "---\nlibrary_name: kinglet\npipeline_tag: text-classification\n---\n\n# {name}\n\n\
-         A Kinglet text classifier: {} mixer, {} layers, {} channels, {} parameters, {} token ids, {} classes.\n\n\
+         A Kinglet text classifier: {} mixer, {} layers × {} channels, {} parameters, {} token ids, {} classes.\n\n\
          ## Data\n\n| | file | rows | SHA-256 |\n|---|---|---|---|\n{files}\n\
-         Labels are read from the field `{}`. The licence of the data applies to what is made from them; see the data's own card.\n\n\
+         Labels are read from the field `{}`. The licence of the data applies to works derived from them; see the data's own card.\n\n\
          ## Recipe\n\n{}{}; {ending}. {}\
          ## Results on the dev file\n\n| metric | value |\n|---|---|\n{scores}| cross entropy | {:.4} |\n\n\
          One run. The weights are those of step {}, selected by {} on this dev file, so these values are slightly higher than on \

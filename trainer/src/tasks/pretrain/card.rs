@@ -1,4 +1,4 @@
-//! What a pre-trained encoder says about itself: `training.json` and the model card, beside its weights.
+//! Record of a pre-trained encoder: `training.json` and the model card, next to its weights.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::training::row::{Row, Scored};
 use crate::training::run::Run;
 use crate::training::state::State;
 
-/// What there is to say.
+/// Content of the record.
 pub struct Facts<'a> {
     /// The run.
     pub run: &'a Run,
@@ -25,11 +25,11 @@ pub struct Facts<'a> {
     pub config: &'a Config,
     /// The whole model's shape.
     pub model: &'a Seq2SeqConfig,
-    /// What it was trained on.
+    /// The data it was trained on.
     pub corpus: &'a Corpus,
     /// Directories of the corpus and the held-out one, as typed.
     pub dirs: &'a [PathBuf; 2],
-    /// Where training stands.
+    /// State of training.
     pub at: &'a State,
     /// The last evaluation.
     pub held_out: Option<&'a Scored>,
@@ -38,10 +38,10 @@ pub struct Facts<'a> {
 /// Writes `training.json` and the card of the encoder in `folder`.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
     let Facts { run, config, model, dirs, at, held_out, .. } = facts;
-    // As it is saved: without the sentinels' rows.
+    // As saved: without the sentinels' rows.
     let mut encoder = model.encoder.clone();
     encoder.vocab_size = run.tokenizer.table()?.vocab_size();
     let [corpus, valid] = dirs.each_ref().map(|dir| record(dir));
@@ -63,7 +63,7 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
     folder.write(&format!("{ENCODER}/{}", files::CARD), card(facts, &encoder, &corpus).as_bytes())
 }
 
-/// What `kinglet-train corpus` noted of the corpus in `dir`: `null` where its record has gone, which no training needs.
+/// Returns the record that `kinglet-train corpus` wrote in `dir`, or `null` if it is missing; training does not need it.
 fn record(dir: &Path) -> Value {
     std::fs::read(dir.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
@@ -81,7 +81,7 @@ fn card(facts: &Facts<'_>, encoder: &crate::model::ModelConfig, record: &Value) 
     let held_out = held_out.map_or_else(String::new, |Scored { step, loss, scores, .. }| {
         let score = |name: &str| scores.get(name).and_then(serde_json::Number::as_f64).unwrap_or_default();
         format!(
-            "## Held-out text\n\nAfter {step} steps: {loss:.4} nats per target token, {:.4} bits per hidden byte, over {} target \
+            "## Held-out text\n\nAfter {step} steps: {loss:.4} nats per target token and {:.4} bits per masked byte, over {} target \
              tokens of documents that are not in the corpus.\n\n",
             score("bits_per_byte"),
             score("targets")
@@ -89,10 +89,11 @@ fn card(facts: &Facts<'_>, encoder: &crate::model::ModelConfig, record: &Value) 
     });
     format!(
         "---\nlibrary_name: kinglet\npipeline_tag: feature-extraction\n---\n\n# Pre-trained {mixer} encoder\n\n\
-         The encoder of a Kinglet encoder-decoder pre-trained by span corruption: {mixer} mixer, {} layers, {} channels, {} parameters \
-         with the embedding of {} token ids, f16. It has no labels: `kinglet-train finetune --from` turns it into a classifier.\n\n\
+         Encoder of a Kinglet encoder-decoder, pre-trained by span corruption: {mixer} mixer, {} layers × {} channels, {} parameters \
+         including the embedding of {} token ids, f16. It does not predict labels; `kinglet-train finetune --from` turns it into a \
+         classifier.\n\n\
          ## Data\n\n{} tokens in {} documents.{sources}\n\
-         The licence of the texts applies to what is made from them; see their own cards.\n\n\
+         The licence of the texts applies to works derived from them; see their own cards.\n\n\
          ## Recipe\n\n{}; {} input tokens ({:.2} passes over the corpus).{} {}{held_out}\
          ## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl \
          --out runs/mine\nkinglet-export runs/mine --out runs/mine-onnx --dev dev.jsonl\n```\n",
@@ -105,7 +106,7 @@ fn card(facts: &Facts<'_>, encoder: &crate::model::ModelConfig, record: &Value) 
         recipe(run, at, config.train.keys.seed),
         at.tokens,
         at.tokens as f64 / corpus.tokens() as f64,
-        if at.finished { "" } else { " Training can be continued: it was stopped before its last step." },
+        if at.finished { "" } else { " Training was stopped before its last step and can be resumed." },
         configuration(run),
         run.out.join(ENCODER).display(),
         mixer = encoder.mixer.name(),
