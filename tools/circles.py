@@ -2,7 +2,6 @@
 """Finds import circles between the source files of each crate.
 
     tools/x check circles              every crate of the repository
-    tools/x check circles --list       prints known circles, too
     tools/x check circles --self-test  checks this program on small crates made for it
 
 A file has an arrow to another one of its crate where its code names something that the other file defines: by `use`, by a path
@@ -25,10 +24,6 @@ import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# How many files of a package stand in circles today. A number may only go down; with the last one this table goes.
-KNOWN = {
-    "kinglet-train": 11,
-}
 
 TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/|b?c?r(?P<hashes>\#*)".*?"(?P=hashes)|[bc]?"(?:\\.|[^"\\])*"|b?'(?:\\[^']*'|\\''|[^\\'\n]')|'\w+)"""
@@ -286,21 +281,17 @@ def crates(root):
         yield content["package"]["name"], [file for file in dict.fromkeys(files) if file.exists()]
 
 
-def check(root, known, listed):
-    """Prints the circles of every crate; returns whether one has more files in circles than are known."""
+def check(root):
+    """Prints the circles of every crate; returns whether there is one."""
     bad = False
     for package, files in crates(root):
         graph = arrows(files)
-        groups = circles(graph)
-        count, allowed = sum(map(len, groups)), known.get(package, 0)
-        bad |= count > allowed
-        for group in groups if count > allowed or listed else []:
+        for group in circles(graph):
+            bad = True
             print(f"{package}: an import circle of {len(group)} files")
             for a in group:
                 for b in sorted(graph[a].keys() & set(group)):
                     print(f"    {a.relative_to(root)}:{graph[a][b]} → {b.relative_to(root)}")
-        if count != allowed:
-            print(f"{package}: {count} files in circles, {allowed} in KNOWN{'; lower it' if count < allowed else ''}")
     return bad
 
 
@@ -337,7 +328,7 @@ def main():
     if "--self-test" in sys.argv:
         print(f"circles: self-test: {len(PLANTED)} small crates judged rightly")
         return 0
-    return int(check(ROOT, KNOWN, "--list" in sys.argv))
+    return int(check(ROOT))
 
 
 if __name__ == "__main__":

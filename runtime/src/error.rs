@@ -102,7 +102,7 @@ pub enum Error {
         /// The file or directory.
         path: std::path::PathBuf,
         /// Why.
-        error: crate::file_error::FileError,
+        error: crate::FileError,
     },
 }
 

@@ -8,20 +8,12 @@ extern crate std;
 
 pub mod answer;
 pub mod backend;
-#[cfg(feature = "builtin-model")]
-mod builtin;
 pub mod bundle;
 pub mod calibration;
-#[cfg(feature = "std")]
-pub mod classifier;
 pub mod engine;
 mod error;
 #[cfg(feature = "std")]
-mod file_error;
-#[cfg(feature = "std")]
-pub mod mmap;
-#[cfg(feature = "std")]
-pub mod model;
+mod host;
 mod ops;
 pub mod quant;
 pub mod spec;
@@ -30,4 +22,7 @@ pub mod tokenizer;
 
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use file_error::FileError;
+pub use host::{FileError, classifier, mmap, model};
+
+#[cfg(all(test, not(feature = "alloc")))]
+compile_error!("the unit tests need the feature `alloc`");

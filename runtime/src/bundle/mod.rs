@@ -75,8 +75,6 @@ mod aligned;
 mod config;
 mod crc32c;
 mod error;
-#[cfg(feature = "std")]
-mod file;
 mod index;
 mod labels;
 #[cfg(feature = "alloc")]
@@ -86,11 +84,11 @@ mod weights;
 #[cfg(feature = "alloc")]
 mod writer;
 
+#[cfg(feature = "std")]
+pub use crate::host::BundleFile;
 pub use aligned::Aligned;
 pub use crc32c::{Crc32c, crc32c};
 pub use error::BundleError;
-#[cfg(feature = "std")]
-pub use file::BundleFile;
 pub use index::Index;
 pub use labels::Labels;
 #[cfg(feature = "alloc")]
@@ -158,5 +156,5 @@ pub struct Section {
     pub checksum: u32,
 }
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(test)]
 pub(crate) mod tests;

@@ -133,9 +133,10 @@ mod tests {
             let config = MixerConfig::new(mixer, 2).with_heads(4);
             assert_eq!(MixerConfig::from_parameters(mixer, 2, &config.parameters()), Ok(config));
             let said = MixerConfig::from_parameters(mixer, 2, &given).map_err(|error| format!("{error}"));
-            match mixer {
-                Mixer::Light | Mixer::Dynamic => assert!(said.unwrap_err().contains("dilations is 2, must be 1")),
-                Mixer::Dilated | Mixer::Attention => assert!(said.is_ok()),
+            if let Mixer::Light | Mixer::Dynamic = mixer {
+                assert!(said.unwrap_err().contains("dilations is 2, must be 1"));
+            } else {
+                assert!(said.is_ok());
             }
         }
         let long = Parameters { dilations: PerLayer::repeat(1, 3), ..Parameters::DEFAULT };

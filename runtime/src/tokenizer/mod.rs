@@ -26,7 +26,7 @@
 mod bound;
 mod encoder;
 mod table;
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(test)]
 mod tests;
 mod utf8;
 

@@ -3,7 +3,7 @@
 use kinglet::spec::{Config, relative_bucket, relative_bucket_causal};
 use tch::{Kind, Tensor};
 
-use super::{Mode, linear::Linear};
+use super::{linear::Linear, mode::Mode};
 
 /// Added to the score of a hidden key: its softmax weight becomes exactly 0 in f32 and in bf16.
 const MASKED: f64 = -1e9;

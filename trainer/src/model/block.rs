@@ -5,7 +5,6 @@ use kinglet::spec::{Convolution, LayerWeight, MixerConfig, Norm as NormKind};
 use tch::{Kind, Tensor};
 
 use super::{
-    Mode,
     attention::Attention,
     config::{BlockWeight, ModelConfig},
     dialect::{Compat, DialectWeight},
@@ -15,6 +14,7 @@ use super::{
     glu::Glu,
     lightconv::LightConv,
     linear::Linear,
+    mode::Mode,
     norm::Norm,
 };
 
@@ -145,10 +145,10 @@ impl MixerLayer {
     }
 }
 
-/// The bias that an attention was given.
+/// Returns the bias of an attention.
 ///
 /// # Panics
-/// When there is none: whoever calls an attention must compute it.
+/// If there is none: the caller of an attention must compute it.
 fn given(bias: Option<&Tensor>) -> &Tensor {
     match bias {
         Some(bias) => bias,

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::Mode;
+use super::mode::Mode;
 
 /// Depthwise convolution: `Y[b, i, c] = Σ_j taps[c, j] · X[b, i + (j − offset)·dilation, c]`, zero outside the
 /// sequence.

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Mode, linear::Linear};
+use super::{linear::Linear, mode::Mode};
 
 /// Sequences of more than this many kernel widths are convolved tap by tap: the band matrix grows with the square of
 /// the length, the loop with the width of the kernel.

@@ -5,11 +5,11 @@ use kinglet::spec::{LayerWeight, Weight};
 use tch::{Kind, Tensor};
 
 use super::{
-    Mode,
     attention::RelativeBias,
     block::Block,
     config::{ModelConfig, ModelWeight},
     embedding::Embedding,
+    mode::Mode,
     norm::Norm,
 };
 use crate::recompute::Recomputable;

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Mode, linear::Linear};
+use super::{linear::Linear, mode::Mode};
 
 /// `relu(X·W_up)·W_down`.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Mode, linear::Linear};
+use super::{linear::Linear, mode::Mode};
 
 /// `(X·W_I) ⊙ sigmoid(X·W_S)`, with biases if the dialect has them.
 #[derive(Debug)]

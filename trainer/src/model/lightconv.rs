@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Mode, dilatedconv::depthwise};
+use super::{dilatedconv::depthwise, mode::Mode};
 
 /// Depthwise convolution with softmax-normalized taps shared by heads: channel `c` uses kernel `⌊c·H/C⌋`.
 ///

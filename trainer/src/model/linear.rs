@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::Mode;
+use super::mode::Mode;
 
 /// `Y = X·Wᵀ + b`, weight `[out, in]`, bias `[out]` or none.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use kinglet::spec::Pooling;
 use tch::{Kind, Tensor};
 
-use super::Mode;
+use super::mode::Mode;
 
 /// Mean or maximum over the positions where `mask` is 1.
 ///

@@ -169,7 +169,7 @@ pub(super) fn check_output(config: &Config, out: &[f32]) -> Result<(), Error> {
     if need == got { Ok(()) } else { Err(Error::OutputLength { need, got }) }
 }
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::bundle::tests::small;

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::Buffer;
-use crate::mmap::Mapped;
+use super::mmap::Mapped;
+use crate::bundle::Buffer;
 
 /// The bytes of a bundle: a mapped file, memory, or part of the program.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl BundleFile {
         BundleFile(Place::Memory(Buffer::new(bytes)))
     }
 
-    /// Uses bytes that are part of the program; see [`super::Aligned`].
+    /// Uses bytes that are part of the program; see [`Aligned`](crate::bundle::Aligned).
     pub const fn from_static(bytes: &'static [u8]) -> Self {
         BundleFile(Place::Static(bytes))
     }

@@ -6,17 +6,18 @@ use std::string::{String, ToString};
 use std::sync::Arc;
 use std::vec::Vec;
 
+use super::classifier::Classifier;
+use super::error::FileError;
+use super::file::BundleFile;
 use crate::backend::Backend;
-use crate::bundle::{BundleError, BundleFile, MAGIC, OwnedBundle, ReadBundle};
+use crate::bundle::{BundleError, MAGIC, OwnedBundle, ReadBundle};
 use crate::calibration::Calibration;
-use crate::classifier::Classifier;
 use crate::engine::native::EnginePool;
 use crate::error::Error;
-use crate::file_error::FileError;
 use crate::spec::{Config, files};
 
 #[cfg(feature = "builtin-model")]
-pub use crate::builtin::builtin;
+pub use super::builtin::builtin;
 
 /// A bundle that was checked once, with engines to run it. Any number of threads may use it at the same time.
 ///

@@ -1,4 +1,4 @@
-//! Text in, answer out: tokenizer, engine and [`Answer`] behind one call. See the example of [`Model`](crate::model::Model).
+//! Text in, answer out: tokenizer, engine and [`Answer`] behind one call. See the example of [`Model`](super::model::Model).
 
 use std::boxed::Box;
 use std::string::String;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::vec;
 use std::vec::Vec;
 
+use super::file::BundleFile;
 use crate::answer::Answer;
-use crate::bundle::{BundleFile, OwnedBundle};
+use crate::bundle::OwnedBundle;
 use crate::calibration::Calibration;
 use crate::engine::Engine;
 use crate::engine::native::PooledEngine;

@@ -1,11 +1,12 @@
 //! The model that is part of the library with the feature `builtin-model`.
 
-use crate::bundle::{Aligned, BundleFile};
+use super::file::BundleFile;
+use super::model::Model;
+use crate::bundle::Aligned;
 use crate::error::Error;
-use crate::model::Model;
 
 /// The built-in model as exported: 150 everyday intents, and out of scope.
-static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../models/intents.kinglet"));
+static BUILTIN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/intents.kinglet"));
 
 /// Returns the built-in model, which is part of the library with the feature `builtin-model`.
 ///
