@@ -26,6 +26,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 /// ```
 /// use kinglet_onnx::tract_onnx::{self, prelude::*};
 ///
+/// # use kinglet::bundle::ReadBundle;
 /// # use kinglet::spec::{graph, operator};
 /// # use kinglet_onnx::onnx::{self, attribute_proto::AttributeType, tensor_proto::DataType};
 /// # use onnx::tensor_shape_proto::{Dimension, dimension::Value};
@@ -43,9 +44,9 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 /// #     name: operator::BUNDLE.into(),
 /// #     r#type: AttributeType::Tensor.into(),
 /// #     t: Some(onnx::TensorProto {
-/// #         dims: vec![bundle.as_slice().len() as i64],
+/// #         dims: vec![bundle.bundle().as_bytes().len() as i64],
 /// #         data_type: DataType::Uint8.into(),
-/// #         raw_data: bundle.as_slice().to_vec(),
+/// #         raw_data: bundle.bundle().as_bytes().to_vec(),
 /// #         ..Default::default()
 /// #     }),
 /// #     ..Default::default()
