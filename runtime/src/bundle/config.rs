@@ -33,7 +33,7 @@ const fn unknown(field: &'static str, got: u32) -> Result<Config, BundleError> {
 }
 
 /// Code of the only dialect that engines compute.
-const PAPER: u32 = 0;
+pub(super) const PAPER: u32 = 0;
 
 /// Returns the mixer of a code: its place in [`Mixer::ALL`].
 const fn mixer_of(code: u32) -> Option<Mixer> {
@@ -141,49 +141,4 @@ pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
         intermediate_size: inner as usize,
         num_labels: labels as usize,
     })
-}
-
-/// Writes the section of a configuration.
-#[cfg(feature = "alloc")]
-pub(super) fn write(config: &Config) -> Result<alloc::vec::Vec<u8>, BundleError> {
-    if !config.mixer.is_conv() {
-        return Err(BundleError::Attention);
-    }
-    let mixer = Mixer::ALL.iter().position(|&mixer| mixer == config.mixer.kind()).unwrap_or(Mixer::ALL.len());
-    let parameters = config.mixer.parameters();
-    let norm = match config.norm {
-        Norm::PostLayer => 0,
-        Norm::PreRms => 1,
-    };
-    let pooling = match config.pooling {
-        Pooling::Mean => 0,
-        Pooling::Max => 1,
-    };
-    let fields = [
-        config.format_version as usize,
-        mixer,
-        PAPER as usize,
-        norm,
-        pooling,
-        config.vocab_size,
-        config.hidden_size,
-        config.num_hidden_layers,
-        config.intermediate_size,
-        parameters.kernel_heads,
-        parameters.num_attention_heads,
-        parameters.relative_attention_num_buckets,
-        parameters.relative_attention_max_distance,
-        config.num_labels,
-    ];
-    let mut out = alloc::vec::Vec::new();
-    for field in fields {
-        let field = u32::try_from(field).map_err(|_| BundleError::TooLarge { bytes: field as u64 })?;
-        out.extend(field.to_le_bytes());
-    }
-    for i in 0..config.num_hidden_layers {
-        let lists = [&parameters.kernel_sizes, &parameters.kernel_offsets, &parameters.dilations];
-        lists.iter().for_each(|list| out.extend((list.get(i) as u16).to_le_bytes()));
-        out.extend([0; 2]);
-    }
-    Ok(out)
 }

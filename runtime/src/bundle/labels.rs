@@ -90,17 +90,3 @@ impl fmt::Debug for Labels<'_> {
         f.debug_list().entries(self.iter()).finish()
     }
 }
-
-#[cfg(feature = "alloc")]
-pub(super) fn write<S: AsRef<str>>(labels: &[S]) -> Option<alloc::vec::Vec<u8>> {
-    let mut out = alloc::vec::Vec::new();
-    out.extend(u32::try_from(labels.len()).ok()?.to_le_bytes());
-    let mut end = 0u32;
-    out.extend(end.to_le_bytes());
-    for label in labels {
-        end = end.checked_add(u32::try_from(label.as_ref().len()).ok()?)?;
-        out.extend(end.to_le_bytes());
-    }
-    labels.iter().for_each(|label| out.extend(label.as_ref().as_bytes()));
-    Some(out)
-}

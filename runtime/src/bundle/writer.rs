@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use super::weights::section_bytes;
 use super::{
     ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, VERSION,
-    config, crc32c, labels,
+    config, crc32c,
 };
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Config, Shape, Storage, Weight};
+use crate::spec::{Config, Mixer, Norm, Pooling, Shape, Storage, Weight};
 
 /// The content of a bundle except its weights.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +81,9 @@ pub fn write_values<'w, S: AsRef<str>>(
     weight: impl FnMut(Weight) -> Values<'w>,
 ) -> Result<Vec<u8>, BundleError> {
     let weights = weights(parts.config, weight)?;
-    let labels = labels::write(parts.labels).ok_or(BundleError::TooLarge { bytes: u64::MAX })?;
+    let labels = labels_section(parts.labels).ok_or(BundleError::TooLarge { bytes: u64::MAX })?;
     let mut sections = vec![
-        (Kind::CONFIG, MUST_UNDERSTAND, config::write(parts.config)?),
+        (Kind::CONFIG, MUST_UNDERSTAND, config_section(parts.config)?),
         (Kind::TOKENIZER, MUST_UNDERSTAND, parts.tokenizer.to_vec()),
         (Kind::LABELS, MUST_UNDERSTAND, labels),
     ];
@@ -222,4 +222,62 @@ fn weights<'w>(config: &Config, mut weight: impl FnMut(Weight) -> Values<'w>) ->
         }
     }
     Ok(out)
+}
+
+/// Writes the section of a configuration.
+fn config_section(config: &Config) -> Result<Vec<u8>, BundleError> {
+    if !config.mixer.is_conv() {
+        return Err(BundleError::Attention);
+    }
+    let mixer = Mixer::ALL.iter().position(|&mixer| mixer == config.mixer.kind()).unwrap_or(Mixer::ALL.len());
+    let parameters = config.mixer.parameters();
+    let norm = match config.norm {
+        Norm::PostLayer => 0,
+        Norm::PreRms => 1,
+    };
+    let pooling = match config.pooling {
+        Pooling::Mean => 0,
+        Pooling::Max => 1,
+    };
+    let fields = [
+        config.format_version as usize,
+        mixer,
+        config::PAPER as usize,
+        norm,
+        pooling,
+        config.vocab_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.intermediate_size,
+        parameters.kernel_heads,
+        parameters.num_attention_heads,
+        parameters.relative_attention_num_buckets,
+        parameters.relative_attention_max_distance,
+        config.num_labels,
+    ];
+    let mut out = Vec::new();
+    for field in fields {
+        let field = u32::try_from(field).map_err(|_| BundleError::TooLarge { bytes: field as u64 })?;
+        out.extend(field.to_le_bytes());
+    }
+    for i in 0..config.num_hidden_layers {
+        let lists = [&parameters.kernel_sizes, &parameters.kernel_offsets, &parameters.dilations];
+        lists.iter().for_each(|list| out.extend((list.get(i) as u16).to_le_bytes()));
+        out.extend([0; 2]);
+    }
+    Ok(out)
+}
+
+/// Writes the section of the names of the classes; `None` when they are too long.
+fn labels_section<S: AsRef<str>>(labels: &[S]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    out.extend(u32::try_from(labels.len()).ok()?.to_le_bytes());
+    let mut end = 0u32;
+    out.extend(end.to_le_bytes());
+    for label in labels {
+        end = end.checked_add(u32::try_from(label.as_ref().len()).ok()?)?;
+        out.extend(end.to_le_bytes());
+    }
+    labels.iter().for_each(|label| out.extend(label.as_ref().as_bytes()));
+    Some(out)
 }

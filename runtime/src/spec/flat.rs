@@ -145,3 +145,50 @@ impl<'de> Deserialize<'de> for Config {
         flat.config().map_err(D::Error::custom)
     }
 }
+
+impl Serialize for PerLayer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.as_slice())
+    }
+}
+
+impl<'de> Deserialize<'de> for PerLayer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum OneOrMany {
+            One(u16),
+            Many(std::vec::Vec<u16>),
+        }
+        match OneOrMany::deserialize(deserializer)? {
+            OneOrMany::One(v) => Ok(PerLayer::repeat(v, 1)),
+            OneOrMany::Many(v) => {
+                PerLayer::from_slice(&v).ok_or_else(|| D::Error::custom("more than 48 values in a per-layer list"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::light;
+    use super::*;
+
+    #[test]
+    fn json_is_one_flat_object_and_other_dialects_are_refused_by_name() {
+        let c = light();
+        let text = serde_json::to_string(&c).unwrap();
+        assert_eq!(
+            text,
+            r#"{"format_version":1,"mixer":"light","compat":"paper","norm":"post_layer","pooling":"mean","vocab_size":100,"hidden_size":8,"num_hidden_layers":2,"intermediate_size":16,"kernel_heads":2,"kernel_sizes":[7,7],"kernel_offsets":[3,3],"dilations":[1,1],"num_attention_heads":0,"relative_attention_num_buckets":32,"relative_attention_max_distance":128,"num_labels":3}"#
+        );
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), c);
+        let refused =
+            |from: &str, to| format!("{}", serde_json::from_str::<Config>(&text.replace(from, to)).unwrap_err());
+        let said = refused("paper", "mesh");
+        assert!(said.starts_with("compat is \"mesh\", but export and the engines compute \"paper\" alone"), "{said}");
+        let said = refused("[1,1]", "[2,2]");
+        assert!(said.contains("dilations is 2"), "{said}");
+        assert!(refused("compat", "compact").contains("unknown field `compact`"));
+    }
+}

@@ -32,6 +32,8 @@
 //! masked positions are set to zero before the convolution reads them. The products are written for row vectors; weights are
 //! stored `[out, in]` as PyTorch does. The trainer knows dialects that differ from this one; export and the engines do not.
 
+#[cfg(feature = "std")]
+mod buckets;
 mod config;
 mod error;
 #[cfg(feature = "serde")]
@@ -40,13 +42,13 @@ mod mixer;
 mod names;
 mod weights;
 
+#[cfg(feature = "std")]
+pub use buckets::{relative_bucket, relative_bucket_causal};
 pub use config::{Config, NORM_EPS, Norm, Pooling};
 pub use error::ConfigError;
 #[cfg(feature = "serde")]
 pub use flat::{FlatConfig, PAPER};
 pub use mixer::{Convolution, Kernels, MAX_LAYERS, Mixer, MixerConfig, Parameters, PerLayer, paper_offset};
-#[cfg(feature = "std")]
-pub use mixer::{relative_bucket, relative_bucket_causal};
 pub use names::{FORMAT_VERSION, files, graph, metadata, operator};
 pub use weights::{LayerWeight, Role, Row, Shape, Storage, Weight};
 
@@ -55,7 +57,7 @@ mod tests {
     use super::*;
     use std::{format, string::String, vec::Vec};
 
-    fn light() -> Config {
+    pub(super) fn light() -> Config {
         let sizes = Config { vocab_size: 100, num_labels: 3, ..Config::new(Mixer::Light, 2, 8) };
         Config { intermediate_size: 16, ..sizes }
     }
@@ -144,25 +146,6 @@ mod tests {
         assert_eq!(said, "dilations has 3 values, must have one for each of the 2 layers");
     }
 
-    #[cfg(feature = "serde")]
-    #[test]
-    fn json_is_one_flat_object_and_other_dialects_are_refused_by_name() {
-        let c = light();
-        let text = serde_json::to_string(&c).unwrap();
-        assert_eq!(
-            text,
-            r#"{"format_version":1,"mixer":"light","compat":"paper","norm":"post_layer","pooling":"mean","vocab_size":100,"hidden_size":8,"num_hidden_layers":2,"intermediate_size":16,"kernel_heads":2,"kernel_sizes":[7,7],"kernel_offsets":[3,3],"dilations":[1,1],"num_attention_heads":0,"relative_attention_num_buckets":32,"relative_attention_max_distance":128,"num_labels":3}"#
-        );
-        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), c);
-        let refused =
-            |from: &str, to| format!("{}", serde_json::from_str::<Config>(&text.replace(from, to)).unwrap_err());
-        let said = refused("paper", "mesh");
-        assert!(said.starts_with("compat is \"mesh\", but export and the engines compute \"paper\" alone"), "{said}");
-        let said = refused("[1,1]", "[2,2]");
-        assert!(said.contains("dilations is 2"), "{said}");
-        assert!(refused("compat", "compact").contains("unknown field `compact`"));
-    }
-
     #[cfg(feature = "std")]
     #[test]
     fn kernels_of_light_convolutions_are_folded_and_others_are_not() {
@@ -188,20 +171,5 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), count, "{}", mixer.name());
         }
-    }
-
-    #[cfg(feature = "std")]
-    #[test]
-    fn relative_buckets_are_those_of_transformers() {
-        // transformers 4.x T5Attention._relative_position_bucket, bidirectional, 32 buckets, distance 128.
-        let got: Vec<usize> = [-200, -128, -127, -64, -20, -8, -7, -1, 0, 1, 7, 8, 15, 16, 64, 200]
-            .map(|d| relative_bucket(d, 32, 128))
-            .into();
-        assert_eq!(got, [15, 15, 15, 14, 10, 8, 7, 1, 0, 17, 23, 24, 25, 26, 30, 31]);
-        // transformers 5.23, of one direction.
-        let got: Vec<usize> = [0, 1, 15, 16, 17, 20, 24, 31, 50, 64, 100, 113, 127, 128, 500]
-            .map(|back| relative_bucket_causal(back, 32, 128))
-            .into();
-        assert_eq!(got, [0, 1, 15, 16, 16, 17, 19, 21, 24, 26, 30, 31, 31, 31, 31]);
     }
 }
