@@ -100,7 +100,7 @@ def native(directory, checkpoint, kinglet, path, check):
         changed += labels[int(logits.argmax())] != answer["top"][0]["label"]
         scores = {entry["label"]: entry["score"] for entry in answer["top"]}
         apart.append(np.abs(softmax(logits / temperature) - [scores[label] for label in labels]).max())
-    print(f"{bundle.name}: {len(texts)} texts of {path.name}, kernels {info['engine']}")
+    print(f"{bundle.name}: {len(texts)} texts of {path.name}, engine {info['engine']}")
     print(f"  probabilities of {sum(a > 1e-4 for a in apart)} texts differ by more than 1e-4")
     check("labels changed", changed, 0)
     check("probabilities, median text", float(np.median(apart)), NATIVE_MIDDLE_BOUND)

@@ -45,7 +45,7 @@ enum Command {
         ids: PathBuf,
         /// Backend of the native engine; by default the fastest
         #[arg(long, value_name = "NAME")]
-        kernel: Option<String>,
+        backend: Option<String>,
     },
     /// Compare the native engine with peers, by length
     Speed {
@@ -229,11 +229,11 @@ fn run(command: Command) -> Result<()> {
         Command::Models { models, sizes } => {
             sizes.all()?.into_iter().try_for_each(|size| models::make(&models, size, |step| eprintln!("{step}")))
         }
-        Command::Worker { engine: Served::Native, model, ids, kernel } => {
-            worker::native(&model, &ids, kernel.as_deref())
+        Command::Worker { engine: Served::Native, model, ids, backend } => {
+            worker::native(&model, &ids, backend.as_deref())
         }
-        Command::Worker { engine: Served::Tract, kernel: Some(_), .. } => bail!("tract has kernels of its own"),
-        Command::Worker { engine: Served::Tract, model, ids, kernel: None } => worker::tract(&model, &ids),
+        Command::Worker { engine: Served::Tract, backend: Some(_), .. } => bail!("tract has inner loops of its own"),
+        Command::Worker { engine: Served::Tract, model, ids, backend: None } => worker::tract(&model, &ids),
         Command::Speed { setting, sizes, avx2_only } => compare(&setting, &sizes.all()?, avx2_only),
         Command::Memory { setting, sizes } => remember(&setting, &sizes.all()?),
         Command::Profile { setting, sizes } => {

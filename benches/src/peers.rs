@@ -84,7 +84,7 @@ impl Programs {
         let mut spec = self.own("native", "int8", files::BUNDLE);
         if avx2 {
             spec.variant = "int8, AVX2";
-            spec.command.extend(["--kernel".to_owned(), "x86-avx2".to_owned()]);
+            spec.command.extend(["--backend".to_owned(), "x86-avx2".to_owned()]);
         }
         spec
     }

@@ -23,13 +23,13 @@ use kinglet::engine::{Engine, fingerprint};
 use sha2::{Digest, Sha256};
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
-    let [model, texts, kernel @ ..] = arguments else {
-        return Err("usage: fingerprint MODEL.kinglet TEXTS [KERNEL]".into());
+    let [model, texts, backend @ ..] = arguments else {
+        return Err("usage: fingerprint MODEL.kinglet TEXTS [BACKEND]".into());
     };
-    let backend = match kernel.first() {
+    let backend = match backend.first() {
         Some(name) => Backend::by_name(name).ok_or_else(|| {
             let has: Vec<_> = Backend::all().map(|backend| backend.name()).collect();
-            format!("this machine does not have the kernels {name}; it has {}", has.join(", "))
+            format!("this machine has no backend {name}; it has {}", has.join(", "))
         })?,
         None => Backend::detect(),
     };

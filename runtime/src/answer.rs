@@ -262,11 +262,11 @@ mod tests {
     #[test]
     fn a_temperature_of_one_gives_the_bits_of_the_softmax_kernel() {
         let logits: Vec<f32> = (0..151).map(|i| (i * 37 % 101) as f32 * 0.13 - 4.0).collect();
-        let mut kernel = logits.clone();
-        crate::backend::Backend::by_name("scalar").unwrap().softmax(&mut kernel, logits.len());
+        let mut from_backend = logits.clone();
+        crate::backend::Backend::by_name("scalar").unwrap().softmax(&mut from_backend, logits.len());
         let mut out = vec![0.0; logits.len()];
         softmax(&logits, 1.0, &mut out).unwrap();
-        assert_eq!(out, kernel);
+        assert_eq!(out, from_backend);
     }
 
     #[test]

@@ -4,7 +4,7 @@
     tools/x test c [--rows FILE]      FILE gets the rows of the table of tools/x research everywhere, as JSON
     tools/x test c --mobile           also compiles the static libraries for Android and iOS; nothing of them can be linked or run here
 
-The scores of the golden texts (firmware-examples/golden) have to be the host's, bit for bit, on every kernel; every wrong argument has to get
+The scores of the golden texts (firmware-examples/golden) have to be the host's, bit for bit, on every backend; every wrong argument has to get
 the error that is expected of it; valgrind must find nothing; the library without std must hold no call of an allocator and no panic.
 As root on a Debian it installs the programs that it lacks, and what tools/setup-cross needs; clang and a JDK are used where they are there.
 Exit codes: 0 all passed, 1 something failed, 2 could not run.
@@ -171,7 +171,7 @@ def golden(target, model, kernels, link, cpu=None):
 
 
 def arena(target, model, cpu=None):
-    """The same inside a buffer of the exact size, the model in the program. Returns its kernels and sizes."""
+    """The same inside a buffer of the exact size, the model in the program. Returns its backend and sizes."""
     need, labels = map(int, target.run(target.work / "bytes-bare", MODELS[model], cpu=cpu).stdout.split())
     extra = int(re.search(r"#define KINGLET_ENGINE_EXTRA (\d+)", (C / "include/kinglet.h").read_text()).group(1))
     flags = [f'-DMODEL="{MODELS[model]}"', f"-DMODEL_LABELS={labels}"]

@@ -225,7 +225,7 @@ def linux_core(target):
     if target == AARCH64:
         for feature in ["neon", "dotprod"]:
             cross(target, "build", *FIRMWARE, "-p", "no-panic", "--config", f'target.{target}.rustflags=["-Ctarget-feature=+{feature}"]')
-        print("no-panic links with the kernels of neon and dotprod")
+        print("no-panic links with the backends neon and dotprod")
         artifacts = map(json.loads, cross(target, "test", *core, "--lib", "--tests", "--no-run", "--message-format=json").stdout.splitlines())
         programs = [a["executable"] for a in artifacts if a.get("executable") and a["target"]["name"] == "backend"]
         check(programs, "the test program of the backends was not built")

@@ -3,7 +3,7 @@
 
     tools/x test web [--rows FILE]      FILE gets the rows of the table of tools/x research everywhere, as JSON
 
-The kernels with vectors have to equal the scalar ones bit for bit, and the scores of the golden texts (firmware-examples/golden) have
+The backend with vectors has to equal the scalar ones bit for bit, and the scores of the golden texts (firmware-examples/golden) have
 to be the host's in both modules; the page has to show them for typed text, to classify a document in slices as at once, to refuse a
 missing and a damaged model with the reason, and to work without a network. Pictures of it are left in bindings/web/target/screens.
 What is needed is installed into the cache folder by `tools/x setup`.
@@ -72,7 +72,7 @@ def package(node):
         for build, module in modules.items():
             out = printed(node, WEB / "tests/package.mjs", folder_, build, TEXTS, path, GOLDEN / f"{model}.txt")
             measured[model, build] = {**json.loads(out), "bytes": gzipped([module, "kinglet.js", "glue.js"])}
-            print(f"  {model}: the host's scores in node, {measured[model, build]['kernel']}")
+            print(f"  {model}: the host's scores in node, {measured[model, build]['backend']}")
         measured[model, "ratio"] = float(printed(node, WEB / "tests/speed.mjs", TARGET, TEXTS, path))
         print(f"  {model}: with vectors {measured[model, 'ratio']:.1f} times as fast as without")
     return measured
@@ -105,7 +105,7 @@ def main():
         for model in MODELS:
             for build in ("scalar", "simd"):
                 one = measured[model, build]
-                rows.append(row("wasm32, browser (library: gzipped)", one["kernel"], model, library_bytes=one["bytes"], ram_bytes=one["memory"],
+                rows.append(row("wasm32, browser (library: gzipped)", one["backend"], model, library_bytes=one["bytes"], ram_bytes=one["memory"],
                                 ram_what=f"all memory of the module with the model; arena {one['arena']:,}",
                                 speed="1" if build == "scalar" else f"{measured[model, 'ratio']:.1f} × scalar",
                                 run="node, headless Chromium" if model == "intents" else "node"))

@@ -65,7 +65,7 @@ fn list() -> impl DoubleEndedIterator<Item = (&'static Backend, bool)> {
 
 impl Backend {
     /// The specification itself; runs on every processor.
-    pub const SCALAR: Backend = scalar::KERNELS;
+    pub const SCALAR: Backend = scalar::TABLE;
 
     /// Returns the fastest backend of this processor.
     ///

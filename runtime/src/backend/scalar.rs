@@ -5,7 +5,7 @@ use crate::quant;
 use crate::spec::NORM_EPS;
 
 /// The table of this backend.
-pub(super) const KERNELS: Backend = Backend {
+pub(super) const TABLE: Backend = Backend {
     name: "scalar",
     flip: 0,
     quantize,

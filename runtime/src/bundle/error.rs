@@ -259,7 +259,7 @@ impl fmt::Display for BundleError {
                 f,
                 "section {section} must be understood, and this program, which reads format version {version}, does not know it; use a newer Kinglet"
             ),
-            E::SectionTwice { section } => write!(f, "section {section} stands twice"),
+            E::SectionTwice { section } => write!(f, "section {section} appears twice"),
             E::SectionMissing { section } => write!(f, "section {section} is missing"),
             E::ConfigLength { need, got } => write!(f, "section {}: {need} bytes needed, {got} found", Kind::CONFIG),
             E::ConfigCode { field, got } => write!(f, "section {}: {field} is {got}, which is unknown", Kind::CONFIG),

@@ -89,13 +89,13 @@ fn mixer(model: &Model, layer: usize, x: &Rows) -> Rows {
     let computed = (config.mixer.kind() == Mixer::Dynamic).then(|| linear(model, x, w(L::KernelProjection)));
     let y: Rows = (0..x.len())
         .map(|i| {
-            let backend: Vec<Vec<f32>> = match &computed {
+            let kernels: Vec<Vec<f32>> = match &computed {
                 Some(rows) => rows[i].chunks(k).map(softmax).collect(),
                 None => model.weights[&w(L::Kernel)].chunks(k).map(<[f32]>::to_vec).collect(),
             };
             (0..c)
                 .map(|channel| {
-                    let taps = &backend[if config.mixer.kind() == Mixer::Dilated { channel } else { channel * h / c }];
+                    let taps = &kernels[if config.mixer.kind() == Mixer::Dilated { channel } else { channel * h / c }];
                     let product = |j: usize| {
                         let position = i as i64 + (j as i64 - offset as i64) * dilation as i64;
                         taps[j]

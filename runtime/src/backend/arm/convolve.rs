@@ -40,7 +40,7 @@ pub(super) fn shared(x: &[f32], window: Window, taps: &[f32], taps_stride: usize
     let enough = rows.saturating_sub(1).saturating_mul(taps_stride).saturating_add(heads.saturating_mul(k));
     let even = channels.checked_rem(heads) == Some(0);
     if rows == 0 || k == 0 || !even || window.rows(x.len()) < rows || taps.len() < enough {
-        return (scalar::KERNELS.convolve_shared)(x, window, taps, taps_stride, heads, out);
+        return (scalar::TABLE.convolve_shared)(x, window, taps, taps_stride, heads, out);
     }
     let (step, width) = (dilation * channels, channels.checked_div(heads).unwrap_or(0));
     for (r, out) in out.chunks_exact_mut(channels).enumerate() {
@@ -68,7 +68,7 @@ pub(super) fn channels(x: &[f32], window: Window, taps: &[f32], out: &mut [f32])
     let Window { channels, taps: k, dilation } = window;
     let rows = out.len().checked_div(channels).unwrap_or(0);
     if rows == 0 || k == 0 || window.rows(x.len()) < rows || taps.len() < k.saturating_mul(channels) {
-        return (scalar::KERNELS.convolve_channels)(x, window, taps, out);
+        return (scalar::TABLE.convolve_channels)(x, window, taps, out);
     }
     let step = dilation * channels;
     for (r, out) in out.chunks_exact_mut(channels).enumerate() {

@@ -24,5 +24,5 @@ pub(super) const DSP: Backend = Backend {
     convolve_channels: convolve::channels,
     layer_norm: rows::layer_norm,
     rms_norm: rows::rms_norm,
-    ..scalar::KERNELS
+    ..scalar::TABLE
 };

@@ -1,4 +1,4 @@
-//! Bundles, run by Kinglet's own kernels: int8, streaming, inside a buffer whose size is known beforehand.
+//! Bundles, run by Kinglet's own backends: int8, streaming, inside a buffer whose size is known beforehand.
 //!
 //! Tokens go through all layers chunk by chunk, whatever the length of the text, so a text of ten tokens and one of a million
 //! need the same memory. Between chunks each layer keeps the gated rows that its convolution reads again, and the rows
