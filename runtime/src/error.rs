@@ -140,14 +140,12 @@ impl fmt::Display for Error {
                 "text {row} of the batch: its mask has padding between tokens, from position {position}; \
                  it may stand before or behind them"
             ),
-            // The outer pattern keeps the match complete without `std`, too.
             #[cfg(feature = "std")]
-            Error::Text { .. } | Error::Backend(_) | Error::File { .. } => match self {
-                Error::Text { row, error } => write!(f, "text {row} of the batch: {error}"),
-                Error::File { path, error } => error.fmt_with(path, f),
-                Error::Backend(message) => write!(f, "the engine failed: {message}"),
-                _ => Ok(()),
-            },
+            Error::Text { row, error } => write!(f, "text {row} of the batch: {error}"),
+            #[cfg(feature = "std")]
+            Error::Backend(message) => write!(f, "the engine failed: {message}"),
+            #[cfg(feature = "std")]
+            Error::File { path, error } => error.fmt_with(path, f),
         }
     }
 }

@@ -97,7 +97,7 @@ impl OwnKeys for PretrainKeys {
 }
 
 impl Config {
-    /// Resolves placeholder numbers: the learning rate, and the first step of the decay.
+    /// Fills in the defaults that follow from other keys: the learning rate (0 is T5's), and the first step of the decay, at least 1.
     pub fn resolve(&mut self) {
         let keys = &mut self.train.keys;
         keys.decay_after = keys.decay_after.max(1);
