@@ -62,13 +62,20 @@ fn batch(model: &Model, jobs: Vec<Job<'_>>, threads: usize) -> Result<(), Error>
     let others = threads.min(jobs.len()).saturating_sub(1);
     let batch = Batch { model, jobs: Mutex::new(jobs.into_iter()), failed: Mutex::new(None) };
     thread::scope(|scope| {
+        let mut started = Vec::new();
         for _ in 0..others {
             // A thread that cannot be started, or has no memory for an engine, is one fewer.
-            if thread::Builder::new().spawn_scoped(scope, || batch.run()).is_err() {
-                break;
+            let Ok(thread) = thread::Builder::new().spawn_scoped(scope, || batch.run()) else { break };
+            started.push(thread);
+        }
+        let result = batch.run();
+        // Joined, so that nothing of a thread is left when the call returns: a scope alone waits for their work only.
+        for thread in started {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
             }
         }
-        batch.run()
+        result
     })?;
     match batch.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((row, error)) => Err(of_text(row, error)),
