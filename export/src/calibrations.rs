@@ -75,7 +75,7 @@ pub fn calibrations(
         ));
     }
     let dev = checkpoint.training.as_ref().and_then(|training| training.dev.as_ref());
-    let chose_the_checkpoint = dev.and_then(|dev| dev.sha256.as_ref()) == Some(&data.sha256);
+    let chose_the_checkpoint = dev.and_then(|dev| dev.sha256.as_ref()) == Some(&data.data.sha256);
     if chose_the_checkpoint {
         notes.push(format!(
             "calibrated on {}, by which training chose the best weights: unseen text may do slightly worse; \
@@ -85,7 +85,7 @@ pub fn calibrations(
     }
     Ok(Some(Calibrations {
         file: data.file.clone(),
-        sha256: data.sha256.clone(),
+        sha256: data.data.sha256.clone(),
         label_field: data.label_field.clone(),
         chose_the_checkpoint,
         stated: *targets,

@@ -1,13 +1,11 @@
 //! Labelled data files: those to measure accuracy on and those to calibrate with.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet_data::dataset::Dataset;
+use kinglet_data::dataset::{DataError, Dataset};
 
 use crate::checkpoint::Checkpoint;
-use crate::digest::sha256;
 
 /// Labelled texts, with where they came from.
 #[derive(Debug)]
@@ -16,8 +14,6 @@ pub struct LabelledData {
     pub data: Dataset,
     /// The data file.
     pub file: String,
-    /// Its SHA-256 in hex.
-    pub sha256: String,
     /// The field with the labels.
     pub label_field: String,
 }
@@ -51,10 +47,10 @@ pub fn dev(source: &DevSource, label_field: Option<&str>, checkpoint: &Checkpoin
     let unreadable = format!("cannot read the dev data {}; {HINT}", path.display());
     let data = read(label_field, checkpoint, path, unreadable)?;
     ensure!(
-        expected.is_none_or(|expected| *expected == data.sha256),
+        expected.is_none_or(|expected| *expected == data.data.sha256),
         "{} is not the file that the model was trained with: its SHA-256 is {}; {HINT}",
         path.display(),
-        data.sha256
+        data.data.sha256
     );
     Ok(Some(data))
 }
@@ -68,7 +64,7 @@ pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoi
     let data = read(label_field, checkpoint, path, unreadable)?;
     let train = checkpoint.training.as_ref().and_then(|training| training.train.as_ref());
     ensure!(
-        train.and_then(|train| train.sha256.as_ref()) != Some(&data.sha256),
+        train.and_then(|train| train.sha256.as_ref()) != Some(&data.data.sha256),
         "{} is the file that the weights were fitted to, on which the model is overconfident; give data that it has not seen",
         path.display()
     );
@@ -76,9 +72,11 @@ pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoi
 }
 
 fn read(label_field: Option<&str>, checkpoint: &Checkpoint, path: &Path, unreadable: String) -> Result<LabelledData> {
-    let bytes = fs::read(path).context(unreadable)?;
     let recorded = checkpoint.training.as_ref().and_then(|training| training.label_field.as_deref());
     let label_field = label_field.or(recorded).unwrap_or("label").to_owned();
-    let data = Dataset::read(path, &label_field, Some(&checkpoint.labels))?;
-    Ok(LabelledData { data, file: path.display().to_string(), sha256: sha256(&bytes), label_field })
+    let data = match Dataset::read(path, &label_field, Some(&checkpoint.labels)) {
+        Err(error @ DataError::Io { .. }) => return Err(error).context(unreadable),
+        data => data?,
+    };
+    Ok(LabelledData { data, file: path.display().to_string(), label_field })
 }

@@ -5,12 +5,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kinglet::calibration::Calibration;
 use kinglet::spec::metadata;
+use kinglet_data::digest::sha256;
 use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message;
 
 use crate::checkpoint::Checkpoint;
-use crate::digest::sha256;
 use crate::graph;
 use crate::prepare::Prepared;
 

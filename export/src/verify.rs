@@ -179,7 +179,7 @@ pub fn dev(checkpoint: &Checkpoint, dev: &LabelledData, rows: &[Vec<ScoredText>;
     let [accuracy_fp32, accuracy_int8] = confusions.map(|confusion| confusion.accuracy());
     Dev {
         file: dev.file.clone(),
-        sha256: dev.sha256.clone(),
+        sha256: dev.data.sha256.clone(),
         label_field: dev.label_field.clone(),
         rows: fp32.len(),
         accuracy_fp32,

@@ -53,8 +53,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         let label = best(&scores).and_then(|(class, _)| labels.get(class));
         writeln!(out, "{}\t{:08x}", label.unwrap_or_default(), fingerprint(&scores))?;
     }
-    let all: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(out, "all\t{all}")?;
+    writeln!(out, "all\t{:x}", all.finalize())?;
     out.flush()?;
     eprintln!("{}, {bytes} bytes of scratch, {tokens} tokens", backend.name());
     Ok(())

@@ -12,7 +12,6 @@ pub mod device;
 pub mod distributed;
 pub mod ffi;
 pub mod flops;
-pub mod hash;
 pub mod interrupt;
 pub mod machine;
 pub mod memory;

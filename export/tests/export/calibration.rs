@@ -286,7 +286,7 @@ fn other_data_calibrate_but_not_those_that_trained_the_weights() {
     let run = Run::new();
     fs::rename(run.path(run.dev(100, 2)), run.path("other.jsonl")).unwrap();
     let dev = run.dev(120, 4);
-    let sha256 = |name: &str| kinglet_export::digest::sha256(&fs::read(run.path(name)).unwrap());
+    let sha256 = |name: &str| kinglet_data::digest::sha256(&fs::read(run.path(name)).unwrap());
     let record = |train: &str| {
         let training = json!({ "dev": { "file": dev, "sha256": sha256(dev) }, "train": { "file": train, "sha256": sha256(train) } });
         fs::write(run.path("checkpoint/training.json"), training.to_string()).unwrap();

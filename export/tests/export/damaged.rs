@@ -137,7 +137,7 @@ fn changed(change: impl FnOnce(&mut onnx::ModelProto)) -> ModelError {
 /// Makes the graph's hash right again.
 fn rehash(model: &mut onnx::ModelProto) {
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
-    *entry(model, metadata::GRAPH_SHA256) = kinglet_export::digest::sha256(&graph);
+    *entry(model, metadata::GRAPH_SHA256) = kinglet_data::digest::sha256(&graph);
 }
 
 fn entry<'a>(model: &'a mut onnx::ModelProto, key: &str) -> &'a mut String {

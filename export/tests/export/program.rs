@@ -83,7 +83,7 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
     for file in report["files"].as_array().unwrap() {
         let bytes = fs::read(run.path("out").join(file["name"].as_str().unwrap())).unwrap();
         assert_eq!(file["bytes"], bytes.len());
-        assert_eq!(file["sha256"], kinglet_export::digest::sha256(&bytes));
+        assert_eq!(file["sha256"], kinglet_data::digest::sha256(&bytes));
     }
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("dev accuracy on 40 texts: fp32 75.00%"), "{text}");
@@ -101,7 +101,7 @@ fn a_file_of_one_operator_is_written_when_asked_for() {
     let bytes = fs::read(&path).unwrap();
     let report = run.report();
     let file = report["files"].as_array().unwrap().iter().find(|file| file["name"] == files::ONNX_CUSTOM_OP).unwrap();
-    assert_eq!(file["sha256"], kinglet_export::digest::sha256(&bytes));
+    assert_eq!(file["sha256"], kinglet_data::digest::sha256(&bytes));
     let class = |mut classifier: Classifier<'_>| classifier.classify("alarm seven").unwrap().best().class;
     let operator = TractModel::open(&path).unwrap();
     let bundle = kinglet::model::open(&run.path("out").join(files::BUNDLE), true).unwrap();
@@ -193,7 +193,7 @@ fn flips_are_listed_and_too_large_a_drop_fails() {
 fn the_dev_data_that_training_recorded_are_used() {
     let run = Run::new();
     let dev = run.dev(8, 0);
-    let sha256 = kinglet_export::digest::sha256(&fs::read(run.path(dev)).unwrap());
+    let sha256 = kinglet_data::digest::sha256(&fs::read(run.path(dev)).unwrap());
     let record = |sha256: &str| {
         let training =
             json!({ "dev": { "file": dev, "rows": 8, "sha256": sha256 }, "label_field": "label", "seed": 1 });

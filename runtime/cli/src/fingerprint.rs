@@ -54,8 +54,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         let label = best(logits).and_then(|(class, _)| classifier.labels().get(class));
         writeln!(out, "{}\t{:08x}", label.map_or("", String::as_str), fingerprint(logits))?;
     }
-    let hash: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(out, "all\t{hash}")?;
+    writeln!(out, "all\t{:x}", all.finalize())?;
     out.flush()?;
     Ok(Outcome::Done)
 }

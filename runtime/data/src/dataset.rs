@@ -3,6 +3,7 @@
 //! The name determines the kind: `.jsonl`/`.json`/`.ndjson` (one object per line), `.csv`, `.tsv` (the first row names
 //! the columns), `.txt` and anything else (one text per line, no labels), each optionally followed by `.gz` or `.zst`.
 
+use crate::digest::Hashed;
 use crate::zstd_reader::ZstdReader;
 use kinglet::spec::files::MANIFEST;
 use serde_json::{Map, Value};
@@ -26,6 +27,17 @@ pub struct Dataset {
     pub labels: Vec<usize>,
     /// Class names.
     pub names: Vec<String>,
+    /// SHA-256 of the file's bytes, in hex.
+    pub sha256: String,
+}
+
+/// Inputs with their targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pairs {
+    /// Each input and its target, in the order of the file.
+    pub pairs: Vec<(String, String)>,
+    /// SHA-256 of the file's bytes, in hex.
+    pub sha256: String,
 }
 
 /// Error while reading a data file.
@@ -129,7 +141,8 @@ impl Dataset {
         let whole = |what: String| DataError::Whole { path: path.to_path_buf(), what };
         let mut texts = Vec::new();
         let mut raw = Vec::new();
-        for row in rows(path, Fields { text: None, label: Some(label_field) })? {
+        let file = Hashed::new(open(path)?);
+        for row in rows(path, file.clone(), Fields { text: None, label: Some(label_field) })? {
             let row = row?;
             let label = row.label.ok_or_else(|| {
                 let what = format!("no field \"{label_field}\"; name the label's field with --label-field");
@@ -171,7 +184,7 @@ impl Dataset {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Dataset { texts, labels, names })
+        Ok(Dataset { texts, labels, names, sha256: hash(path, file)? })
     }
 }
 
@@ -180,7 +193,7 @@ impl Dataset {
 /// # Errors
 /// If the file cannot be opened; the iterator yields an error for a malformed row.
 pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
-    Ok(rows(path, Fields { text: None, label: None })?.map(|row| row.map(|row| row.text)))
+    Ok(rows(path, open(path)?, Fields { text: None, label: None })?.map(|row| row.map(|row| row.text)))
 }
 
 /// Returns the inputs and targets of a file of pairs: the fields or columns `text_field` and `target_field` of each
@@ -188,9 +201,10 @@ pub fn texts(path: &Path) -> Result<impl Iterator<Item = Result<String, DataErro
 ///
 /// # Errors
 /// An unreadable file, a malformed row, a missing field, a field that is not a string, no rows at all.
-pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Vec<(String, String)>, DataError> {
+pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Pairs, DataError> {
     let mut out = Vec::new();
-    for row in rows(path, Fields { text: Some(text_field), label: Some(target_field) })? {
+    let file = Hashed::new(open(path)?);
+    for row in rows(path, file.clone(), Fields { text: Some(text_field), label: Some(target_field) })? {
         let Row { number, text, label } = row?;
         let wrong = |what: String| DataError::Row {
             path: path.to_path_buf(),
@@ -206,7 +220,7 @@ pub fn pairs(path: &Path, text_field: &str, target_field: &str) -> Result<Vec<(S
     if out.is_empty() {
         return Err(DataError::Whole { path: path.to_path_buf(), what: "holds no rows".to_string() });
     }
-    Ok(out)
+    Ok(Pairs { pairs: out, sha256: hash(path, file)? })
 }
 
 /// End of a document in a text file. In other files each row is a document.
@@ -219,26 +233,48 @@ pub enum DocumentEnd {
     Line,
 }
 
+/// The documents of a file, one by one.
+pub struct Documents {
+    path: PathBuf,
+    rows: Rows,
+    file: Hashed,
+    /// Whether a document is all lines up to a blank one.
+    blocks: bool,
+}
+
 /// Returns the documents of a file, one by one, for pre-training: blocks of lines or lines of a text file, the field or
 /// column `text_field` of others. Blank documents are omitted.
 ///
 /// # Errors
 /// If the file cannot be opened; the iterator yields an error for a malformed row.
-pub fn documents(
-    path: &Path,
-    text_field: &str,
-    end: DocumentEnd,
-) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
+pub fn documents(path: &Path, text_field: &str, end: DocumentEnd) -> Result<Documents, DataError> {
     let blocks = kind(path).1 == Kind::Text && end == DocumentEnd::BlankLine;
-    let mut rows = rows(path, Fields { text: Some(text_field), label: None })?;
-    let is_blank = |text: &str| text.chars().all(char::is_whitespace);
-    Ok(core::iter::from_fn(move || {
+    let file = Hashed::new(open(path)?);
+    let rows = rows(path, file.clone(), Fields { text: Some(text_field), label: None })?;
+    Ok(Documents { path: path.to_path_buf(), rows, file, blocks })
+}
+
+impl Documents {
+    /// Returns the SHA-256 of the file's bytes, in hex; reads what is left of it.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn sha256(self) -> Result<String, DataError> {
+        hash(&self.path, self.file)
+    }
+}
+
+impl Iterator for Documents {
+    type Item = Result<String, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let is_blank = |text: &str| text.chars().all(char::is_whitespace);
         let mut document = String::new();
         loop {
-            match rows.next() {
+            match self.rows.next() {
                 Some(Err(error)) => return Some(Err(error)),
                 Some(Ok(row)) if is_blank(&row.text) => {}
-                Some(Ok(row)) if !blocks => return Some(Ok(row.text)),
+                Some(Ok(row)) if !self.blocks => return Some(Ok(row.text)),
                 Some(Ok(row)) => {
                     if !document.is_empty() {
                         document.push('\n');
@@ -253,7 +289,7 @@ pub fn documents(
                 return Some(Ok(document));
             }
         }
-    }))
+    }
 }
 
 fn class(value: &Value, index: &HashMap<&str, usize>, number: impl Fn(usize) -> Option<usize>) -> Option<usize> {
@@ -301,8 +337,15 @@ fn manifest_names(path: &Path, label_field: &str) -> Result<Option<Vec<String>>,
         .map_err(|e| DataError::Whole { path: manifest, what: format!("{key} is not a list of names: {e}") })
 }
 
-fn rows(path: &Path, fields: Fields<&str>) -> Result<Rows, DataError> {
-    let (kind, reader) = open(path)?;
+/// Returns the rows of the open file `path`.
+fn rows(path: &Path, file: impl Read + 'static, fields: Fields<&str>) -> Result<Rows, DataError> {
+    let (packed, kind) = kind(path);
+    let reader: Box<dyn Read> = match packed {
+        Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Packed::Zstd => Box::new(ZstdReader::new(BufReader::with_capacity(1 << 16, file))),
+        Packed::Not => Box::new(file),
+    };
+    let reader = Box::new(BufReader::new(reader));
     let path = path.to_path_buf();
     let fields = Fields { text: fields.text.map(String::from), label: fields.label.map(String::from) };
     match kind {
@@ -330,20 +373,18 @@ fn kind(path: &Path) -> (Packed, Kind) {
     (packed, kind)
 }
 
-fn open(path: &Path) -> Result<(Kind, Box<dyn BufRead>), DataError> {
+fn open(path: &Path) -> Result<File, DataError> {
     let io = |source| DataError::Io { path: path.to_path_buf(), source };
     // Checked first: Windows only reports that access is denied.
     if path.is_dir() {
         return Err(io(io::Error::other("it is a directory, not a data file")));
     }
-    let file = File::open(path).map_err(io)?;
-    let (packed, kind) = kind(path);
-    let reader: Box<dyn Read> = match packed {
-        Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        Packed::Zstd => Box::new(ZstdReader::new(BufReader::with_capacity(1 << 16, file))),
-        Packed::Not => Box::new(file),
-    };
-    Ok((kind, Box::new(BufReader::new(reader))))
+    File::open(path).map_err(io)
+}
+
+/// Returns the SHA-256 of the open file `path`, in hex.
+fn hash(path: &Path, file: Hashed) -> Result<String, DataError> {
+    file.sha256().map_err(|source| DataError::Io { path: path.to_path_buf(), source })
 }
 
 fn lines(
@@ -423,6 +464,7 @@ fn separated(path: PathBuf, reader: Box<dyn BufRead>, by: u8, fields: Fields<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::sha256;
     use std::{fs, io::Write, vec};
 
     fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -448,6 +490,7 @@ mod tests {
         for (name, bytes) in cases {
             let (_dir, path) = written(name, &bytes);
             let data = Dataset::read(&path, "label", None).unwrap();
+            assert_eq!(data.sha256, sha256(&bytes), "{name}");
             assert_eq!(data.texts, ["a \"b\"", "c"], "{name}");
             assert_eq!((data.labels, data.names), (vec![1, 0], vec!["0".into(), "1".into()]), "{name}");
         }
@@ -511,6 +554,9 @@ mod tests {
         let all = |end| documents(&path, "text", end).unwrap().map(Result::unwrap).collect::<Vec<String>>();
         assert_eq!(all(DocumentEnd::BlankLine), ["Title\none", "two\nthree"]);
         assert_eq!(all(DocumentEnd::Line), ["Title", "one", "two", "three"]);
+        let mut some = documents(&path, "text", DocumentEnd::BlankLine).unwrap();
+        some.next();
+        assert_eq!(some.sha256().unwrap(), sha256(&fs::read(&path).unwrap()));
     }
 
     #[test]
@@ -538,7 +584,9 @@ mod tests {
         assert!(error.contains("row 1: no field \"goal\"") && error.contains("--target-field"), "{error}");
         assert!(pairs(&path, "text", "target").unwrap_err().to_string().contains("--text-field"));
         let (_dir, path) = written("d.tsv", b"source\ttarget\na\tb c\n");
-        assert_eq!(pairs(&path, "source", "target").unwrap(), [("a".to_string(), "b c".to_string())]);
+        let read = pairs(&path, "source", "target").unwrap();
+        assert_eq!(read.pairs, [("a".to_string(), "b c".to_string())]);
+        assert_eq!(read.sha256, sha256(b"source\ttarget\na\tb c\n"));
         let (_dir, path) = written("d.tsv", b"source\ttarget\n");
         assert!(pairs(&path, "source", "target").unwrap_err().to_string().contains("holds no rows"));
     }

@@ -184,12 +184,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
 
     let text = value(metadata::CONFIG)?;
     let expected = value(metadata::CONFIG_SHA256)?;
-    let got = hex(&Sha256::digest(text.as_bytes()));
+    let got = format!("{:x}", Sha256::digest(text));
     if expected != got {
         return Err(ModelError::ConfigHash { expected: expected.to_string(), got });
     }
     let expected_graph = value(metadata::GRAPH_SHA256)?;
-    let got = hex(&Sha256::digest(graph.encode_to_vec()));
+    let got = format!("{:x}", Sha256::digest(graph.encode_to_vec()));
     if expected_graph != got {
         return Err(ModelError::GraphHash { expected: expected_graph.to_string(), got });
     }
@@ -223,11 +223,6 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     let tensors = check_graph(graph, &config).map_err(|reason| ModelError::Graph { reason })?;
     let config_sha256 = expected.to_string();
     Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
-}
-
-/// Returns lower-case hexadecimal digits of `bytes`.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Checks names, edges and tensor sizes; returns name and bytes of each tensor.

@@ -45,17 +45,13 @@ fn models() -> [(&'static str, Model); 4] {
         .map(|(name, config)| (name, Model::random(config, 7)))
 }
 
-pub fn hex(hash: impl AsRef<[u8]>) -> String {
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Returns the SHA-256 of the scores of all texts, consecutive little-endian f32.
 fn hash(mut scores_of: impl FnMut(&[u8]) -> Vec<f32>) -> String {
     let mut hash = Sha256::new();
     for text in texts() {
         scores_of(&text).iter().for_each(|score| hash.update(score.to_le_bytes()));
     }
-    hex(hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 /// Returns the scores of a text that is pushed in one part.

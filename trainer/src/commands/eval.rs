@@ -135,7 +135,7 @@ fn answers(args: &EvalArgs) -> Result<()> {
         (None, true) => {
             let labels = Labels::new(read_json(&labels)?, &table)?;
             let data = Dataset::read(&args.data, &args.label_field, Some(&labels.names))?;
-            let pairs = pairs::labelled(&args.data, &data, &labels, &table, 0)?;
+            let pairs = pairs::labelled(&args.data, &data, &labels, &table, 0);
             (Targets::Labels(labels), pairs)
         }
         (Some(target), false) => {

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::files;
 use kinglet_data::dataset::Dataset;
+use kinglet_data::digest::sha256_of_file;
 
 use crate::checkpoint::{self, Start};
 use crate::commands::ended;
-use crate::hash::sha256;
 use crate::interrupt::Interrupt;
 use crate::model::ModelConfig;
 use crate::tasks::classify::Classify;
@@ -94,8 +94,8 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     let model = resolve_model(&config, from.as_ref(), table.vocab_size(), classes)?;
     config.model = Some(model.clone());
     let data = Data {
-        train: Encoded::new(&args.train, data, &table, config.train.own.passes.max_length)?,
-        dev: Encoded::new(&args.dev, dev, &table, 0)?,
+        train: Encoded::new(&args.train, data, &table, config.train.own.passes.max_length),
+        dev: Encoded::new(&args.dev, dev, &table, 0),
         labels,
         label_field: args.label_field.clone(),
     };
@@ -106,7 +106,9 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     fingerprint.add("the dev file's bytes", &data.dev.sha256);
     fingerprint.add("--label-field", &args.label_field);
     if let Some(dir) = &located {
-        fingerprint.add("the checkpoint of --from", &sha256(&dir.join(files::WEIGHTS))?);
+        let path = dir.join(files::WEIGHTS);
+        let sha256 = sha256_of_file(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fingerprint.add("the checkpoint of --from", &sha256);
     }
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
     let run = args.run.run((Classify::NAME, Classify::RESULTS), setup, tokenizer, fingerprint, today)?;

@@ -8,11 +8,11 @@ use clap::Args;
 use kinglet::spec::files;
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::Dataset;
+use kinglet_data::digest::sha256_of_file;
 
 use crate::checkpoint::{self, ENCODER};
 use crate::commands::ended;
 use crate::commands::shape::{ShapeArgs, sized};
-use crate::hash::sha256;
 use crate::interrupt::Interrupt;
 use crate::model::seq2seq::{Seq2Seq, Seq2SeqConfig};
 use crate::tasks::text2text::config::Config;
@@ -115,7 +115,9 @@ pub fn run(args: &Text2TextArgs, started: Instant) -> Result<()> {
     fingerprint.add("--target-field", &given(&args.target_field));
     fingerprint.add("--label-field", &given(&args.label_field));
     if let Some(dir) = &args.from {
-        fingerprint.add("the model of --from", &sha256(&dir.join(files::WEIGHTS))?);
+        let path = dir.join(files::WEIGHTS);
+        let sha256 = sha256_of_file(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fingerprint.add("the model of --from", &sha256);
     }
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
     let files = tokenizer.clone();
@@ -171,8 +173,8 @@ fn read_pairs(args: &Text2TextArgs, table: &Table<'_>, max_length: usize) -> Res
         let data = Dataset::read(&args.train, field, None)?;
         let dev = Dataset::read(&args.dev, field, Some(&data.names))?;
         let labels = Labels::new(data.names.clone(), table).with_context(|| args.train.display().to_string())?;
-        let train = pairs::labelled(&args.train, &data, &labels, table, max_length)?;
-        let dev = pairs::labelled(&args.dev, &dev, &labels, table, 0)?;
+        let train = pairs::labelled(&args.train, &data, &labels, table, max_length);
+        let dev = pairs::labelled(&args.dev, &dev, &labels, table, 0);
         return Ok(Data { targets: Targets::Labels(labels), train, dev });
     }
     let text = args.text_field.as_deref().unwrap_or("text");

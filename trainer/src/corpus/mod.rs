@@ -21,8 +21,6 @@ pub use examples::Examples;
 pub use loader::{Loader, LoaderConfig, held_out};
 use shard::Shard;
 
-use crate::hash::hex;
-
 /// A tokenized corpus: all documents of all shards, in order.
 #[derive(Debug)]
 pub struct Corpus {
@@ -101,7 +99,7 @@ impl Corpus {
         for shard in &self.shards {
             hasher.update(shard.header().to_bytes());
         }
-        hex(hasher)
+        format!("{:x}", hasher.finalize())
     }
 
     /// Returns the ids of a document as a range of the corpus.

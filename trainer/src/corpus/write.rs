@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::shard::{self, Header, ShardWriter};
 use super::tokenize::WordTokenizer;
-use crate::hash::sha256;
 use crate::interrupt::Interrupt;
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::progress::Counter;
@@ -143,7 +142,8 @@ fn read(plan: &CorpusPlan, send: SyncSender<Vec<String>>) -> Result<Vec<Source>>
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for path in &plan.files {
         let mut count = 0;
-        for document in dataset::documents(path, &plan.text_field, plan.document_end)? {
+        let mut documents = dataset::documents(path, &plan.text_field, plan.document_end)?;
+        for document in documents.by_ref() {
             let document = document?;
             count += 1;
             bytes += document.len();
@@ -156,7 +156,7 @@ fn read(plan: &CorpusPlan, send: SyncSender<Vec<String>>) -> Result<Vec<Source>>
             }
         }
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        sources.push(Source { file, sha256: sha256(path)?, documents: count });
+        sources.push(Source { file, sha256: documents.sha256()?, documents: count });
     }
     // The receiver has reported why it left.
     let _ = send.send(batch);

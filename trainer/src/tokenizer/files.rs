@@ -6,10 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kinglet::spec::files;
 use kinglet::tokenizer::{END, Table};
+use kinglet_data::digest::sha256;
 use kinglet_data::files::write_atomically;
-use sha2::{Digest, Sha256};
-
-use crate::hash::hex;
 
 /// A tokenizer's files by name, for copying into a checkpoint.
 #[derive(Clone, Debug)]
@@ -64,7 +62,7 @@ impl TokenizerFiles {
 
     /// Returns the SHA-256 of the table, in hex: two tokenizers with the same table return the same ids.
     pub fn sha256(&self) -> String {
-        hex(Sha256::new_with_prefix(self.table_bytes()))
+        sha256(self.table_bytes())
     }
 }
 

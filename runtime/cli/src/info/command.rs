@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use kinglet::bundle::ReadBundle;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model;
-use sha2::{Digest, Sha256};
+use kinglet_data::digest::sha256;
 
 #[cfg(feature = "tract")]
 use super::onnx;
@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         labels: model.labels().len(),
         calibration: model.calibration(),
         bytes: contents.len(),
-        sha256: Sha256::digest(&contents).iter().map(|b| format!("{b:02x}")).collect(),
+        sha256: sha256(&contents),
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let chunk = args.chunk as usize;

@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::Dataset;
 
-use crate::hash::sha256;
 use crate::tokenizer::files::encode;
 
 /// A labelled file as token ids.
@@ -39,12 +37,9 @@ pub struct Data {
 
 impl Encoded {
     /// Returns the texts of `file` as token ids, truncated to `max_length` (0 for never) with `</s>` kept last.
-    ///
-    /// # Errors
-    /// If the file cannot be read for its hash.
-    pub fn new(file: &Path, data: Dataset, table: &Table<'_>, max_length: usize) -> Result<Self> {
+    pub fn new(file: &Path, data: Dataset, table: &Table<'_>, max_length: usize) -> Self {
         let mut cut = 0;
         let ids = data.texts.iter().map(|text| encode(table, text, max_length, &mut cut)).collect();
-        Ok(Encoded { file: file.to_path_buf(), sha256: sha256(file)?, ids, labels: data.labels, cut })
+        Encoded { file: file.to_path_buf(), sha256: data.sha256, ids, labels: data.labels, cut }
     }
 }

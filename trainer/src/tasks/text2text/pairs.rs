@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::{self, Dataset};
 
-use crate::hash::sha256;
 use crate::tokenizer::files::encode as cut_ids;
 
 /// A file of pairs.
@@ -98,9 +97,9 @@ pub fn sequences(
     table: &Table<'_>,
     max_length: usize,
 ) -> Result<Pairs> {
-    let (inputs, targets): (Vec<String>, Vec<String>) =
-        dataset::pairs(file, text_field, target_field)?.into_iter().unzip();
-    let pairs = encode(file, &inputs, targets, table, max_length)?;
+    let dataset::Pairs { pairs, sha256 } = dataset::pairs(file, text_field, target_field)?;
+    let (inputs, targets): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
+    let pairs = encode(file, sha256, &inputs, targets, table, max_length);
     let back = |(_, ids): &(Vec<u32>, Vec<u32>)| table.decode(ids).unwrap_or_default();
     let mut lost = pairs.targets.iter().zip(&pairs.ids).enumerate().filter(|(_, (target, ids))| **target != back(ids));
     if let Some((row, (target, ids))) = lost.next() {
@@ -119,23 +118,27 @@ pub fn sequences(
 }
 
 /// Returns a labelled file as pairs of its texts and the texts of their labels.
-///
-/// # Errors
-/// If the file cannot be read for its hash.
-pub fn labelled(file: &Path, data: &Dataset, labels: &Labels, table: &Table<'_>, max_length: usize) -> Result<Pairs> {
+pub fn labelled(file: &Path, data: &Dataset, labels: &Labels, table: &Table<'_>, max_length: usize) -> Pairs {
     let text = |&class: &usize| labels.texts.get(class).cloned().unwrap_or_default();
-    encode(file, &data.texts, data.labels.iter().map(text).collect(), table, max_length)
+    let targets = data.labels.iter().map(text).collect();
+    encode(file, data.sha256.clone(), &data.texts, targets, table, max_length)
 }
 
-fn encode(file: &Path, inputs: &[String], targets: Vec<String>, table: &Table<'_>, max_length: usize) -> Result<Pairs> {
+fn encode(
+    file: &Path,
+    sha256: String,
+    inputs: &[String],
+    targets: Vec<String>,
+    table: &Table<'_>,
+    max_length: usize,
+) -> Pairs {
     let mut cut = 0;
     let ids = inputs
         .iter()
         .zip(&targets)
         .map(|(input, target)| (cut_ids(table, input, max_length, &mut cut), table.encode(target)))
         .collect();
-    let sha256 = sha256(file).with_context(|| file.display().to_string())?;
-    Ok(Pairs { file: file.to_path_buf(), sha256, targets, ids, cut })
+    Pairs { file: file.to_path_buf(), sha256, targets, ids, cut }
 }
 
 #[cfg(test)]
