@@ -219,17 +219,9 @@ pub fn best(scores: &[f32]) -> Option<(usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::tests::GOOD;
     use proptest::prelude::*;
     use std::{vec, vec::Vec};
-
-    const GOOD: Calibration = Calibration {
-        temperature: 1.5,
-        threshold: 0.5,
-        error_rate: 0.05,
-        set_threshold: 0.2,
-        coverage: 0.9,
-        rows: 100,
-    };
 
     fn answer(probabilities: &[f32]) -> Answer<'_> {
         Answer::from_probabilities(probabilities, Some(&GOOD)).unwrap()

@@ -131,12 +131,12 @@ impl Calibration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::string::ToString;
 
-    const GOOD: Calibration = Calibration {
+    pub(crate) const GOOD: Calibration = Calibration {
         temperature: 1.5,
         threshold: 0.5,
         error_rate: 0.05,

@@ -7,7 +7,7 @@ mod fixture;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use fixture::{Task, close, launch, run_all, seeded, stderr};
+use fixture::{ENCODER_DECODER, Task, close, launch, run_all, seeded, stderr};
 
 /// Without dropout, whose stream depends on the process, and in small steps, so that differences in rounding stay small. Classes of
 /// different weights, and batches so small that some have fewer texts than processes.
@@ -71,16 +71,6 @@ fn one_process_resumes_what_two_began() {
 }
 
 const PAIRS: &str = r#"
-[model]
-num_decoder_layers = 1
-num_attention_heads = 2
-[model.encoder]
-mixer = "light"
-hidden_size = 32
-num_hidden_layers = 1
-intermediate_size = 64
-kernel_sizes = [3]
-
 [train]
 epochs = 2
 batch_size = 16
@@ -93,7 +83,7 @@ log_every = 3
 #[test]
 fn text_to_text_in_parts_and_processes_equals_one_step_in_one() {
     let task = Task::new();
-    fs::write(task.path("pairs.toml"), seeded(PAIRS)).unwrap();
+    fs::write(task.path("pairs.toml"), seeded(&format!("{ENCODER_DECODER}{PAIRS}"))).unwrap();
     let command = |out: &str, more: &[&str]| {
         let mut command = task.command(&["text2text", "--config", "pairs.toml", "--tokenizer", "tokenizer"]);
         command.args(["--train", "train.jsonl", "--dev", "dev.jsonl", "--label-field", "label", "--out", out]);

@@ -10,20 +10,10 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_least, at_most, seeded, stderr};
+use fixture::{ENCODER_DECODER, Task, at_least, at_most, seeded, stderr};
 use serde_json::Value;
 
 const CONFIG: &str = r#"
-[model]
-num_decoder_layers = 1
-num_attention_heads = 2
-[model.encoder]
-mixer = "light"
-hidden_size = 32
-num_hidden_layers = 1
-intermediate_size = 64
-kernel_sizes = [3]
-
 [train]
 epochs = 14
 batch_size = 16
@@ -53,7 +43,7 @@ impl Pairs {
         };
         fs::write(task.path("train.pairs.jsonl"), (0..448).map(line).collect::<String>()).unwrap();
         fs::write(task.path("dev.pairs.jsonl"), (448..512).map(line).collect::<String>()).unwrap();
-        fs::write(task.path("text2text.toml"), seeded(CONFIG)).unwrap();
+        fs::write(task.path("text2text.toml"), seeded(&format!("{ENCODER_DECODER}{CONFIG}"))).unwrap();
         Pairs(task)
     }
 
@@ -242,9 +232,8 @@ fn a_pre_trained_model_is_started_from_with_its_sentinels() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     };
     good(&["corpus", "--tokenizer", "tokenizer", "--out", "corpus", "corpus.txt"]);
-    let shape = CONFIG.split("[train]").next().unwrap();
     let train = "[train]\nsteps = 3\nbatch_size = 4\ninputs_length = 16\neval_examples = 4\n";
-    fs::write(p.0.path("pretrain.toml"), format!("{shape}{train}")).unwrap();
+    fs::write(p.0.path("pretrain.toml"), format!("{ENCODER_DECODER}{train}")).unwrap();
     good(
         &[
             &["pretrain", "--config", "pretrain.toml", "--corpus", "corpus", "--valid", "corpus"][..],

@@ -2,6 +2,7 @@
 
 use kinglet::spec::{LayerWeight, Mixer, Role, Weight};
 use std::f64::consts::TAU;
+use tch::Tensor;
 
 use super::config::{ModelConfig, ModelWeight};
 use crate::random::SplitMix64;
@@ -49,8 +50,14 @@ pub fn draw(config: &ModelConfig, weight: ModelWeight) -> Draw {
     }
 }
 
+/// Returns the `index`-th weight of a model, of this `shape`, on the CPU.
+pub fn tensor(draw: Draw, shape: &[usize], index: usize, seed: i64) -> Tensor {
+    let dims: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+    Tensor::from_slice(&values(draw, shape.iter().product(), index, seed)).view(dims.as_slice())
+}
+
 /// Returns `len` values for the `index`-th weight of a model, row by row.
-pub fn values(draw: Draw, len: usize, index: usize, seed: i64) -> Vec<f32> {
+fn values(draw: Draw, len: usize, index: usize, seed: i64) -> Vec<f32> {
     // Each weight has its own stream, so its values do not depend on the size of the others.
     let mut stream = SplitMix64::new(seed as u64);
     let mut random = SplitMix64::new(stream.next_u64() ^ SplitMix64::new(index as u64).next_u64());

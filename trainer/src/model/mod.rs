@@ -56,10 +56,7 @@ impl Classifier {
         config.validate().context("model configuration")?;
         let mut parameters = Vec::new();
         for (index, (weight, shape)) in config.weights().enumerate() {
-            let dims: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
-            let values = init::values(init::draw(config, weight), shape.iter().product(), index, seed);
-            let tensor = Tensor::from_slice(&values).view(dims.as_slice());
-            parameters.push((weight, tensor));
+            parameters.push((weight, init::tensor(init::draw(config, weight), &shape, index, seed)));
         }
         Self::from_weights(config, parameters, device)
     }

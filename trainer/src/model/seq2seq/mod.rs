@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use kinglet::spec::Weight;
 use tch::{Device, Kind, Tensor};
 
-use super::{Compat, Mode, attention::hide_padding, encoder::Encoder, init::values, linear::Linear};
+use super::{Compat, Mode, attention::hide_padding, encoder::Encoder, init::tensor, linear::Linear};
 use crate::batch::{IGNORED, Seq2SeqBatch};
 use decoder::Decoder;
 
@@ -48,9 +48,7 @@ impl Seq2Seq {
         let mut weights = Vec::new();
         for (index, (weight, shape)) in config.weights().enumerate() {
             let draw = init::draw_of(config, weight).with_context(|| format!("{weight} has no shape"))?;
-            let dims: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
-            let values = values(draw, shape.iter().product(), index, seed);
-            weights.push((weight, Tensor::from_slice(&values).view(dims.as_slice())));
+            weights.push((weight, tensor(draw, &shape, index, seed)));
         }
         Self::from_weights(config, weights, device)
     }
