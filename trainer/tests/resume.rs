@@ -52,6 +52,34 @@ fn a_finished_run_says_so_and_is_left_alone() {
 }
 
 #[test]
+fn a_run_with_parameters_that_its_mixer_does_not_have_goes_on() {
+    let task = Task::new();
+    // Older versions saved them as given.
+    let odd = ["kernel_heads = 5", "num_attention_heads = 3", "relative_attention_num_buckets = 6"];
+    let sets = odd.map(|line| format!("model.{}", line.replace(' ', "")));
+    let mut more = vec!["--set", "model.mixer=dilated"];
+    sets.iter().for_each(|set| more.extend(["--set", set]));
+    task.train("run", &more);
+    let path = task.path("run/resume/progress.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut config = state["fingerprint"]["config"].as_str().unwrap().to_owned();
+    for line in odd {
+        let (key, _) = line.split_once(" = ").unwrap();
+        let written = config.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+        assert_ne!(written, line);
+        config = config.replace(&written, line);
+    }
+    state["fingerprint"]["config"] = config.into();
+    fs::write(&path, state.to_string()).unwrap();
+    more.push("--resume");
+    assert!(task.train("run", &more).contains("finished"));
+    // Values that it has are compared all the same.
+    more.extend(["--set", "model.kernel_sizes=5"]);
+    let said = refused(&task, "run", &more);
+    assert!(said.contains("model.kernel_sizes") && !said.contains("heads") && !said.contains("buckets"), "{said}");
+}
+
+#[test]
 fn there_must_be_something_to_resume() {
     let task = Task::new();
     let said = refused(&task, "nowhere", &["--resume"]);

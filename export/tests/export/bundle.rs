@@ -1,10 +1,12 @@
 //! Checks that the bundle holds the numbers of the int8 ONNX file, one by one.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
 use kinglet::backend::PackedMatrix;
 use kinglet::bundle::{Buffer, Bundle};
-use kinglet::spec::{LayerWeight, Mixer, Norm, Weight};
+use kinglet::spec::{LayerWeight, Mixer, Norm, Pooling, Storage, Weight, files};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
 use kinglet_onnx::{Precision, onnx};
@@ -82,20 +84,25 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
             tensors.is_matrix(name(LayerWeight::Out), &layer.output);
             tensors.is_matrix(name(LayerWeight::Up), &layer.up);
             tensors.is_matrix(name(LayerWeight::Down), &layer.down);
-            // ONNX has `[C, 1, K]`, whatever the model shares.
-            let k = config.convolution(usize::from(i)).unwrap().taps;
-            let kernel = |c: usize, j: usize| tensors.f32(&name(LayerWeight::Kernel).to_string())[c * k + j];
-            for (channel, j) in (0..c).flat_map(|channel| (0..k).map(move |j| (channel, j))) {
-                match config.mixer.kind() {
-                    Mixer::Dilated => assert_eq!(layer.kernel[j * c + channel], kernel(channel, j)),
-                    Mixer::Dynamic => {
-                        tensors.is_matrix(name(LayerWeight::KernelProjection), &layer.kernel_projection);
-                        break;
-                    }
-                    _ => {
-                        let head = channel * config.mixer.kernel_heads() / c;
-                        assert_eq!(layer.kernel[head * k + j], kernel(channel, j));
-                    }
+            if config.row(name(LayerWeight::KernelProjection)).is_some() {
+                tensors.is_matrix(name(LayerWeight::KernelProjection), &layer.kernel_projection);
+            }
+            if let Some(row) = config.row(name(LayerWeight::Kernel)) {
+                let kernel = name(LayerWeight::Kernel);
+                let (rows, columns) = config.shape(kernel).unwrap().matrix();
+                let stored = |row_of: usize, j: usize| match row.storage {
+                    Storage::F32Columns => layer.kernel[j * rows + row_of],
+                    _ => layer.kernel[row_of * columns + j],
+                };
+                assert_eq!(layer.kernel.len(), rows * columns);
+                for (at, &value) in model.float(kernel).iter().enumerate() {
+                    assert_eq!(stored(at / columns, at % columns), value, "{kernel}");
+                }
+                // ONNX has the taps of each channel, `[C, 1, K]`: the row that the channel uses, unless a row is no taps.
+                let (taps, onnx) = (config.convolution(usize::from(i)).unwrap().taps, tensors.f32(&kernel.to_string()));
+                assert_eq!(onnx.len(), c * taps, "{kernel}");
+                for (at, &tap) in onnx.iter().enumerate().filter(|_| columns == taps) {
+                    assert_eq!(stored(at / taps * rows / c, at % taps), tap, "{kernel}");
                 }
             }
             let vector = |weight| trained.get(&name(weight)).map_or(&[][..], Vec::as_slice);
@@ -111,4 +118,28 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
         assert_eq!(bias, trained[&Weight::HeadBias]);
     }
     assert!(seen >= 6, "{seen} bundles");
+}
+
+#[test]
+fn parameters_that_the_mixer_does_not_have_change_no_byte_of_a_bundle() {
+    for mixer in Mixer::convolutions() {
+        let config = fixture::config(mixer, Norm::PostLayer, Pooling::Mean);
+        let dir = tempfile::tempdir().unwrap();
+        fixture::write(dir.path(), &config, &fixture::weights(&config, 5));
+        let file = |dir: &Path| {
+            let (checkpoint, weights) = Checkpoint::read(dir).unwrap();
+            kinglet_export::bundle::file(&checkpoint, &Prepared::new(&checkpoint.config, weights), None).unwrap()
+        };
+        let expected = file(dir.path());
+        let path = dir.path().join(files::CONFIG);
+        let mut given: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        given["num_attention_heads"] = 7.into();
+        given["relative_attention_num_buckets"] = 6.into();
+        given["relative_attention_max_distance"] = 9.into();
+        if config.mixer.kernel_heads() == 0 {
+            given["kernel_heads"] = 5.into();
+        }
+        fs::write(&path, given.to_string()).unwrap();
+        assert!(expected.is_some() && file(dir.path()) == expected, "{}", mixer.name());
+    }
 }

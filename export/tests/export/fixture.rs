@@ -55,7 +55,8 @@ pub fn configs() -> Vec<Config> {
             }
         }
     }
-    assert_eq!(out.len(), 14);
+    let kinds = |mixer| out.iter().filter(|config| config.mixer.kind() == mixer).count();
+    assert!(Mixer::convolutions().all(|mixer| kinds(mixer) == 4) && kinds(Mixer::Attention) == 2);
     out
 }
 

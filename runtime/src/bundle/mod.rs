@@ -63,6 +63,9 @@
 //! | 52 | `num_labels` |
 //! | 56 + 8·i | layer `i`: `kernel_sizes`, `kernel_offsets`, `dilations`, zero, each u16 |
 //!
+//! Fields that the mixer does not have are ignored, except that dilations of light and dynamic convolutions must be 1; the writer
+//! fills them with [`Parameters::DEFAULT`](crate::spec::Parameters::DEFAULT).
+//!
 //! # What is checked when
 //! [`Bundle::new_unverified`] checks all that reading relies on (header, table, configuration, tokenizer, labels,
 //! sizes), and every f32 number. [`Bundle::new`] checks the checksums too, and in the same pass over the weights that

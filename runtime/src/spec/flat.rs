@@ -171,6 +171,8 @@ impl<'de> Deserialize<'de> for PerLayer {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::tests::light;
     use super::*;
 
@@ -190,5 +192,29 @@ mod tests {
         let said = refused("[1,1]", "[2,2]");
         assert!(said.contains("dilations is 2"), "{said}");
         assert!(refused("compat", "compact").contains("unknown field `compact`"));
+    }
+
+    #[test]
+    fn parameters_that_the_mixer_does_not_have_are_read_and_written_as_their_defaults() {
+        let odd = [
+            ("kernel_heads", json!(8)),
+            ("kernel_sizes", json!([3, 5])),
+            ("kernel_offsets", json!([0, 0])),
+            ("num_attention_heads", json!(2)),
+            ("relative_attention_num_buckets", json!(6)),
+            ("relative_attention_max_distance", json!(9)),
+        ];
+        for (mixer, own) in [(Mixer::Light, &odd[..3]), (Mixer::Dilated, &odd[1..3]), (Mixer::Attention, &odd[3..])] {
+            let c = Config { mixer: MixerConfig::new(mixer, 2).with_heads(4), ..light() };
+            let written = serde_json::to_value(&c).unwrap();
+            for (field, value) in &odd {
+                let mut given = written.clone();
+                given[*field] = value.clone();
+                let read: Config = serde_json::from_value(given.clone()).unwrap();
+                let is_own = own.iter().any(|(name, _)| name == field);
+                assert_eq!(read != c, is_own, "{} {field}", mixer.name());
+                assert_eq!(serde_json::to_value(&read).unwrap(), if is_own { given } else { written.clone() });
+            }
+        }
     }
 }

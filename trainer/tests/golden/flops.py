@@ -1,4 +1,4 @@
-"""Makes flops.json: PyTorch's own count of operations for the base models by length. Called by trainer/tests/golden/make.
+"""Makes flops.json: PyTorch's own count of operations for the paper's base models by length. Called by trainer/tests/golden/make.
 
 The models are those of benches/train_step.py, which tools/x bench training compares with ours loss by loss; on the meta
 device, so that nothing is computed.
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "benches"))
 from train_step import Seq2Seq  # noqa: E402
 
+# Kernel widths of the paper's models, by layer.
 WIDTHS = {
     "light": [7] * 12,
     "dynamic": [7] * 12,

@@ -310,6 +310,19 @@ fn configurations_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn fields_that_the_mixer_does_not_have_are_ignored() {
+    for mixer in Mixer::convolutions() {
+        let expected = config(mixer, Norm::PostLayer);
+        let mut sections = sections(&bytes(mixer));
+        let section = &mut sections.iter_mut().find(|s| s.0 == Kind::CONFIG).unwrap().2;
+        let unused = if expected.mixer.kernel_heads() == 0 { &[36, 40, 44, 48][..] } else { &[40, 44, 48] };
+        unused.iter().for_each(|&at| word_at(section, at, 5));
+        let buffer = Buffer::new(&assemble(&sections));
+        assert_eq!(Bundle::new(buffer.as_slice()).unwrap().config(), &expected, "{}", mixer.name());
+    }
+}
+
+#[test]
 fn tokenizers_and_labels_that_do_not_fit_are_refused() {
     let table_error = with_section(Kind::TOKENIZER, |bytes| bytes[0] = b'X');
     assert!(matches!(table_error, BundleError::Tokenizer(TableError::Magic { .. })), "{table_error}");
