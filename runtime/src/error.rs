@@ -111,23 +111,26 @@ impl fmt::Display for Error {
         match self {
             Error::Bundle(error) => error.fmt(f),
             Error::ScratchTooSmall { need, got } => write!(f, "the engine needs {need} bytes of scratch, got {got}"),
-            Error::Memory { need } => write!(f, "there is no memory for {need} bytes of scratch"),
+            Error::Memory { need } => write!(f, "not enough memory for {need} bytes of scratch"),
             Error::EmptyChunk => f.write_str("a chunk must have at least one row"),
             Error::Attention => {
                 f.write_str("the native engine runs convolutional models, not attention; use the ONNX file")
             }
             Error::NoTokens => f.write_str("there is no token to score"),
             Error::TooLong { tokens, max } => {
-                write!(f, "the text has {tokens} tokens, this engine takes at most {max}")
+                write!(f, "the text has {tokens} tokens, but this engine accepts at most {max}")
             }
             Error::UnknownToken { id, vocab_size } => {
-                write!(f, "token id {id} is outside the vocabulary of {vocab_size}; the tokenizer is not this model's")
+                write!(
+                    f,
+                    "token id {id} is outside the vocabulary of {vocab_size}; the ids come from another tokenizer"
+                )
             }
             Error::OutputLength { need, got } => write!(f, "the scores need room for {need} values, got {got}"),
             Error::Probabilities { logits, out } => {
-                write!(f, "{logits} logits for {out} probabilities; must be the same number, 1 or more")
+                write!(f, "{logits} logits for {out} probabilities; the two must be equal and at least 1")
             }
-            Error::NotANumber => f.write_str("the model gave a score that is not a number; export it again"),
+            Error::NotANumber => f.write_str("the model returned a score that is not a number; export it again"),
             Error::BatchShape { values, need, got } => write!(f, "the batch needs {need} {values}, got {got}"),
             Error::MaskValue { row, position, got } => {
                 write!(
@@ -138,7 +141,7 @@ impl fmt::Display for Error {
             Error::MaskHole { row, position } => write!(
                 f,
                 "text {row} of the batch: its mask has padding between tokens, from position {position}; \
-                 it may stand before or behind them"
+                 padding may only come before or after them"
             ),
             #[cfg(feature = "std")]
             Error::Text { row, error } => write!(f, "text {row} of the batch: {error}"),

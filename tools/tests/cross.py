@@ -160,7 +160,7 @@ def test_package(target, small, work):
         kinglet.refuses(f"KINGLET_BACKEND is `{absent}`, which this processor does not support; it supports {', '.join(backends)}", "classify", "x",
                         KINGLET_BACKEND=absent)
         for words, file in {"cannot read .*no-such.kinglet": "no-such", "damaged": "damaged",
-                            f"the file should have {len(model)} bytes and has 700000": "short"}.items():
+                            f"the file has 700000 bytes instead of {len(model)}": "short"}.items():
             kinglet.refuses(words, "classify", "--model", work / f"{file}.kinglet", "x")
         kinglet.refuses("cannot read .*no-such.txt", "fingerprint", "--file", work / "no-such.txt")
         print(f"  {processor}, unpacked: lines equal with {' '.join(backends)}; bad input is refused", flush=True)
@@ -334,7 +334,7 @@ def windows(_):
         kinglet.refuses("unexpected argument", "classify", "--no-such", "x")
         model = MODELS["intents-nano"].read_bytes()
         (folder / "short.kinglet").write_bytes(model[:100_000])
-        kinglet.refuses(f"the file should have {len(model)} bytes and has 100000", "classify", "--model", folder / "short.kinglet", "x")
+        kinglet.refuses(f"the file has 100000 bytes instead of {len(model)}", "classify", "--model", folder / "short.kinglet", "x")
     print("  the program: the same bits by three ways to a text; bad input is refused")
 
 

@@ -174,7 +174,7 @@ def bad_input(runner, elf, arena, scratch):
     """A damaged bundle in flash, an arena that is too small, wrong arguments."""
     begin, length, sections = elf.model()
     image = pathlib.Path(scratch) / "damaged.elf"
-    damage = {0: "not a Kinglet bundle.*", 16: "the file should have .* bytes and has .*", 80: "the header is damaged.*",
+    damage = {0: "not a Kinglet bundle.*", 16: "the file has .* bytes instead of .*", 80: "the header is damaged.*",
               **{at: f"section {kind} is damaged.*" for kind, at in sections.items()}, length - 1: "section WGHT is damaged.*"}
     for at, message in damage.items():
         bytes_ = bytearray(elf.bytes)

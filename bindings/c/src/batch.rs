@@ -123,7 +123,7 @@ pub unsafe extern "C" fn kinglet_model_batch(
         let (mut scores, mut answers) = (scores.chunks_exact_mut(labels), answers.iter_mut());
         let mut jobs = Vec::new();
         if jobs.try_reserve_exact(count).is_err() {
-            return Err(Error::new(Status::OutOfMemory, format_args!("there is no memory for {count} texts")));
+            return Err(Error::new(Status::OutOfMemory, format_args!("not enough memory for {count} texts")));
         }
         for (row, (&text, &bytes)) in texts.iter().zip(lengths).enumerate() {
             // SAFETY: as above.

@@ -205,7 +205,7 @@ pub unsafe extern "C" fn kinglet_model_engine(model: *const Model, engine: *mut 
         let need = scratch_bytes(bundle.config(), model.chunk);
         let mut scratch = Vec::new();
         if scratch.try_reserve_exact(need).is_err() {
-            let detail = format_args!("there is no memory for an engine of {need} bytes");
+            let detail = format_args!("not enough memory for an engine of {need} bytes");
             return Err(Error::new(Status::OutOfMemory, detail));
         }
         scratch.resize(need, 0);

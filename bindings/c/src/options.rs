@@ -72,7 +72,7 @@ pub(crate) fn chunk(option: u32) -> Result<usize, Error> {
         0 => Ok(DEFAULT_CHUNK),
         1..=KINGLET_MAX_CHUNK => Ok(option as usize),
         _ => {
-            let detail = format_args!("a chunk of {option} tokens, at most {KINGLET_MAX_CHUNK} are possible");
+            let detail = format_args!("a chunk has {option} tokens, must have at most {KINGLET_MAX_CHUNK}");
             Err(Error::new(Status::InvalidArgument, detail))
         }
     }

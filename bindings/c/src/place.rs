@@ -110,7 +110,7 @@ pub(crate) unsafe fn build(
     }
     let address = memory.addr();
     if !address.is_multiple_of(KINGLET_ENGINE_ALIGN) {
-        let detail = "the memory for the engine lies at an address that is no multiple of KINGLET_ENGINE_ALIGN";
+        let detail = "the memory for the engine starts at an address that is not a multiple of KINGLET_ENGINE_ALIGN";
         return Err(Error::new(Status::Misaligned, detail));
     }
     let scratch = scratch_bytes(bundle.config(), options.chunk);

@@ -102,7 +102,7 @@ pub struct NoMemory {
 
 impl From<NoMemory> for PyErr {
     fn from(NoMemory { need }: NoMemory) -> PyErr {
-        PyMemoryError::new_err(format!("there is no memory for {need} bytes"))
+        PyMemoryError::new_err(format!("not enough memory for {need} bytes"))
     }
 }
 

@@ -148,7 +148,7 @@ fn damaged_bundles_are_refused_by_every_command() {
         b[64..68].copy_from_slice(b"WHAT");
         seal(b);
     });
-    refuses(&unknown, &["section WHAT must be understood", "newer Kinglet"]);
+    refuses(&unknown, &["the required section WHAT", "newer Kinglet"]);
     let lie = changed(&|b| {
         b[64 + 32 + 8] ^= 0x40;
         seal(b);

@@ -89,9 +89,9 @@ impl fmt::Display for ModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ModelError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
-            ModelError::NotOnnx { reason } => write!(f, "not a whole ONNX file: {reason}"),
+            ModelError::NotOnnx { reason } => write!(f, "not a complete ONNX file: {reason}"),
             ModelError::Foreign { key } => {
-                write!(f, "an ONNX file, but not one that kinglet-export wrote: its metadata lack `{key}`")
+                write!(f, "an ONNX file, but not one that kinglet-export wrote: its metadata has no `{key}`")
             }
             ModelError::Metadata { key, reason } => write!(f, "metadata `{key}`: {reason}"),
             ModelError::Config(e) => write!(f, "metadata `{}`: {e}", metadata::CONFIG),

@@ -222,48 +222,53 @@ impl fmt::Display for BundleError {
         use BundleError as E;
         match *self {
             E::Misaligned { got } => {
-                write!(f, "the bundle lies at an address that is {got} modulo 64; it must be a multiple of 4")
+                write!(
+                    f,
+                    "the bundle starts at an address that is {got} modulo 64, must be a multiple of 4; copy it to aligned memory"
+                )
             }
             E::NotABundle { got } => {
                 write!(f, "not a Kinglet bundle: the file begins with \"{}\"", got.escape_ascii())
             }
             E::Version { expected, got } if got > expected => write!(
                 f,
-                "bundle of format version {got}, this program reads version {expected}; use a newer Kinglet, or export the model again with this one"
+                "the bundle has format version {got}, but this program reads version {expected}; use a newer Kinglet, or export the model again with this one"
             ),
             E::Version { expected, got } => {
                 write!(
                     f,
-                    "bundle of format version {got}, this program reads version {expected}; export the model again"
+                    "the bundle has format version {got}, but this program reads version {expected}; export the model again"
                 )
             }
             E::Length { need, got } => {
-                write!(f, "the file should have {need} bytes and has {got}: it is incomplete or damaged")
+                write!(f, "the file has {got} bytes instead of {need}: it is incomplete or damaged")
             }
-            E::SectionCount { max, got } => write!(f, "{got} sections, 1 to {max} are possible"),
-            E::NotZero { at } => write!(f, "the bytes from {at} on should be zero: the file is damaged"),
+            E::SectionCount { max, got } => write!(f, "the file has {got} sections, must have 1 to {max}"),
+            E::NotZero { at } => write!(f, "the padding at byte {at} is not zero: the file is damaged"),
             E::HeaderChecksum { expected, got } => {
-                write!(f, "the header is damaged: its checksum is {got:08x}, it should be {expected:08x}")
+                write!(f, "the header is damaged: its checksum is {got:08x}, must be {expected:08x}")
             }
             E::Checksum { section, expected, got } => {
-                write!(f, "section {section} is damaged: its checksum is {got:08x}, it should be {expected:08x}")
+                write!(f, "section {section} is damaged: its checksum is {got:08x}, must be {expected:08x}")
             }
             E::SectionOffset { section, expected, got } => {
-                write!(f, "section {section} begins at byte {got}, it should begin at {expected}")
+                write!(f, "section {section} starts at byte {got}, must start at {expected}")
             }
             E::SectionLength { section, end, file } => {
-                write!(f, "section {section} ends at byte {end}, the file at {file}")
+                write!(f, "section {section} ends at byte {end}, but the file ends at {file}")
             }
             E::SectionFlags { section, got } => write!(f, "section {section} has unknown flags {got:#x}"),
             E::SectionUnknown { section, version } => write!(
                 f,
-                "section {section} must be understood, and this program, which reads format version {version}, does not know it; use a newer Kinglet"
+                "this program, which reads format version {version}, does not know the required section {section}; use a newer Kinglet"
             ),
             E::SectionTwice { section } => write!(f, "section {section} appears twice"),
             E::SectionMissing { section } => write!(f, "section {section} is missing"),
-            E::ConfigLength { need, got } => write!(f, "section {}: {need} bytes needed, {got} found", Kind::CONFIG),
-            E::ConfigCode { field, got } => write!(f, "section {}: {field} is {got}, which is unknown", Kind::CONFIG),
-            E::Attention => f.write_str("bundles hold convolutional models; this one has attention: use its ONNX file"),
+            E::ConfigLength { need, got } => write!(f, "section {} has {got} bytes, must have {need}", Kind::CONFIG),
+            E::ConfigCode { field, got } => write!(f, "section {}: {field} has the unknown value {got}", Kind::CONFIG),
+            E::Attention => {
+                f.write_str("bundles hold convolutional models, but this one uses attention; use its ONNX file")
+            }
             E::Config(e) => write!(f, "section {}: {e}", Kind::CONFIG),
             E::Tokenizer(e) => write!(f, "section {}: {e}", Kind::TOKENIZER),
             E::VocabSize { expected, got } => {
@@ -272,29 +277,32 @@ impl fmt::Display for BundleError {
             E::LabelCount { expected, got } => {
                 write!(f, "section {}: {got} labels for {expected} classes", Kind::LABELS)
             }
-            E::LabelsLength { need, got } => write!(f, "section {}: {need} bytes needed, {got} found", Kind::LABELS),
+            E::LabelsLength { need, got } => write!(f, "section {} has {got} bytes, must have {need}", Kind::LABELS),
             E::Label { label } => {
-                write!(f, "section {}: label {label} is not UTF-8 or not in its place", Kind::LABELS)
+                write!(f, "section {}: label {label} is not UTF-8 or its offsets are out of order", Kind::LABELS)
             }
             E::Calibration(e) => write!(f, "section {}: {e}", Kind::CALIBRATION),
             E::WeightsLength { need, got } => {
-                write!(f, "section {}: the configuration asks for {need} bytes, {got} found", Kind::WEIGHTS)
+                write!(f, "section {} has {got} bytes, but its configuration requires {need}", Kind::WEIGHTS)
             }
-            E::NotFinite { weight, at } => write!(f, "weight {weight} is not a finite number at element {at}"),
+            E::NotFinite { weight, at } => write!(f, "element {at} of weight {weight} is not a finite number"),
             E::Scale { weight, at } => {
                 write!(f, "the scale of row {at} of weight {weight} is not a finite number above 0")
             }
-            E::Value { weight, at } => write!(f, "weight {weight} is -128 at element {at}; -127 to 127 are possible"),
+            E::Value { weight, at } => write!(f, "element {at} of weight {weight} is -128, must be -127 to 127"),
             E::Correction { weight, output, expected, got } => {
-                write!(f, "the correction of row {output} of weight {weight} is {got}, its values ask for {expected}")
+                write!(
+                    f,
+                    "the correction of row {output} of weight {weight} is {got}, but its values require {expected}"
+                )
             }
             E::PanelPadding { weight, panel } => {
                 write!(f, "panel {panel} of weight {weight} has values beyond the matrix")
             }
             E::WeightsPadding => {
-                write!(f, "section {}: the bytes between two weights should be zero", Kind::WEIGHTS)
+                write!(f, "section {}: the padding between two weights is not zero", Kind::WEIGHTS)
             }
-            E::WeightLength { weight, need, got } => write!(f, "weight {weight} has {got} values, {need} are needed"),
+            E::WeightLength { weight, need, got } => write!(f, "weight {weight} has {got} values, must have {need}"),
             E::TooLarge { bytes } => write!(f, "{bytes} is more than the format or this machine can hold"),
         }
     }

@@ -29,13 +29,13 @@ impl FileError {
             FileError::Read(reason) => write!(f, "cannot read {path}: {reason}"),
             FileError::NoModel => write!(
                 f,
-                "{path} holds none of {}, {} and {}; give the directory that kinglet-export wrote, or a file",
+                "{path} contains none of {}, {} and {}; give the directory that kinglet-export wrote, or a file",
                 files::BUNDLE,
                 files::ONNX_INT8,
                 files::ONNX
             ),
             FileError::NotBundle => {
-                write!(f, "{path} is not a {} file; ONNX files are opened by kinglet-onnx", files::BUNDLE)
+                write!(f, "{path} is not a {} file; open ONNX files with kinglet-onnx", files::BUNDLE)
             }
             FileError::Bundle(error) => write!(f, "{path}: {error}"),
         }

@@ -164,19 +164,24 @@ impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("tokenizer table: ")?;
         match *self {
-            TableError::Length { need, got } => write!(f, "{need} bytes needed, {got} found"),
-            TableError::Magic { got } => write!(f, "begins with {got:02x?}, not with \"KTOK\""),
-            TableError::Version { expected, got } => write!(f, "version {got}, this program reads version {expected}"),
-            TableError::Flags { got } => write!(f, "unknown flags {got:#x}"),
-            TableError::TooManyPieces { max, got } => write!(f, "{got} pieces, at most {max} are possible"),
+            TableError::Length { need, got } => write!(f, "it has {got} bytes, must have {need}"),
+            TableError::Magic { got } => write!(f, "it begins with {got:02x?}, not with \"KTOK\""),
+            TableError::Version { expected, got } => {
+                write!(f, "it has version {got}, but this program reads version {expected}")
+            }
+            TableError::Flags { got } => write!(f, "it has unknown flags {got:#x}"),
+            TableError::TooManyPieces { max, got } => write!(f, "it has {got} pieces, must have at most {max}"),
             TableError::PieceLength { piece, begin, end } => {
-                write!(f, "piece {piece} lies at {begin}..{end}; 1 to {MAX_PIECE_BYTES} bytes, in order, are possible")
+                write!(
+                    f,
+                    "piece {piece} is at {begin}..{end}, must follow the previous one with 1 to {MAX_PIECE_BYTES} bytes"
+                )
             }
             TableError::NotUtf8 { piece } => write!(f, "piece {piece} is not UTF-8"),
-            TableError::NotSorted { piece } => write!(f, "piece {piece} is not greater than the piece before it"),
-            TableError::Reserved { piece } => write!(f, "piece {piece} is spelt as a special token"),
+            TableError::NotSorted { piece } => write!(f, "piece {piece} is not greater than the previous piece"),
+            TableError::Reserved { piece } => write!(f, "piece {piece} is spelled like a special token"),
             TableError::Index { byte, expected, got } => {
-                write!(f, "the index has {got} for byte {byte}, the pieces ask for {expected}")
+                write!(f, "the index has {got} for byte {byte}, but the pieces require {expected}")
             }
             TableError::MissingCharacter { character } => write!(f, "the character {character:?} is not a piece"),
             TableError::Padding => f.write_str("the padding after the scores is not zero"),

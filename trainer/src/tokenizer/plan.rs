@@ -34,12 +34,12 @@ impl TokenizerPlan {
         ensure!(!self.inputs.is_empty(), "no file to learn from");
         ensure!(
             (least..=1 << 20).contains(&self.vocab_size),
-            "vocabulary of {} ids: {least} to 1,048,576 are possible",
+            "vocab_size is {}, must be {least} to 1,048,576",
             self.vocab_size
         );
         ensure!(
             (1..=CHUNK_CHARS).contains(&self.max_piece_length),
-            "pieces of {} characters: 1 to {CHUNK_CHARS} are possible",
+            "max_piece_length is {}, must be 1 to {CHUNK_CHARS}",
             self.max_piece_length
         );
         ensure!(
