@@ -7,7 +7,7 @@
     tools/x research cogs --table                  cogs.json from the runs as they stand
 
 Needs the built programs (tools/env says where) and $KINGLET_DATA/cogs, whose dev part is in distribution like the training part;
-the generalisation sets are held elsewhere and are not measured here. The vocabulary is learnt from the training part, inputs and
+the generalization sets are held elsewhere and are not measured here. The vocabulary is learnt from the training part, inputs and
 targets, with capitals; kinglet-train refuses it unless it reproduces every target exactly.
 Runs are kept in runs/cogs; finished ones are skipped, others resumed. cogs.json says of each whether it was finished.
 """
@@ -97,7 +97,7 @@ def main():
         row = summary(train(mixer, args), args)
         runs = json.loads(path.read_text())["runs"] if path.exists() else {}
         runs[mixer] = row
-        note = "Dev part, in distribution. The generalisation sets are held elsewhere and were not measured."
+        note = "Dev part, in distribution. The generalization sets are held elsewhere and were not measured."
         write(path, json.dumps({"task": "cogs", "note": note, "runs": runs}, indent=1) + "\n")
         print(f"{mixer}: exact match {row['exact_match']:.4f} at step {row['best']['step']}, {row['minutes']:.1f} minutes"
               + ("" if row["finished"] else ", not finished"))

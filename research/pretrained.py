@@ -50,7 +50,7 @@ for _data, _rows in (("trec", 500), ("clinc150", 1500), ("sst2", 500), ("ag_news
 
 
 def prepare():
-    """Vocabulary and tokenised corpora."""
+    """Vocabulary and tokenized corpora."""
     files = {"free": CORPUS, "valid": VALID}
     if not (BASE / "vocabulary/tokenizer.bin").exists():
         run([program("kinglet-train"), "tokenizer", "--vocab-size", 8192, "--lowercase", "--out", BASE / "vocabulary",

@@ -71,7 +71,7 @@ def cogs():
     n = next(iter(runs.values()))["rows"]
     lines = [f"## COGS, {n:,} dev rows: sentences to logical forms", "",
              "Encoder-decoders trained from scratch, which write the target token by token (`kinglet-train text2text`, greedy decoding). Exact match",
-             "of the whole logical form. The dev set is in distribution; the generalisation sets were not measured.", "",
+             "of the whole logical form. The dev set is in distribution; the generalization sets were not measured.", "",
              "| model | size | exact match | ± | steps | minutes | |", "|---|---|---:|---:|---:|---:|---|"]
     for mixer in (m for m in MIXERS if m in runs):
         r = runs[mixer]

@@ -249,7 +249,7 @@ fn profile(out: &mut String, performance: &Performance) -> Result<()> {
     writeln!(out, "| |{}", performance.profile.iter().map(column).collect::<String>())?;
     writeln!(out, "|---|{}", "---:|".repeat(performance.profile.len()))?;
     for name in names {
-        write!(out, "| {} |", name.replace("quantise", "quantize"))?; // the spelling of older results
+        write!(out, "| {name} |")?;
         for p in &performance.profile {
             let share = p.shares.iter().find(|(n, _)| n == name).map(|(_, share)| format!(" {:.1}% |", share * 100.0));
             write!(out, "{}", share.unwrap_or_else(|| " |".to_owned()))?;

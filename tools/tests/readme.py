@@ -82,7 +82,7 @@ def main():
             for command, _ in listed:
                 print(f"  $ {command}")
     for failure in failed:
-        print(f"test-readme: {failure}", file=sys.stderr)
+        print(f"test readme: {failure}", file=sys.stderr)
     if not failed:
         print(f"{' and '.join(PAGES)}: {len(listed)} commands run")
     sys.exit(bool(failed))

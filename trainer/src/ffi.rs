@@ -40,7 +40,7 @@ fn open() -> Result<(), String> {
     const RTLD_NOW: c_int = 2;
     const RTLD_GLOBAL: c_int = 0x100;
 
-    // SAFETY: the file name ends with NUL and outlives the call; the library's initialisers are libtorch's own and may run
+    // SAFETY: the file name ends with NUL and outlives the call; the library's initializers are libtorch's own and may run
     // here, as no other thread exists at the start of `main`.
     let handle = unsafe { dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
     if !handle.is_null() {

@@ -29,7 +29,7 @@ pub fn view<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
 
 /// As [`view`], for writing.
 pub fn view_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
-    // SAFETY: as in `view`; and any value of `T` leaves initialised bytes behind, as `Plain` types have no padding.
+    // SAFETY: as in `view`; and any value of `T` leaves initialized bytes behind, as `Plain` types have no padding.
     let (before, numbers, after) = unsafe { bytes.align_to_mut::<T>() };
     (before.is_empty() && after.is_empty()).then_some(numbers)
 }

@@ -104,16 +104,16 @@ impl Chunk {
     fn take(&mut self, table: &Table<'_>, c: char, sink: &mut impl FnMut(u32)) {
         if c.is_ascii() {
             let c = if table.lowercase() { c.to_ascii_lowercase() } else { c };
-            self.take_normalised(table, c, sink);
+            self.take_normalized(table, c, sink);
         } else if table.lowercase() {
-            c.to_lowercase().for_each(|c| self.take_normalised(table, c, sink));
+            c.to_lowercase().for_each(|c| self.take_normalized(table, c, sink));
         } else {
-            self.take_normalised(table, c, sink);
+            self.take_normalized(table, c, sink);
         }
     }
 
     #[inline]
-    fn take_normalised(&mut self, table: &Table<'_>, c: char, sink: &mut impl FnMut(u32)) {
+    fn take_normalized(&mut self, table: &Table<'_>, c: char, sink: &mut impl FnMut(u32)) {
         if c.is_whitespace() {
             self.end_word(table, sink);
             return;

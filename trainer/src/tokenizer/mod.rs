@@ -115,8 +115,8 @@ fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, 
     let mut chunks: BTreeMap<String, u64> = BTreeMap::new();
     for (word, count) in words {
         let mut text = NormalizedString::from(word.as_str());
-        if let Some(normaliser) = steps.get_normalizer() {
-            normaliser.normalize(&mut text).map_err(|e| anyhow!(e))?;
+        if let Some(normalizer) = steps.get_normalizer() {
+            normalizer.normalize(&mut text).map_err(|e| anyhow!(e))?;
         }
         let mut text = PreTokenizedString::from(text);
         pre_tokenizer.pre_tokenize(&mut text).map_err(|e| anyhow!(e))?;

@@ -345,7 +345,7 @@ struct Row {
     /// Input and target ids.
     tokens_per_second: Option<f64>,
     /// Operations of the model's formulas ([`crate::flops`]) per second over the device's peak.
-    utilisation: Option<f64>,
+    utilization: Option<f64>,
 }
 
 fn table(args: &StepTimeArgs, configs: &[Seq2SeqConfig], device: Device) -> Result<()> {
@@ -377,7 +377,7 @@ fn table(args: &StepTimeArgs, configs: &[Seq2SeqConfig], device: Device) -> Resu
                     batch,
                     examples_per_second: seconds.map(|s| batch as f64 / s),
                     tokens_per_second: seconds.map(|s| (batch * (length + targets)) as f64 / s),
-                    utilisation: seconds.zip(peak).map(|(s, peak)| flops * batch as f64 / s / peak),
+                    utilization: seconds.zip(peak).map(|(s, peak)| flops * batch as f64 / s / peak),
                 };
                 if !args.json {
                     println!("{}", row.line()?);
@@ -401,7 +401,7 @@ impl Row {
             let cell = rate.map_or_else(|| "no memory".to_owned(), |rate| format!("{rate:.1}"));
             write!(out, " {cell:>12}")?;
         }
-        let share = self.utilisation.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+        let share = self.utilization.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
         write!(out, " {share:>6}")?;
         Ok(out)
     }
