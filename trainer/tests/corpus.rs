@@ -487,7 +487,7 @@ fn an_old_corpus_is_replaced_only_when_asked() {
 fn a_signal_stops_in_order_and_leaves_nothing() {
     let task = Task::new();
     // Words that all differ: enough work that the signal arrives in the middle.
-    let words = (0..3_000_000).map(|i| format!("{:x} ", i * 7919)).collect::<String>();
+    let words = (0..3_000_000_u64).map(|i| format!("{:x} ", i * 7919)).collect::<String>();
     fs::write(task.path("a.txt"), words.replace("0 ", "0\n\n")).unwrap();
     let before = fs::read_dir(task.folder.path()).unwrap().count();
     let mut command = task.command(&["corpus", "--tokenizer", "tokenizer", "--out", "new", "a.txt"]);
