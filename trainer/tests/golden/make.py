@@ -129,13 +129,12 @@ def weight_shapes(c):
                 mixer["relative_bias.weight"] = (c["relative_attention_num_buckets"], c["num_attention_heads"])
         else:
             mixer = {"in_proj.weight": (d, d), "gate_proj.weight": (d, d)}
-            width = c["kernel_sizes"][i]
             if c["mixer"] == "light":
-                mixer["kernel"] = (c["kernel_heads"], width)
+                mixer["kernel"] = (c["kernel_heads"], c["kernel_sizes"][i])
             elif c["mixer"] == "dynamic":
-                mixer["kernel_proj.weight"] = (c["kernel_heads"] * width, d)
+                mixer["kernel_proj.weight"] = (c["kernel_heads"] * c["kernel_sizes"][i], d)
             else:
-                mixer["kernel"] = (d, width)
+                mixer["kernel"] = (d, c["kernel_sizes"][i])
         mixer["out_proj.weight"] = (d, d)
         out.update({f"layers.{i}.mixer.{name}": shape for name, shape in mixer.items()})
         for norm in ["mixer_norm", "ffn_norm"]:
