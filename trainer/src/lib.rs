@@ -21,6 +21,7 @@ pub mod optim;
 pub mod plot;
 pub mod random;
 pub mod recompute;
+pub mod targets;
 pub mod tasks;
 pub mod tensors;
 pub mod tokenizer;

@@ -1,0 +1,81 @@
+//! The texts that targets belong to.
+//!
+//! A file has one text per line or row, in order; texts of white space alone are left out
+//! ([`DocumentEnd::Line`]). Whoever writes or reads targets reads its texts here, so that rows and texts meet.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use kinglet_data::dataset::{self, DataError, DocumentEnd};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::hash::hex;
+use crate::interrupt::Interrupt;
+
+/// Texts between two looks at [`Interrupt`].
+const INTERVAL: u64 = 4096;
+
+/// A file with texts, and a digest by which they are recognized.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextFile {
+    /// File name, without folders.
+    pub file: String,
+    /// Number of its texts.
+    pub texts: u64,
+    /// SHA-256 of its texts ([`TextDigest`]); neither compression nor other fields affect it.
+    pub sha256: String,
+}
+
+/// Digest of texts: SHA-256 of each text's length in bytes, as u64 in little-endian order, and its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct TextDigest {
+    hasher: Sha256,
+    texts: u64,
+}
+
+impl TextDigest {
+    /// Adds the next text.
+    pub fn push(&mut self, text: &str) {
+        self.hasher.update((text.len() as u64).to_le_bytes());
+        self.hasher.update(text);
+        self.texts += 1;
+    }
+
+    /// Returns the record of the file `path`, all of whose texts were added.
+    pub fn finish(self, path: &Path) -> TextFile {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        TextFile { file, texts: self.texts, sha256: hex(self.hasher) }
+    }
+}
+
+/// Returns the texts of a file, one by one: the lines of a text file, the field or column `text_field` of the rows of JSONL, CSV and
+/// TSV files, plain, .gz or .zst.
+///
+/// # Errors
+/// If the file cannot be opened; the iterator yields an error for a malformed row.
+pub fn texts(
+    path: &Path,
+    text_field: &str,
+) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
+    dataset::documents(path, text_field, DocumentEnd::Line)
+}
+
+/// Reads all texts of `files` once and returns the files' records.
+///
+/// # Errors
+/// If a file cannot be read, has no texts, or `interrupt` was requested.
+pub fn survey(files: &[PathBuf], text_field: &str, interrupt: &Interrupt) -> Result<Vec<TextFile>> {
+    let record = |path: &PathBuf| {
+        let mut digest = TextDigest::default();
+        for text in texts(path, text_field)? {
+            digest.push(&text?);
+            let stop = digest.texts.is_multiple_of(INTERVAL) && interrupt.requested();
+            ensure!(!stop, "stopped by a signal while reading {}", path.display());
+        }
+        ensure!(digest.texts > 0, "{} has no texts; leave it out", path.display());
+        Ok(digest.finish(path))
+    };
+    files.iter().map(record).collect()
+}
