@@ -23,6 +23,7 @@ pub mod random;
 pub mod recompute;
 pub mod targets;
 pub mod tasks;
+pub mod teacher;
 pub mod tensors;
 pub mod tokenizer;
 pub mod training;

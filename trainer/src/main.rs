@@ -8,7 +8,9 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use kinglet_train::commands::dev::{curves, gpu_check, step_time};
-use kinglet_train::commands::{corpus, doctor, eval, finetune, import_t5, info, pretrain, text2text, tokenizer};
+use kinglet_train::commands::{
+    corpus, doctor, eval, finetune, import_t5, info, pretrain, teacher, text2text, tokenizer,
+};
 use kinglet_train::{device, ffi};
 
 /// Train text classifiers for Kinglet
@@ -31,6 +33,7 @@ enum Command {
     Text2text(Box<text2text::Text2TextArgs>),
     Eval(eval::EvalArgs),
     Info(info::InfoArgs),
+    Teacher(Box<teacher::TeacherArgs>),
     Doctor(doctor::DoctorArgs),
     ImportT5(import_t5::ImportT5Args),
     /// Tools for developers of the trainer
@@ -95,6 +98,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
         Command::Pretrain(args) => args.run.threads,
         Command::Text2text(args) => args.run.threads,
         Command::Eval(args) => args.threads,
+        Command::Teacher(args) => args.threads,
         Command::Dev(Tool::StepTime(args)) => args.threads,
         _ => None,
     };
@@ -108,6 +112,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
         Command::Eval(args) => eval::run(&args),
         Command::Info(args) => info::run(&args),
         Command::ImportT5(args) => import_t5::run(&args),
+        Command::Teacher(args) => teacher::run(&args),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Dev(Tool::GpuCheck(args)) => return gpu_check::run(&args),
         Command::Dev(Tool::StepTime(args)) => step_time::run(&args),

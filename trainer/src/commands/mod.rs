@@ -9,6 +9,7 @@ pub mod import_t5;
 pub mod info;
 pub mod pretrain;
 pub mod shape;
+pub mod teacher;
 pub mod text2text;
 pub mod tokenizer;
 

@@ -1,0 +1,164 @@
+//! `kinglet-train teacher`: a sentence encoder's vectors for texts, the targets of distillation.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::device::DeviceChoice;
+use crate::interrupt::Interrupt;
+use crate::machine;
+use crate::targets::Dtype;
+use crate::targets::write::Existing;
+use crate::teacher::settings::Pooling;
+use crate::teacher::write::{TargetsPlan, write};
+use crate::teacher::{Options, Precision, Teacher};
+use crate::training::run::again;
+
+/// Write a sentence encoder's vectors for texts, the targets of distillation
+///
+/// Runs a BERT-type encoder in the layout of Hugging Face and sentence-transformers (BERT, MiniLM, BGE, E5, GTE) over files with one text
+/// per line or row, plain, .gz or .zst, and writes a folder of targets. Blank texts are left out. Ctrl-C stops it; --resume continues.
+///
+/// Example: kinglet-train teacher --model all-MiniLM-L6-v2 --out targets questions.txt.zst reviews.jsonl
+#[derive(Clone, Debug, clap::Args)]
+pub struct TeacherArgs {
+    /// Files with texts, in order
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Folder with config.json, model.safetensors and tokenizer.json
+    ///
+    /// Files of sentence-transformers in it say how tokens are pooled; without them, the mean is taken.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Directory for the targets
+    ///
+    /// Must be empty or new unless --resume or --force is given.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Field or column with the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub text_field: String,
+    /// Text put before each text
+    ///
+    /// E5 models expect "query: ". Default: the model's own default prompt, if it has one.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// How the vector of a text comes from those of its tokens
+    ///
+    /// Default: as the model's files say, otherwise the mean.
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub pooling: Option<Pooling>,
+    /// Scale vectors to length 1
+    ///
+    /// Default: as the model's files say, otherwise false.
+    #[arg(long, value_name = "BOOL")]
+    pub normalize: Option<bool>,
+    /// Longest input in tokens, special tokens included
+    ///
+    /// Longer texts are truncated. Default: as the model's files say.
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Also write a vector per token, with its bytes of the text
+    #[arg(long)]
+    pub token_vectors: bool,
+    /// Also write the probabilities of the classes
+    ///
+    /// The model must be a fine-tuned classifier (BertForSequenceClassification) of classes that exclude each other.
+    #[arg(long)]
+    pub probabilities: bool,
+    /// Type of the numbers in the targets
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    pub dtype: Dtype,
+    /// Type of the numbers in products
+    ///
+    /// bf16 changes a vector by about 1e-3 and is slow on a CPU without it. Default: bf16 on CUDA and on CPUs with bf16 products, else f32.
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub precision: Option<Precision>,
+    /// Texts per shard
+    ///
+    /// A stopped run loses at most the work on one shard. Memory grows with it, above all with --token-vectors.
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub shard_texts: u64,
+    /// Tokens per batch, padding included
+    ///
+    /// Default: 4096 on the CPU, 65536 on CUDA.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub batch_tokens: usize,
+    /// Device: auto, cpu, cuda or cuda:N
+    ///
+    /// auto takes the first CUDA device if there is one.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Threads of libtorch
+    ///
+    /// Default: all cores. Results are reproducible for the same number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Continue the targets in --out
+    ///
+    /// The result equals that of a run that never stopped, bit for bit on the CPU with the same number of threads. Model, settings and
+    /// texts must be the same as before.
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace the targets in --out
+    #[arg(long)]
+    pub force: bool,
+    /// Print a summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Writes the targets and prints a summary.
+///
+/// # Errors
+/// If the model, a file or the device cannot be used, and as [`write()`].
+pub fn run(args: &TeacherArgs) -> Result<()> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let device = args.device.resolve()?;
+    let precision = args.precision.unwrap_or_else(|| Precision::default_on(device));
+    if precision == Precision::Bf16 && !device.is_cuda() && !machine::cpu_has_bf16() {
+        eprintln!("warning: this CPU has no bf16 products: --precision f32 is several times faster");
+    }
+    let options = Options {
+        prompt: args.prompt.clone(),
+        pooling: args.pooling,
+        normalize: args.normalize,
+        max_length: args.max_length,
+        classifier: args.probabilities,
+        batch_tokens: args.batch_tokens,
+    };
+    let teacher = Teacher::with(&args.model, device, precision, &options).context("--model")?;
+    let plan = TargetsPlan {
+        files: args.files.clone(),
+        text_field: args.text_field.clone(),
+        out: args.out.clone(),
+        dtype: args.dtype,
+        token_vectors: args.token_vectors,
+        rows_per_shard: args.shard_texts,
+        existing: match (args.resume, args.force) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Replace,
+            _ => Existing::Refuse,
+        },
+    };
+    eprintln!("{} on {}, {}", teacher.description(), machine::device_name(device), precision.name());
+    let written = write(&teacher, &plan, &interrupt)?;
+    let manifest = &written.manifest;
+    let (out, speed) = (args.out.display(), written.computed as f64 / written.seconds.max(1e-9));
+    if !written.is_complete() {
+        eprintln!("stopped: {} of {} texts are in {out}; to go on, run\n  {}", written.texts, manifest.texts, again());
+        return Ok(());
+    }
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        let mut summary = serde_json::to_value(manifest)?;
+        summary["texts_per_second"] = speed.into();
+        writeln!(stdout, "{summary}")?;
+        return Ok(());
+    }
+    let (dimension, shards) = (manifest.dimension, manifest.shards()?);
+    writeln!(stdout, "{} texts, {dimension} channels, {speed:.0} texts per second", manifest.texts)?;
+    writeln!(stdout, "wrote {out} ({shards} {})", if shards == 1 { "shard" } else { "shards" })?;
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Runs a teacher over text files and writes its targets.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use kinglet::spec::files;
+use tch::{Device, Kind, Tensor};
+
+use super::wordpiece::{Encoded, WordPiece};
+use super::{Computed, Teacher};
+use crate::hash::sha256;
+use crate::interrupt::Interrupt;
+use crate::targets::manifest::VERSION;
+use crate::targets::shard::ShardData;
+use crate::targets::texts::{survey, texts};
+use crate::targets::write::{Existing, TargetsWriter};
+use crate::targets::{Dtype, Manifest, TeacherRecord, TextFile, Tokens};
+use crate::training::progress::Counter;
+
+/// Targets to write.
+#[derive(Clone, Debug)]
+pub struct TargetsPlan {
+    /// Text files, in order.
+    pub files: Vec<PathBuf>,
+    /// Field or column with the text.
+    pub text_field: String,
+    /// Folder to write to.
+    pub out: PathBuf,
+    /// Type of the vectors' numbers.
+    pub dtype: Dtype,
+    /// Whether to write a vector per token.
+    pub token_vectors: bool,
+    /// Texts per shard, which are computed together, from short to long.
+    pub rows_per_shard: u64,
+    /// What is done with targets in `out`.
+    pub existing: Existing,
+}
+
+/// How writing ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The record of the targets.
+    pub manifest: Manifest,
+    /// Texts whose targets are written.
+    pub texts: u64,
+    /// Texts that this run computed.
+    pub computed: u64,
+    /// Seconds that it took, without reading the files for the first time.
+    pub seconds: f64,
+}
+
+impl Written {
+    /// Returns whether all targets are written.
+    pub fn is_complete(&self) -> bool {
+        self.texts == self.manifest.texts
+    }
+}
+
+/// Computes the targets of `plan.files` and writes them to `plan.out`, after the shards that it already has if they are resumed.
+///
+/// Reads the files twice: once to count and identify the texts, once to compute. Holds three shards' texts and the results of one in
+/// memory. On a signal it stops after the current batch and keeps the complete shards. On the CPU, the targets of a resumed run equal
+/// those of an uninterrupted one bit for bit, with the same number of threads.
+///
+/// # Errors
+/// If a file cannot be read, changes meanwhile or has no texts, `plan.out` holds something else, a number is not finite, or a file cannot be written.
+pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Result<Written> {
+    ensure!(
+        !(plan.token_vectors && teacher.settings.lowercase),
+        "the teacher's sentence_bert_config.json has do_lower_case, which moves tokens: vectors per token are not supported"
+    );
+    let manifest = manifest(teacher, plan, survey(&plan.files, &plan.text_field, interrupt)?)?;
+    let mut writer = TargetsWriter::open(&plan.out, manifest, plan.existing)?;
+    let rows = writer.manifest().rows_per_shard;
+    let (total, before) = (writer.manifest().texts, u64::from(writer.next()) * rows);
+    let before = before.min(total);
+    let mut progress = Progress { counter: Counter::default(), begun: Instant::now(), before, done: before, total };
+
+    // Tensors, which `teacher` has, cannot be shared between threads.
+    let tokenizer = &teacher.tokenizer;
+    let (send, shards) = sync_channel(1);
+    let complete = thread::scope(|scope| -> Result<bool> {
+        let reader = scope.spawn(|| read(tokenizer, plan, before, rows, send));
+        for texts in shards {
+            let Some(data) = compute(teacher, plan.token_vectors, &texts, interrupt, &mut progress)? else {
+                return Ok(false);
+            };
+            writer.push(&data).context("the text files have changed, or the targets cannot be written")?;
+        }
+        reader.join().unwrap_or_else(|_| Err(anyhow!("the thread that reads files panicked")))?;
+        Ok(true)
+    })?;
+    let manifest = writer.manifest().clone();
+    let texts = total.min(u64::from(writer.next()) * rows);
+    if complete {
+        writer.finish().context("the text files have changed")?;
+    }
+    let seconds = progress.begun.elapsed().as_secs_f64();
+    Ok(Written { manifest, texts, computed: texts - before, seconds })
+}
+
+/// Returns the record of the targets to write.
+fn manifest(teacher: &Teacher, plan: &TargetsPlan, files: Vec<TextFile>) -> Result<Manifest> {
+    let folder = &teacher.settings.transformer;
+    let name = teacher.folder.canonicalize().ok();
+    let name = name.as_deref().unwrap_or(&teacher.folder).file_name().unwrap_or_default();
+    Ok(Manifest {
+        version: VERSION,
+        teacher: TeacherRecord {
+            name: name.to_string_lossy().into_owned(),
+            weights_sha256: sha256(&folder.join(files::WEIGHTS))?,
+            tokenizer_sha256: sha256(&folder.join(files::TOKENIZER))?,
+            pooling: teacher.settings.pooling.name().to_owned(),
+            normalized: teacher.settings.normalize,
+            prompt: teacher.settings.prompt.clone(),
+            max_length: teacher.max_length,
+            precision: teacher.precision.name().to_owned(),
+            batch_tokens: teacher.batch_tokens,
+        },
+        dimension: teacher.channels,
+        dtype: plan.dtype,
+        token_vectors: plan.token_vectors,
+        classes: teacher.classes.clone(),
+        texts: files.iter().map(|file| file.texts).sum(),
+        rows_per_shard: plan.rows_per_shard,
+        files,
+    })
+}
+
+/// Sends the tokens of all texts after the first `skip`, `rows` at a time; ends when the receiver is gone.
+fn read(tokenizer: &WordPiece, plan: &TargetsPlan, skip: u64, rows: u64, send: SyncSender<Vec<Encoded>>) -> Result<()> {
+    let (mut seen, mut shard) = (0, Vec::new());
+    for path in &plan.files {
+        for text in texts(path, &plan.text_field)? {
+            let text = text?;
+            seen += 1;
+            if seen <= skip {
+                continue;
+            }
+            shard.push(text);
+            if shard.len() as u64 == rows && send.send(tokenizer.encode_all(&std::mem::take(&mut shard))?).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if !shard.is_empty() {
+        // The receiver has reported why it left.
+        let _ = send.send(tokenizer.encode_all(&shard)?);
+    }
+    Ok(())
+}
+
+/// Computes the targets of a shard; returns `None` if `interrupt` was requested.
+fn compute(
+    teacher: &Teacher,
+    token_vectors: bool,
+    texts: &[Encoded],
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+) -> Result<Option<ShardData>> {
+    let (width, classes) = (teacher.channels, teacher.classes.len());
+    let mut data = ShardData {
+        vectors: vec![0.0; texts.len() * width],
+        probabilities: vec![0.0; texts.len() * classes],
+        tokens: if token_vectors { vec![Tokens::default(); texts.len()] } else { Vec::new() },
+    };
+    let ids: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
+    for batch in teacher.batches(&ids) {
+        if interrupt.requested() {
+            return Ok(None);
+        }
+        let inputs: Vec<&[u32]> = batch.iter().map(|&i| ids[i]).collect();
+        let Computed { vectors, hidden, probabilities } = teacher.compute(&inputs, teacher.skipped());
+        scatter(&numbers(&vectors)?, width, &batch, &mut data.vectors);
+        if let Some(probabilities) = probabilities {
+            scatter(&numbers(&probabilities)?, classes, &batch, &mut data.probabilities);
+        }
+        if token_vectors {
+            let hidden = numbers(&hidden)?;
+            let length = hidden.len() / batch.len();
+            for (&i, row) in batch.iter().zip(hidden.chunks_exact(length)) {
+                let Encoded { ids, spans } = &texts[i];
+                let vectors = row[..ids.len() * width].to_vec();
+                data.tokens[i] = Tokens { ids: ids.clone(), spans: spans.clone(), vectors };
+            }
+        }
+        progress.add(batch.len() as u64);
+    }
+    Ok(Some(data))
+}
+
+/// Returns the elements of a tensor, row by row.
+fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    let flat = tensor.to_device(Device::Cpu).to_kind(Kind::Float).reshape([-1]);
+    Vec::try_from(&flat).context("reading a tensor")
+}
+
+/// Copies row `n` of `rows` to row `places[n]` of `out`, all of `width` numbers.
+fn scatter(rows: &[f32], width: usize, places: &[usize], out: &mut [f32]) {
+    for (row, &place) in rows.chunks_exact(width).zip(places) {
+        out[place * width..][..width].copy_from_slice(row);
+    }
+}
+
+/// Progress with speed and time left.
+struct Progress {
+    counter: Counter,
+    begun: Instant,
+    before: u64,
+    done: u64,
+    total: u64,
+}
+
+impl Progress {
+    fn add(&mut self, texts: u64) {
+        self.done += texts;
+        let speed = (self.done - self.before) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+        let left = Duration::from_secs_f64((self.total - self.done.min(self.total)) as f64 / speed.max(1e-9));
+        let left = indicatif::HumanDuration(left);
+        self.counter.show(&format!("{} of {} texts, {speed:.0} texts/s, {left} left", self.done, self.total));
+    }
+}
