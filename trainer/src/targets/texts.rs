@@ -10,7 +10,6 @@ use kinglet_data::dataset::{self, DataError, DocumentEnd};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::hash::hex;
 use crate::interrupt::Interrupt;
 
 /// Texts between two looks at [`Interrupt`].
@@ -46,7 +45,7 @@ impl TextDigest {
     /// Returns the record of the file `path`, all of whose texts were added.
     pub fn finish(self, path: &Path) -> TextFile {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        TextFile { file, texts: self.texts, sha256: hex(self.hasher) }
+        TextFile { file, texts: self.texts, sha256: format!("{:x}", self.hasher.finalize()) }
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kinglet::spec::files;
+use kinglet_data::digest::sha256_of_file;
 use tch::{Device, Kind, Tensor};
 
 use super::wordpiece::{Encoded, WordPiece};
 use super::{Computed, Teacher};
-use crate::hash::sha256;
 use crate::interrupt::Interrupt;
 use crate::targets::manifest::VERSION;
 use crate::targets::shard::ShardData;
@@ -104,15 +104,18 @@ pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
 
 /// Returns the record of the targets to write.
 fn manifest(teacher: &Teacher, plan: &TargetsPlan, files: Vec<TextFile>) -> Result<Manifest> {
-    let folder = &teacher.settings.transformer;
+    let sha256 = |name: &str| {
+        let path = teacher.settings.transformer.join(name);
+        sha256_of_file(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
     let name = teacher.folder.canonicalize().ok();
     let name = name.as_deref().unwrap_or(&teacher.folder).file_name().unwrap_or_default();
     Ok(Manifest {
         version: VERSION,
         teacher: TeacherRecord {
             name: name.to_string_lossy().into_owned(),
-            weights_sha256: sha256(&folder.join(files::WEIGHTS))?,
-            tokenizer_sha256: sha256(&folder.join(files::TOKENIZER))?,
+            weights_sha256: sha256(files::WEIGHTS)?,
+            tokenizer_sha256: sha256(files::TOKENIZER)?,
             pooling: teacher.settings.pooling.name().to_owned(),
             normalized: teacher.settings.normalize,
             prompt: teacher.settings.prompt.clone(),

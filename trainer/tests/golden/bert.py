@@ -76,9 +76,9 @@ stored.enable_padding(length=8)
 for folder in ("bert", "bert_classifier"):
     stored.save(str(out / folder / "tokenizer.json"))
     (out / folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "model_max_length": 16, "max_length": 8}))
-modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize")]
-package = "sentence_transformers.sentence_transformer.modules"
-listed = [{"idx": int(name), "name": name, "path": path, "type": f"{package}.{kind.lower()}.{kind}"} for name, path, kind in modules]
+modules = [("", "base", "Transformer"), ("1_Pooling", "sentence_transformer", "Pooling"), ("2_Normalize", "base", "Normalize")]
+types = [f"sentence_transformers.{package}.modules.{kind.lower()}.{kind}" for _, package, kind in modules]
+listed = [{"idx": i, "name": str(i), "path": path, "type": types[i]} for i, (path, _, _) in enumerate(modules)]
 (out / "bert" / "modules.json").write_text(json.dumps(listed, indent=2))
 (out / "bert" / "1_Pooling").mkdir(exist_ok=True)
 pooling = {"embedding_dimension": 16, "pooling_mode": "mean", "include_prompt": True}
