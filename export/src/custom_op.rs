@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kinglet::backend::Backend;
 use kinglet::bundle::OwnedBundle;
 use kinglet::engine::Engine;
-use kinglet::engine::native::EnginePool;
+use kinglet::pool::EnginePool;
 use kinglet::spec::{graph, operator};
 use kinglet_onnx::onnx::attribute_proto::AttributeType;
 use kinglet_onnx::onnx::tensor_proto::DataType;

@@ -43,8 +43,7 @@ impl core::error::Error for CalibrationError {}
 /// Calibration of a model, fitted by `kinglet-export` on rows that the weights were not fitted to. Six numbers, 24
 /// bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Calibration {
     /// What logits are divided by before softmax: [`Self::TEMPERATURES`].
     pub temperature: f32,

@@ -22,7 +22,7 @@ pub mod tokenizer;
 
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use host::{FileError, classifier, mmap, model};
+pub use host::{FileError, classifier, mmap, model, pool};
 
 #[cfg(all(test, not(feature = "alloc")))]
 compile_error!("the unit tests need the feature `alloc`");

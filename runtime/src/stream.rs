@@ -54,7 +54,7 @@ impl<E: HoldEngine> HoldEngine for &mut E {
 /// ```
 /// use std::sync::Arc;
 /// use kinglet::bundle::OwnedBundle;
-/// use kinglet::engine::native::{EnginePool, PooledEngine};
+/// use kinglet::pool::{EnginePool, PooledEngine};
 /// use kinglet::stream::Stream;
 ///
 /// /// Owns all that it needs, so it goes into any struct and any thread.

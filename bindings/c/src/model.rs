@@ -10,7 +10,8 @@ use std::vec::Vec;
 
 use runtime::answer;
 use runtime::bundle::{BundleFile, OwnedBundle, ReadBundle};
-use runtime::engine::native::{EnginePool, NativeEngine, PooledEngine, scratch_bytes};
+use runtime::engine::native::{NativeEngine, scratch_bytes};
+use runtime::pool::{EnginePool, PooledEngine};
 use runtime::stream::Stream;
 
 use crate::border::{self, border};

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use kinglet::engine::native::PooledEngine;
+use kinglet::pool::PooledEngine;
 use kinglet::stream::Stream;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

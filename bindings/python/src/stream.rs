@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, TryLockError};
 
-use kinglet::engine::native::PooledEngine;
+use kinglet::pool::PooledEngine;
 use kinglet::stream::Stream;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;

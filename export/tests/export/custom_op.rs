@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kinglet::backend::Backend;
 use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::Engine;
-use kinglet::engine::native::EnginePool;
+use kinglet::pool::EnginePool;
 use kinglet::spec::{Config, Kernels, Mixer, Norm, PerLayer, Pooling, metadata, operator};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;

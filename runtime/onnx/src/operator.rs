@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kinglet::bundle::{OwnedBundle, ReadBundle};
-use kinglet::engine::native::EnginePool;
+use kinglet::pool::EnginePool;
 use kinglet::spec::operator;
 use tract_onnx::model::{Onnx, ParsingContext};
 use tract_onnx::pb::NodeProto;

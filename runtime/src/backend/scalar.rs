@@ -1,6 +1,6 @@
 //! The specification: the simplest correct loops. Never tuned; every other backend equals it bit for bit.
 
-use super::table::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, POOL_LIMIT, POOL_SCALE, PackedMatrix, Window};
+use super::table::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, POOL_LIMIT, POOL_SCALE, Product, Window};
 use crate::quant;
 use crate::spec::NORM_EPS;
 
@@ -125,26 +125,11 @@ fn quantize(x: &[f32], columns: usize, x_stride: usize, q: &mut [u8], q_stride: 
     }
 }
 
-fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    for ((row, out), &s) in q.chunks(q_stride).zip(out.chunks_mut(out_stride)).zip(scales) {
-        let panels = w
-            .values
-            .chunks_exact(inputs.saturating_mul(PANEL_OUTPUTS).max(1))
-            .zip(w.scales.chunks_exact(PANEL_OUTPUTS));
+fn matmul(product: Product<'_>) {
+    let Product { q, q_stride, scales, w, activation, out, out_stride, .. } = product;
+    for ((row, out), &s) in q.chunks(q_stride.max(1)).zip(out.chunks_mut(out_stride.max(1))).zip(scales) {
         let out = out.get_mut(..w.outputs).unwrap_or_default();
-        for ((values, channel), out) in panels.zip(out.chunks_mut(PANEL_OUTPUTS)) {
+        for ((values, channel), out) in w.panels().zip(out.chunks_mut(PANEL_OUTPUTS)) {
             let mut sums = [0i32; PANEL_OUTPUTS];
             for (group, x) in values.chunks_exact(PANEL_OUTPUTS * PANEL_INPUTS).zip(row.chunks_exact(PANEL_INPUTS)) {
                 for (sum, w) in sums.iter_mut().zip(group.chunks_exact(PANEL_INPUTS)) {

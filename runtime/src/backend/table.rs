@@ -43,6 +43,15 @@ pub struct PackedMatrix<'a> {
     pub corrections: &'a [i32],
 }
 
+impl PackedMatrix<'_> {
+    /// Returns the whole panels, `[K' / 4, 16, 4]`, each with the scales of its outputs.
+    pub(super) fn panels(&self) -> impl Iterator<Item = (&[i8], &[f32; PANEL_OUTPUTS])> {
+        let panel = self.inputs.next_multiple_of(PANEL_INPUTS).saturating_mul(PANEL_OUTPUTS);
+        let panels = self.values.chunks_exact(panel.max(1)).zip(self.scales.as_chunks().0);
+        panels.take(self.outputs.div_ceil(PANEL_OUTPUTS))
+    }
+}
+
 /// Function applied to a product before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -77,9 +86,35 @@ impl Window {
 /// `quantize`: rows, columns, floats from one row to the next, quantized rows, bytes from one to the next, scale of each row.
 type Quantize = fn(&[f32], usize, usize, &mut [u8], usize, &mut [f32]);
 
-/// `matmul`: quantized rows, bytes from one row to the next, scale of each row, matrix, activation, output, floats from
-/// one output row to the next.
-type Matmul = fn(&[u8], usize, &[f32], &PackedMatrix<'_>, Activation, &mut [f32], usize);
+/// The operands of [`Backend::matmul`], checked once for all backends: `R` = `scales.len()` whole rows are in `q` and
+/// have room in `out`.
+pub(super) struct Product<'a> {
+    pub q: &'a [u8],
+    /// At least `inputs`.
+    pub q_stride: usize,
+    /// `K'` of the matrix, at least [`PANEL_INPUTS`].
+    pub inputs: usize,
+    pub scales: &'a [f32],
+    /// Has at least one output.
+    pub w: &'a PackedMatrix<'a>,
+    pub activation: Activation,
+    pub out: &'a mut [f32],
+    /// At least `w.outputs`.
+    pub out_stride: usize,
+}
+
+impl Product<'_> {
+    /// Returns the product of `count` of the rows, `first` being the first.
+    #[allow(dead_code)] // of an architecture without vectors
+    pub fn rows(&mut self, first: usize, count: usize) -> Product<'_> {
+        Product {
+            q: self.q.get(first * self.q_stride..).unwrap_or_default(),
+            scales: self.scales.get(first..).and_then(|scales| scales.get(..count)).unwrap_or_default(),
+            out: self.out.get_mut(first * self.out_stride..).unwrap_or_default(),
+            ..*self
+        }
+    }
+}
 
 /// The inner loops of one backend. Features of the processor are detected when it is created, never in a loop.
 #[derive(Clone, Copy)]
@@ -89,7 +124,7 @@ pub struct Backend {
     /// XOR of a stored byte with this is the two's complement of `q`.
     pub(super) flip: u8,
     pub(super) quantize: Quantize,
-    pub(super) matmul: Matmul,
+    pub(super) matmul: fn(Product<'_>),
     pub(super) glu: fn(&mut [f32], &[f32]),
     pub(super) softmax: fn(&mut [f32], usize),
     pub(super) convolve_shared: fn(&[f32], Window, &[f32], usize, usize, &mut [f32]),
@@ -110,7 +145,6 @@ impl core::fmt::Debug for Backend {
 }
 
 /// Returns the number of rows of `width` elements, `stride` apart, in a slice of `len`.
-#[allow(dead_code)] // of an architecture without vectors
 pub(super) fn fitting(len: usize, width: usize, stride: usize) -> usize {
     if len < width { 0 } else { (len - width).checked_div(stride).map_or(1, |n| n + 1) }
 }
@@ -164,7 +198,13 @@ impl Backend {
         out: &mut [f32],
         out_stride: usize,
     ) {
-        (self.matmul)(q, q_stride, scales, w, activation, out, out_stride);
+        let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
+        if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
+            return;
+        }
+        let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
+        let scales = scales.get(..rows).unwrap_or_default();
+        (self.matmul)(Product { q, q_stride, inputs, scales, w, activation, out, out_stride });
     }
 
     /// Applies the gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.

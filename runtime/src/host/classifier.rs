@@ -11,8 +11,8 @@ use crate::answer::Answer;
 use crate::bundle::OwnedBundle;
 use crate::calibration::Calibration;
 use crate::engine::Engine;
-use crate::engine::native::PooledEngine;
 use crate::error::Error;
+use crate::pool::PooledEngine;
 use crate::tokenizer::{END, Table};
 
 /// Classifies texts with one engine, one after the other.

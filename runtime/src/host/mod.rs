@@ -7,6 +7,7 @@ mod error;
 mod file;
 pub mod mmap;
 pub mod model;
+pub mod pool;
 
 pub use error::FileError;
 pub use file::BundleFile;

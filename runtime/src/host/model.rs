@@ -12,8 +12,8 @@ use super::file::BundleFile;
 use crate::backend::Backend;
 use crate::bundle::{BundleError, MAGIC, OwnedBundle, ReadBundle};
 use crate::calibration::Calibration;
-use crate::engine::native::EnginePool;
 use crate::error::Error;
+use crate::host::pool::EnginePool;
 use crate::spec::{Config, files};
 
 #[cfg(feature = "builtin-model")]

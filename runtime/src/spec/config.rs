@@ -9,8 +9,7 @@ pub const NORM_EPS: f32 = 1e-6;
 
 /// Where the norm stands and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Norm {
     /// `X + LayerNorm(f(X))`, as the paper writes its conv blocks.
     PostLayer,
@@ -20,8 +19,7 @@ pub enum Norm {
 
 /// How token vectors become one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Pooling {
     /// Mean over the tokens.
     #[default]

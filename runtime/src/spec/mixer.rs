@@ -14,8 +14,7 @@ const DILATIONS: &str = "1 to 4,096 (dilated) or 1 (other mixers)";
 
 /// What mixes information between positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Mixer {
     /// Lightweight convolution: depthwise, softmax over taps, kernels shared by heads (Wu et al. 2019; Tay et al. eq. 2).
     Light,

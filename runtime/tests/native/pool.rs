@@ -6,7 +6,8 @@ use std::thread;
 use kinglet::Error;
 use kinglet::backend::Backend;
 use kinglet::bundle::{BundleError, OwnedBundle, ReadBundle};
-use kinglet::engine::native::{DEFAULT_CHUNK, EnginePool, NativeEngine, PooledEngine};
+use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine};
+use kinglet::pool::{EnginePool, PooledEngine};
 use kinglet::spec::{Mixer, Norm, Pooling};
 use proptest::prelude::*;
 

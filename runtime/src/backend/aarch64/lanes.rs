@@ -7,6 +7,8 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use core::array::from_fn;
 
+use crate::backend::simd::{lanewise, parts, primitives, whole};
+
 /// Sixteen f32.
 pub(super) type V = [float32x4_t; 4];
 /// Sixteen f32 that become bytes: quotients, or products close to them.
@@ -76,29 +78,11 @@ pub(super) fn prefetch(q: &[i8]) {
     }
 }
 
-/// Declares functions that need NEON.
-macro_rules! primitives {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block)*) => {
-        $($(#[$doc])* #[inline] #[target_feature(enable = "neon")]
-        pub(super) fn $name($($arg: $type),*) $(-> $out)? $body)*
-    };
-}
-
-/// Declares vector functions that do the same in each register.
-macro_rules! lanewise {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident),*) = $value:expr;)*) => {
-        primitives! {
-            $($(#[$doc])* fn $name($($arg: V),*) -> V {
-                from_fn(|i| {
-                    $(let $arg = $arg[i];)*
-                    $value
-                })
-            })*
-        }
-    };
-}
+whole!("neon");
+parts!("neon");
 
 lanewise! {
+    "neon":
     add(a, b) = vaddq_f32(a, b);
     sub(a, b) = vsubq_f32(a, b);
     mul(a, b) = vmulq_f32(a, b);
@@ -123,42 +107,10 @@ lanewise! {
 }
 
 primitives! {
+    "neon":
     /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         [vdupq_n_f32(x); 4]
-    }
-
-    /// Loads 16.
-    fn load(x: &[f32; 16]) -> V {
-        // SAFETY: reads the 16 elements of `x`.
-        unsafe { load_from(x.as_ptr()) }
-    }
-
-    /// Stores 16.
-    fn store(v: V, out: &mut [f32; 16]) {
-        // SAFETY: writes the 16 elements of `out`.
-        unsafe { store_to(v, out.as_mut_ptr()) }
-    }
-
-    /// Loads fewer than 16; the lanes after them are +0.
-    fn load_part(x: &[f32]) -> V {
-        let mut all = [0.0; 16];
-        all.iter_mut().zip(x).for_each(|(lane, &x)| *lane = x);
-        load(&all)
-    }
-
-    /// Stores as many as `out` has, at most 16.
-    fn store_part(v: V, out: &mut [f32]) {
-        let mut all = [0.0; 16];
-        store(v, &mut all);
-        out.iter_mut().zip(all).for_each(|(out, lane)| *out = lane);
-    }
-
-    /// Returns the first `n` lanes of `v`, the others +0.
-    fn keep(v: V, n: usize) -> V {
-        let mut first = [0.0; 16];
-        store_part(v, first.get_mut(..n).unwrap_or_default());
-        load(&first)
     }
 
     /// Returns the sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.

@@ -5,7 +5,7 @@ use core::arch::asm;
 use core::array::from_fn;
 
 use super::lanes::{V, load, store, store_part};
-use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Product};
 
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
@@ -64,44 +64,19 @@ type TileKernel = unsafe fn(Tile<'_>);
 /// # Safety
 /// The processor has the features required by `kernels`.
 #[inline]
-unsafe fn cover(
-    kernels: &[TileKernel],
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    let panel = inputs.saturating_mul(PANEL_OUTPUTS);
-    if inputs == 0 || panel == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    // Whole rows that fit into the slices.
-    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
-    let panels =
-        w.values.chunks_exact(panel.max(1)).zip(w.scales.as_chunks().0).take(w.outputs.div_ceil(PANEL_OUTPUTS));
-    for (p, (panel, channels)) in panels.enumerate() {
+unsafe fn cover(kernels: &[TileKernel], mut product: Product<'_>) {
+    let (w, count) = (product.w, product.scales.len());
+    for (p, (panel, channels)) in w.panels().enumerate() {
         let first = p * PANEL_OUTPUTS;
         let mut r = 0;
-        while r < rows {
-            let n = kernels.len().min(rows - r);
+        while r < count {
+            let n = kernels.len().min(count - r);
             let Some(kernel) = kernels.get(n - 1) else { return };
-            let tile = Tile {
-                q: q.get(r * q_stride..).unwrap_or_default(),
-                q_stride,
-                panel,
-                rows: scales.get(r..r + n).unwrap_or_default(),
-                channels,
-                activation,
-                out: out.get_mut(r * out_stride + first..).unwrap_or_default(),
-                out_stride,
-                width: PANEL_OUTPUTS.min(w.outputs - first),
-            };
+            let Product { q, q_stride, scales, activation, out, out_stride, .. } = product.rows(r, n);
+            let out = out.get_mut(first..).unwrap_or_default();
+            let width = PANEL_OUTPUTS.min(w.outputs - first);
             // SAFETY: the caller vouches for the features.
-            unsafe { kernel(tile) };
+            unsafe { kernel(Tile { q, q_stride, panel, rows: scales, channels, activation, out, out_stride, width }) };
             r += n;
         }
     }
@@ -119,19 +94,11 @@ unsafe fn four(q: *const u8, at: usize) -> i32 {
 
 /// [`Backend::matmul`](crate::backend::Backend::matmul) with widening products of bytes.
 #[target_feature(enable = "neon")]
-pub(super) fn neon(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
+pub(super) fn neon(product: Product<'_>) {
     // Two rows: 16 registers of sums, and 8 for the operands and products in flight.
     const KERNELS: [TileKernel; 2] = [neon_tile::<1>, neon_tile::<2>];
     // SAFETY: this function has the feature that the tiles ask for.
-    unsafe { cover(&KERNELS, q, q_stride, scales, w, activation, out, out_stride) };
+    unsafe { cover(&KERNELS, product) };
 }
 
 /// Half a vector of weights holds 4 inputs for each of 2 outputs. `smull` multiplies it by 4 activations, repeated, to
@@ -178,19 +145,11 @@ fn neon_tile<const R: usize>(mut tile: Tile<'_>) {
 
 /// [`Backend::matmul`](crate::backend::Backend::matmul) with `sdot`.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dotprod(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
+pub(super) fn dotprod(product: Product<'_>) {
     // Four rows: 16 registers of sums, 4 of activations, 4 of weights.
     const KERNELS: [TileKernel; 4] = [dotprod_tile::<1>, dotprod_tile::<2>, dotprod_tile::<3>, dotprod_tile::<4>];
     // SAFETY: this function has the features that the tiles ask for.
-    unsafe { cover(&KERNELS, q, q_stride, scales, w, activation, out, out_stride) };
+    unsafe { cover(&KERNELS, product) };
 }
 
 /// `sum[i] + Σ_j w[4·i + j]·a[4·LANE + j]`, `j < 4`. The intrinsic `vdotq_laneq_s32` is not stable.

@@ -18,8 +18,6 @@ pub(super) fn has_dotprod() -> bool {
 pub(super) const DOTPROD: Backend = Backend {
     name: "aarch64-dotprod",
     // SAFETY: the table is handed out only where the feature `dotprod` was found.
-    matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
-        matmul::dotprod(q, q_stride, scales, w, activation, out, out_stride)
-    },
+    matmul: |product| unsafe { matmul::dotprod(product) },
     ..NEON
 };

@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::array::from_fn;
 
-use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Product};
 
 /// Groups of [`PANEL_INPUTS`] inputs whose activations are widened at once; the buffer for them, up to 2 KiB, is on the
 /// stack.
@@ -71,15 +71,6 @@ fn add_groups<const R: usize>(x: &[[Widened; R]], w: &[Group], sums: &mut Sums<R
     }
 }
 
-/// The operands of a product, starting at a row.
-struct From<'a> {
-    q: &'a [u8],
-    q_stride: usize,
-    scales: &'a [f32],
-    out: &'a mut [f32],
-    out_stride: usize,
-}
-
 /// Returns the activation of each element. Numbers below +0 have the sign bit set: then no bit is kept.
 #[inline]
 fn activate(y: [f32; PANEL_OUTPUTS], activation: Activation) -> [f32; PANEL_OUTPUTS] {
@@ -100,16 +91,14 @@ fn store(out: &mut [f32], y: [f32; PANEL_OUTPUTS]) {
 
 /// Computes `R` rows.
 #[inline]
-fn rows<const R: usize>(from: From<'_>, w: &PackedMatrix<'_>, inputs: usize, activation: Activation) {
-    let From { q, q_stride, scales, out, out_stride } = from;
+fn rows<const R: usize>(product: Product<'_>) {
+    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
     let q: [&[[u8; PANEL_INPUTS]]; R] = from_fn(|r| {
         let row = q.get(r * q_stride..).unwrap_or_default();
         row.get(..inputs).unwrap_or(row).as_chunks().0
     });
-    let panels =
-        w.values.chunks_exact(inputs.saturating_mul(PANEL_OUTPUTS).max(1)).zip(w.scales.as_chunks::<PANEL_OUTPUTS>().0);
     let mut room = [[Widened::default(); R]; GROUPS];
-    for (p, (panel, channels)) in panels.enumerate() {
+    for (p, (panel, channels)) in w.panels().enumerate() {
         let groups: &[Group] = panel.as_chunks().0.as_chunks().0;
         let mut sums: Sums<R> = [[0; R]; PANEL_OUTPUTS];
         for (part, run) in groups.chunks(GROUPS).enumerate() {
@@ -134,34 +123,14 @@ fn rows<const R: usize>(from: From<'_>, w: &PackedMatrix<'_>, inputs: usize, act
 }
 
 /// [`Backend::matmul`](crate::backend::Backend::matmul).
-pub(super) fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    const KERNELS: [fn(From<'_>, &PackedMatrix<'_>, usize, Activation); 4] =
-        [rows::<1>, rows::<2>, rows::<3>, rows::<4>];
-    let count = scales.len().min(q.len().div_ceil(q_stride)).min(out.len().div_ceil(out_stride));
+pub(super) fn matmul(mut product: Product<'_>) {
+    const KERNELS: [fn(Product<'_>); 4] = [rows::<1>, rows::<2>, rows::<3>, rows::<4>];
+    let count = product.scales.len();
     let mut r = 0;
     while r < count {
         let n = KERNELS.len().min(count - r);
-        let from = From {
-            q: q.get(r * q_stride..).unwrap_or_default(),
-            q_stride,
-            scales: scales.get(r..r + n).unwrap_or_default(),
-            out: out.get_mut(r * out_stride..).unwrap_or_default(),
-            out_stride,
-        };
         let Some(kernel) = KERNELS.get(n - 1) else { return };
-        kernel(from, w, inputs, activation);
+        kernel(product.rows(r, n));
         r += n;
     }
 }

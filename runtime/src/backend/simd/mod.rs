@@ -9,6 +9,7 @@
 mod convolve;
 mod elements;
 mod exp;
+mod lanes;
 mod norm;
 mod quantize;
 
@@ -44,9 +45,7 @@ macro_rules! backend {
                 quantize::quantize(x, columns, x_stride, q, q_stride, scales)
             },
             // SAFETY: as above.
-            matmul: |q, q_stride, scales, w, activation, out, out_stride| unsafe {
-                $matmul(q, q_stride, scales, w, activation, out, out_stride)
-            },
+            matmul: |product| unsafe { $matmul(product) },
             // SAFETY: as above.
             glu: |value, gate| unsafe { exp::glu(value, gate) },
             // SAFETY: as above.
@@ -74,4 +73,5 @@ macro_rules! backend {
     };
 }
 
+pub(super) use lanes::{lanewise, parts, primitives, whole};
 pub(super) use {backend, convolve::convolve, elements::elements, exp::exp, norm::norm, quantize::quantize};

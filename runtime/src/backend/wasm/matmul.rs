@@ -3,7 +3,7 @@
 use core::arch::wasm32::*;
 use core::array::from_fn;
 
-use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Product};
 
 /// Bytes of a panel for [`PANEL_INPUTS`] inputs.
 const GROUP: usize = PANEL_OUTPUTS * PANEL_INPUTS;
@@ -121,48 +121,30 @@ fn tile<const R: usize>(mut tile: Tile<'_>) {
 }
 
 /// [`Backend::matmul`](crate::backend::Backend::matmul).
-pub(super) fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    let panel = inputs.saturating_mul(PANEL_OUTPUTS);
-    if inputs == 0 || panel == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    // Whole rows that fit into the slices.
-    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
-    for (h, channels) in w.scales.as_chunks().0.iter().take(w.outputs.div_ceil(OUTPUTS)).enumerate() {
-        let first = h * OUTPUTS;
-        let from = h / 2 * panel + h % 2 * OUTPUTS * PANEL_INPUTS;
-        let panel = w.values.get(from..(h / 2 + 1) * panel).unwrap_or_default();
-        let width = OUTPUTS.min(w.outputs - first);
-        let mut r = 0;
-        while r < rows {
-            let n = ROWS.min(rows - r);
-            let operands = Tile {
-                q: q.get(r * q_stride..).unwrap_or_default(),
-                q_stride,
-                panel,
-                inputs,
-                rows: scales.get(r..r + n).unwrap_or_default(),
-                channels,
-                activation,
-                out: out.get_mut(r * out_stride + first..).unwrap_or_default(),
-                out_stride,
-                width,
-            };
-            if n == ROWS {
-                tile::<ROWS>(operands)
-            } else {
-                tile::<1>(operands)
+pub(super) fn matmul(mut product: Product<'_>) {
+    let (w, inputs, count) = (product.w, product.inputs, product.scales.len());
+    for (p, (panel, channels)) in w.panels().enumerate() {
+        for (half, channels) in channels.as_chunks().0.iter().enumerate() {
+            let first = p * PANEL_OUTPUTS + half * OUTPUTS;
+            let panel = panel.get(half * OUTPUTS * PANEL_INPUTS..).unwrap_or_default();
+            let width = OUTPUTS.min(w.outputs.saturating_sub(first));
+            if width == 0 {
+                return;
             }
-            r += n;
+            let mut r = 0;
+            while r < count {
+                let n = ROWS.min(count - r);
+                let Product { q, q_stride, scales, activation, out, out_stride, .. } = product.rows(r, n);
+                let out = out.get_mut(first..).unwrap_or_default();
+                let operands =
+                    Tile { q, q_stride, panel, inputs, rows: scales, channels, activation, out, out_stride, width };
+                if n == ROWS {
+                    tile::<ROWS>(operands)
+                } else {
+                    tile::<1>(operands)
+                }
+                r += n;
+            }
         }
     }
 }

@@ -52,14 +52,10 @@ use crate::tokenizer::Encoder;
 
 mod layout;
 mod pass;
-#[cfg(feature = "std")]
-mod pool;
 mod run;
 mod scratch;
 
 pub use layout::{PARTS, Part, scratch_bytes, scratch_parts};
-#[cfg(feature = "std")]
-pub use pool::{EnginePool, PooledEngine};
 pub use run::MAX_TOKENS;
 pub use scratch::Scratch;
 

@@ -2,7 +2,8 @@
 
 use core::arch::x86_64::*;
 
-pub(super) use crate::backend::x86::prefetch;
+use crate::backend::simd::{lanewise, parts, primitives, whole};
+pub(super) use crate::backend::x86::{largest, prefetch, sqrt};
 
 /// Sixteen f32.
 pub(super) type V = [__m256; 2];
@@ -29,14 +30,6 @@ pub(super) const BLOCK: usize = 4;
 const SHIFTER: f32 = 768.5;
 /// The fraction in units of 2⁻¹⁴.
 const FRACTION: i32 = (1 << 14) - 1;
-
-/// Declares functions that need the features of this backend.
-macro_rules! primitives {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block)*) => {
-        $($(#[$doc])* #[inline] #[target_feature(enable = "avx2,fma")]
-        pub(super) fn $name($($arg: $type),*) $(-> $out)? $body)*
-    };
-}
 
 /// Loads 16 f32.
 ///
@@ -88,80 +81,35 @@ pub(super) unsafe fn store_bytes(x: [Estimates; BLOCK], out: *mut u8) {
     }
 }
 
+whole!("avx2,fma");
+parts!("avx2,fma");
+
+lanewise! {
+    "avx2,fma":
+    add(a, b) = _mm256_add_ps(a, b);
+    sub(a, b) = _mm256_sub_ps(a, b);
+    mul(a, b) = _mm256_mul_ps(a, b);
+    div(a, b) = _mm256_div_ps(a, b);
+    /// `a < b ? a : b`.
+    min(a, b) = _mm256_min_ps(a, b);
+    /// `a > b ? a : b`.
+    max(a, b) = _mm256_max_ps(a, b);
+    /// `a > b ? a : b`, of two zeros `b`.
+    larger(a, b) = _mm256_max_ps(a, b);
+    abs(a) = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
+    negate(a) = _mm256_xor_ps(a, _mm256_set1_ps(-0.0));
+    /// `x·y + z`, where the product is exact.
+    mul_add_exact(x, y, z) = _mm256_fmadd_ps(x, y, z);
+    /// `y·2ⁿ` by adding to the exponent; the result is normal. `n` is in the last bits of the f32 `n + 1.5·2²³`.
+    scaled(y, shifted) = _mm256_castsi256_ps(_mm256_add_epi32(
+        _mm256_castps_si256(y), _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted))));
+}
+
 primitives! {
+    "avx2,fma":
     /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         [_mm256_set1_ps(x); 2]
-    }
-
-    /// Loads 16.
-    fn load(x: &[f32; 16]) -> V {
-        // SAFETY: reads the 16 elements of `x`.
-        unsafe { load_from(x.as_ptr()) }
-    }
-
-    /// Stores 16.
-    fn store(v: V, out: &mut [f32; 16]) {
-        // SAFETY: writes the 16 elements of `out`.
-        unsafe { store_to(v, out.as_mut_ptr()) }
-    }
-
-    /// Loads fewer than 16; the lanes after them are +0.
-    fn load_part(x: &[f32]) -> V {
-        let mut all = [0.0; 16];
-        all.iter_mut().zip(x).for_each(|(lane, &x)| *lane = x);
-        load(&all)
-    }
-
-    /// Stores as many as `out` has, at most 16.
-    fn store_part(v: V, out: &mut [f32]) {
-        let mut all = [0.0; 16];
-        store(v, &mut all);
-        out.iter_mut().zip(all).for_each(|(out, lane)| *out = lane);
-    }
-
-    fn add(a: V, b: V) -> V {
-        [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])]
-    }
-
-    fn sub(a: V, b: V) -> V {
-        [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])]
-    }
-
-    fn mul(a: V, b: V) -> V {
-        [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])]
-    }
-
-    fn div(a: V, b: V) -> V {
-        [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])]
-    }
-
-    /// `a < b ? a : b`.
-    fn min(a: V, b: V) -> V {
-        [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])]
-    }
-
-    /// `a > b ? a : b`.
-    fn max(a: V, b: V) -> V {
-        [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])]
-    }
-
-    fn abs(a: V) -> V {
-        let sign = _mm256_set1_ps(-0.0);
-        [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
-    }
-
-    fn negate(a: V) -> V {
-        let sign = _mm256_set1_ps(-0.0);
-        [_mm256_xor_ps(a[0], sign), _mm256_xor_ps(a[1], sign)]
-    }
-
-    /// Returns the first `n` lanes of `v`, the others +0.
-    fn keep(v: V, n: usize) -> V {
-        let n = _mm256_set1_epi32(n as i32);
-        let low = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-        let high = _mm256_cmpgt_epi32(n, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
-        [_mm256_and_ps(v[0], _mm256_castsi256_ps(low)), _mm256_and_ps(v[1], _mm256_castsi256_ps(high))]
     }
 
     /// Returns the sum of all lanes: `lane[i] += lane[i + 8]`, then 4, 2, 1.
@@ -172,45 +120,10 @@ primitives! {
         _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
     }
 
-    /// `a > b ? a : b`, of two zeros `b`.
-    fn larger(a: V, b: V) -> V {
-        max(a, b)
-    }
-
     /// Four lanes, the largest of which is that of `v`; no lane is NaN.
     fn fold_max(v: V) -> Folded {
         let v = _mm256_max_ps(v[0], v[1]);
         _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
-    }
-
-    /// `y·2ⁿ` by adding to the exponent; the result is normal. `n` is in the last bits of the f32 `n + 1.5·2²³`.
-    fn scaled(y: V, shifted: V) -> V {
-        let one = |y, shifted| {
-            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), exponent))
-        };
-        [one(y[0], shifted[0]), one(y[1], shifted[1])]
-    }
-
-    /// Returns the largest lane of each of four vectors.
-    fn largest(v: [Folded; 4]) -> [f32; 4] {
-        // Each becomes one lane.
-        let ab = _mm_max_ps(_mm_unpacklo_ps(v[0], v[1]), _mm_unpackhi_ps(v[0], v[1]));
-        let cd = _mm_max_ps(_mm_unpacklo_ps(v[2], v[3]), _mm_unpackhi_ps(v[2], v[3]));
-        let mut largest = [0.0; 4];
-        // SAFETY: writes the four elements.
-        unsafe { _mm_storeu_ps(largest.as_mut_ptr(), _mm_max_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab))) };
-        largest
-    }
-
-    /// Returns the correctly rounded square root.
-    fn sqrt(x: f32) -> f32 {
-        _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
-    }
-
-    /// `x·y + z`, where the product is exact.
-    fn mul_add_exact(x: V, y: V, z: V) -> V {
-        [_mm256_fmadd_ps(x[0], y[0], z[0]), _mm256_fmadd_ps(x[1], y[1], z[1])]
     }
 
     /// `x` times `1 / step`, rounded once to a multiple of 2⁻¹⁴ and then to the integer at or below that plus a half.

@@ -2,7 +2,8 @@
 
 use core::arch::x86_64::*;
 
-pub(super) use crate::backend::x86::prefetch;
+use crate::backend::simd::{primitives, whole};
+pub(super) use crate::backend::x86::{largest, prefetch, sqrt};
 
 /// Sixteen f32.
 pub(super) type V = __m512;
@@ -29,14 +30,6 @@ pub(super) const BLOCK: usize = 4;
 const SHIFTER: f32 = 896.5;
 /// The fraction in units of 2⁻¹⁴.
 const FRACTION: i32 = (1 << 14) - 1;
-
-/// Declares functions that need the features of this backend.
-macro_rules! primitives {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block)*) => {
-        $($(#[$doc])* #[inline] #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        pub(super) fn $name($($arg: $type),*) $(-> $out)? $body)*
-    };
-}
 
 /// Loads 16 f32.
 ///
@@ -80,22 +73,13 @@ pub(super) unsafe fn store_bytes(x: [Estimates; BLOCK], out: *mut u8) {
     unsafe { _mm512_storeu_si512(out.cast(), all) };
 }
 
+whole!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+
 primitives! {
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni":
     /// Returns a vector with all lanes `x`.
     fn splat(x: f32) -> V {
         _mm512_set1_ps(x)
-    }
-
-    /// Loads 16.
-    fn load(x: &[f32; 16]) -> V {
-        // SAFETY: reads the 16 elements of `x`.
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-
-    /// Stores 16.
-    fn store(v: V, out: &mut [f32; 16]) {
-        // SAFETY: writes the 16 elements of `out`.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
     }
 
     /// Loads fewer than 16; the lanes after them are +0.
@@ -176,22 +160,6 @@ primitives! {
     fn scaled(y: V, shifted: V) -> V {
         let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
         _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(y), exponent))
-    }
-
-    /// Returns the largest lane of each of four vectors.
-    fn largest(v: [Folded; 4]) -> [f32; 4] {
-        // Each becomes one lane.
-        let ab = _mm_max_ps(_mm_unpacklo_ps(v[0], v[1]), _mm_unpackhi_ps(v[0], v[1]));
-        let cd = _mm_max_ps(_mm_unpacklo_ps(v[2], v[3]), _mm_unpackhi_ps(v[2], v[3]));
-        let mut largest = [0.0; 4];
-        // SAFETY: writes the four elements.
-        unsafe { _mm_storeu_ps(largest.as_mut_ptr(), _mm_max_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab))) };
-        largest
-    }
-
-    /// Returns the correctly rounded square root.
-    fn sqrt(x: f32) -> f32 {
-        _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
     }
 
     /// `x·y + z`, where the product is exact.

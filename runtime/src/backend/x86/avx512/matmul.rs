@@ -10,7 +10,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix, fitting};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Product};
 
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 12;
@@ -46,24 +46,10 @@ struct Tile {
 
 /// See [`crate::backend::Backend::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(in crate::backend) fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    // Whole rows and panels that fit in the slices.
-    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
-    let panels = w.outputs.div_ceil(PANEL_OUTPUTS);
-    let panels = panels.min(w.values.len() / inputs.saturating_mul(PANEL_OUTPUTS).max(1));
-    let panels = panels.min(w.scales.len() / PANEL_OUTPUTS).min(w.corrections.len() / PANEL_OUTPUTS);
+pub(in crate::backend) fn matmul(product: Product<'_>) {
+    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
+    let rows = scales.len();
+    let panels = w.panels().count().min(w.corrections.len() / PANEL_OUTPUTS);
     let outputs = w.outputs.min(panels * PANEL_OUTPUTS);
     let width = if rows < 4 { 4 } else { 2 };
     // Tiles of nearly the same height: a low one at the end would wait for its sums.

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 use super::group::{GROUP, TILE_ROWS, split, split_group};
-use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Product};
 
 /// Groups of inputs that are widened at a time.
 const BLOCK: usize = 256;
@@ -13,50 +13,29 @@ const BLOCK: usize = 256;
 /// One block of the rows of a tile: by row, even and odd pairs of i16, one pair per group.
 type Widened = [[[MaybeUninit<i32>; BLOCK]; 2]; TILE_ROWS];
 
-/// [`super::matmul`] of rows that fit into `q` and `out`.
+/// [`super::matmul`] of a few rows.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
+pub(super) fn matmul(mut product: Product<'_>) {
     let mut widened: Widened = [[[MaybeUninit::uninit(); BLOCK]; 2]; TILE_ROWS];
-    for (t, scales) in scales.chunks(TILE_ROWS).enumerate() {
-        let row = t * TILE_ROWS;
-        let (Some(q), Some(out)) = (q.get(row * q_stride..), out.get_mut(row * out_stride..)) else { return };
-        match scales.len() {
-            1 => tile::<1>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
-            2 => tile::<2>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
-            3 => tile::<3>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
-            _ => tile::<TILE_ROWS>(q, q_stride, scales, w, activation, out, out_stride, &mut widened),
+    let rows = product.scales.len();
+    for row in (0..rows).step_by(TILE_ROWS) {
+        match rows - row {
+            1 => tile::<1>(product.rows(row, 1), &mut widened),
+            2 => tile::<2>(product.rows(row, 2), &mut widened),
+            3 => tile::<3>(product.rows(row, 3), &mut widened),
+            _ => tile::<TILE_ROWS>(product.rows(row, TILE_ROWS), &mut widened),
         }
     }
 }
 
-/// Multiplies the first `R` rows by all panels.
+/// Multiplies `R` rows by all panels.
 #[target_feature(enable = "avx2,fma")]
-fn tile<const R: usize>(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-    widened: &mut Widened,
-) {
-    let groups = w.inputs.div_ceil(PANEL_INPUTS);
+fn tile<const R: usize>(product: Product<'_>, widened: &mut Widened) {
+    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
+    let groups = inputs / PANEL_INPUTS;
     let mut done = 0;
-    let panels = w.values.chunks_exact((groups * GROUP).max(1)).zip(w.scales.chunks_exact(PANEL_OUTPUTS));
-    for (panel, (values, channel)) in panels.enumerate() {
+    for (panel, (values, channel)) in w.panels().enumerate() {
         let first = panel * PANEL_OUTPUTS;
-        if first >= w.outputs {
-            return;
-        }
         let mut sums = [[_mm256_setzero_si256(); 2]; R];
         for (block, values) in values.chunks(BLOCK * GROUP).enumerate() {
             let from = block * BLOCK;

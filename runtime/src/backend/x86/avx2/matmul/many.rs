@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 use super::group::{GROUP, TILE_ROWS, split, split_group};
-use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use crate::backend::table::{Activation, PANEL_INPUTS, PANEL_OUTPUTS, Product};
 
 /// Tiles of rows that are widened at a time.
 const TILES: usize = 12;
@@ -55,20 +55,12 @@ struct Panel<'a> {
     outputs: usize,
 }
 
-/// [`super::matmul`] of at most [`ROWS`] rows that fit into `q` and `out`.
+/// [`super::matmul`] of at most [`ROWS`] rows.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
+pub(super) fn matmul(product: Product<'_>) {
+    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
     let mut rows = [[[[MaybeUninit::uninit(); 2]; TILE_ROWS]; BLOCK]; TILES];
     let mut weights = [[[MaybeUninit::uninit(); 2]; 2]; BLOCK];
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
     let mut from = 0;
     while from < inputs {
         let size = (inputs - from).min(BLOCK * PANEL_INPUTS);
@@ -86,11 +78,9 @@ pub(super) fn matmul(
             }
             *of_rows = widen_rows(x, rows);
         }
-        let panels = w.values.chunks_exact((inputs * PANEL_OUTPUTS).max(1)).zip(w.scales.chunks_exact(PANEL_OUTPUTS));
-        for (panel, (values, channel)) in panels.enumerate() {
+        for (panel, (values, channel)) in w.panels().enumerate() {
             let to = panel * PANEL_OUTPUTS;
-            let block = values.get(from * PANEL_OUTPUTS..(from + size) * PANEL_OUTPUTS);
-            let (true, Some(block), Some(channel)) = (to < w.outputs, block, channel.first_chunk()) else { break };
+            let Some(block) = values.get(from * PANEL_OUTPUTS..(from + size) * PANEL_OUTPUTS) else { break };
             let outputs = (w.outputs - to).min(PANEL_OUTPUTS);
             let of_weights = widen_weights(block, values.len(), &mut weights);
             let panel = Panel { weights: &weights, of_weights, channel, outputs };

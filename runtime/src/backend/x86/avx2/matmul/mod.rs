@@ -8,37 +8,19 @@ mod few;
 mod group;
 mod many;
 
-use crate::backend::table::{Activation, PANEL_INPUTS, PackedMatrix, fitting};
+use crate::backend::table::Product;
 
 /// See [`crate::backend::Backend::matmul`].
 #[target_feature(enable = "avx2,fma")]
-pub(in crate::backend) fn matmul(
-    q: &[u8],
-    q_stride: usize,
-    scales: &[f32],
-    w: &PackedMatrix<'_>,
-    activation: Activation,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
-    if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
-        return;
-    }
-    // Whole rows that fit into the slices.
-    let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
+pub(in crate::backend) fn matmul(mut product: Product<'_>) {
+    let rows = product.scales.len();
     let mut row = 0;
     while row < rows {
         let height = (rows - row).min(many::ROWS);
-        let (Some(q), Some(scales), Some(out)) =
-            (q.get(row * q_stride..), scales.get(row..row + height), out.get_mut(row * out_stride..))
-        else {
-            return;
-        };
         if height < many::LEAST_ROWS {
-            few::matmul(q, q_stride, scales, w, activation, out, out_stride);
+            few::matmul(product.rows(row, height));
         } else {
-            many::matmul(q, q_stride, scales, w, activation, out, out_stride);
+            many::matmul(product.rows(row, height));
         }
         row += height;
     }

@@ -6,9 +6,9 @@ use std::boxed::Box;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::vec::Vec;
 
-use super::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use crate::backend::Backend;
 use crate::bundle::{OwnedBundle, ReadBundle};
+use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use crate::error::Error;
 
 /// An engine of an [`EnginePool`]: it owns its scratch memory, and `M`, usually an `Arc`, owns its model.
