@@ -126,7 +126,7 @@ fn quantize(x: &[f32], columns: usize, x_stride: usize, q: &mut [u8], q_stride: 
 }
 
 fn matmul(product: Product<'_>) {
-    let Product { q, q_stride, scales, w, activation, out, out_stride, .. } = product;
+    let Product { q, q_stride, scales, w, activation, out, out_stride } = product;
     for ((row, out), &s) in q.chunks(q_stride.max(1)).zip(out.chunks_mut(out_stride.max(1))).zip(scales) {
         let out = out.get_mut(..w.outputs).unwrap_or_default();
         for ((values, channel), out) in w.panels().zip(out.chunks_mut(PANEL_OUTPUTS)) {

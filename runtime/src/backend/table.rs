@@ -44,9 +44,14 @@ pub struct PackedMatrix<'a> {
 }
 
 impl PackedMatrix<'_> {
+    /// Returns `K'`.
+    pub(super) const fn padded_inputs(&self) -> usize {
+        self.inputs.next_multiple_of(PANEL_INPUTS)
+    }
+
     /// Returns the whole panels, `[K' / 4, 16, 4]`, each with the scales of its outputs.
     pub(super) fn panels(&self) -> impl Iterator<Item = (&[i8], &[f32; PANEL_OUTPUTS])> {
-        let panel = self.inputs.next_multiple_of(PANEL_INPUTS).saturating_mul(PANEL_OUTPUTS);
+        let panel = self.padded_inputs().saturating_mul(PANEL_OUTPUTS);
         let panels = self.values.chunks_exact(panel.max(1)).zip(self.scales.as_chunks().0);
         panels.take(self.outputs.div_ceil(PANEL_OUTPUTS))
     }
@@ -90,12 +95,10 @@ type Quantize = fn(&[f32], usize, usize, &mut [u8], usize, &mut [f32]);
 /// have room in `out`.
 pub(super) struct Product<'a> {
     pub q: &'a [u8],
-    /// At least `inputs`.
+    /// At least `K'` of the matrix.
     pub q_stride: usize,
-    /// `K'` of the matrix, at least [`PANEL_INPUTS`].
-    pub inputs: usize,
     pub scales: &'a [f32],
-    /// Has at least one output.
+    /// Has at least one output and one input.
     pub w: &'a PackedMatrix<'a>,
     pub activation: Activation,
     pub out: &'a mut [f32],
@@ -198,13 +201,13 @@ impl Backend {
         out: &mut [f32],
         out_stride: usize,
     ) {
-        let inputs = w.inputs.next_multiple_of(PANEL_INPUTS);
+        let inputs = w.padded_inputs();
         if inputs == 0 || w.outputs == 0 || q_stride < inputs || out_stride < w.outputs {
             return;
         }
         let rows = scales.len().min(fitting(q.len(), inputs, q_stride)).min(fitting(out.len(), w.outputs, out_stride));
         let scales = scales.get(..rows).unwrap_or_default();
-        (self.matmul)(Product { q, q_stride, inputs, scales, w, activation, out, out_stride });
+        (self.matmul)(Product { q, q_stride, scales, w, activation, out, out_stride });
     }
 
     /// Applies the gated linear unit: `value[i] = value[i] · sigmoid(gate[i])`.

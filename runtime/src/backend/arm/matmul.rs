@@ -92,7 +92,8 @@ fn store(out: &mut [f32], y: [f32; PANEL_OUTPUTS]) {
 /// Computes `R` rows.
 #[inline]
 fn rows<const R: usize>(product: Product<'_>) {
-    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
+    let Product { q, q_stride, scales, w, activation, out, out_stride } = product;
+    let inputs = w.padded_inputs();
     let q: [&[[u8; PANEL_INPUTS]]; R] = from_fn(|r| {
         let row = q.get(r * q_stride..).unwrap_or_default();
         row.get(..inputs).unwrap_or(row).as_chunks().0

@@ -122,7 +122,7 @@ fn tile<const R: usize>(mut tile: Tile<'_>) {
 
 /// [`Backend::matmul`](crate::backend::Backend::matmul).
 pub(super) fn matmul(mut product: Product<'_>) {
-    let (w, inputs, count) = (product.w, product.inputs, product.scales.len());
+    let (w, inputs, count) = (product.w, product.w.padded_inputs(), product.scales.len());
     for (p, (panel, channels)) in w.panels().enumerate() {
         for (half, channels) in channels.as_chunks().0.iter().enumerate() {
             let first = p * PANEL_OUTPUTS + half * OUTPUTS;

@@ -47,8 +47,8 @@ struct Tile {
 /// See [`crate::backend::Backend::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(in crate::backend) fn matmul(product: Product<'_>) {
-    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
-    let rows = scales.len();
+    let Product { q, q_stride, scales, w, activation, out, out_stride } = product;
+    let (rows, inputs) = (scales.len(), w.padded_inputs());
     let panels = w.panels().count().min(w.corrections.len() / PANEL_OUTPUTS);
     let outputs = w.outputs.min(panels * PANEL_OUTPUTS);
     let width = if rows < 4 { 4 } else { 2 };

@@ -31,8 +31,8 @@ pub(super) fn matmul(mut product: Product<'_>) {
 /// Multiplies `R` rows by all panels.
 #[target_feature(enable = "avx2,fma")]
 fn tile<const R: usize>(product: Product<'_>, widened: &mut Widened) {
-    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
-    let groups = inputs / PANEL_INPUTS;
+    let Product { q, q_stride, scales, w, activation, out, out_stride } = product;
+    let groups = w.padded_inputs() / PANEL_INPUTS;
     let mut done = 0;
     for (panel, (values, channel)) in w.panels().enumerate() {
         let first = panel * PANEL_OUTPUTS;

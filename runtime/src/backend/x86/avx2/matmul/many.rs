@@ -58,9 +58,10 @@ struct Panel<'a> {
 /// [`super::matmul`] of at most [`ROWS`] rows.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn matmul(product: Product<'_>) {
-    let Product { q, q_stride, inputs, scales, w, activation, out, out_stride } = product;
+    let Product { q, q_stride, scales, w, activation, out, out_stride } = product;
     let mut rows = [[[[MaybeUninit::uninit(); 2]; TILE_ROWS]; BLOCK]; TILES];
     let mut weights = [[[MaybeUninit::uninit(); 2]; 2]; BLOCK];
+    let inputs = w.padded_inputs();
     let mut from = 0;
     while from < inputs {
         let size = (inputs - from).min(BLOCK * PANEL_INPUTS);
