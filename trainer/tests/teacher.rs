@@ -317,6 +317,10 @@ fn folders_that_do_not_fit_together_are_refused() {
     let unigram = json!({"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]]});
     let message = error(&|f| f.set("tokenizer.json", "model", unigram.clone()));
     contains(&message, "its model is not WordPiece");
+    contains(
+        &error(&|f| f.set("tokenizer_config.json", "truncation_side", json!("left"))),
+        "truncation_side is \"left\"",
+    );
     let fixed = |length| Options { max_length: Some(length), ..Options::default() };
     contains(&Folder::new().error_with(&fixed(21)), "inputs of 21 tokens, but the encoder has 20 positions");
     contains(&Folder::new().error_with(&fixed(2)), "inputs of 2 tokens are too short");

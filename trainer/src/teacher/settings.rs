@@ -84,6 +84,7 @@ struct TransformerConfig {
 struct TokenizerConfig {
     /// `1e30` where there is no limit.
     model_max_length: Option<f64>,
+    truncation_side: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -112,6 +113,12 @@ impl Settings {
         let at = |name: &str| settings.transformer.join(name);
         let own: TransformerConfig = read_optional(&at("sentence_bert_config.json"))?;
         let tokenizer: TokenizerConfig = read_optional(&at(files::TOKENIZER_CONFIG))?;
+        let side = tokenizer.truncation_side.as_deref().unwrap_or("right");
+        ensure!(
+            side == "right",
+            "{}: truncation_side is {side:?}, only \"right\" is supported",
+            at(files::TOKENIZER_CONFIG).display()
+        );
         let limit = tokenizer.model_max_length.filter(|&limit| limit < 1e9).map(|limit| limit as usize);
         settings.max_length = own.max_seq_length.or(limit);
         settings.lowercase = own.do_lower_case;
