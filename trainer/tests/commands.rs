@@ -3,9 +3,11 @@
 
 mod fixture;
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use fixture::{Task, at_least, at_most, rows, stderr, stdout};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 /// Runs `finetune` with more arguments and returns the message of its exit code 2.
@@ -235,6 +237,41 @@ fn wrong_arguments_exit_with_2() {
     assert_eq!(task.run(&[]).status.code(), Some(2));
     assert_eq!(task.run(&["finetune"]).status.code(), Some(2));
     assert_eq!(task.run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn parts_of_a_classifier_have_rates_of_their_own_and_a_head_can_start_at_zero() {
+    let task = Task::new();
+    task.train("first", &[]);
+    let tensors = |out: &str| {
+        let bytes = task.bytes(out, "model.safetensors");
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        file.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect::<BTreeMap<_, _>>()
+    };
+    // Other labels, so the head is new.
+    for file in ["train.jsonl", "dev.jsonl"] {
+        let text = fs::read_to_string(task.path(file)).unwrap().replace("animal", "bird");
+        fs::write(task.path(file), text).unwrap();
+    }
+    let train = |out: &str, more: &str| {
+        let config = format!("[train]\nepochs = 1\nlr = 1e-3\n{more}\n");
+        fs::write(task.path("second.toml"), config).unwrap();
+        let base = ["finetune", "--config", "second.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--from"];
+        let output = task.run(&[&base[..], &["first", "--out", out, "--device", "cpu", "--threads", "1"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        tensors(out)
+    };
+    let first = tensors("first");
+    let still = train("still", "embedding_lr_scale = 0.0\nhead_lr_scale = 0.0\nzero_head = true");
+    assert_eq!(still["embed.weight"], first["embed.weight"]);
+    assert!(still["head.weight"].iter().chain(&still["head.bias"]).all(|&byte| byte == 0));
+    // A head of zeros sends no gradient back.
+    assert_eq!(still["layers.0.ffn.up.weight"], first["layers.0.ffn.up.weight"]);
+
+    let moved = train("moved", "embedding_lr_scale = 0.0\nzero_head = true");
+    assert_eq!(moved["embed.weight"], first["embed.weight"]);
+    assert!(moved["head.weight"] != still["head.weight"]);
+    assert!(moved["layers.0.ffn.up.weight"] != first["layers.0.ffn.up.weight"]);
 }
 
 #[test]

@@ -194,3 +194,24 @@ fn clipping_scales_all_gradients_to_the_norm() {
     assert!((clip_gradients(&params, 0.0) - 1.0).abs() < 1e-6);
     assert_eq!(clip_gradients(&params[2..], 1.0), 0.0);
 }
+
+#[test]
+fn a_rate_is_scaled_per_parameter() {
+    for config in configs() {
+        let (scaled, plain) = (parameters(), parameters());
+        let mut optimizer = config.build(&scaled);
+        optimizer.scale_rates(&[0.5, 1.0, 0.0, 1.0]);
+        // In steps of their own, each with the rate of one of the parameters.
+        let mut steps = plain.chunks(1).map(|one| config.build(one)).collect::<Vec<_>>();
+        for round in 0..3 {
+            set_gradients(&scaled, round);
+            optimizer.step(0.02);
+            set_gradients(&plain, round);
+            for (optimizer, rate) in steps.iter_mut().zip([0.01, 0.02, 0.0, 0.02]) {
+                optimizer.step(rate);
+            }
+        }
+        assert_eq!(all(&scaled), all(&plain), "{config:?}");
+        assert_eq!(values(&scaled[2].1), values(&parameters()[2].1), "a rate of zero leaves a weight as it is");
+    }
+}

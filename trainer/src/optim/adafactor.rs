@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, scale_rates, slots, step_tensor};
 
 /// Minimum of both dimensions of a matrix for a factored second moment (Mesh TensorFlow, `min_dim_size_to_factor`).
 pub const FACTORED_FROM: i64 = 128;
@@ -94,14 +94,14 @@ impl Optimizer for Adafactor {
         self.step += 1;
         let decay = 1.0 - (self.step as f64).powf(DECAY_EXPONENT);
         tch::no_grad(|| {
-            for Slot { decays, tensor: p, memory: second, .. } in &mut self.slots {
+            for Slot { decays, rate, tensor: p, memory: second, .. } in &mut self.slots {
                 let g = p.grad();
                 if !g.defined() {
                     continue;
                 }
                 let mut update = second.scale(&g, decay);
                 let clip = (rms(&update) / CLIP).clamp_min(1.0);
-                let size = rms(p).clamp_min(EPS_WEIGHT) * lr;
+                let size = rms(p).clamp_min(EPS_WEIGHT) * (lr * *rate);
                 let _ = update.g_mul_(&(&size / clip));
                 if self.config.weight_decay != 0.0 && *decays {
                     let _ = p.g_mul_(&(size * -self.config.weight_decay + 1.0));
@@ -109,6 +109,10 @@ impl Optimizer for Adafactor {
                 let _ = p.g_sub_(&update);
             }
         });
+    }
+
+    fn scale_rates(&mut self, factors: &[f64]) {
+        scale_rates(&mut self.slots, factors);
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use tch::Tensor;
 
-use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, slots, step_tensor};
+use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, scale_rates, slots, step_tensor};
 
 /// Hyper-parameters of [`AdamW`], with PyTorch's defaults, including epsilon.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,11 +54,12 @@ impl Optimizer for AdamW {
         let correction1 = 1.0 - beta1.powf(self.step as f64);
         let correction2 = (1.0 - beta2.powf(self.step as f64)).sqrt();
         tch::no_grad(|| {
-            for Slot { decays, tensor: p, memory: (m, v), .. } in &mut self.slots {
+            for Slot { decays, rate, tensor: p, memory: (m, v), .. } in &mut self.slots {
                 let g = p.grad();
                 if !g.defined() {
                     continue;
                 }
+                let lr = lr * *rate;
                 if weight_decay != 0.0 && *decays {
                     let _ = p.g_mul_scalar_(1.0 - lr * weight_decay);
                 }
@@ -72,6 +73,10 @@ impl Optimizer for AdamW {
                 let _ = p.g_sub_(&update.g_mul_scalar_(lr / correction1));
             }
         });
+    }
+
+    fn scale_rates(&mut self, factors: &[f64]) {
+        scale_rates(&mut self.slots, factors);
     }
 
     fn state(&self) -> Vec<(String, Tensor)> {

@@ -24,6 +24,10 @@ pub trait Optimizer {
     /// Takes one step with learning rate `lr` from the gradients of the parameters, which it does not change.
     fn step(&mut self, lr: f64);
 
+    /// Sets what each parameter's learning rate is multiplied by, in the order of the parameters; at first all are 1.
+    /// Not part of the state.
+    fn scale_rates(&mut self, factors: &[f64]);
+
     /// Returns the complete state by name: f32 tensors named after their parameter, and `step`, i64. The tensors are
     /// shared, not copied.
     fn state(&self) -> Vec<(String, Tensor)>;
@@ -40,6 +44,8 @@ pub trait Optimizer {
 pub(super) struct Slot<M> {
     pub(super) name: String,
     pub(super) decays: bool,
+    /// Factor of the learning rate.
+    pub(super) rate: f64,
     pub(super) tensor: Tensor,
     pub(super) memory: M,
 }
@@ -49,10 +55,18 @@ pub(super) fn slots<P: Parameter, M>(params: &[(P, Tensor)], fresh: impl Fn(&Ten
     let slot = |(parameter, tensor): &(P, Tensor)| Slot {
         name: parameter.to_string(),
         decays: parameter.decays(),
+        rate: 1.0,
         tensor: tensor.shallow_clone(),
         memory: fresh(tensor),
     };
     params.iter().map(slot).collect()
+}
+
+/// Sets the factors of the learning rate; slots without one keep theirs.
+pub(super) fn scale_rates<M>(slots: &mut [Slot<M>], factors: &[f64]) {
+    for (slot, &factor) in slots.iter_mut().zip(factors) {
+        slot.rate = factor;
+    }
 }
 
 /// Name of the step count in the state.

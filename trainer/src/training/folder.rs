@@ -105,12 +105,12 @@ impl RunFolder {
         &self.rows
     }
 
-    /// Draws the figures from the rows so far.
+    /// Draws the figures from the rows so far; `unit`: that of the losses.
     ///
     /// # Errors
     /// If a figure cannot be drawn or written.
-    pub fn draw(&self) -> Result<()> {
-        for (file, svg) in row::pictures(&self.rows)? {
+    pub fn draw(&self, unit: &str) -> Result<()> {
+        for (file, svg) in row::pictures(&self.rows, unit)? {
             self.write(file, svg.as_bytes())?;
         }
         Ok(())

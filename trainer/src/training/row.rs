@@ -54,7 +54,8 @@ pub struct Scored {
     /// Epoch of the last step, if there are epochs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub epoch: Option<u64>,
-    /// Mean cross entropy: of decoders under teacher forcing, in nats per target token.
+    /// Mean loss: cross entropy, of decoders under teacher forcing in nats per target token; in distillation the distance
+    /// to the teacher.
     pub loss: f64,
     /// The task's scores by name.
     #[serde(flatten)]
@@ -104,11 +105,11 @@ impl Row {
     }
 }
 
-/// Draws all rows so far: SVG by file name.
+/// Draws all rows so far: SVG by file name. `unit`: that of the losses.
 ///
 /// # Errors
 /// If a picture cannot be drawn.
-pub fn pictures(rows: &[Row]) -> Result<Vec<(&'static str, String)>> {
+pub fn pictures(rows: &[Row], unit: &str) -> Result<Vec<(&'static str, String)>> {
     let mut losses = ["train", "dev", "held out"].map(|name| Curve { name, points: Vec::new() });
     let mut metrics: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for row in rows {
@@ -126,7 +127,7 @@ pub fn pictures(rows: &[Row]) -> Result<Vec<(&'static str, String)>> {
         }
     }
     let losses: Vec<Curve<'_>> = losses.into_iter().filter(|curve| !curve.points.is_empty()).collect();
-    let mut out = vec![(LOSS_PLOT, plot::svg("Loss", "cross entropy, nats", &losses)?)];
+    let mut out = vec![(LOSS_PLOT, plot::svg("Loss", unit, &losses)?)];
     if !metrics.is_empty() {
         let names: Vec<String> = metrics.keys().map(|name| name.replace('_', " ").replace("f1", "F1")).collect();
         let curves: Vec<Curve<'_>> =
@@ -157,6 +158,6 @@ mod tests {
         let named = |tag: &str| scalars.iter().find(|(name, _)| name == tag).map(|(_, number)| *number);
         assert_eq!((step, named("valid/loss"), named("valid/bits_per_byte")), (15, Some(6.25), Some(2.5)));
         assert!(!row.scored().unwrap().best);
-        assert_eq!(pictures(&[row]).unwrap().len(), 1);
+        assert_eq!(pictures(&[row], "nats").unwrap().len(), 1);
     }
 }

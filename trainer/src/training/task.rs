@@ -12,6 +12,7 @@
 //! processes add up. For distillation, put the teacher's scores into [`Task::Batch`]; for sentence pairs, two inputs.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,7 +20,7 @@ use serde_json::Number;
 use tch::Tensor;
 
 use crate::model::Mode;
-use crate::optim::Parameter;
+use crate::optim::{Parameter, Schedule};
 use crate::random::{Purpose, derive_seed};
 use crate::training::config::Keys;
 use crate::training::epochs::Epochs;
@@ -52,10 +53,19 @@ pub struct Loss {
     pub logged: Tensor,
 }
 
+/// Consecutive steps with a schedule and an optimizer state of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// The steps, counted from 0 as those of the run.
+    pub steps: Range<u64>,
+    /// The learning rate, from the first of these steps to the last.
+    pub schedule: Schedule,
+}
+
 /// What an evaluation found.
 #[derive(Debug)]
 pub struct Evaluation<D> {
-    /// Mean cross entropy.
+    /// Mean loss: [`Task::LOSS`].
     pub loss: f64,
     /// Decides which weights are best and when patience is exhausted: higher is better.
     pub metric: f64,
@@ -75,6 +85,8 @@ pub trait Task {
     const RESULTS: &'static [&'static str];
     /// The kind of rows for evaluations.
     const ROW: fn(Scored) -> Row = Row::Dev;
+    /// The unit of losses, for the figure.
+    const LOSS: &'static str = "cross entropy, nats";
     /// More advice for a loss that is not finite, such as `, or check train.class_weights`.
     const ADVICE: &'static str = "";
 
@@ -93,6 +105,17 @@ pub trait Task {
 
     /// Returns the steps of the whole run.
     fn steps(&self) -> u64;
+
+    /// Returns the stage that contains a step, counted from 0. A stage begins with a fresh optimizer state, ends with an
+    /// evaluation, and patience counts in the last one alone.
+    fn stage(&self, _step: u64) -> Stage {
+        Stage { steps: 0..self.steps(), schedule: self.keys().lr_schedule() }
+    }
+
+    /// Returns what the learning rate of a parameter is multiplied by in the stage that contains `step`.
+    fn rate(&self, _parameter: &Self::Parameter, _step: u64) -> f64 {
+        1.0
+    }
 
     /// Describes model and data in one line, for the start of the run.
     fn describe(&self) -> String;

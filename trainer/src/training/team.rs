@@ -83,13 +83,14 @@ impl Team {
         Ok(Vec::try_from(&sent)?)
     }
 
-    /// Sums every parameter's gradient over all processes, in place.
+    /// Sums every parameter's gradient over all processes, in place. A parameter without a gradient has none in any
+    /// process.
     ///
     /// # Errors
     /// If another process has gone.
     pub fn sum_gradients<P>(&self, parameters: &[(P, Tensor)]) -> Result<()> {
         let Some(world) = &self.0 else { return Ok(()) };
-        let gradients: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).collect();
+        let gradients: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).collect();
         world.all_reduce_sum(&gradients).context(Gone)
     }
 

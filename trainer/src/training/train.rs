@@ -15,7 +15,7 @@ use crate::training::progress::Progress;
 use crate::training::row::{Row, Scored};
 use crate::training::run::{Ending, Run};
 use crate::training::state::State;
-use crate::training::task::Task;
+use crate::training::task::{Stage, Task};
 use crate::training::team::Gone;
 
 /// Trains `task` and writes its weights, the logs and the state for `--resume` to `run.out`.
@@ -52,7 +52,9 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         announce(run, task, &at);
     }
 
-    let (schedule, mode) = (t.lr_schedule(), t.mode());
+    let mode = t.mode();
+    let mut stage = task.stage(at.step);
+    optimizer.scale_rates(&rates(task, at.step));
     // Losses since the last row are summed on their device, without waiting. The saved sum is that of all processes,
     // and continues in the first.
     let mut losses = Tensor::from(if team.leads() { at.loss_sum } else { 0.0 }).to_device(run.device);
@@ -62,6 +64,17 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     let (mut saved, mut saved_step) = (started, at.step);
 
     let mut training = || loop {
+        // A stage begins without what the optimizer remembers of the one before.
+        if at.step == stage.steps.end {
+            stage = task.stage(at.step);
+        }
+        if at.step == stage.steps.start && at.step > 0 {
+            optimizer = t.optimizer_config().build(task.parameters());
+            optimizer.scale_rates(&rates(task, at.step));
+            at.place.without_better = 0;
+        }
+        let Stage { steps: of_stage, schedule } = &stage;
+
         // One step, in parts. The gradient is that of the mean over all parts of all processes.
         let parts = task.parts(at.step, team)?;
         let counted = || parts.iter().filter(|part| part.counts);
@@ -84,7 +97,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         let end = at.step + 1 == steps;
         let log = end || (at.step + 1).is_multiple_of(t.log_every);
         let norm = if log || t.clip_norm > 0.0 { Some(clip_gradients(task.parameters(), t.clip_norm)) } else { None };
-        let lr = schedule.at(at.step, steps);
+        let lr = schedule.at(at.step - of_stage.start, of_stage.end - of_stage.start);
         optimizer.step(lr);
 
         // Update the progress.
@@ -105,7 +118,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         let save_due = t.save_minutes > 0.0 && saved.elapsed().as_secs_f64() >= t.save_minutes * 60.0;
         let asked = [run.limit.is_up(reserve, started), interrupt.requested(), save_due].map(f64::from);
         let [time_up, interrupted, save_due] = team.sum(asked)?.map(|processes| processes > 0.0);
-        let due = end
+        let due = at.step == of_stage.end
             || if t.eval_every == 0 {
                 task.epochs().is_some_and(|epochs| epochs.end_at(at.step))
             } else {
@@ -184,9 +197,9 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
                     evaluation.words
                 ));
                 folder.push(T::ROW(Scored { step, epoch, loss, scores: evaluation.scores, best, seconds }))?;
-                folder.draw()?;
+                folder.draw(T::LOSS)?;
             }
-            if !end && t.patience > 0 && at.place.without_better >= t.patience {
+            if of_stage.end == steps && !end && t.patience > 0 && at.place.without_better >= t.patience {
                 stop = Some(Ending::Patience);
             }
             (logged, logged_tokens, logged_wait) = (Instant::now(), at.tokens, task.waited());
@@ -241,6 +254,11 @@ fn save<T: Task>(run: &Run, task: &T, folder: &RunFolder, at: &mut State, optimi
     at.rows = folder.rows().len();
     at.save(&run.out, task.parameters(), optimizer)?;
     task.save(run, folder, at)
+}
+
+/// Returns what each parameter's learning rate is multiplied by in the stage that contains `step`.
+fn rates<T: Task>(task: &T, step: u64) -> Vec<f64> {
+    task.parameters().iter().map(|(parameter, _)| task.rate(parameter, step)).collect()
 }
 
 fn of_epoch(epoch: Option<u64>) -> String {

@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelConfig;
-use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, probability};
+use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, not_negative, probability};
 
 /// A configuration of fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,13 @@ pub struct ClassifyKeys {
     pub class_weights: ClassWeights,
     /// Dev metric that selects the weights to keep. Default accuracy.
     pub metric: Metric,
+    /// Factor of the embedding's learning rate; 0 leaves it as it is. Default 1.
+    pub embedding_lr_scale: f64,
+    /// Factor of the head's learning rate; 0 leaves it as it is. Default 1.
+    pub head_lr_scale: f64,
+    /// Whether a new head starts at zero instead of random values, so that its first gradients do not disturb an encoder
+    /// that is good already. Default false.
+    pub zero_head: bool,
 }
 
 impl Default for ClassifyKeys {
@@ -52,6 +59,9 @@ impl Default for ClassifyKeys {
             label_smoothing: 0.0,
             class_weights: ClassWeights::Named(ClassWeighting::None),
             metric: Metric::Accuracy,
+            embedding_lr_scale: 1.0,
+            head_lr_scale: 1.0,
+            zero_head: false,
         }
     }
 }
@@ -64,6 +74,8 @@ impl OwnKeys for ClassifyKeys {
     fn validate(&self) -> Result<()> {
         self.passes.validate()?;
         probability("train.label_smoothing", self.label_smoothing)?;
+        not_negative("train.embedding_lr_scale", self.embedding_lr_scale)?;
+        not_negative("train.head_lr_scale", self.head_lr_scale)?;
         if let ClassWeights::List(list) = &self.class_weights {
             let good = list.iter().all(|w| w.is_finite() && *w >= 0.0) && list.iter().any(|w| *w > 0.0);
             ensure!(good, "train.class_weights must be numbers of 0 or more, at least one above 0");
@@ -191,6 +203,8 @@ mod tests {
         let none = ClassWeights::List(vec![0.0, 0.0]);
         assert!(ClassifyKeys { label_smoothing: -0.1, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { class_weights: none, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { embedding_lr_scale: -1.0, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { head_lr_scale: f64::NAN, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { metric: Metric::BinaryF1, ..keys() }.validate_for(3).is_err());
         assert!(ClassifyKeys { class_weights: ClassWeights::List(vec![1.0]), ..keys() }.validate_for(2).is_err());
         assert!(keys().validate().is_ok() && keys().validate_for(2).is_ok());

@@ -68,6 +68,12 @@ impl Classify {
             Some((_, from)) => model.copy_encoder(from.config(), from.weights())?,
             None => silence_unseen(&model, &data.train.ids),
         }
+        let same_labels = matches!(&from, Some((_, Start::Classifier(from))) if from.labels == data.labels);
+        if config.train.own.zero_head && !same_labels {
+            for (_, tensor) in model.parameters().iter().filter(|(weight, _)| !weight.is_encoder()) {
+                let _ = tch::no_grad(|| tensor.shallow_clone().zero_());
+            }
+        }
         let lengths = data.train.ids.iter().map(Vec::len).collect();
         let epochs = Epochs::new(lengths, &config.train.keys, &config.train.own.passes);
         let weights = config.train.own.class_weights.resolve(&data.train.labels, data.labels.len());
@@ -99,6 +105,14 @@ impl Task for Classify {
 
     fn steps(&self) -> u64 {
         self.epochs.steps()
+    }
+
+    fn rate(&self, parameter: &ModelWeight, _step: u64) -> f64 {
+        match *parameter {
+            weight if weight == Weight::Embedding => self.config.train.own.embedding_lr_scale,
+            weight if !weight.is_encoder() => self.config.train.own.head_lr_scale,
+            _ => 1.0,
+        }
     }
 
     fn describe(&self) -> String {
