@@ -26,6 +26,11 @@ impl Interrupt {
         Ok(Interrupt(asked))
     }
 
+    /// Asks for a stop, as a signal does.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Returns whether training should stop after the current step.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)

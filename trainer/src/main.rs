@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use kinglet_train::commands::dev::{curves, gpu_check, step_time};
 use kinglet_train::commands::{
-    corpus, doctor, eval, finetune, import_t5, info, pretrain, teacher, text2text, tokenizer,
+    corpus, distill, doctor, eval, finetune, import_t5, info, pretrain, teacher, text2text, tokenizer,
 };
 use kinglet_train::{device, ffi};
 
@@ -30,6 +30,7 @@ enum Command {
     Corpus(corpus::CorpusArgs),
     Finetune(Box<finetune::FinetuneArgs>),
     Pretrain(Box<pretrain::PretrainArgs>),
+    Distill(Box<distill::DistillArgs>),
     Text2text(Box<text2text::Text2TextArgs>),
     Eval(eval::EvalArgs),
     Info(info::InfoArgs),
@@ -84,7 +85,7 @@ fn memory_advice(command: &Command) -> &'static str {
             "; if memory ran out, set train.gradient_checkpointing = true, raise train.accumulate, or lower train.batch_size or \
              train.batch_tokens"
         }
-        Command::Pretrain(_) => {
+        Command::Pretrain(_) | Command::Distill(_) => {
             "; if memory ran out, set train.gradient_checkpointing = true, raise train.accumulate, or lower train.batch_size"
         }
         _ => "",
@@ -96,6 +97,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
     let threads = match &command {
         Command::Finetune(args) => args.run.threads,
         Command::Pretrain(args) => args.run.threads,
+        Command::Distill(args) => args.run.threads,
         Command::Text2text(args) => args.run.threads,
         Command::Eval(args) => args.threads,
         Command::Teacher(args) => args.threads,
@@ -108,6 +110,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
         Command::Corpus(args) => corpus::run(&args),
         Command::Finetune(args) => finetune::run(&args, started),
         Command::Pretrain(args) => pretrain::run(&args, started),
+        Command::Distill(args) => distill::run(&args, started),
         Command::Text2text(args) => text2text::run(&args, started),
         Command::Eval(args) => eval::run(&args),
         Command::Info(args) => info::run(&args),

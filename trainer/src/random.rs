@@ -72,6 +72,8 @@ pub enum Purpose {
     Spans = 5,
     /// The spans that are masked in a held-out example; the index is the example.
     HeldOut = 6,
+    /// The order of the batches in a window of texts sorted by length; the index is the window.
+    Window = 7,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 pub mod dev;
+pub mod distill;
 pub mod doctor;
 pub mod eval;
 pub mod finetune;

@@ -30,7 +30,7 @@ pub struct ShapeArgs {
     pub mixer: Mixer,
 }
 
-fn mixer(word: &str) -> Result<Mixer> {
+pub(super) fn mixer(word: &str) -> Result<Mixer> {
     let named = Mixer::ALL.into_iter().find(|m| m.name() == word);
     named.context("must be light, dynamic, dilated or attention")
 }

@@ -1,4 +1,5 @@
-//! The classifier: encoder, pooling and head; and, in [`seq2seq`], the encoder-decoder for pre-training.
+//! The classifier: encoder, pooling and head; in [`seq2seq`], the encoder-decoder for pre-training; in [`student`], the
+//! encoder in distillation.
 //! [`kinglet::spec`] documents the formulas of the encoder.
 //!
 //! Master weights are f32. Under [`Mode::bf16`], matrix products and convolutions run in bf16 with weights cast on use;
@@ -24,6 +25,7 @@ mod mode;
 pub mod norm;
 pub mod pooling;
 pub mod seq2seq;
+pub mod student;
 
 use anyhow::{Context, Result, bail};
 use kinglet::spec::Weight;

@@ -1,0 +1,410 @@
+//! Tests distillation: runs of the built program on a tiny corpus with a made-up teacher, stopped, resumed, in several processes,
+//! and fine-tuned from.
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use fixture::{Task, at_least, at_most, close, launch, run_all, seeded, stderr};
+use kinglet_train::device::DeviceChoice;
+use kinglet_train::interrupt::Interrupt;
+use kinglet_train::model::Mode;
+use kinglet_train::model::student::StudentWeight;
+use kinglet_train::random::SplitMix64;
+use kinglet_train::targets::Targets;
+use kinglet_train::tasks::distill::config::Config;
+use kinglet_train::tasks::distill::data::Data;
+use kinglet_train::tasks::distill::texts::{Reading, Texts};
+use kinglet_train::tasks::distill::{Distill, Origin};
+use kinglet_train::tokenizer::files::TokenizerFiles;
+use kinglet_train::training::config::{Keys, parse, to_toml};
+use kinglet_train::training::folder::RunFolder;
+use kinglet_train::training::run::{Ending, Run, RunArgs};
+use kinglet_train::training::state::{Fingerprint, State};
+use kinglet_train::training::task::{self, Evaluation, Loss, Part, Stage};
+use kinglet_train::training::team::Team;
+use kinglet_train::training::train::train;
+use serde_json::Value;
+use tch::Tensor;
+
+/// Values of the teacher's vectors.
+const WIDTH: usize = 20;
+/// Texts of the corpus.
+const TEXTS: usize = 240;
+
+const CONFIG: &str = r#"
+[model]
+mixer = "light"
+norm = "pre_rms"
+hidden_size = 16
+num_hidden_layers = 1
+intermediate_size = 32
+kernel_sizes = [3]
+
+[train]
+static_steps = 20
+steps = 20
+batch_size = 16
+similarity_texts = 8
+bucket_batches = 4
+held_out = 0.2
+static_lr = 0.05
+lr = 0.01
+warmup_steps = 2
+eval_every = 10
+log_every = 5
+dropout = 0.1
+"#;
+
+/// The fine-tuning task with a corpus, a teacher's vectors of it and a configuration for distillation.
+struct Distillation(Task);
+
+impl Distillation {
+    fn new() -> Self {
+        let task = Task::new();
+        let texts = corpus();
+        fs::write(task.path("texts.txt"), texts.join("\n") + "\n").unwrap();
+        let rows: Vec<Vec<f32>> = texts.iter().map(|text| vector(text, WIDTH)).collect();
+        fs::write(task.path("vectors.npy"), npy(&rows)).unwrap();
+        fs::write(task.path("distill.toml"), seeded(CONFIG)).unwrap();
+        Distillation(task)
+    }
+
+    /// Returns `distill` into `out`, with one thread, on the CPU.
+    fn command(&self, out: &str, more: &[&str]) -> Command {
+        let mut command = self.0.command(&["distill", "--config", "distill.toml", "--tokenizer", "tokenizer"]);
+        command.args(["--device", "cpu", "--threads", "1", "--out", out]).args(more);
+        if !more.contains(&"--targets") {
+            command.args(["--targets", "vectors.npy"]);
+        }
+        command.arg("texts.txt");
+        command
+    }
+
+    /// Runs to the successful end and returns its stderr.
+    fn run(&self, out: &str, more: &[&str]) -> String {
+        good(&self.command(out, more).output().unwrap())
+    }
+
+    /// Returns the message of a run that must end with exit code 2.
+    fn refused(&self, out: &str, more: &[&str]) -> String {
+        let output = self.command(out, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    }
+
+    /// Returns the values of `name` in a run's evaluations.
+    fn scores(&self, out: &str, name: &str) -> Vec<f64> {
+        let rows = self.0.metrics(out);
+        rows.iter().filter(|row| row["kind"] == "dev").map(|row| row[name].as_f64().unwrap()).collect()
+    }
+}
+
+fn good(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    stderr(output)
+}
+
+/// Returns different texts of 3 to 9 words.
+fn corpus() -> Vec<String> {
+    const WORDS: [&str; 14] = [
+        "wren",
+        "goldcrest",
+        "owl",
+        "heron",
+        "green",
+        "yellow",
+        "scarlet",
+        "the",
+        "small",
+        "in",
+        "very",
+        "old",
+        "tree",
+        "house",
+    ];
+    let mut random = SplitMix64::new(7);
+    let mut texts = BTreeSet::new();
+    while texts.len() < TEXTS {
+        let words = 3 + random.below(7);
+        let text: Vec<&str> = (0..words).map(|_| WORDS[random.below(WORDS.len() as u64) as usize]).collect();
+        texts.insert(text.join(" "));
+    }
+    texts.into_iter().collect()
+}
+
+/// Returns the teacher's vector of a text: the sum of vectors of its words and of its pairs of neighbours.
+fn vector(text: &str, width: usize) -> Vec<f32> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let mut sum = vec![0f32; width];
+    let mut add = |words: &str, weight: f32| {
+        let seed = words.bytes().fold(17, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let mut random = SplitMix64::new(seed);
+        sum.iter_mut().for_each(|x| *x += weight * (random.unit() as f32 - 0.5));
+    };
+    words.iter().for_each(|word| add(word, 1.0));
+    words.windows(2).for_each(|pair| add(&pair.join(" "), 0.4));
+    sum
+}
+
+/// Returns a NumPy file of f32 rows.
+fn npy(rows: &[Vec<f32>]) -> Vec<u8> {
+    let header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
+        rows.len(),
+        rows.first().map_or(0, Vec::len)
+    );
+    let header = format!("{header:<117}\n");
+    let mut out = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
+    out.extend(rows.iter().flatten().flat_map(|x| x.to_le_bytes()));
+    out
+}
+
+/// Returns the last weights and the optimizer's state.
+fn state(out: &Path) -> [Vec<u8>; 2] {
+    let folder =
+        fs::read_dir(out.join("resume")).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_dir());
+    ["model.safetensors", "optimizer.safetensors"].map(|file| fs::read(folder.as_ref().unwrap().join(file)).unwrap())
+}
+
+#[test]
+fn a_run_learns_and_fine_tuning_starts_from_its_encoder() {
+    let d = Distillation::new();
+    let said = d.run("run", &["--set", "train.static_steps=60", "--set", "train.steps=140", "--set", "train.lr=0.02"]);
+    assert!(said.contains("the embedding starts at random") && said.contains("vectors of 20 values"), "{said}");
+    let (cosines, retrieval) = (d.scores("run", "cosine"), d.scores("run", "retrieval"));
+    assert_eq!(cosines.len(), 20);
+    // The second stage goes on from the first's end, and learns what word order says.
+    at_least(0.55, cosines[5], "cosine after the first stage");
+    at_least(cosines[5] + 0.02, cosines[19], "cosine after the second stage");
+    at_least(0.8, retrieval[19], "retrieval");
+    let loss: Vec<f64> =
+        d.0.metrics("run")
+            .iter()
+            .filter(|row| row["kind"] == "train")
+            .map(|row| row["loss"].as_f64().unwrap())
+            .collect();
+    at_most(0.5, loss[loss.len() - 1] / loss[0], "loss against the first");
+
+    // The encoder has neither map nor head, and a card.
+    let file = d.0.bytes("run", "encoder/model.safetensors");
+    let weights = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert!(weights.names().iter().all(|name| !name.contains("map") && !name.contains("head")));
+    let card = String::from_utf8(d.0.bytes("run", "encoder/README.md")).unwrap();
+    for said in ["light mixer", "| `texts.txt` | 240 |", "mean cosine to the teacher 0.", "finetune --from run/encoder"]
+    {
+        assert!(card.contains(said), "{said}: {card}");
+    }
+    let record: Value = serde_json::from_slice(&d.0.bytes("run", "encoder/training.json")).unwrap();
+    assert_eq!((&record["steps"], &record["targets"]["dimension"]), (&200.into(), &WIDTH.into()));
+    for file in ["loss.svg", "dev.svg", "config.resolved.toml", "environment.json"] {
+        assert!(d.0.path("run").join(file).exists(), "{file}");
+    }
+
+    fs::write(d.0.path("tune.toml"), seeded("[train]\nepochs = 4\nbatch_size = 16\nlr = 1e-3\nzero_head = true\n"))
+        .unwrap();
+    let data = ["finetune", "--train", "train.jsonl", "--dev", "dev.jsonl", "--device", "cpu", "--threads", "1"];
+    let more = ["--from", "run", "--config", "tune.toml", "--out", "tuned"];
+    good(&d.0.run(&[&data[..], &more].concat()));
+}
+
+#[test]
+fn every_mixer_and_norm_is_trained_in_both_stages() {
+    let d = Distillation::new();
+    for (mixer, norm) in [("light", "post_layer"), ("dynamic", "pre_rms"), ("dilated", "pre_rms")] {
+        let norm = format!("model.norm={norm}");
+        d.run(mixer, &["--mixer", mixer, "--set", &norm]);
+        let config: Value = serde_json::from_slice(&d.0.bytes(mixer, "encoder/config.json")).unwrap();
+        assert_eq!(config["mixer"], mixer);
+        let cosines = d.scores(mixer, "cosine");
+        at_least(0.005, cosines[3] - cosines[0], &format!("rise of the cosine, {mixer}"));
+    }
+}
+
+#[test]
+fn parts_and_processes_equal_one_step_in_one() {
+    let d = Distillation::new();
+    let still = ["--set", "train.dropout=0", "--set", "train.lr=0.002", "--set", "train.static_lr=0.002"];
+    d.run("one", &still);
+    d.run("parts", &[&still[..], &["--set", "train.accumulate=2"]].concat());
+    run_all(launch(2, || d.command("two", &still)));
+    for run in ["parts", "two"] {
+        for kind in ["train", "dev"] {
+            close(&d.0.metrics("one"), &d.0.metrics(run), kind, &format!("{kind} losses, {run}"));
+        }
+        assert!(d.0.path(run).join("encoder/README.md").exists(), "{run}");
+    }
+    let said = d.refused("odd", &["--set", "train.accumulate=4"]);
+    assert!(said.contains("train.batch_size is 16, must be a multiple of 32"), "{said}");
+}
+
+#[test]
+fn unusable_input_is_refused() {
+    let d = Distillation::new();
+    let said = d.refused("run", &["--set", "model.vocab_size=50"]);
+    assert!(said.contains("model.vocab_size is 50, must be 380"), "{said}");
+    let said = d.refused("run", &["--set", "model.compat=fairseq"]);
+    assert!(said.contains("compat"), "{said}");
+
+    let texts = corpus();
+    let rows = |n: usize, width| texts[..n].iter().map(|text| vector(text, width)).collect::<Vec<_>>();
+    fs::write(d.0.path("few.npy"), npy(&rows(TEXTS - 1, WIDTH))).unwrap();
+    let said = d.refused("run", &["--targets", "few.npy"]);
+    assert!(said.contains("240 texts, but targets for 239"), "{said}");
+
+    // A resumed run has the same vectors.
+    d.run("run", &["--set", "train.static_steps=2", "--set", "train.steps=2"]);
+    fs::write(d.0.path("wide.npy"), npy(&rows(TEXTS, WIDTH + 2))).unwrap();
+    let said = d.refused(
+        "run",
+        &["--set", "train.static_steps=2", "--set", "train.steps=2", "--resume", "--targets", "wide.npy"],
+    );
+    assert!(said.contains("the width of the targets") && !said.contains("config:"), "{said}");
+
+    fs::write(d.0.path("texts.txt"), " \n\n").unwrap();
+    let said = d.refused("empty", &[]);
+    assert!(said.contains("texts.txt has no texts; leave it out"), "{said}");
+    assert!(!d.0.path("empty").exists());
+}
+
+/// A distillation that asks for a stop in some steps.
+struct Stopping<'a> {
+    task: Distill,
+    stops: &'a [u64],
+    interrupt: &'a Interrupt,
+}
+
+impl task::Task for Stopping<'_> {
+    const NAME: &'static str = Distill::NAME;
+    const RESULTS: &'static [&'static str] = Distill::RESULTS;
+    type Parameter = StudentWeight;
+    type Batch = <Distill as task::Task>::Batch;
+    type Detail = ();
+
+    fn keys(&self) -> &Keys {
+        self.task.keys()
+    }
+
+    fn parameters(&self) -> &[(StudentWeight, Tensor)] {
+        self.task.parameters()
+    }
+
+    fn steps(&self) -> u64 {
+        self.task.steps()
+    }
+
+    fn stage(&self, step: u64) -> Stage {
+        self.task.stage(step)
+    }
+
+    fn rate(&self, parameter: &StudentWeight, step: u64) -> f64 {
+        self.task.rate(parameter, step)
+    }
+
+    fn describe(&self) -> String {
+        self.task.describe()
+    }
+
+    fn parts(&mut self, step: u64, team: &Team) -> anyhow::Result<Vec<Part<Self::Batch>>> {
+        if self.stops.contains(&(step + 1)) {
+            self.interrupt.request();
+        }
+        self.task.parts(step, team)
+    }
+
+    fn loss(&self, part: &Part<Self::Batch>, total: f64, mode: &Mode) -> Loss {
+        self.task.loss(part, total, mode)
+    }
+
+    fn dropout_seed(&self, step: u64, rank: usize) -> u64 {
+        self.task.dropout_seed(step, rank)
+    }
+
+    fn evaluation_seconds(&mut self, rate: f64) -> f64 {
+        self.task.evaluation_seconds(rate)
+    }
+
+    fn evaluate(&mut self, team: &Team) -> anyhow::Result<Evaluation<()>> {
+        self.task.evaluate(team)
+    }
+
+    fn keep(&self, folder: &RunFolder, evaluation: &Evaluation<()>) -> anyhow::Result<bool> {
+        self.task.keep(folder, evaluation)
+    }
+
+    fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> anyhow::Result<()> {
+        self.task.finish(run, folder, at, ending)
+    }
+}
+
+/// Runs the task in this process until its end or the first of `stops` (steps taken); returns how it ended.
+fn until(d: &Distillation, out: &str, resume: bool, stops: &[u64]) -> Ending {
+    let text = fs::read_to_string(d.0.path("distill.toml")).unwrap();
+    let mut config: Config = parse(&text, toml::Table::new(), &[]).unwrap();
+    let tokenizer = TokenizerFiles::read(&d.0.path("tokenizer")).unwrap();
+    let table = tokenizer.table().unwrap();
+    config.model.vocab_size = table.vocab_size();
+    config.model = config.model.resolve();
+    let own = &config.train.own;
+    let reading =
+        Reading { text_field: "text", max_length: own.max_length, held_out: own.held_out, eval_texts: own.eval_texts };
+    let interrupt = Interrupt::default();
+    let texts = Texts::read(&[d.0.path("texts.txt")], &table, reading, &interrupt).unwrap();
+    let targets_path = d.0.path("vectors.npy");
+    let targets = Targets::open(&targets_path).unwrap();
+    let args = RunArgs {
+        out: d.0.path(out),
+        seed: None,
+        device: DeviceChoice::Cpu,
+        max_minutes: None,
+        resume,
+        force: false,
+        threads: Some(1),
+        overrides: Vec::new(),
+    };
+    let setup = args.setup(Instant::now()).unwrap();
+    let fingerprint = Fingerprint::new(to_toml(&config).unwrap());
+    let same = |text: &str| Ok(text.to_owned());
+    let run = args.run(("distill", &[]), setup, tokenizer.clone(), fingerprint, same).unwrap();
+    let origin = if resume { Origin::Elsewhere } else { Origin::Random };
+    let data = Data { texts, targets, targets_path };
+    let task = Distill::new(config, data, tokenizer, &origin, run.device).unwrap();
+    let mut stopping = Stopping { task, stops, interrupt: &interrupt };
+    train(&run, &mut stopping, &interrupt).unwrap()
+}
+
+#[test]
+fn resuming_within_and_between_the_stages_equals_not_stopping() {
+    tch::set_num_threads(1);
+    let d = Distillation::new();
+    assert_eq!(until(&d, "whole", false, &[]), Ending::Complete);
+    // Stages of 20 steps: before, at and behind the border.
+    for (run, stops) in [("within", &[7, 31][..]), ("before", &[19]), ("at", &[20]), ("behind", &[21])] {
+        for (count, stop) in stops.iter().enumerate() {
+            assert_eq!(until(&d, run, count > 0, &[*stop]), Ending::Interrupt, "{run}");
+        }
+        assert_eq!(until(&d, run, true, &[]), Ending::Complete, "{run}");
+        assert!(state(&d.0.path(run)) == state(&d.0.path("whole")), "{run}");
+        assert_eq!(d.0.metrics(run), d.0.metrics("whole"), "{run}");
+        assert!(
+            d.0.bytes(run, "encoder/model.safetensors") == d.0.bytes("whole", "encoder/model.safetensors"),
+            "{run}"
+        );
+    }
+}
+
+#[test]
+fn the_second_stage_begins_with_a_fresh_optimizer() {
+    tch::set_num_threads(1);
+    let d = Distillation::new();
+    until(&d, "run", false, &[22]);
+    let file = state(&d.0.path("run"))[1].clone();
+    let optimizer = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(optimizer.tensor("step").unwrap().data(), 2i64.to_le_bytes());
+}
