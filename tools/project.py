@@ -153,9 +153,9 @@ def finished(out):
 
 
 def lines(path):
-    """Returns the lines of a .zst file."""
+    """Returns the lines of a .zst file. Only line feeds end them: a text may contain the other separators of Unicode."""
     out = subprocess.run(["zstd", "-dc", path], cwd=ROOT, capture_output=True, check=True).stdout
-    return out.decode().splitlines()
+    return out.decode().removesuffix("\n").split("\n")
 
 
 def portable(text):
