@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import pathlib
-import random
 import re
 import shlex
 import shutil
@@ -26,6 +25,8 @@ import subprocess
 import sys
 import time
 
+import peer_page
+import peer_rows
 import project
 import tasks
 from project import ROOT, finished, program, run, want, write
@@ -34,6 +35,7 @@ BASE = pathlib.Path("runs/pretrain")
 SHIPPED = "light"
 OUT = pathlib.Path(f"models/pretrained-{SHIPPED}-nano")
 LIMIT = 20_000_000
+PAGE = pathlib.Path("docs/pretraining.md")
 RESUMED = pathlib.Path("docs/results/pretraining-resumed.json")
 # The parts that are free to pass on; the others would bind the weights.
 CORPUS = ["books_1", "books_2", "textbooks", "wikipedia_extracts", "us_speeches"]
@@ -43,9 +45,9 @@ MIXERS = ["light", "attention"]
 SHAPE = ["--preset", "nano", "--set", "model.encoder.norm=pre_rms"]
 STARTS = ["raw", "pre-trained"]
 TASKS = {name: {**tasks.TASKS[name], "set": tasks.TASKS[name]["finetune"]} for name in ("trec", "clinc150", "sst2", "ag_news")}
-# With few labelled rows, drawn by a fixed seed from the training file: what pre-training is for.
+# With few labelled rows.
 FEW = ["train.lr=1e-2", "train.epochs=20", "train.warmup_steps=50", "train.eval_every=160"]
-for _data, _rows in (("trec", 500), ("clinc150", 1500), ("sst2", 500), ("ag_news", 500)):
+for _data, _rows in tasks.FEW.items():
     TASKS[f"{_data}_{_rows}"] = {**TASKS[_data], "short": f"{TASKS[_data]['short']}, {_rows:,} rows", "set": FEW, "data": _data, "rows": _rows}
 
 
@@ -134,10 +136,9 @@ def few(data, rows):
     out = BASE / f"few/{data}-{rows}/train.jsonl"
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        lines = project.lines(f"{project.data(data)}/train.jsonl.zst")
-        random.Random(1).shuffle(lines)
+        lines = tasks.drawn(project.lines(f"{project.data(data)}/train.jsonl.zst"), rows)
         shutil.copyfile(f"{project.data(data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
-        write(out, "\n".join(lines[:rows]) + "\n")
+        write(out, "\n".join(lines) + "\n")
     return out
 
 
@@ -234,24 +235,30 @@ def spread(values):
     return f"{statistics.mean(values):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
+def state_file(mixer):
+    return pathlib.Path(f"docs/results/pretrained-{mixer}-nano.json")
+
+
 def table():
-    path = pathlib.Path("docs/results/pretrained.json")
-    rows = json.loads(path.read_text())["runs"] if path.exists() else []
-    fast = json.loads(pathlib.Path("docs/results/fasttext.json").read_text())["tasks"]
-    states = {}
+    """Keeps the records of the encoders, draws their curves, and writes the page."""
     for mixer in tasks.MIXERS:
         record = BASE / f"{mixer}-nano/encoder/training.json"
-        kept = pathlib.Path(f"docs/results/pretrained-{mixer}-nano.json")
         if record.exists():
-            write(kept, record.read_text())
-        if kept.exists():
-            states[mixer] = json.loads(kept.read_text())
+            write(state_file(mixer), record.read_text())
     # Runs that have been saved: another may have no held-out loss yet.
-    pictures = [BASE / f"{mixer}-nano" for mixer in states if (BASE / f"{mixer}-nano/encoder/training.json").exists()]
+    pictures = [BASE / f"{mixer}-nano" for mixer in tasks.MIXERS if (BASE / f"{mixer}-nano/encoder/training.json").exists()]
     for name, extra in (("training", []), ("held-out", ["--held-out"])):
         if pictures:
             run([program("kinglet-train"), "dev", "curves", *pictures, "--out", f"docs/results/pretraining-{name}.svg", "--from-step", 100, *extra],
                 BASE / "curves.log")
+    write(PAGE, page())
+
+
+def page():
+    """Returns docs/pretraining.md from the records."""
+    path = pathlib.Path("docs/results/pretrained.json")
+    rows = json.loads(path.read_text())["runs"] if path.exists() else []
+    states = {mixer: json.loads(state_file(mixer).read_text()) for mixer in tasks.MIXERS if state_file(mixer).exists()}
     lines = ["# Pre-training", "",
              "Span corruption as in T5 on 174 MB of freely licensed text (41.9 million tokens: books, textbooks, Wikipedia extracts, speeches). The models",
              "are encoder-decoders of the preset `nano` (4 + 4 layers, 128 channels), trained on the same batches. `research/pretrained.py` makes this page.", "",
@@ -268,9 +275,13 @@ def table():
                   "![A resumed run on top of the uninterrupted one](results/pretraining-resumed.svg)", ""]
     lines += ["## From scratch and from the pre-trained encoder", "",
               "Dev accuracy in percent: mean over the seeds (minimum–maximum). Both starts use the same shape, vocabulary, settings and seeds, and",
-              "dev selects the epoch. *Gain* is the difference of the means. fastText is the best of a grid, one seed ([Results](results.md)).", "",
-              "| task | mixer | from scratch | pre-trained | gain | seeds | pre-training tokens | fastText |", "|---|---|---:|---:|---:|---:|---:|---:|"]
+              "dev selects the epoch. *Gain* is the difference of the means. fastText and TF-IDF see the same rows: the best of a grid on dev, mean of three",
+              "seeds, and the better of two linear models ([Peers](peers.md)). – is not measured yet.", "",
+              "| task | mixer | from scratch | pre-trained | gain | seeds | pre-training tokens | fastText | TF-IDF |",
+              "|---|---|---:|---:|---:|---:|---:|---:|---:|"]
     for task, plan in TASKS.items():
+        records = peer_rows.records(task)
+        peers = [f"{100 * record['accuracy']:.2f}" if record else "–" for record in (records.get("fasttext"), peer_page.tfidf(records))]
         for mixer in MIXERS:
             by_start = {start: [r for r in rows if (r["task"], r["mixer"], r["start"]) == (task, mixer, start)] for start in STARTS}
             # Only what both starts have.
@@ -280,9 +291,8 @@ def table():
             raw, pre = ([r["accuracy"] for r in by_start[start] if r["seed"] in seeds] for start in STARTS)
             tokens = sorted({r["pretraining"]["tokens"] for r in by_start["pre-trained"] if r["seed"] in seeds})
             gain = 100 * (statistics.mean(pre) - statistics.mean(raw))
-            peer = f"{100 * fast[task]['accuracy']:.2f}" if task in fast else ""
             lines.append(f"| {plan['short']} | {mixer} | {spread(raw)} | {spread(pre)} | {gain:+.2f} | {len(seeds)} | "
-                         f"{', '.join(f'{t:,}' for t in tokens)} | {peer} |")
+                         f"{', '.join(f'{t:,}' for t in tokens)} | {' | '.join(peers)} |")
     missing = [f"{task} {mixer}" for task in TASKS for mixer in MIXERS
                if len({(r["start"], r["seed"]) for r in rows if (r["task"], r["mixer"]) == (task, mixer)}) < 6]
     if missing:
@@ -295,7 +305,7 @@ def table():
               f"Pre-training: `configs/pretrain.toml` with `{shlex.join(SHAPE)}`. Fine-tuning: `configs/finetune.toml` and, by task:", ""]
     lines += [f"- {task}: {', '.join(plan['set'])}" for task, plan in TASKS.items()]
     lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json` and `docs/results/pretrained-*-nano.json`."]
-    write(pathlib.Path("docs/pretraining.md"), "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def main():

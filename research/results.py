@@ -6,17 +6,20 @@
     tools/x research results --table         the table alone, from docs/results/*.json
 
 Needs the built programs (tools/env says where) and the data sets of the tasks in $KINGLET_DATA. Finished runs are kept and skipped, interrupted ones are
-resumed, so it can be stopped at any time. fastText's rows come from research/results_fasttext.py, which runs in a Python
-environment of its own (made here).
+resumed, so it can be stopped at any time. The rows of fastText and TF-IDF come from docs/results/peers (tools/x research peers).
 """
 import argparse
 import json
 import os
 import pathlib
 
+import peer_page
+import peer_rows
 import tasks
-from project import ROOT, data, printed, program, run, want, write
+from project import ROOT, data, program, run, want, write
 from tasks import MIXERS, TASKS, interval
+
+FASTTEXT = ("fasttext", "fasttext-3mb", "fasttext-1mb")
 
 
 def train(task, plan, mixer, threads, export=True):
@@ -81,25 +84,39 @@ def cogs():
     return lines + ["", "Made by `research/cogs.py` with the settings of `configs/cogs.toml`. All evaluations: `docs/results/cogs.json`.", ""]
 
 
-def table(out):
+def peers(records, n):
+    """Rows of fastText and of the better linear model on TF-IDF; quantized models stand in the columns of int8."""
+    for peer in FASTTEXT:
+        if record := records.get(peer):
+            name = peer_page.NAMES[peer] + (f" ({peer_page.setting(record)})" if peer == "fasttext" else ", quantized")
+            accuracy, size = f"{100 * record['accuracy']:.2f}", f"{record['bytes']:,}"
+            left, right = (f" {accuracy} | ", f" {size} | ") if peer == "fasttext" else (f" | {accuracy} ", f" | {size} ")
+            yield f"| {name} |{left}| {interval(record['accuracy'], n)} | | |{right}| |"
+    if record := peer_page.tfidf(records):
+        yield (f"| {peer_page.NAMES[record['peer']]} (C {record['setting']['C']:g}) | {100 * record['accuracy']:.2f} | | {interval(record['accuracy'], n)} "
+               f"| | | {record['bytes']:,} | | |")
+
+
+def page():
+    """Returns docs/results.md from the records."""
     runs = {}
     for path in sorted((ROOT / "docs/results").glob("run-*.json")):
         row = json.loads(path.read_text())
         runs[row["task"], row["mixer"]] = row
-    fast = json.loads((ROOT / "docs/results/fasttext.json").read_text())
     lines = [
         "# Results", "",
-        "Dev accuracy in percent of models trained from scratch on a CPU. `research/results.py` makes this page. Each row is one run with one",
-        "seed and keeps the best dev evaluation, as does fastText's grid, so all numbers are optimistic in the same way. *±* is the 95%",
-        "interval, 1.96·√(a(1−a)/n) for `n` dev rows. *int8* is what `kinglet` runs; *flips* are dev texts whose label differs between",
-        "fp32 and int8. Minutes were measured on two shared cores and depend on other load.", "",
+        "Dev accuracy in percent of models trained from scratch on a CPU. `research/results.py` makes this page. A row of a mixer is one run with one",
+        "seed and keeps the best dev evaluation; a row of fastText is the mean of three seeds with the setting of a grid that is best on dev, so both",
+        "are slightly optimistic. TF-IDF is the better of two linear models, whose settings are chosen on training rows. [Peers](peers.md) has more",
+        "of them. *±* is the 95% interval, 1.96·√(a(1−a)/n) for `n` dev rows. *int8* is what `kinglet` runs; *flips* are dev texts whose label differs",
+        "between fp32 and int8. Minutes were measured on two shared cores and depend on other load.", "",
     ]
     for task, plan in TASKS.items():
-        ft = fast["tasks"].get(task)
+        records = peer_rows.records(task)
         have = [(m, runs[task, m]) for m in plan["mixers"] if (task, m) in runs]
-        if not have and not ft:
+        if not have and not records:
             continue
-        n = (have[0][1] if have else ft)["rows"]
+        n = have[0][1]["rows"] if have else next(iter(records.values()))["dev_rows"]
         lines += [f"## {plan['title']}, {n:,} dev rows", "",
                   "| model | fp32 | int8 | ± | flips | parameters | fp32 bytes | int8 bytes | minutes |",
                   "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
@@ -107,25 +124,23 @@ def table(out):
             a = r["accuracy_fp32"]
             lines.append(f"| {mixer} | {100 * a:.2f} | {100 * r['accuracy_int8']:.2f} | {interval(a, n)} | {r['flips']} | "
                          f"{r['parameters']:,} | {r['bytes_fp32']:,} | {r['bytes_int8']:,} | {r['minutes']:.1f} |")
-        if ft:
-            a = ft["accuracy"]
-            lines.append(f"| fastText (lr {ft['lr']}, {ft['epoch']} epochs, {ft['wordNgrams']}-grams) | {100 * a:.2f} | | {interval(a, n)} | | | "
-                         f"{ft['bytes']:,} | | {ft['minutes']:.1f} |")
-        missing = [m for m in plan["mixers"] if (task, m) not in runs]
+        lines += peers(records, n)
+        missing = [m for m in plan["mixers"] if (task, m) not in runs] + [peer_page.NAMES[peer] for peer in FASTTEXT if peer not in records]
         if missing:
-            lines += ["", f"Not run yet: {', '.join(missing)}."]
+            lines += ["", f"Not run yet: {'; '.join(missing)}."]
         lines.append("")
         if have:
             best_mixer, best = max(((m, r) for m, r in have if m != "attention"), key=lambda x: x[1]["accuracy_int8"])
             worst_drop = max(100 * (r["accuracy_fp32"] - r["accuracy_int8"]) for _, r in have)
-            if ft:
-                gap = 100 * (best["accuracy_int8"] - ft["accuracy"])
-                lines += [f"Best convolution in int8: {best_mixer}, {gap:+.2f} points against fastText. Largest loss from fp32 to int8: {worst_drop:.2f} points.", ""]
+            gaps = [f"{100 * (best['accuracy_int8'] - record['accuracy']):+.2f} points against {name}"
+                    for name, record in (("fastText", records.get("fasttext")), ("TF-IDF", peer_page.tfidf(records))) if record]
+            lines += [f"Best convolution in int8: {', '.join([best_mixer, *gaps])}. Largest loss from fp32 to int8: {worst_drop:.2f} points.", ""]
     lines += cogs()
     notes = ROOT / "docs/results/notes.md"
     if notes.exists():
         lines += [notes.read_text().rstrip(), ""]
     lines += ["## See also", "",
+              "- [Peers](peers.md): other classifiers on the same rows, with sizes.",
               "- [Pre-training](pretraining.md): loss curves, and fine-tuning with and without a pre-trained encoder, three seeds each.",
               "- [Training speed](training-speed.md): training steps next to eager PyTorch, and the paper's two figures from our own runs.",
               "- [Several processes](distributed.md): what is guaranteed, and how it is tested.", "",
@@ -137,7 +152,7 @@ def table(out):
     lines += [f"- {task}: vocabulary {p['vocab']:,}{' (lower case)' if p.get('lowercase') else ''}; {', '.join(p['set'])}"
               for task, p in TASKS.items()]
     lines += ["", "`docs/results/run-*.json` has the resolved settings, the seed and the commit of each run."]
-    write(out, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def main():
@@ -151,9 +166,6 @@ def main():
     os.chdir(ROOT)
     if not args.table:
         want(*(args.only or TASKS))
-        if not (ROOT / "docs/results/fasttext.json").exists():
-            program("kinglet-train")
-            run([printed("tools/x", "setup", "results").strip() + "/bin/python", "research/results_fasttext.py"])
         for task in args.only or TASKS:
             for mixer in TASKS[task]["mixers"]:
                 if args.mixer and mixer not in args.mixer:
@@ -165,7 +177,7 @@ def main():
                 row = {"task": task, "mixer": mixer, **summary(report, training)}
                 write(ROOT / f"docs/results/run-{task}-{mixer}.json", json.dumps(row, indent=1) + "\n")
                 print(f"{task} {mixer}: fp32 {row['accuracy_fp32']:.4f} int8 {row['accuracy_int8']:.4f} in {row['minutes']:.1f} min")
-    table(ROOT / "docs/results.md")
+    write(ROOT / "docs/results.md", page())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 """The data sets of the tables, and what differs between their trainings; everything else stands in configs/."""
+import random
+
 from project import finished, run
 
 MIXERS = ["light", "dynamic", "dilated", "attention"]
@@ -15,6 +17,15 @@ TASKS = {
                 "set": ["train.epochs=8", "train.eval_every=684", "train.max_length=128", "train.dropout=0.3"],
                 "finetune": ["train.epochs=3", "train.eval_every=1369", "train.bf16=true"]},
 }
+# Training rows of a task with few labels: what pre-training is for.
+FEW = {"trec": 500, "clinc150": 1500, "sst2": 500, "ag_news": 500}
+
+
+def drawn(lines, rows):
+    """Returns some lines of a training file, the same ones in every call and the same ones for everything that is compared."""
+    lines = list(lines)
+    random.Random(1).shuffle(lines)
+    return lines[:rows]
 
 
 def train(command, out, log, settings=()):

@@ -1,0 +1,47 @@
+"""Which texts a model answers correctly, kept in few bytes, and the interval of a difference between two models on the same texts.
+
+Nothing here needs more than Python, so that tables are made and tested without the environment of the peers.
+"""
+import base64
+import math
+
+# Of the normal distribution: 95 % of it lies within this many standard deviations.
+NORMAL = 1.959963984540054
+
+
+def pack(right):
+    """Returns one bit per text, the first text in the highest bit of the first byte, as base64. `numpy.packbits` has the same order."""
+    right = list(right)
+    bits = "".join("1" if value else "0" for value in right)
+    size = -(-len(bits) // 8)
+    return base64.b64encode(int(bits.ljust(8 * size, "0") or "0", 2).to_bytes(size, "big")).decode()
+
+
+def unpack(text, rows):
+    """Returns the list of 0 and 1 that `pack` was given, of `rows` texts.
+
+    Raises `ValueError` unless the bytes are those of so many texts.
+    """
+    packed = base64.b64decode(text, validate=True)
+    if len(packed) != -(-rows // 8):
+        raise ValueError(f"{len(packed)} bytes of correct answers, but {rows} texts need {-(-rows // 8)}: the record is of other rows")
+    return [packed[i // 8] >> (7 - i % 8) & 1 for i in range(rows)]
+
+
+def difference(ours, theirs):
+    """Returns mean and half width of the 95 % interval of the accuracy of one model less that of another, text by text.
+
+    Both arguments are lists of seeds, each a list of 0 and 1 over the same texts. Per text, the seeds are averaged; the texts are the sample:
+    mean ± 1.96·s/√n, where s is the standard deviation (n − 1) of the n differences.
+
+    Raises `ValueError` if the numbers of texts differ or are below two.
+    """
+    sizes = {len(seed) for seed in [*ours, *theirs]}
+    if len(sizes) != 1 or min(sizes) < 2 or not ours or not theirs:
+        raise ValueError(f"the seeds have {sorted(sizes)} texts: a paired interval needs the same texts, two or more, of both models")
+    n = sizes.pop()
+    means = [[sum(values) / len(values) for values in zip(*seeds)] for seeds in (ours, theirs)]
+    apart = [a - b for a, b in zip(*means)]
+    mean = math.fsum(apart) / n
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in apart) / (n - 1))
+    return mean, NORMAL * spread / math.sqrt(n)
