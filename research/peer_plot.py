@@ -1,10 +1,13 @@
 """docs/results/peers.svg: accuracy of peers and of our models against their size, one panel per task."""
+import io
+import re
+
 import matplotlib
 
 import peer_page
 import peer_rows
 from peer_page import NAMES, OURS
-from project import ROOT
+from project import ROOT, write
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402
@@ -55,7 +58,9 @@ def write_figure():
     axes.flat[-1].legend(legend.values(), legend.keys(), loc="center", frameon=False)
     figure.supxlabel("size in MB")
     figure.supylabel("dev accuracy in percent")
-    temporary = OUT.with_name(OUT.name + ".tmp")
-    figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
-    temporary.replace(OUT)
+    # Names of clip paths come from addresses in memory.
+    names = {}
+    write(OUT, re.sub(r"\bp[0-9a-f]{10}\b", lambda found: names.setdefault(found[0], f"p{len(names)}"), text.getvalue()))
