@@ -46,6 +46,9 @@ fn shim(lib: &str) {
         .flag(include)
         .flag("-isystem")
         .flag(api)
-        .files(["border", "checkpoint", "gradient", "memory", "nccl", "world"].map(|name| format!("shim/{name}.cpp")))
+        .files(
+            ["border", "checkpoint", "dropout", "gradient", "memory", "nccl", "optimizer", "world"]
+                .map(|name| format!("shim/{name}.cpp")),
+        )
         .compile("kinglet_shim");
 }

@@ -102,6 +102,41 @@ unsafe extern "C" {
     fn kinglet_gradient_clear(tensor: *const C_tensor) -> *mut c_char;
 }
 
+// `shim/dropout.cpp`.
+unsafe extern "C" {
+    fn kinglet_dropout(x: *const C_tensor, p: f64, out: *mut *mut C_tensor) -> *mut c_char;
+}
+
+// `shim/optimizer.cpp`.
+unsafe extern "C" {
+    fn kinglet_adamw(
+        weights: *const *const C_tensor,
+        gradients: *const *const C_tensor,
+        first: *const *const C_tensor,
+        second: *const *const C_tensor,
+        count: usize,
+        step: i64,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+    fn kinglet_adafactor(
+        weight: *const C_tensor,
+        gradient: *const C_tensor,
+        rows: *const C_tensor,
+        columns: *const C_tensor,
+        keep: f64,
+        lr: f64,
+        weight_decay: f64,
+        eps_gradient: f64,
+        eps_weight: f64,
+        clip: f64,
+    ) -> *mut c_char;
+    fn kinglet_flush_subnormal(flush: bool) -> bool;
+}
+
 // `shim/world.cpp`.
 unsafe extern "C" {
     fn kinglet_world_new(
@@ -147,6 +182,106 @@ pub(crate) fn clear_gradient(tensor: &Tensor) -> Result<(), String> {
     // SAFETY: the tensor outlives the call, which drops its reference to the gradient; tensors that share the gradient keep it
     // alive.
     unsafe { answer(kinglet_gradient_clear(tensor.as_ptr())) }
+}
+
+/// Drops elements of an f32 tensor on the CPU with probability `p` and scales the others by `1 / (1 − p)`.
+///
+/// # Errors
+/// libtorch's message if the tensor is of another kind or device, or `p` not in `[0, 1)`.
+pub(crate) fn dropout(x: &Tensor, p: f64) -> Result<Tensor, String> {
+    let mut out = null_mut();
+    // SAFETY: the tensor outlives the call; `out` points to a pointer, which is written when null is returned: a tensor that is
+    // this caller's.
+    unsafe {
+        answer(kinglet_dropout(x.as_ptr(), p, &mut out))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// Hyper-parameters of [`adamw`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdamWStep {
+    /// Steps with this one.
+    pub step: i64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moments.
+    pub beta1: f64,
+    /// Decay of the second moments.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the root of the second moments.
+    pub eps: f64,
+}
+
+/// Takes one step of AdamW in place: `[weight, gradient, first moment, second moment]` of each weight, all f32.
+///
+/// # Errors
+/// libtorch's message if the tensors differ in shape, kind or device.
+pub(crate) fn adamw(weights: &[[&Tensor; 4]], step: AdamWStep) -> Result<(), String> {
+    let column = |i: usize| -> Vec<*const C_tensor> { weights.iter().map(|row| row[i].as_ptr()).collect() };
+    let [w, g, m, v] = [0, 1, 2, 3].map(column);
+    let AdamWStep { step, lr, beta1, beta2, weight_decay, eps } = step;
+    let count = weights.len();
+    let [w, g, m, v] = [&w, &g, &m, &v].map(|column| column.as_ptr());
+    // SAFETY: each pointer leads to `count` tensors, which outlive the call; the shim checks what libtorch does not.
+    unsafe { answer(kinglet_adamw(w, g, m, v, count, step, lr, beta1, beta2, weight_decay, eps)) }
+}
+
+/// Hyper-parameters of [`adafactor`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdafactorStep {
+    /// Share of the second moment that stays.
+    pub keep: f64,
+    /// Learning rate, relative to the size of the weight.
+    pub lr: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to squared gradients.
+    pub eps_gradient: f64,
+    /// Minimum root mean square of a weight that a step is relative to.
+    pub eps_weight: f64,
+    /// Updates with a larger root mean square are scaled down to it.
+    pub clip: f64,
+}
+
+/// Takes one step of Adafactor in place on a weight `[R, C]` on the CPU. `rows` and `columns` are the factored second moment, `[R]` and
+/// `[C]`; without `columns`, `rows` is the whole one. All are f32 and contiguous.
+///
+/// # Errors
+/// libtorch's message if the tensors differ in shape, kind or device.
+pub(crate) fn adafactor(
+    weight: &Tensor,
+    gradient: &Tensor,
+    rows: &Tensor,
+    columns: Option<&Tensor>,
+    step: AdafactorStep,
+) -> Result<(), String> {
+    let AdafactorStep { keep, lr, weight_decay, eps_gradient, eps_weight, clip } = step;
+    let columns = columns.map_or(std::ptr::null(), |columns| columns.as_ptr());
+    let (weight, gradient, rows) = (weight.as_ptr(), gradient.as_ptr(), rows.as_ptr());
+    // SAFETY: the tensors outlive the call, which checks their shapes, kinds and devices; null stands for no columns.
+    unsafe {
+        answer(kinglet_adafactor(
+            weight,
+            gradient,
+            rows,
+            columns,
+            keep,
+            lr,
+            weight_decay,
+            eps_gradient,
+            eps_weight,
+            clip,
+        ))
+    }
+}
+
+/// Makes this thread, and those it starts later, take subnormal numbers for zero. Returns whether the processor can.
+pub fn flush_subnormal() -> bool {
+    // SAFETY: sets a control register of this thread.
+    unsafe { kinglet_flush_subnormal(true) }
 }
 
 /// Where the processes of a group meet, for [`ProcessGroup::join`].

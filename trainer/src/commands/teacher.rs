@@ -72,7 +72,7 @@ pub struct TeacherArgs {
     pub dtype: Dtype,
     /// Type of the numbers in products
     ///
-    /// bf16 changes a vector by about 1e-3 and is slow on a CPU without it. Default: bf16 on CUDA and on CPUs with bf16 products, else f32.
+    /// bf16 changes a vector by about 1e-3. Default: bf16 on CUDA, on processors with AMX and on Arm with bf16 products, else f32.
     #[arg(long, value_name = "TYPE", value_enum)]
     pub precision: Option<Precision>,
     /// Texts per shard

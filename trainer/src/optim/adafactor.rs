@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, scale_rates, slots, step_tensor};
+use crate::ffi::{self, AdafactorStep};
 
 /// Minimum of both dimensions of a matrix for a factored second moment (Mesh TensorFlow, `min_dim_size_to_factor`).
 pub const FACTORED_FROM: i64 = 128;
@@ -89,6 +90,18 @@ impl Second {
     }
 }
 
+/// Takes the step of one weight on the CPU in three passes over its memory, where operations of libtorch take some twenty.
+fn fused(p: &Tensor, g: &Tensor, second: &Second, keep: f64, lr: f64, weight_decay: f64) {
+    let (rows, columns) = match second {
+        Second::Factored(rows, columns) => (rows, Some(columns)),
+        Second::Full(v) => (v, None),
+    };
+    let step = AdafactorStep { keep, lr, weight_decay, eps_gradient: EPS_GRADIENT, eps_weight: EPS_WEIGHT, clip: CLIP };
+    if let Err(reason) = ffi::adafactor(p, g, rows, columns, step) {
+        panic!("a step of Adafactor: {reason}");
+    }
+}
+
 impl Optimizer for Adafactor {
     fn step(&mut self, lr: f64) {
         self.step += 1;
@@ -97,6 +110,11 @@ impl Optimizer for Adafactor {
             for Slot { decays, rate, tensor: p, memory: second, .. } in &mut self.slots {
                 let g = p.grad();
                 if !g.defined() {
+                    continue;
+                }
+                if p.device() == Device::Cpu {
+                    let weight_decay = if *decays { self.config.weight_decay } else { 0.0 };
+                    fused(p, &g, second, decay, lr * *rate, weight_decay);
                     continue;
                 }
                 let mut update = second.scale(&g, decay);

@@ -6,6 +6,7 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, scale_rates, slots, step_tensor};
+use crate::ffi::{self, AdamWStep};
 
 /// Hyper-parameters of [`AdamW`], with PyTorch's defaults, including epsilon.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +28,8 @@ impl Default for AdamWConfig {
     }
 }
 
+/// libtorch's fused kernel reads and writes each weight once.
+///
 /// ```text
 /// p ← p·(1 − lr·decay);  m ← m + (g − m)(1 − β1);  v ← β2·v + (1 − β2)·g²
 /// p ← p − lr/(1 − β1ᵗ) · m / (sqrt(v)/sqrt(1 − β2ᵗ) + eps)
@@ -51,28 +54,24 @@ impl Optimizer for AdamW {
     fn step(&mut self, lr: f64) {
         self.step += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        let correction1 = 1.0 - beta1.powf(self.step as f64);
-        let correction2 = (1.0 - beta2.powf(self.step as f64)).sqrt();
-        tch::no_grad(|| {
-            for Slot { decays, rate, tensor: p, memory: (m, v), .. } in &mut self.slots {
-                let g = p.grad();
-                if !g.defined() {
-                    continue;
+        let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.tensor.grad()).collect();
+        let mut groups: Vec<((bool, f64), Vec<[&Tensor; 4]>)> = Vec::new();
+        for (Slot { decays, rate, tensor, memory: (m, v), .. }, g) in self.slots.iter().zip(&gradients) {
+            if g.defined() {
+                let weight = [tensor, g, m, v];
+                match groups.iter_mut().find(|(key, _)| *key == (*decays, *rate)) {
+                    Some((_, group)) => group.push(weight),
+                    None => groups.push(((*decays, *rate), vec![weight])),
                 }
-                let lr = lr * *rate;
-                if weight_decay != 0.0 && *decays {
-                    let _ = p.g_mul_scalar_(1.0 - lr * weight_decay);
-                }
-                let _ = m.lerp_(&g, 1.0 - beta1);
-                let mut square = &g * &g;
-                let _ = square.g_mul_scalar_(1.0 - beta2);
-                let _ = v.g_mul_scalar_(beta2).g_add_(&square);
-                let mut denominator = v.sqrt();
-                let _ = denominator.g_div_scalar_(correction2).g_add_scalar_(eps);
-                let mut update = &*m / denominator;
-                let _ = p.g_sub_(&update.g_mul_scalar_(lr / correction1));
             }
-        });
+        }
+        for ((decays, rate), weights) in groups {
+            let weight_decay = if decays { weight_decay } else { 0.0 };
+            let step = AdamWStep { step: self.step, lr: lr * rate, beta1, beta2, weight_decay, eps };
+            if let Err(reason) = ffi::adamw(&weights, step) {
+                panic!("a step of AdamW: {reason}");
+            }
+        }
     }
 
     fn scale_rates(&mut self, factors: &[f64]) {

@@ -35,9 +35,9 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Returns bf16 where `device` multiplies it in hardware, otherwise f32.
+    /// Returns bf16 on CUDA and on processors that multiply it faster than f32 ([`machine::cpu_prefers_bf16`]), otherwise f32.
     pub fn default_on(device: Device) -> Self {
-        if device.is_cuda() || machine::cpu_has_bf16() { Precision::Bf16 } else { Precision::F32 }
+        if device.is_cuda() || machine::cpu_prefers_bf16() { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// Returns its name.
