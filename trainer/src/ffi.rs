@@ -215,11 +215,14 @@ pub(crate) struct AdamWStep {
     pub eps: f64,
 }
 
-/// Takes one step of AdamW in place: `[weight, gradient, first moment, second moment]` of each weight, all f32.
+/// Weight, gradient, first moment and second moment.
+pub(crate) type AdamWWeight<'a> = [&'a Tensor; 4];
+
+/// Takes one step of AdamW in place on f32 weights.
 ///
 /// # Errors
 /// libtorch's message if the tensors differ in shape, kind or device.
-pub(crate) fn adamw(weights: &[[&Tensor; 4]], step: AdamWStep) -> Result<(), String> {
+pub(crate) fn adamw(weights: &[AdamWWeight<'_>], step: AdamWStep) -> Result<(), String> {
     let column = |i: usize| -> Vec<*const C_tensor> { weights.iter().map(|row| row[i].as_ptr()).collect() };
     let [w, g, m, v] = [0, 1, 2, 3].map(column);
     let AdamWStep { step, lr, beta1, beta2, weight_decay, eps } = step;

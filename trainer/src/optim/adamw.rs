@@ -6,7 +6,7 @@ use anyhow::Result;
 use tch::Tensor;
 
 use super::optimizer::{Optimizer, Parameter, Slot, load_slot, load_step, scale_rates, slots, step_tensor};
-use crate::ffi::{self, AdamWStep};
+use crate::ffi::{self, AdamWStep, AdamWWeight};
 
 /// Hyper-parameters of [`AdamW`], with PyTorch's defaults, including epsilon.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +55,7 @@ impl Optimizer for AdamW {
         self.step += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.tensor.grad()).collect();
-        let mut groups: Vec<((bool, f64), Vec<[&Tensor; 4]>)> = Vec::new();
+        let mut groups: Vec<((bool, f64), Vec<AdamWWeight<'_>>)> = Vec::new();
         for (Slot { decays, rate, tensor, memory: (m, v), .. }, g) in self.slots.iter().zip(&gradients) {
             if g.defined() {
                 let weight = [tensor, g, m, v];
