@@ -153,7 +153,7 @@ fn damaged_bundles_are_refused_by_every_command() {
         b[64 + 32 + 8] ^= 0x40;
         seal(b);
     });
-    refuses(&lie, &["section TOKN begins at byte"]);
+    refuses(&lie, &["section TOKN starts at byte"]);
     refuses(&folder.write("other.kinglet", b"{\"label\": 1}\n"), &["not a Kinglet bundle"]);
     refuses(&folder.write("empty.kinglet", b""), &["not a Kinglet bundle"]);
     refuses(
