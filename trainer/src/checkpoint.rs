@@ -132,9 +132,15 @@ impl Start {
 /// Returns the checkpoint directory that `dir` is or contains: a pre-training run has that of its encoder inside.
 ///
 /// # Errors
-/// If there is none.
+/// If there is none, or a checkpoint with another inside.
 pub fn locate(dir: &Path) -> Result<PathBuf> {
     let candidates = [dir.to_path_buf(), dir.join(ENCODER)];
+    ensure!(
+        !candidates.iter().all(|dir| dir.join(files::CONFIG).exists()),
+        "{dir} has results of two runs, a checkpoint and {ENCODER}/: name {dir}/{ENCODER}, or remove {ENCODER}/ to start from the \
+         checkpoint",
+        dir = dir.display()
+    );
     candidates.into_iter().find(|dir| dir.join(files::CONFIG).exists()).with_context(|| {
         format!(
             "{} is no checkpoint and no pre-training run: it has no {} and no {ENCODER}/",

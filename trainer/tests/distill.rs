@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 use std::time::Instant;
 
 use fixture::{Task, at_least, at_most, close, launch, run_all, seeded, stderr};
+use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::model::Mode;
@@ -273,6 +274,81 @@ fn unusable_input_is_refused() {
     assert!(!d.0.path("empty").exists());
 }
 
+#[test]
+fn forcing_a_run_removes_the_results_of_every_task_and_keeps_other_files() {
+    let d = Distillation::new();
+    let short = ["--set", "train.static_steps=2", "--set", "train.steps=2"];
+    fs::create_dir(d.0.path("run")).unwrap();
+    for file in ["config.json", "model.safetensors", "labels.json", "seq2seq.json", "notes.txt"] {
+        fs::write(d.0.path("run").join(file), "old").unwrap();
+    }
+    d.run("run", &[&short[..], &["--force"]].concat());
+    for file in ["config.json", "model.safetensors", "labels.json", "seq2seq.json"] {
+        assert!(!d.0.path("run").join(file).exists(), "{file}");
+    }
+    assert_eq!(d.0.bytes("run", "notes.txt"), b"old");
+
+    // A folder that an older version left with both is ambiguous.
+    let run = d.0.path("run");
+    assert!(checkpoint::locate(&run).unwrap().ends_with("encoder"));
+    fs::copy(run.join("encoder/config.json"), run.join("config.json")).unwrap();
+    let said = checkpoint::locate(&run).unwrap_err().to_string();
+    assert!(said.contains("results of two runs"), "{said}");
+}
+
+#[test]
+fn a_teacher_that_did_not_make_the_targets_is_refused() {
+    let d = Distillation::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
+    fs::create_dir(d.0.path("other")).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(golden.join(file), d.0.path("other").join(file)).unwrap();
+    }
+    let mut weights = d.0.bytes("other", "model.safetensors");
+    *weights.last_mut().unwrap() ^= 1;
+    fs::write(d.0.path("other/model.safetensors"), weights).unwrap();
+    let golden = golden.to_str().unwrap();
+    good(&d.0.run(&[
+        "teacher",
+        "--device",
+        "cpu",
+        "--model",
+        golden,
+        "--prompt",
+        "query: ",
+        "--out",
+        "targets",
+        "texts.txt",
+    ]));
+
+    let short = ["--set", "train.static_steps=2", "--set", "train.steps=2", "--targets", "targets", "--teacher"];
+    let said = d.refused("run", &[&short[..], &["other"]].concat());
+    assert!(said.contains("the targets are those of bert") && said.contains("other is another model"), "{said}");
+    assert!(!d.0.path("run").exists());
+    d.run("run", &[&short[..], &[golden]].concat());
+    let record: Value = serde_json::from_slice(&d.0.bytes("run", "encoder/training.json")).unwrap();
+    assert_eq!(record["embedding_start"], "teacher");
+    let card = String::from_utf8(d.0.bytes("run", "encoder/README.md")).unwrap();
+    assert!(card.contains("the embedding started from the teacher's vectors"), "{card}");
+
+    let said = d.refused("wide", &["--teacher", golden, "--set", "model.hidden_size=24"]);
+    assert!(said.contains("model.hidden_size is 24, must be at most 21 for vectors of 20 values"), "{said}");
+}
+
+#[test]
+fn vectors_to_which_no_cosine_is_defined_are_refused() {
+    let d = Distillation::new();
+    for (value, part) in
+        [(0.0, "has length 0: a cosine"), (1e30, "too long or too short"), (1e-30, "too long or too short")]
+    {
+        let mut rows: Vec<Vec<f32>> = corpus().iter().map(|text| vector(text, WIDTH)).collect();
+        rows[7] = vec![value; WIDTH];
+        fs::write(d.0.path("vectors.npy"), npy(&rows)).unwrap();
+        let said = d.refused("run", &[]);
+        assert!(said.contains("--targets: row 7 (from 0)") && said.contains(part), "{said}");
+    }
+}
+
 /// A distillation that asks for a stop in some steps.
 struct Stopping<'a> {
     task: Distill,
@@ -282,7 +358,6 @@ struct Stopping<'a> {
 
 impl task::Task for Stopping<'_> {
     const NAME: &'static str = Distill::NAME;
-    const RESULTS: &'static [&'static str] = Distill::RESULTS;
     type Parameter = StudentWeight;
     type Batch = <Distill as task::Task>::Batch;
     type Detail = ();
@@ -371,9 +446,9 @@ fn until(d: &Distillation, out: &str, resume: bool, stops: &[u64]) -> Ending {
     let setup = args.setup(Instant::now()).unwrap();
     let fingerprint = Fingerprint::new(to_toml(&config).unwrap());
     let same = |text: &str| Ok(text.to_owned());
-    let run = args.run(("distill", &[]), setup, tokenizer.clone(), fingerprint, same).unwrap();
+    let run = args.run("distill", setup, tokenizer.clone(), fingerprint, same).unwrap();
     let origin = if resume { Origin::Elsewhere } else { Origin::Random };
-    let data = Data { texts, targets, targets_path };
+    let data = Data { texts, targets, targets_path, from_teacher: false };
     let task = Distill::new(config, data, tokenizer, &origin, run.device).unwrap();
     let mut stopping = Stopping { task, stops, interrupt: &interrupt };
     train(&run, &mut stopping, &interrupt).unwrap()

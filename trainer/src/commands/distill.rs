@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use clap::Args;
+use anyhow::{Context, Error, Result, ensure};
+use clap::{Args, ValueEnum};
 use kinglet::spec::{Mixer, files};
 use kinglet::tokenizer::Table;
 use kinglet_data::digest::sha256_of_file;
@@ -13,13 +13,14 @@ use tch::{Device, Tensor};
 use crate::commands::ended;
 use crate::commands::shape::mixer;
 use crate::interrupt::Interrupt;
-use crate::targets::{Targets, manifest::MANIFEST};
+use crate::targets::{Manifest, Targets, manifest::MANIFEST};
 use crate::tasks::distill::config::Config;
 use crate::tasks::distill::data::Data;
-use crate::tasks::distill::start::pieces;
+use crate::tasks::distill::start::{direction_channels, pieces};
 use crate::tasks::distill::texts::{Reading, Texts};
 use crate::tasks::distill::{Distill, Origin};
-use crate::teacher::{Precision, Teacher, settings::Settings};
+use crate::teacher::settings::{Pooling, Settings};
+use crate::teacher::{Options, Precision, Teacher};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::config::{parse, to_toml};
 use crate::training::progress::Counter;
@@ -94,6 +95,13 @@ pub fn run(args: &DistillArgs, started: Instant) -> Result<()> {
     config.model.validate_encoder().with_context(|| format!("config {file}: [model]"))?;
 
     let targets = Targets::open(&args.targets).context("--targets")?;
+    let size = config.model.hidden_size;
+    ensure!(
+        direction_channels(config.model.norm, size) > 0,
+        "config {file}: model.hidden_size is {size}, must be at least 2 with model.norm = \"pre_rms\", which keeps the direction alone"
+    );
+    let teacher = args.teacher.as_deref().map(|folder| digest_of(folder, &targets, &config)).transpose()?;
+    targets.check_lengths().context("--targets")?;
     let own = &config.train.own;
     let reading = Reading {
         text_field: &args.text_field,
@@ -112,19 +120,18 @@ pub fn run(args: &DistillArgs, started: Instant) -> Result<()> {
     let folder = args.targets.is_dir().then(|| args.targets.join(MANIFEST));
     fingerprint.add("the targets", &digest(folder.as_deref().unwrap_or(&args.targets))?);
     fingerprint.add("the width of the targets", &targets.dimension().to_string());
-    if let Some(teacher) = &args.teacher {
-        let folder = Settings::read(teacher).context("--teacher")?.transformer;
-        fingerprint.add("the teacher", &digest(&folder.join(files::WEIGHTS))?);
+    if let Some(sha256) = &teacher {
+        fingerprint.add("the teacher", sha256);
     }
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
     let device = setup.device;
-    let run = args.run.run((Distill::NAME, Distill::RESULTS), setup, tokenizer.clone(), fingerprint, today)?;
+    let run = args.run.run(Distill::NAME, setup, tokenizer.clone(), fingerprint, today)?;
     let origin = if run.resume.is_some() || !run.team.leads() {
         Origin::Elsewhere
     } else {
-        origin(args.teacher.as_deref(), &table, targets.dimension(), device, &interrupt)?
+        origin(args.teacher.as_deref(), &table, &targets, device, &interrupt)?
     };
-    let data = Data { texts, targets, targets_path: args.targets.clone() };
+    let data = Data { texts, targets, targets_path: args.targets.clone(), from_teacher: teacher.is_some() };
     let mut task = Distill::new(config, data, tokenizer.clone(), &origin, run.device)?;
     ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
     Ok(())
@@ -132,6 +139,30 @@ pub fn run(args: &DistillArgs, started: Instant) -> Result<()> {
 
 fn digest(path: &Path) -> Result<String> {
     sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Returns the SHA-256 of the weights of the teacher in `folder`, which must be the one of the targets' record, if they have one,
+/// and wide enough for the embedding.
+fn digest_of(folder: &Path, targets: &Targets, config: &Config) -> Result<String> {
+    let weights = Settings::read(folder).context("--teacher")?.transformer.join(files::WEIGHTS);
+    let sha256 = digest(&weights).context("--teacher")?;
+    if let Some(Manifest { teacher: record, .. }) = targets.manifest() {
+        ensure!(
+            sha256 == record.weights_sha256,
+            "--teacher: the targets are those of {} (weights SHA-256 {}), {} is another model (weights SHA-256 {sha256})",
+            record.name,
+            record.weights_sha256,
+            folder.display()
+        );
+    }
+    let (width, size) = (targets.dimension(), config.model.hidden_size);
+    let most = width + (size - direction_channels(config.model.norm, size));
+    ensure!(
+        size <= most,
+        "model.hidden_size is {size}, must be at most {most} for vectors of {width} values: principal components cannot widen them; \
+         lower it, or leave --teacher out for a random start"
+    );
+    Ok(sha256)
 }
 
 /// Returns the resolved configuration for a tokenizer of `ids` ids.
@@ -154,12 +185,12 @@ fn read_config(args: &DistillArgs, ids: usize) -> Result<Config> {
     Ok(config)
 }
 
-/// Returns where the embedding starts; vectors of pieces come from the teacher in the folder `teacher`, which must have the
-/// width of the targets.
+/// Returns where the embedding starts; vectors of pieces come from the teacher in the folder `teacher`, with the
+/// settings of the targets' record and the width of the targets.
 fn origin(
     teacher: Option<&Path>,
     table: &Table<'_>,
-    width: usize,
+    targets: &Targets,
     device: Device,
     interrupt: &Interrupt,
 ) -> Result<Origin> {
@@ -167,9 +198,16 @@ fn origin(
         eprintln!("no --teacher: the embedding starts at random");
         return Ok(Origin::Random);
     };
-    let teacher = Teacher::load(folder, device, Precision::F32).context("--teacher")?;
+    let mut options = Options::default();
+    if let Some(Manifest { teacher: record, .. }) = targets.manifest() {
+        let pooling = Pooling::from_str(&record.pooling, false);
+        options.pooling = Some(pooling.map_err(Error::msg).context("--targets: the pooling of the teacher")?);
+        options.normalize = Some(record.normalized);
+        options.prompt = Some(record.prompt.clone());
+    }
+    let teacher = Teacher::with(folder, device, Precision::F32, &options).context("--teacher")?;
     let (ids, texts) = pieces(table);
-    let found = teacher.dimension();
+    let (found, width) = (teacher.dimension(), targets.dimension());
     ensure!(
         found == width,
         "--teacher: {} has vectors of {found} values, those of --targets have {width}: they are not of the same teacher",

@@ -111,7 +111,7 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
         fingerprint.add("the checkpoint of --from", &sha256);
     }
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
-    let run = args.run.run((Classify::NAME, Classify::RESULTS), setup, tokenizer, fingerprint, today)?;
+    let run = args.run.run(Classify::NAME, setup, tokenizer, fingerprint, today)?;
     let mut task = Classify::new(config, &model, data, args.from.clone().zip(from), run.device)?;
     ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
     Ok(())

@@ -78,7 +78,7 @@ pub fn run(args: &PretrainArgs, started: Instant) -> Result<()> {
         config.resolve();
         to_toml(&config)
     };
-    let run = args.run.run((Pretrain::NAME, Pretrain::RESULTS), setup, tokenizer, fingerprint, today)?;
+    let run = args.run.run(Pretrain::NAME, setup, tokenizer, fingerprint, today)?;
     let dirs = [args.corpus.clone(), args.valid.clone()];
     let mut task = Pretrain::new(config, &model, corpus, held_out, dirs, run.device)?;
     ended(&run, train(&run, &mut task, &interrupt)?, "the weights");

@@ -121,7 +121,7 @@ pub fn run(args: &Text2TextArgs, started: Instant) -> Result<()> {
     }
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
     let files = tokenizer.clone();
-    let run = args.run.run((Text2Text::NAME, Text2Text::RESULTS), setup, tokenizer, fingerprint, today)?;
+    let run = args.run.run(Text2Text::NAME, setup, tokenizer, fingerprint, today)?;
     let mut task = Text2Text::new(config, &model, data, files, from, run.device)?;
     ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
     Ok(())

@@ -205,6 +205,28 @@ impl Targets {
         Ok(())
     }
 
+    /// Checks, on all cores, that the cosine to each vector is defined. Reads every row.
+    ///
+    /// # Errors
+    /// The first row whose length is 0 or whose squared length f32 cannot hold.
+    pub fn check_lengths(&self) -> Result<()> {
+        let square = |row: &mut Vec<f32>, i: usize| {
+            self.row(i, row);
+            (i, row.iter().map(|x| x * x).sum::<f32>(), row.iter().all(|&x| x == 0.0))
+        };
+        let bad = (0..self.len)
+            .into_par_iter()
+            .map_init(|| vec![0.0; self.dimension], square)
+            .find_first(|(_, square, _)| !square.is_normal());
+        match bad {
+            Some((i, _, true)) => bail!("row {i} (from 0) has length 0: a cosine to it is undefined"),
+            Some((i, ..)) => {
+                bail!("row {i} (from 0) is too long or too short for its squared length in f32: rescale it")
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Returns the shard of text `i`, and its row there.
     fn place(&self, i: usize) -> (&Shard, usize) {
         match &self.rows {

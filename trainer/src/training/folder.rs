@@ -14,11 +14,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use kinglet::spec::files;
 use kinglet_data::files::write_atomically;
 use serde::Serialize;
 use tboard::EventWriter;
 use tboard::tensorboard::{SessionLog, event::What, session_log::SessionStatus};
 
+use crate::checkpoint::ENCODER;
 use crate::training::row::{self, Row, Scored};
 
 /// The resolved training configuration.
@@ -29,6 +31,22 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const ENVIRONMENT: &str = "environment.json";
 /// Folder of TensorBoard event files.
 pub const TENSORBOARD: &str = "tensorboard";
+/// The answers of a text-to-text model: one JSON object per dev pair, in the order of the file: `target`, `answer` (null if it does not end, or has tokens
+/// that no text has), `right`.
+pub const PREDICTIONS: &str = "predictions.jsonl";
+/// Results of runs of every task, which a new run may not leave next to its own.
+pub const RESULTS: [&str; 9] = [
+    files::CONFIG,
+    files::SEQ2SEQ,
+    files::WEIGHTS,
+    files::LABELS,
+    files::GOLDEN,
+    files::TRAINING,
+    files::CARD,
+    ENCODER,
+    PREDICTIONS,
+];
+
 /// The folder of a running training.
 pub struct RunFolder {
     path: PathBuf,

@@ -108,14 +108,14 @@ impl RunArgs {
         Ok(Setup { device, team, limit })
     }
 
-    /// Returns the run of `task`, when nothing else can be wrong: with --force it removes what an old run left,
-    /// `results` among it. `today` is that of [`Fingerprint::check`].
+    /// Returns the run of `task`, when nothing else can be wrong: with --force it removes what an old run of any
+    /// task left. `today` is that of [`Fingerprint::check`].
     ///
     /// # Errors
     /// If the directory is not empty without --resume and --force, there is no state to resume, or that of another run.
     pub fn run(
         &self,
-        (task, results): (&str, &[&str]),
+        task: &str,
         setup: Setup,
         tokenizer: TokenizerFiles,
         mut fingerprint: Fingerprint,
@@ -123,7 +123,7 @@ impl RunArgs {
     ) -> Result<Run> {
         let Setup { device, team, limit } = setup;
         if team.leads() {
-            self.prepare_out(results)?;
+            self.prepare_out()?;
         }
         fingerprint.add("the tokenizer", &tokenizer.sha256());
         let resume = if self.resume { Some(State::read(&self.out, task)?) } else { None };
@@ -135,11 +135,11 @@ impl RunArgs {
     }
 
     /// Refuses to mix a new run with what is in the directory; with --force removes an old run's state, logs and
-    /// `results` (files and folders by name).
+    /// [`folder::RESULTS`], and leaves other files.
     ///
     /// # Errors
     /// If the directory is not empty without --resume and --force, or something cannot be removed.
-    fn prepare_out(&self, results: &[&str]) -> Result<()> {
+    fn prepare_out(&self) -> Result<()> {
         let out = &self.out;
         if self.resume || !out.exists() {
             return Ok(());
@@ -154,7 +154,7 @@ impl RunArgs {
                 out.display()
             );
         }
-        for name in [state::FOLDER, folder::TENSORBOARD, folder::METRICS].iter().chain(results) {
+        for name in [state::FOLDER, folder::TENSORBOARD, folder::METRICS].iter().chain(&folder::RESULTS) {
             let path = out.join(name);
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)

@@ -81,8 +81,6 @@ pub struct Evaluation<D> {
 pub trait Task {
     /// The name in saved states.
     const NAME: &'static str;
-    /// Files of an old run that a new one may not overwrite.
-    const RESULTS: &'static [&'static str];
     /// The kind of rows for evaluations.
     const ROW: fn(Scored) -> Row = Row::Dev;
     /// The unit of losses, for the figure.

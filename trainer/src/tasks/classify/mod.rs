@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use kinglet::spec::{Weight, files};
+use kinglet::spec::Weight;
 use serde_json::Number;
 use tch::{Device, Reduction, Tensor};
 
@@ -88,7 +88,6 @@ impl Classify {
 
 impl Task for Classify {
     const NAME: &'static str = "finetune";
-    const RESULTS: &'static [&'static str] = &[files::WEIGHTS, files::GOLDEN, files::TRAINING, files::CARD];
     const ADVICE: &'static str = ", or check train.class_weights";
     type Parameter = ModelWeight;
     /// Texts and their classes, `[B]` i64.

@@ -44,6 +44,7 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
         "training_texts": data.texts.train.len(),
         "held_out_texts": data.texts.held_out.len(),
         "targets": teacher(data),
+        "embedding_start": if data.from_teacher { "teacher" } else { "random" },
         "parameters": parameters(config),
         "steps": at.step,
         "tokens": at.tokens,
@@ -86,6 +87,7 @@ fn card(facts: &Facts<'_>) -> String {
         ),
         None => format!("vectors of {} values in a file", data.targets.dimension()),
     };
+    let start = if data.from_teacher { "from the teacher's vectors of pieces" } else { "at random" };
     format!(
         "---\nlibrary_name: kinglet\npipeline_tag: feature-extraction\n---\n\n# Distilled {mixer} encoder\n\n\
          Encoder whose mean token vector was trained to follow a teacher's sentence vectors: {mixer} mixer, {} layers × {} channels, {} \
@@ -94,7 +96,7 @@ fn card(facts: &Facts<'_>) -> String {
          ## Data\n\nTeacher: {teacher}. The texts, with the SHA-256 of their content:\n\n\
          | file | texts | SHA-256 |\n|---|---:|---|\n{files}\n\
          The licences of the texts and of the teacher apply to works derived from them; see their own cards.\n\n\
-         ## Recipe\n\n{}; {} tokens; {ending}. {}\
+         ## Recipe\n\n{}; the embedding started {start}; {} tokens; {ending}. {}\
          ## Held-out texts\n\nAfter {} steps, through the map of the training run: mean cosine to the teacher {:.4}; {:.4} of the texts are \
          nearest to their own vector among {}. {} texts, chosen by their hash, on which the weights were selected.\n\n\
          ## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl \

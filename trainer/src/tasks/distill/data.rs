@@ -17,6 +17,8 @@ pub struct Data {
     pub targets: Targets,
     /// The directory or file of the targets, as typed.
     pub targets_path: PathBuf,
+    /// Whether the embedding starts from the teacher's vectors of pieces, otherwise at random.
+    pub from_teacher: bool,
 }
 
 impl Data {

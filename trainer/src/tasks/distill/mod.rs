@@ -119,7 +119,6 @@ impl Distill {
 
 impl Task for Distill {
     const NAME: &'static str = "distill";
-    const RESULTS: &'static [&'static str] = &[ENCODER];
     const LOSS: &'static str = "1 − cosine + weighted divergence";
     type Parameter = StudentWeight;
     /// Texts, the teacher's vectors for them, `[B, D]`, and how much of the encoder is trained.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kinglet::spec::files;
 use serde_json::Number;
 use tch::{Device, Tensor};
 
@@ -84,7 +83,6 @@ pub fn loading(config: &Config, model: &Seq2SeqConfig) -> LoaderConfig {
 
 impl Task for Pretrain {
     const NAME: &'static str = "pretrain";
-    const RESULTS: &'static [&'static str] = &[files::WEIGHTS, files::SEQ2SEQ, ENCODER];
     const ROW: fn(Scored) -> Row = Row::Valid;
     type Parameter = Seq2SeqWeight;
     type Batch = Seq2SeqBatch;

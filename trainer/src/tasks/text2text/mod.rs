@@ -29,17 +29,13 @@ use crate::random::{Purpose, derive_seed};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::config::Keys;
 use crate::training::epochs::{Epochs, Share};
-use crate::training::folder::RunFolder;
+use crate::training::folder::{PREDICTIONS, RunFolder};
 use crate::training::run::Run;
 use crate::training::task::{Evaluation, Loss, Part, Task};
 use crate::training::team::Team;
 use config::Config;
 use evaluate::{Answering, Answers};
 use pairs::{Pairs, Targets};
-
-/// One JSON object per dev pair, in the order of the file: `target`, `answer` (null if it does not end, or has tokens
-/// that no text has), `right`.
-pub const PREDICTIONS: &str = "predictions.jsonl";
 
 /// The pairs of a run, and the kind of their targets.
 #[derive(Debug)]
@@ -95,7 +91,6 @@ impl Text2Text {
 
 impl Task for Text2Text {
     const NAME: &'static str = "text2text";
-    const RESULTS: &'static [&'static str] = &[files::WEIGHTS, files::SEQ2SEQ, files::LABELS, PREDICTIONS];
     type Parameter = Seq2SeqWeight;
     type Batch = Seq2SeqBatch;
     /// The answers in the order of the dev file.
