@@ -4,9 +4,11 @@
     tools/x test readme
 
 The blocks see the project through links from a temporary folder, so that what they write into runs/ and target/ stays there. Training is
-cut short: kinglet-train gets --max-minutes 0.1 in finetune and pretrain. Programs are compiled in the project itself. A `console` block's
+cut short: kinglet-train gets --max-minutes 0.1 in finetune, pretrain and distill. What the pages' reader brings along is small: a teacher of
+random weights (trainer/tests/golden/bert), which takes an encoder as narrow, and texts of the sample data. Programs are compiled in the project itself. A `console` block's
 output must be what the block shows. Needs what `tools/x test` builds. Exit code 0: every command ended well, 1: one did not.
 """
+import json
 import os
 import pathlib
 import re
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 
+import project
 from project import ROOT
 
 PAGES = ["README.md", "docs/training.md"]
@@ -25,7 +28,8 @@ declare -a arguments
 while [ $# -gt 0 ]; do
   if [ "$1" = --max-minutes ]; then shift 2; else arguments+=("$1"); shift; fi
 done
-case ${{arguments[0]}} in finetune|pretrain) arguments+=(--max-minutes {MINUTES}) ;; esac
+case ${{arguments[0]}} in finetune|pretrain|distill) arguments+=(--max-minutes {MINUTES}) ;; esac
+case ${{arguments[0]}} in distill) arguments+=(--set model.hidden_size=16) ;; esac
 exec {{program}} "${{arguments[@]}}"
 """
 
@@ -57,6 +61,11 @@ def main():
                 (page / item.name).symlink_to(item)
         (page / "target").symlink_to(target)
         (page / "runs").mkdir()
+        texts = [json.loads(line)["text"] for line in project.lines(ROOT / "testing/data/clinc150/train.jsonl.zst")]
+        for name in ("questions.txt", "texts.txt"):
+            (page / name).write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+        (page / "reviews.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:100]), encoding="utf-8")
+        (page / "all-MiniLM-L6-v2").symlink_to(ROOT / "trainer/tests/golden/bert")
         cargo = subprocess.run(["bash", "-c", "command -v cargo"], check=True, capture_output=True, text=True).stdout.strip()
         (programs / "cargo").write_text(f'#!/usr/bin/env bash\ncd {shlex.quote(str(ROOT))} && exec {shlex.quote(cargo)} "$@"\n')
         (programs / "kinglet-train").write_text(TRAINER.replace("{program}", shlex.quote(str(target / "release/kinglet-train"))))
