@@ -1,9 +1,9 @@
 //! From `push` to `finish` the native engine allocates nothing, on every backend; a counting allocator checks it.
 //!
 //! Each thread counts its own: the test harness allocates in another one when a test takes long.
-// Clippy 1.96 says so of a constant initializer too, for x86_64-pc-windows-gnu.
-#![allow(clippy::missing_const_for_thread_local)]
 #![cfg(feature = "alloc")]
+// For x86_64-pc-windows-gnu, Clippy 1.96 reports initializers that are constant.
+#![allow(clippy::missing_const_for_thread_local)]
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};

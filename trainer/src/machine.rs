@@ -92,15 +92,19 @@ pub fn cpu_model() -> String {
 /// Returns whether the CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX or Arm's BF16). Without it, bf16 works
 /// but is slow.
 pub fn cpu_has_bf16() -> bool {
-    let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
-    flags.split_whitespace().any(|f| matches!(f, "avx512_bf16" | "amx_bf16" | "bf16"))
+    cpu_prefers_bf16() || cpu_has(&["avx512_bf16"])
 }
 
 /// Returns whether bfloat16 products are the faster ones on the CPU: with AMX, or on Arm. AVX-512 BF16 alone does not decide it:
 /// without AMX, bf16 can take twice the time of f32 (libtorch 2.11.0 on an Intel Xeon).
 pub fn cpu_prefers_bf16() -> bool {
+    cpu_has(&["amx_bf16", "bf16"])
+}
+
+/// Returns whether the CPU has one of `features`, as `/proc/cpuinfo` names them.
+fn cpu_has(features: &[&str]) -> bool {
     let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
-    flags.split_whitespace().any(|f| matches!(f, "amx_bf16" | "bf16"))
+    flags.split_whitespace().any(|flag| features.contains(&flag))
 }
 
 fn cpuinfo(key: &str) -> Option<String> {

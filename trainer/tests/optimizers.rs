@@ -217,65 +217,19 @@ fn a_rate_is_scaled_per_parameter() {
 }
 
 #[test]
-fn adafactor_on_the_cpu_does_not_depend_on_the_number_of_threads_or_blocks() {
-    // Against the formula, operation by operation, for a factored matrix, an unfactored one, a vector and kernel taps.
-    let config = AdafactorConfig { weight_decay: 0.1 };
+fn adafactor_does_not_depend_on_the_number_of_threads() {
     let threads = tch::get_num_threads();
     let run = |threads| {
         tch::set_num_threads(threads);
         let params = parameters();
-        let mut optimizer = OptimizerConfig::Adafactor(config).build(&params);
+        let mut optimizer = OptimizerConfig::Adafactor(AdafactorConfig { weight_decay: 0.1 }).build(&params);
         for round in 0..4 {
             set_gradients(&params, round);
             optimizer.step(0.01);
         }
-        params
+        all(&params)
     };
     let (one, three) = (run(1), run(3));
     tch::set_num_threads(threads);
-    assert_eq!(all(&one), all(&three));
-
-    let params = parameters();
-    let mut second: Vec<Option<(Tensor, Tensor)>> = params.iter().map(|_| None).collect();
-    for round in 0..4 {
-        set_gradients(&params, round);
-        let keep = 1.0 - f64::from(round as i32 + 1).powf(-0.8);
-        tch::no_grad(|| {
-            for ((weight, p), second) in params.iter().zip(&mut second) {
-                let (mut p, g) = (p.shallow_clone(), p.grad());
-                let square = &g * &g + 1e-30;
-                let size = p.size();
-                let factored = size.len() == 2 && size.iter().all(|&n| n >= 128);
-                let fresh = if factored {
-                    (
-                        square.mean_dim([1i64].as_slice(), false, Kind::Float),
-                        square.mean_dim([0i64].as_slice(), false, Kind::Float),
-                    )
-                } else {
-                    (square.shallow_clone(), Tensor::from(0.0f32))
-                };
-                let moved = |old: &Tensor, new: &Tensor| old * keep + new * (1.0 - keep);
-                let now = match &*second {
-                    Some((rows, columns)) => (moved(rows, &fresh.0), moved(columns, &fresh.1)),
-                    None => fresh,
-                };
-                let v = if factored {
-                    now.0.unsqueeze(1) * now.1.unsqueeze(0) / now.0.mean(Kind::Float)
-                } else {
-                    now.0.shallow_clone()
-                };
-                let u = &g / v.sqrt();
-                let rms = |x: &Tensor| (x * x).mean(Kind::Double).sqrt().double_value(&[]);
-                let alpha = 0.01 * rms(&p).max(1e-3);
-                let decay = if matches!(weight.role(), kinglet::spec::Role::Linear) { 0.1 } else { 0.0 };
-                let next = &p * (1.0 - alpha * decay) - &u * (alpha / rms(&u).max(1.0));
-                p.copy_(&next);
-                *second = Some(now);
-            }
-        });
-    }
-    for ((name, got), (_, want)) in one.iter().zip(&params) {
-        let off = (got.detach() - want).abs().max().double_value(&[]);
-        assert!(off < 2e-6, "{name}: off by {off:e}");
-    }
+    assert_eq!(one, three);
 }

@@ -50,7 +50,7 @@ impl PackedMatrix<'_> {
     }
 
     /// Returns the whole panels, `[K' / 4, 16, 4]`, each with the scales of its outputs.
-    pub(super) fn panels(&self) -> impl Iterator<Item = (&[i8], &[f32; PANEL_OUTPUTS])> {
+    pub(super) fn panels(&self) -> impl ExactSizeIterator<Item = (&[i8], &[f32; PANEL_OUTPUTS])> {
         let panel = self.padded_inputs().saturating_mul(PANEL_OUTPUTS);
         let panels = self.values.chunks_exact(panel.max(1)).zip(self.scales.as_chunks().0);
         panels.take(self.outputs.div_ceil(PANEL_OUTPUTS))

@@ -90,9 +90,21 @@ impl Second {
     }
 }
 
-/// Takes the step of one weight on the CPU in three passes over its memory, where operations of libtorch take some twenty.
-fn fused(p: &Tensor, g: &Tensor, second: &Second, keep: f64, lr: f64, weight_decay: f64) {
-    let (rows, columns) = match second {
+/// Takes the step of one weight on any device, by operations of libtorch.
+fn by_operations(p: &mut Tensor, g: &Tensor, second: &mut Second, keep: f64, lr: f64, weight_decay: f64) {
+    let mut update = second.scale(g, keep);
+    let clip = (rms(&update) / CLIP).clamp_min(1.0);
+    let size = rms(p).clamp_min(EPS_WEIGHT) * lr;
+    let _ = update.g_mul_(&(&size / clip));
+    if weight_decay != 0.0 {
+        let _ = p.g_mul_(&(size * -weight_decay + 1.0));
+    }
+    let _ = p.g_sub_(&update);
+}
+
+/// Takes the step of one weight on the CPU in three passes over its memory; [`by_operations`] takes some twenty.
+fn fused(p: &mut Tensor, g: &Tensor, second: &mut Second, keep: f64, lr: f64, weight_decay: f64) {
+    let (rows, columns) = match &*second {
         Second::Factored(rows, columns) => (rows, Some(columns)),
         Second::Full(v) => (v, None),
     };
@@ -112,19 +124,9 @@ impl Optimizer for Adafactor {
                 if !g.defined() {
                     continue;
                 }
-                if p.device() == Device::Cpu {
-                    let weight_decay = if *decays { self.config.weight_decay } else { 0.0 };
-                    fused(p, &g, second, decay, lr * *rate, weight_decay);
-                    continue;
-                }
-                let mut update = second.scale(&g, decay);
-                let clip = (rms(&update) / CLIP).clamp_min(1.0);
-                let size = rms(p).clamp_min(EPS_WEIGHT) * (lr * *rate);
-                let _ = update.g_mul_(&(&size / clip));
-                if self.config.weight_decay != 0.0 && *decays {
-                    let _ = p.g_mul_(&(size * -self.config.weight_decay + 1.0));
-                }
-                let _ = p.g_sub_(&update);
+                let weight_decay = if *decays { self.config.weight_decay } else { 0.0 };
+                let take = if p.device() == Device::Cpu { fused } else { by_operations };
+                take(p, &g, second, decay, lr * *rate, weight_decay);
             }
         });
     }
@@ -159,5 +161,40 @@ impl Optimizer for Adafactor {
         }
         self.step = load_step(state)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_take_a_step_agree() {
+        tch::manual_seed(1);
+        let options = (Kind::Float, Device::Cpu);
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, options);
+        // Blocks and vectors end in the middle of rows and columns.
+        for (shape, factored) in [(&[130, 131][..], true), (&[5, 7], false), (&[37], false), (&[130, 128], true)] {
+            let start = Tensor::randn(shape, options) * 0.3;
+            let second = || {
+                if factored {
+                    Second::Factored(zeros(&shape[..1]), zeros(&shape[1..]))
+                } else {
+                    Second::Full(zeros(shape))
+                }
+            };
+            let (mut a, mut b) = (start.copy(), start.copy());
+            let (mut of_a, mut of_b) = (second(), second());
+            for step in 1..5 {
+                let g = Tensor::randn(shape, options) * 10f64.powi(-step);
+                let keep = 1.0 - f64::from(step).powf(DECAY_EXPONENT);
+                by_operations(&mut a, &g, &mut of_a, keep, 0.1, 0.2);
+                fused(&mut b, &g, &mut of_b, keep, 0.1, 0.2);
+                let off = (&a - &b).abs().max().double_value(&[]);
+                assert!(off < 2e-6, "{shape:?}, step {step}: off by {off:e}");
+            }
+            let moved = (&a - start).abs().max().double_value(&[]);
+            assert!(moved > 1e-3, "{shape:?}: moved by {moved:e}");
+        }
     }
 }

@@ -98,7 +98,7 @@ fn card(facts: &Facts<'_>) -> String {
          The licences of the texts and of the teacher apply to works derived from them; see their own cards.\n\n\
          ## Recipe\n\n{}; the embedding started {start}; {} tokens; {ending}. {}\
          ## Held-out texts\n\nAfter {} steps, through the map of the training run: mean cosine to the teacher {:.4}; {:.4} of the texts are \
-         nearest to their own vector among {}. {} texts, chosen by their hash, on which the weights were selected.\n\n\
+         nearest to their own vector among at most {}. {} texts, chosen by their hash, on which the weights were selected.\n\n\
          ## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl \
          --out runs/mine\nkinglet-export runs/mine --out runs/mine-onnx --dev dev.jsonl\n```\n",
         model.num_hidden_layers,
@@ -111,7 +111,7 @@ fn card(facts: &Facts<'_>) -> String {
         best.step,
         score("cosine"),
         score("retrieval"),
-        config.train.own.similarity_texts,
+        config.train.own.similarity_texts.min(data.texts.held_out.len()),
         data.texts.held_out.len(),
         run.out.join(ENCODER).display(),
         mixer = model.mixer.name(),

@@ -49,8 +49,7 @@ struct Tile {
 pub(in crate::backend) fn matmul(product: Product<'_>) {
     let Product { q, q_stride, scales, w, activation, out, out_stride } = product;
     let (rows, inputs) = (scales.len(), w.padded_inputs());
-    let panels = w.outputs.div_ceil(PANEL_OUTPUTS).min(w.values.len() / inputs.saturating_mul(PANEL_OUTPUTS).max(1));
-    let panels = panels.min(w.scales.len() / PANEL_OUTPUTS).min(w.corrections.len() / PANEL_OUTPUTS);
+    let panels = w.panels().len().min(w.corrections.len() / PANEL_OUTPUTS);
     let outputs = w.outputs.min(panels * PANEL_OUTPUTS);
     let width = if rows < 4 { 4 } else { 2 };
     // Tiles of nearly the same height: a low one at the end would wait for its sums.
