@@ -3,6 +3,7 @@ import json
 import statistics
 
 import peer_rows
+from paired import difference, unpack
 from peer_rows import TASKS
 from project import ROOT, write
 from tasks import interval
@@ -12,7 +13,9 @@ NAMES = {
     "tfidf-svc": "TF-IDF, LinearSVC", "tfidf-regression": "TF-IDF, logistic regression", "fasttext": "fastText", "fasttext-3mb": "fastText, 3 MB",
     "fasttext-1mb": "fastText, 1 MB", "model2vec": "model2vec, its classifier", "model2vec-regression": "model2vec, regression",
     "model2vec-int8-regression": "model2vec, int8, 96 values, regression", "teacher-regression": "MiniLM, frozen, regression",
+    "kinglet": "Kinglet, encoder-en", "kinglet-small": "Kinglet, encoder-en-small",
 }
+DISTILLED = ("kinglet", "kinglet-small")
 # Too large for what Kinglet runs on: it is in the tables as the source of the distilled ones.
 LARGE = "teacher-regression"
 OURS = {"scratch": "Kinglet, from scratch", "pre-trained": "Kinglet, pre-trained"}
@@ -78,6 +81,33 @@ def sizes(every, tasks):
     return table(tasks, values, lambda _, value: f"{value / 1e6:.1f}")
 
 
+def beside(every):
+    """The table of differences between our distilled models and the best of the small peers, on the same texts; nothing without records."""
+    lines = []
+    for task, records in every.items():
+        peers = {name: record for name, record in records.items() if name not in (LARGE, *DISTILLED)}
+        if not peers:
+            continue
+        best = max(peers, key=lambda name: peers[name]["accuracy"])
+        theirs = [unpack(run["right"], peers[best]["dev_rows"]) for run in peers[best]["runs"]]
+        cells = []
+        for name in DISTILLED:
+            if name not in records:
+                cells.append("–")
+                continue
+            ours = [unpack(run["right"], records[name]["dev_rows"]) for run in records[name]["runs"]]
+            mean, half = difference(ours, theirs)
+            cells.append(f"{100 * mean:+.1f} ± {100 * half:.1f}")
+        if set(cells) != {"–"}:
+            lines.append(f"| {TASKS[task].title} | {NAMES[best]}, {percent(peers[best]['accuracy'])} | " + " | ".join(cells) + " |")
+    if not lines:
+        return []
+    head = ["## Differences on the same texts", "",
+            "Kinglet's accuracy less that of the best small peer measured, in points, with the paired 95% interval:", "",
+            "| | best small peer | " + " | ".join(NAMES[name] for name in DISTILLED) + " |", "|---|---|---:|---:|"]
+    return [*head, *lines, ""]
+
+
 def page():
     """Returns docs/peers.md from the records."""
     every = {task: peer_rows.records(task) for task in TASKS}
@@ -100,8 +130,11 @@ def page():
         "- **model2vec**: its own distillation of all-MiniLM-L6-v2 (256 values, f16), with its classifier, which trains the embeddings as well,",
         "  or logistic regression on the frozen vectors; small: the first 96 values in int8.",
         "- **MiniLM**: all-MiniLM-L6-v2 itself, frozen, with logistic regression. Too large for most of Kinglet's targets.",
+        "- **Kinglet, encoder-en** and **encoder-en-small**: fine-tuned from the encoder in `models/` distilled from all-MiniLM-L6-v2, exported to",
+        "  int8; with few rows, frozen with a head by regression where cross-validation says so. `research/distilled.py` makes these records.",
         "- **Kinglet**: from scratch, the best convolution of [Results](results.md) in int8, one seed; pre-trained, light from the shipped encoder",
         "  ([Pre-training](pretraining.md)), before export.", "",
+        *beside(every),
         "## Sizes", "",
         "Megabytes of what a program loads: the pickle of scikit-learn's models with coefficients in f32, fastText's `.bin` or `.ftz`, weights and",
         "tokenizer of the embeddings together with their classifier, Kinglet's int8 model.", "",

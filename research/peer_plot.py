@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
 
 OUT = ROOT / "docs/results/peers.svg"
 # Colours of the trainer's plots.
-FAMILIES = {"tfidf": ("o", "#1f77b4"), "fasttext": ("s", "#2ca02c"), "model2vec": ("D", "#9467bd"), "teacher": ("^", "#ff7f0e")}
 KINGLET = "#d62728"
+FAMILIES = {"tfidf": ("o", "#1f77b4"), "fasttext": ("s", "#2ca02c"), "model2vec": ("D", "#9467bd"), "teacher": ("^", "#ff7f0e"), "kinglet": ("*", KINGLET)}
 
 
 def look(peer):
@@ -24,7 +24,7 @@ def look(peer):
     family = peer.split("-")[0]
     marker, colour = FAMILIES[family]
     rank = [name for name in NAMES if name.split("-")[0] == family].index(peer)
-    return {"marker": marker, "color": colour, "alpha": 1 - 0.3 * rank, "linestyle": "none", "markersize": 6}
+    return {"marker": marker, "color": colour, "alpha": 1 - 0.3 * rank, "linestyle": "none", "markersize": 11 if marker == "*" else 6}
 
 
 def draw(axis, task):
@@ -36,7 +36,7 @@ def draw(axis, task):
         if size is None:
             axis.axhline(100 * accuracy, color=KINGLET, linestyle="--", linewidth=1, label=f"{OURS[name]} (not exported)")
         else:
-            axis.plot([size / 1e6], [100 * accuracy], marker="*", color=KINGLET, linestyle="none", markersize=11, label=OURS[name])
+            axis.plot([size / 1e6], [100 * accuracy], marker="P", color=KINGLET, linestyle="none", markersize=7, label=OURS[name])
     axis.set(title=peer_rows.TASKS[task].title, xscale="log", xlim=(0.5, 2000))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -74,6 +74,10 @@ pub enum Purpose {
     HeldOut = 6,
     /// The order of the batches in a window of texts sorted by length; the index is the window.
     Window = 7,
+    /// Other pieces of the words of a step's texts; the index is the step.
+    Subwords = 8,
+    /// Which rows a regression is fitted to in cross-validation; the index is 0.
+    Folds = 9,
 }
 
 #[cfg(test)]

@@ -275,6 +275,38 @@ fn parts_of_a_classifier_have_rates_of_their_own_and_a_head_can_start_at_zero() 
 }
 
 #[test]
+fn a_frozen_encoder_gets_the_head_of_a_regression() {
+    let task = Task::new();
+    task.train("first", &[]);
+    let finetune = |out: &str, more: &[&str]| {
+        fs::write(task.path("frozen.toml"), "[train]\nfrozen = true\n").unwrap();
+        let base =
+            ["finetune", "--config", "frozen.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--device", "cpu"];
+        task.run(&[&base[..], &["--threads", "1", "--out", out], more].concat())
+    };
+    let output = finetune("frozen", &["--from", "first"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("frozen encoder, head by regression with C = "), "{said}");
+    let (first, frozen) = (task.bytes("first", "model.safetensors"), task.bytes("frozen", "model.safetensors"));
+    let [first, frozen] = [&first, &frozen].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    for (name, view) in first.iter() {
+        assert_eq!(view.data() == frozen.tensor(name).unwrap().data(), !name.starts_with("head."), "{name}");
+    }
+    // The words decide, and every word is known: a linear head on their mean finds the classes.
+    let best = task.metrics("frozen").iter().filter_map(|row| row["accuracy"].as_f64()).fold(0.0, f64::max);
+    fixture::at_least(0.9, best, "accuracy of a frozen encoder");
+    // It is finished, and resuming leaves it alone.
+    assert!(stderr(&finetune("frozen", &["--from", "first", "--resume"])).contains("is finished"));
+
+    fs::write(task.path("config.toml"), fs::read_to_string(task.path("config.toml")).unwrap() + "frozen = true\n")
+        .unwrap();
+    let output = task.finetune("random", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("train.frozen is true, but the weights are random"), "{}", stderr(&output));
+}
+
+#[test]
 fn the_help_shows_what_users_need() {
     let task = Task::new();
     let help = stdout(&task.run(&["--help"]));

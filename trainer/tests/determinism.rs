@@ -52,3 +52,14 @@ fn dropout_changes_the_losses() {
     task.train("without", &["--set", "train.dropout=0", "--set", "train.drop_connect=0"]);
     assert_ne!(task.metrics("with"), task.metrics("without"));
 }
+
+#[test]
+fn words_are_cut_into_other_pieces_by_seed_and_step() {
+    let task = Task::new();
+    let more = ["--set", "train.subword_sampling=0.5"];
+    task.train("plain", &[]);
+    task.train("sampled", &more);
+    assert_ne!(task.metrics("plain"), task.metrics("sampled"));
+    task.train("again", &more);
+    assert_eq!(task.bytes("sampled", "model.safetensors"), task.bytes("again", "model.safetensors"));
+}

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use fixture::{Task, make_old, stderr};
 
-/// Enough epochs that a signal always arrives in the middle.
-const LONG: [&str; 4] = ["--set", "train.epochs=60", "--set", "train.eval_every=7"];
+/// Enough epochs that a signal always arrives in the middle; words are cut into other pieces in each step.
+const LONG: [&str; 6] =
+    ["--set", "train.epochs=60", "--set", "train.eval_every=7", "--set", "train.subword_sampling=0.3"];
 
 /// Starts or resumes a long run and waits until its log has a new row.
 fn start(task: &Task, out: &str, more: &[&str]) -> Child {

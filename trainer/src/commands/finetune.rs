@@ -112,7 +112,7 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     }
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
     let run = args.run.run(Classify::NAME, setup, tokenizer, fingerprint, today)?;
-    let mut task = Classify::new(config, &model, data, args.from.clone().zip(from), run.device)?;
+    let mut task = Classify::new(config, &model, data, &run.tokenizer, args.from.clone().zip(from), run.device)?;
     ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
     Ok(())
 }

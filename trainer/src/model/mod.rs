@@ -112,6 +112,12 @@ impl Classifier {
         self.encoder.forward(ids, mask, mode)
     }
 
+    /// Returns the pooled token vectors `[B, C]` f32 that the head reads. Inputs as in [`Encoder::forward`].
+    pub fn pooled(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
+        let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
+        pooling::pool(&self.encode(ids, mask, mode), &positions, self.config.pooling)
+    }
+
     /// Returns class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Encoder::forward`].
     pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);

@@ -20,6 +20,7 @@ use tokenizers::{
 
 pub mod files;
 mod plan;
+pub mod sampling;
 mod unigram;
 
 pub use plan::TokenizerPlan;

@@ -50,6 +50,13 @@ pub struct ClassifyKeys {
     /// Whether a new head starts at zero instead of random values, so that its first gradients do not disturb an encoder
     /// that is good already. Default false.
     pub zero_head: bool,
+    /// Whether the encoder stays as it is, and the head is the best one by regression ([`super::regression`]): often better than
+    /// training the encoder on few rows. Needs `--from`; the keys of the optimizer have no effect. Default false.
+    pub frozen: bool,
+    /// Share of the words of a training text that are cut into other pieces in each epoch ([`crate::tokenizer::sampling`]). Default 0.
+    pub subword_sampling: f64,
+    /// Exponent of the probabilities of those pieces: 0 for any pieces, 1 for probable ones. Default 0.2.
+    pub subword_alpha: f64,
 }
 
 impl Default for ClassifyKeys {
@@ -62,6 +69,9 @@ impl Default for ClassifyKeys {
             embedding_lr_scale: 1.0,
             head_lr_scale: 1.0,
             zero_head: false,
+            frozen: false,
+            subword_sampling: 0.0,
+            subword_alpha: 0.2,
         }
     }
 }
@@ -76,6 +86,9 @@ impl OwnKeys for ClassifyKeys {
         probability("train.label_smoothing", self.label_smoothing)?;
         not_negative("train.embedding_lr_scale", self.embedding_lr_scale)?;
         not_negative("train.head_lr_scale", self.head_lr_scale)?;
+        not_negative("train.subword_alpha", self.subword_alpha)?;
+        let share = self.subword_sampling;
+        ensure!((0.0..=1.0).contains(&share), "train.subword_sampling is {share}, must be from 0 to 1");
         if let ClassWeights::List(list) = &self.class_weights {
             let good = list.iter().all(|w| w.is_finite() && *w >= 0.0) && list.iter().any(|w| *w > 0.0);
             ensure!(good, "train.class_weights must be numbers of 0 or more, at least one above 0");
@@ -205,6 +218,8 @@ mod tests {
         assert!(ClassifyKeys { class_weights: none, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { embedding_lr_scale: -1.0, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { head_lr_scale: f64::NAN, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { subword_sampling: 1.1, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { subword_alpha: -0.1, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { metric: Metric::BinaryF1, ..keys() }.validate_for(3).is_err());
         assert!(ClassifyKeys { class_weights: ClassWeights::List(vec![1.0]), ..keys() }.validate_for(2).is_err());
         assert!(keys().validate().is_ok() && keys().validate_for(2).is_ok());

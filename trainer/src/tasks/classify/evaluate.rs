@@ -61,3 +61,20 @@ pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize], team: 
     }
     Ok(Scores { confusion, loss, seconds: start.elapsed().as_secs_f64() })
 }
+
+/// Returns the pooled vectors `[N, C]` f32 of texts (token ids), without dropout, on the model's device.
+///
+/// # Errors
+/// If the vectors cannot be put together.
+pub fn vectors(model: &Classifier, texts: &[Vec<u32>]) -> Result<Tensor> {
+    let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
+    let (mut parts, mut order) = (Vec::new(), Vec::with_capacity(texts.len()));
+    for indices in batch::by_length(&lengths, TEXTS, TOKENS) {
+        let chosen: Vec<&[u32]> = indices.iter().map(|&i| texts[i].as_slice()).collect();
+        let batch = Batch::new(&chosen, model.device());
+        parts.push(tch::no_grad(|| model.pooled(&batch.ids, &batch.mask, &Mode::eval())));
+        order.extend(indices.iter().map(|&i| i as i64));
+    }
+    let order = Tensor::from_slice(&order).to_device(model.device()).argsort(0, false);
+    Ok(Tensor::f_cat(&parts, 0).context("cannot read the vectors of the training texts")?.index_select(0, &order))
+}

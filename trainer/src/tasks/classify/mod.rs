@@ -7,19 +7,23 @@ pub mod card;
 pub mod config;
 pub mod data;
 pub mod evaluate;
+pub mod regression;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use kinglet::spec::Weight;
+use kinglet::tokenizer::{END, Table};
 use serde_json::Number;
 use tch::{Device, Reduction, Tensor};
 
 use crate::batch::{self, Batch};
 use crate::checkpoint::{self, Start};
 use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
-use crate::random::{Purpose, derive_seed};
+use crate::random::{Purpose, SplitMix64, derive_seed};
+use crate::tokenizer::files::TokenizerFiles;
+use crate::tokenizer::sampling::Sampler;
 use crate::training::config::Keys;
 use crate::training::epochs::{Epochs, Share};
 use crate::training::folder::RunFolder;
@@ -30,6 +34,7 @@ use crate::training::team::Team;
 use config::{Config, Metric};
 use data::Data;
 use evaluate::{Scores, evaluate};
+use regression::Fitted;
 
 /// Number of dev texts whose logits go into the checkpoint, for comparison in export.
 const GOLDEN_TEXTS: usize = 200;
@@ -45,18 +50,23 @@ pub struct Classify {
     epochs: Epochs,
     /// Class weights of the loss, unless all are 1.
     class_weights: Option<(Vec<f64>, Tensor)>,
+    /// Draws other pieces for the words of training texts, with the table that made the best ones.
+    sampler: Option<(TokenizerFiles, Sampler)>,
+    /// The head of a frozen encoder.
+    fitted: Option<Fitted>,
 }
 
 impl Classify {
     /// Creates the task of a resolved configuration, whose `model` is `shape`; the weights are random or those of
-    /// `from`.
+    /// `from`. The tokenizer is the one that made the ids of `data`.
     ///
     /// # Errors
-    /// If the model cannot be built, or `from` does not match it.
+    /// If the model cannot be built, `from` does not match it, or an encoder is to stay frozen that nobody trained.
     pub fn new(
         config: Config,
         shape: &ModelConfig,
         data: Data,
+        tokenizer: &TokenizerFiles,
         from: Option<(PathBuf, Start)>,
         device: Device,
     ) -> Result<Self> {
@@ -82,8 +92,67 @@ impl Classify {
             let tensor = Tensor::from_slice(&weights).to_device(device);
             (weights.into_iter().map(f64::from).collect(), tensor)
         });
-        Ok(Classify { config, data, from: from.map(|(dir, _)| dir), model, epochs, class_weights })
+        let own = &config.train.own;
+        let sampler = if own.subword_sampling > 0.0 {
+            let sampler = Sampler::new(&tokenizer.table()?, own.subword_sampling, own.subword_alpha);
+            Some((tokenizer.clone(), sampler))
+        } else {
+            None
+        };
+        let mut task = Classify {
+            config,
+            data,
+            from: from.map(|(dir, _)| dir),
+            model,
+            epochs,
+            class_weights,
+            sampler,
+            fitted: None,
+        };
+        if task.config.train.own.frozen {
+            ensure!(
+                task.from.is_some(),
+                "train.frozen is true, but the weights are random: give the encoder with --from DIR"
+            );
+            task.fitted = Some(task.fit_head().context("train.frozen")?);
+        }
+        Ok(task)
     }
+
+    /// Fits the head to the vectors of the encoder as it is, and sets it.
+    fn fit_head(&self) -> Result<Fitted> {
+        let Data { train, labels, .. } = &self.data;
+        let x = evaluate::vectors(&self.model, &train.ids)?;
+        let weights = self.class_weights.as_ref().map(|(_, weights)| weights);
+        let fitted = regression::fit(&x, &train.labels, weights, labels.len(), self.config.train.keys.seed)?;
+        for (weight, tensor) in self.model.parameters() {
+            let value = match *weight {
+                weight if weight == Weight::HeadWeight => &fitted.weight,
+                weight if weight == Weight::HeadBias => &fitted.bias,
+                _ => continue,
+            };
+            tch::no_grad(|| tensor.shallow_clone().f_copy_(value)).context("setting the head")?;
+        }
+        Ok(fitted)
+    }
+
+    /// Returns the ids of a training text in a step: those of its best pieces, or of others.
+    fn ids(&self, table: Option<&Table<'_>>, text: usize, step: u64) -> Vec<u32> {
+        let (ids, own) = (&self.data.train.ids[text], &self.config.train.own);
+        let (Some((_, sampler)), Some(table)) = (&self.sampler, table) else { return ids.clone() };
+        let step = derive_seed(self.config.train.keys.seed, Purpose::Subwords, step);
+        let mut rng = SplitMix64::new(derive_seed(step, Purpose::Subwords, text as u64));
+        cut(sampler.sample(table, ids, &mut rng), own.passes.max_length)
+    }
+}
+
+/// Truncates a text's ids to `max_length` (0 for never), with `</s>` kept last.
+fn cut(mut ids: Vec<u32>, max_length: usize) -> Vec<u32> {
+    if max_length > 0 && ids.len() > max_length {
+        ids.truncate(max_length - 1);
+        ids.push(END);
+    }
+    ids
 }
 
 impl Task for Classify {
@@ -103,11 +172,13 @@ impl Task for Classify {
     }
 
     fn steps(&self) -> u64 {
-        self.epochs.steps()
+        // The head of a frozen encoder is there already: one step, at a rate of zero, leads to the evaluation.
+        if self.fitted.is_some() { 1 } else { self.epochs.steps() }
     }
 
     fn rate(&self, parameter: &ModelWeight, _step: u64) -> f64 {
         match *parameter {
+            _ if self.fitted.is_some() => 0.0,
             weight if weight == Weight::Embedding => self.config.train.own.embedding_lr_scale,
             weight if !weight.is_encoder() => self.config.train.own.head_lr_scale,
             _ => 1.0,
@@ -116,19 +187,23 @@ impl Task for Classify {
 
     fn describe(&self) -> String {
         let Data { train, dev, labels, .. } = &self.data;
+        let frozen = self.fitted.as_ref().map(|Fitted { strength, held_out, .. }| {
+            format!("; frozen encoder, head by regression with C = {strength}, accuracy {held_out:.4} on held-out training texts")
+        });
         format!(
-            "{} parameters; {} training texts ({} cut to {} tokens), {} dev texts, {} classes",
+            "{} parameters; {} training texts ({} cut to {} tokens), {} dev texts, {} classes{}",
             self.model.config().parameters(),
             train.ids.len(),
             train.cut,
             self.config.train.own.passes.max_length,
             dev.ids.len(),
-            labels.len()
+            labels.len(),
+            frozen.unwrap_or_default()
         )
     }
 
     fn epochs(&self) -> Option<&Epochs> {
-        Some(&self.epochs)
+        self.fitted.is_none().then_some(&self.epochs)
     }
 
     fn open(&self, run: &Run, folder: &RunFolder) -> Result<()> {
@@ -136,12 +211,14 @@ impl Task for Classify {
     }
 
     fn parts(&mut self, step: u64, team: &Team) -> Result<Vec<Part<(Batch, Tensor)>>> {
+        let shares = self.epochs.shares(step, team, self.config.train.keys.accumulate);
         let (train, device) = (&self.data.train, self.model.device());
         let weight =
             |&text: &usize| self.class_weights.as_ref().map_or(1.0, |(weights, _)| weights[train.labels[text]]);
+        let table = self.sampler.as_ref().map(|(files, _)| files.table()).transpose()?;
         let part = |Share { texts, counts }: Share| {
-            let ids: Vec<&[u32]> = texts.iter().map(|&i| train.ids[i].as_slice()).collect();
-            let batch = Batch::new(&ids, device);
+            let ids: Vec<Vec<u32>> = texts.iter().map(|&i| self.ids(table.as_ref(), i, step)).collect();
+            let batch = Batch::new(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), device);
             let targets = batch::targets(texts.iter().map(|&i| train.labels[i]), device);
             Part {
                 tokens: batch.tokens as f64,
@@ -150,7 +227,7 @@ impl Task for Classify {
                 counts,
             }
         };
-        Ok(self.epochs.shares(step, team, self.config.train.keys.accumulate).into_iter().map(part).collect())
+        Ok(shares.into_iter().map(part).collect())
     }
 
     fn loss(&self, part: &Part<(Batch, Tensor)>, total: f64, mode: &Mode) -> Loss {
@@ -216,7 +293,9 @@ impl Task for Classify {
             data: &self.data,
             from: self.from.as_deref(),
             at,
-            epochs: if at.step == self.steps() {
+            epochs: if self.fitted.is_some() {
+                0
+            } else if at.step == self.steps() {
                 self.config.train.own.passes.epochs
             } else {
                 self.epochs.of(at.step) as u64

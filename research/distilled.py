@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Fine-tunes classifiers from the distilled encoders of models/, exports them to int8 and measures them on the rows that the peers see.
+
+    tools/x research distilled                               what is missing in docs/results/peers, then docs/peers.md and its figure
+    tools/x research distilled --task trec --model encoder-en --seeds 1
+
+Three seeds of each task and encoder by configs/finetune.toml with the settings below. With few rows the encoder is either fine-tuned or
+left as it is, with a head by regression (`train.frozen`), whichever is better in 5-fold cross-validation on the training rows. Needs the
+built programs and the data sets in $KINGLET_DATA; everything lives in runs/distilled, and what is recorded is skipped.
+"""
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+
+import peer_page
+import peer_rows
+import project
+import tasks
+from project import ROOT, printed, program, want, write
+
+BASE = pathlib.Path("runs/distilled")
+MODELS = {"encoder-en": "kinglet", "encoder-en-small": "kinglet-small"}
+# What differs from configs/finetune.toml.
+SETTINGS = {
+    "trec_500": ["train.epochs=40"], "clinc150_1500": ["train.epochs=40"], "sst2_500": ["train.epochs=20"], "ag_news_500": ["train.epochs=20"],
+    "trec": ["train.epochs=30"], "banking77": ["train.epochs=25"], "clinc150": ["train.epochs=20"],
+    "sst2": ["train.epochs=3", "train.eval_every=500"], "ag_news": ["train.epochs=4", "train.eval_every=684", "train.max_length=128"],
+    "imdb": ["train.epochs=4", "train.max_length=512", "train.batch_tokens=8192"],
+}
+FROZEN = "train.frozen=true"
+
+
+def lines(task):
+    """The lines of a task's training rows, as the peers see them."""
+    plan = peer_rows.TASKS[task]
+    found = project.lines(peer_rows.file(task, "train"))
+    return tasks.drawn(found, plan.rows) if plan.rows else found
+
+
+def rows(name, kept, plan):
+    """Writes training rows into a folder of their own, with the names of their classes beside them."""
+    out = BASE / "rows" / name / "train.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(f"{project.data(plan.data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
+    write(out, "".join(line + "\n" for line in kept))
+    return out
+
+
+def finetune(name, encoder, train, dev, plan, seed, settings, threads):
+    out = BASE / name
+    command = [program("kinglet-train"), "finetune", "--from", f"models/{encoder}", "--config", "configs/finetune.toml", "--train", train, "--dev", dev,
+               "--label-field", plan.field, "--seed", seed, "--threads", threads]
+    tasks.train(command, out, out.with_suffix(".log"), settings)
+    return out
+
+
+def chosen(task, encoder, threads):
+    """Returns the settings for few rows: fine-tuned or frozen, by cross-validation; all others are fine-tuned."""
+    plan, settings = peer_rows.TASKS[task], SETTINGS[task]
+    if not plan.rows:
+        return settings, [], "settings fixed beforehand"
+    kept, tried = lines(task), []
+    for variant in (settings, [FROZEN]):
+        scores = []
+        for fold, (train, held_out) in enumerate(peer_rows.folds(len(kept))):
+            name = f"{task}-{encoder}-{'frozen' if variant == [FROZEN] else 'tuned'}-fold{fold}"
+            files = [rows(f"{name}-{part}", [kept[i] for i in numbers], plan) for part, numbers in (("train", train), ("held-out", held_out))]
+            out = finetune(name, encoder, *files, plan, 1, [*variant, "train.eval_every=0"], threads)
+            # The last weights, not the best on the held-out rows.
+            scores.append(last(out))
+        tried.append({"setting": variant, "held_out": statistics.mean(scores)})
+    return max(tried, key=lambda one: one["held_out"])["setting"], tried, "5-fold cross-validation on training rows"
+
+
+def sha256(file):
+    return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
+
+
+def last(out):
+    """The accuracy of a run's last evaluation."""
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in found if row["kind"] == "dev"][-1]["accuracy"]
+
+
+def answers(out, task, dev):
+    """Exports a run to int8 and returns the labels of the dev rows, as the data name them, and the bytes of the bundle."""
+    exported = out.with_name(out.name + "-onnx")
+    project.run([program("kinglet-export"), out, "--out", exported], out.with_suffix(".log"))
+    bundle = exported / "model.kinglet"
+    said = printed(program("kinglet"), "classify", "--model", bundle, "--json", "--threshold", "0", "--file", peer_rows.file(task, "dev"))
+    labels = [json.loads(line)["label"] for line in said.splitlines()]
+    names = json.loads((ROOT / project.data(peer_rows.TASKS[task].data) / "MANIFEST.json").read_text()).get("classes")
+    if dev.labels and isinstance(dev.labels[0], int):
+        labels = [names.index(label) for label in labels]
+    return labels, bundle.stat().st_size
+
+
+def measure(task, encoder, seeds, threads):
+    plan, (train, dev) = peer_rows.TASKS[task], peer_rows.read(task)
+    settings, tried, chosen_by = chosen(task, encoder, threads)
+    file = rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")
+    runs = []
+    for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else seeds:
+        out = finetune(f"{task}-{encoder}-{seed}", encoder, file, peer_rows.file(task, "dev"), plan, seed, settings, threads)
+        labels, size = answers(out, task, dev)
+        runs.append(peer_rows.run(seed, labels, dev, size))
+    record = json.loads((out / "training.json").read_text())
+    more = {"encoder_sha256": sha256(f"models/{encoder}/model.safetensors"), "train": record["config"]["train"], "environment": record["environment"]}
+    return peer_rows.record(task, MODELS[encoder], train, dev, chosen_by, settings, tried, runs, [], **more)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", action="append", choices=peer_rows.TASKS, help="this task alone; may be given several times")
+    parser.add_argument("--model", action="append", choices=MODELS, help="this encoder alone; may be given several times")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N (default 3)")
+    parser.add_argument("--threads", default="1", help="libtorch threads (default 1); the weights depend on it")
+    parser.add_argument("--again", action="store_true", help="measure again what has a record")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    want(*(peer_rows.TASKS[task].data for task in args.task or peer_rows.TASKS))
+    for task in args.task or peer_rows.TASKS:
+        for encoder in args.model or MODELS:
+            if args.again or MODELS[encoder] not in peer_rows.records(task):
+                peer_rows.keep(measure(task, encoder, range(1, args.seeds + 1), args.threads))
+    peer_page.write_page()
+
+
+if __name__ == "__main__":
+    main()
