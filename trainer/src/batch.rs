@@ -122,9 +122,9 @@ impl Seq2SeqBatch {
     }
 }
 
-/// Returns class indices as a tensor `[B]` i64 on `device`.
-pub fn targets(labels: impl Iterator<Item = usize>, device: Device) -> Tensor {
-    let labels: Vec<i64> = labels.map(|l| l as i64).collect();
+/// Returns class indices as a tensor `[B]` i64 on `device`; [`IGNORED`] for a text without one.
+pub fn targets(labels: impl Iterator<Item = Option<usize>>, device: Device) -> Tensor {
+    let labels: Vec<i64> = labels.map(|label| label.map_or(IGNORED, |label| label as i64)).collect();
     Tensor::from_slice(&labels).to_kind(Kind::Int64).to_device(device)
 }
 

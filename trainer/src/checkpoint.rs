@@ -19,6 +19,7 @@ use crate::model::{
 };
 use crate::tensors::{read_tensors, take_weights, write_tensors};
 use crate::tokenizer::files::TokenizerFiles;
+use crate::training::state;
 
 /// Folder of the encoder's checkpoint inside a pre-training run.
 pub const ENCODER: &str = "encoder";
@@ -54,6 +55,9 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
 /// If a file is missing or malformed; if a weight is missing, unknown or has another shape than the configuration says
 /// (the weight and both shapes are named); or if the number of labels does not match.
 pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
+    if let Some(why) = stopped_early(dir).filter(|_| !dir.join(files::CONFIG).exists()) {
+        bail!("{why}");
+    }
     let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
     let labels: Vec<String> = read_json(&dir.join(files::LABELS))?;
     ensure!(
@@ -142,10 +146,23 @@ pub fn locate(dir: &Path) -> Result<PathBuf> {
         dir = dir.display()
     );
     candidates.into_iter().find(|dir| dir.join(files::CONFIG).exists()).with_context(|| {
+        stopped_early(dir).unwrap_or_else(|| {
+            format!(
+                "{} is no checkpoint and no run of pre-training or distillation: it has no {} and no {ENCODER}/",
+                dir.display(),
+                files::CONFIG
+            )
+        })
+    })
+}
+
+/// Returns why the run in `dir` has no weights, if it is one: they are kept at evaluations.
+fn stopped_early(dir: &Path) -> Option<String> {
+    dir.join(state::FOLDER).exists().then(|| {
         format!(
-            "{} is no checkpoint and no pre-training run: it has no {} and no {ENCODER}/",
-            dir.display(),
-            files::CONFIG
+            "{} is a run that was stopped before its first evaluation, so that it has kept no weights: the command that began it, with \
+             --resume, goes on",
+            dir.display()
         )
     })
 }
@@ -200,6 +217,9 @@ pub fn save_seq2seq(dir: &Path, model: &Seq2Seq) -> Result<()> {
 /// As [`load`], with the configuration of an encoder-decoder.
 pub fn load_seq2seq(dir: &Path, device: Device) -> Result<Seq2Seq> {
     let path = dir.join(files::SEQ2SEQ);
+    if let Some(why) = stopped_early(dir).filter(|_| !path.exists()) {
+        bail!("{why}");
+    }
     let config: Seq2SeqConfig = read_json(&path)?;
     config.validate().with_context(|| path.display().to_string())?;
     let path = dir.join(files::WEIGHTS);

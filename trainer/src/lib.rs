@@ -18,6 +18,7 @@ pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod out;
 pub mod plot;
 pub mod random;
 pub mod recompute;

@@ -186,7 +186,39 @@ fn a_loss_that_is_not_finite_stops_training_with_advice() {
     let task = Task::new();
     let said =
         refused(&task, &["--set", "train.lr=1e30", "--set", "train.clip_norm=0", "--set", "train.warmup_steps=0"]);
-    assert!(said.contains("lower train.lr"), "{said}");
+    assert!(said.contains("lower train.lr") && said.contains("; no state was saved before"), "{said}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_after_a_saved_state_leaves_that() {
+    let task = Task::new();
+    // The state is saved at every step; the rate rises until the weights are lost.
+    let more = [
+        "train.lr=1e30",
+        "train.clip_norm=0",
+        "train.warmup_steps=1000000000",
+        "train.schedule=constant",
+        "train.epochs=60",
+    ];
+    let more = more.iter().chain(&["train.optimizer=adamw", "train.save_minutes=0.0000001"]);
+    let said = refused(&task, &more.flat_map(|set| ["--set", set]).collect::<Vec<_>>());
+    assert!(said.contains("lower train.lr") && said.contains("; the last saved state is good"), "{said}");
+    assert!(task.path("refused/resume/progress.json").exists());
+}
+
+#[test]
+fn a_place_for_results_that_cannot_be_made_is_refused_first() {
+    let task = Task::new();
+    let out = ["--out", "train.jsonl/out"];
+    for command in [["tokenizer", "--input", "missing.jsonl"], ["corpus", "--tokenizer=missing", "missing.txt"]] {
+        let output = task.run(&[&command[..], &out].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.contains("--out train.jsonl/out cannot be made: train.jsonl is not a directory"), "{said}");
+    }
+    fs::write(task.path("tokenizer/tokenizer.bin"), b"damaged").unwrap();
+    let said = refused(&task, &[]);
+    assert!(said.contains("--tokenizer tokenizer: tokenizer.bin is no tokenizer table"), "{said}");
 }
 
 #[test]

@@ -453,7 +453,7 @@ fn files_that_are_no_corpus_are_refused_and_leave_nothing() {
         (vec!["--out", "new", "tokenizer"], "tokenizer is not a file"),
         (vec!["--out", "full", "a.txt", "--force"], "full is not empty and holds no corpus"),
         (vec!["--out", "a.txt", "a.txt"], "a.txt is not a directory"),
-        (vec!["--out", "a.txt/new", "a.txt"], "cannot make"),
+        (vec!["--out", "a.txt/new", "a.txt"], "--out a.txt/new cannot be made: a.txt is not a directory"),
         (vec!["--out", "/proc/kinglet/new", "a.txt"], "cannot make /proc/kinglet"),
         (vec!["--out", "new"], "FILE"),
     ] {

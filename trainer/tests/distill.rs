@@ -179,6 +179,13 @@ fn a_run_learns_and_fine_tuning_starts_from_its_encoder() {
     let d = Distillation::new();
     let said = d.run("run", &["--set", "train.static_steps=60", "--set", "train.steps=140", "--set", "train.lr=0.02"]);
     assert!(said.contains("the embedding starts at random") && said.contains("vectors of 20 values"), "{said}");
+    let lines = [
+        "stage \"embedding\": steps 1 to 60",
+        "stage \"embedding\" ends with cosine 0.",
+        "stage \"whole encoder\": steps 61 to 200",
+    ];
+    let places = lines.map(|line| said.find(line).unwrap_or_else(|| panic!("no {line:?} in {said}")));
+    assert!(places.is_sorted() && said.matches("stage ").count() == 3, "{said}");
     let (cosines, retrieval) = (d.scores("run", "cosine"), d.scores("run", "retrieval"));
     assert_eq!(cosines.len(), 20);
     // The second stage goes on from the first's end, and learns what word order says.
@@ -325,7 +332,15 @@ fn a_teacher_that_did_not_make_the_targets_is_refused() {
     let said = d.refused("run", &[&short[..], &["other"]].concat());
     assert!(said.contains("the targets are those of bert") && said.contains("other is another model"), "{said}");
     assert!(!d.0.path("run").exists());
-    d.run("run", &[&short[..], &[golden]].concat());
+    let said = d.run("run", &[&short[..], &[golden]].concat());
+    let ends = |line: &&str| {
+        line.split_once(" pieces through the teacher").is_some_and(|(counts, _)| {
+            counts
+                .split_once(" of ")
+                .is_some_and(|(done, all)| done == all && all.parse::<u32>().is_ok_and(|all| all > 100))
+        })
+    };
+    assert_eq!(said.lines().filter(ends).count(), 1, "{said}");
     let record: Value = serde_json::from_slice(&d.0.bytes("run", "encoder/training.json")).unwrap();
     assert_eq!(record["embedding_start"], "teacher");
     let card = String::from_utf8(d.0.bytes("run", "encoder/README.md")).unwrap();
@@ -333,6 +348,47 @@ fn a_teacher_that_did_not_make_the_targets_is_refused() {
 
     let said = d.refused("wide", &["--teacher", golden, "--set", "model.hidden_size=24"]);
     assert!(said.contains("model.hidden_size is 24, must be at most 21 for vectors of 20 values"), "{said}");
+}
+
+#[test]
+fn messages_name_the_flag_and_come_before_long_work() {
+    let d = Distillation::new();
+    let said = d.refused("texts.txt/run", &["--teacher", "nowhere"]);
+    assert!(said.contains("--out texts.txt/run cannot be made: texts.txt is not a directory"), "{said}");
+    let said = d.refused("run", &["--teacher", "nowhere"]);
+    assert!(said.contains("--teacher: nowhere is no model folder"), "{said}");
+    let said = d.refused("run", &["--set", "model.hidden_size=1", "--set", "model.kernel_heads=1"]);
+    assert!(said.contains("model.hidden_size is 1, must be at least 2 with model.norm = \"pre_rms\""), "{said}");
+    fs::write(d.0.path("tokenizer/tokenizer.bin"), b"damaged").unwrap();
+    assert!(d.refused("run", &[]).contains("--tokenizer tokenizer: tokenizer.bin is no tokenizer table"));
+    fs::remove_file(d.0.path("tokenizer/tokenizer.json")).unwrap();
+    let said = d.refused("run", &[]);
+    assert!(said.contains("--tokenizer tokenizer: cannot read tokenizer file tokenizer/tokenizer.json"), "{said}");
+    assert!(!d.0.path("run").exists());
+}
+
+#[test]
+fn texts_that_are_not_utf_8_are_counted() {
+    let d = Distillation::new();
+    let mut texts = fs::read(d.0.path("texts.txt")).unwrap();
+    texts[1] = 0xff;
+    fs::write(d.0.path("texts.txt"), texts).unwrap();
+    let said = d.run("run", &["--set", "train.static_steps=2", "--set", "train.steps=0"]);
+    assert!(said.contains("held-out ones (0 cut to 128 tokens, 1 not valid UTF-8)"), "{said}");
+}
+
+#[test]
+fn a_finished_run_whose_encoder_is_gone_does_not_say_that_it_is_there() {
+    let d = Distillation::new();
+    let short = ["--set", "train.static_steps=2", "--set", "train.steps=2"];
+    d.run("run", &short);
+    let again = [&short[..], &["--resume"]].concat();
+    let said = d.run("run", &again);
+    assert!(said.contains("run is finished: 4 steps done") && said.contains("the best weights are in run"), "{said}");
+    fs::remove_dir_all(d.0.path("run/encoder")).unwrap();
+    let said = d.refused("run", &again);
+    assert!(said.contains("run is finished, but run/encoder/model.safetensors is missing"), "{said}");
+    assert!(said.contains("--force trains again") && !said.contains("the best weights are in"), "{said}");
 }
 
 #[test]
@@ -472,6 +528,25 @@ fn resuming_within_and_between_the_stages_equals_not_stopping() {
             "{run}"
         );
     }
+}
+
+#[test]
+fn a_run_that_was_stopped_before_its_first_evaluation_says_so_when_it_is_used() {
+    tch::set_num_threads(1);
+    let d = Distillation::new();
+    assert_eq!(until(&d, "early", false, &[3]), Ending::Interrupt);
+    fs::write(d.0.path("tune.toml"), "[train]\nepochs = 1\n").unwrap();
+    let data = ["finetune", "--train", "train.jsonl", "--dev", "dev.jsonl", "--config", "tune.toml", "--out", "tuned"];
+    for command in
+        [[&data[..], &["--from", "early"]].concat(), vec!["eval", "--checkpoint", "early", "--data", "dev.jsonl"]]
+    {
+        let output = d.0.run(&command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("early is a run that was stopped before its first evaluation"), "{said}");
+        assert!(said.contains("--resume, goes on"), "{said}");
+    }
+    assert!(!d.0.path("tuned").exists());
 }
 
 #[test]

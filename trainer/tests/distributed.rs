@@ -375,7 +375,7 @@ fn gradients(rank: usize, size: usize) -> HashMap<String, Tensor> {
     let labels: Vec<usize> = (0..8).map(|_| rng.below(5) as usize).collect();
     let share: Vec<&[u32]> = texts.iter().skip(rank).step_by(size).map(Vec::as_slice).collect();
     let batch = Batch::new(&share, Device::Cpu);
-    let labels = targets(labels.into_iter().skip(rank).step_by(size), Device::Cpu);
+    let labels = targets(labels.into_iter().skip(rank).step_by(size).map(Some), Device::Cpu);
     let mut all = HashMap::new();
     for mixer in Mixer::ALL {
         let model = Classifier::new(&config(mixer), 3, Device::Cpu).unwrap();

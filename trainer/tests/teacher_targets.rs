@@ -122,12 +122,25 @@ fn targets_are_the_vectors_of_the_texts_of_all_files_in_order() {
     let said =
         (record.name.as_str(), record.pooling.as_str(), record.normalized, record.prompt.as_str(), record.max_length);
     assert_eq!(said, ("bert", "mean", true, "", 16));
-    let files = survey(&FILES.map(|name| texts.path(name)), "text", &Interrupt::default()).unwrap();
+    let files = survey(&FILES.map(|name| texts.path(name)), "text", &Interrupt::default()).unwrap().files;
     targets.check(&files).unwrap();
     assert!(targets.check(&[files[1].clone(), files[0].clone(), files[2].clone()]).is_err());
 
     texts.written("bytes", &[&FILES[..], &["--dtype", "int8"]].concat());
     at_most(5e-3, apart(&Targets::open(&texts.path("bytes")).unwrap(), &texts.all()), "int8 targets");
+}
+
+#[test]
+fn texts_that_are_cut_or_not_utf_8_are_counted() {
+    let texts = Texts::new();
+    contains(&texts.written("none", &["a.txt"]), "0 of 3 texts cut to 16 tokens, 0 not valid UTF-8");
+    let long = "owl ".repeat(14) + "\n" + &"owl ".repeat(15) + "\n";
+    fs::write(texts.path("d.txt"), [long.as_bytes(), b"caf\xe9\n"].concat()).unwrap();
+    contains(&texts.written("some", &["a.txt", "d.txt"]), "1 of 6 texts cut to 16 tokens, 1 not valid UTF-8");
+    let said = texts.written("json", &["a.txt", "d.txt", "--json"]);
+    let summary: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let counts = ["texts_computed", "texts_cut", "texts_not_utf8"].map(|name| summary[name].as_u64());
+    assert_eq!(counts, [Some(6), Some(1), Some(1)]);
 }
 
 #[test]
@@ -243,4 +256,8 @@ fn texts_and_models_that_cannot_be_used_leave_nothing_behind() {
     contains(&stderr(&output), "is no model folder of Hugging Face");
     assert!(!texts.path("out").exists());
     contains(&texts.refused("a.txt", &["a.txt"]), "--out a.txt is not a directory");
+    contains(&texts.refused("a.txt/out", &["a.txt"]), "--out a.txt/out cannot be made: a.txt is not a directory");
+    assert!(Command::new("mkfifo").arg(texts.path("pipe")).status().unwrap().success());
+    contains(&texts.refused("out", &["a.txt", "pipe"]), "pipe is not a regular file, but it is read twice");
+    assert!(!texts.path("out").exists());
 }

@@ -9,6 +9,7 @@ use kinglet_data::dataset::DocumentEnd;
 
 use crate::corpus::write::{CorpusPlan, Summary, write};
 use crate::interrupt::Interrupt;
+use crate::out;
 
 /// Tokenize text for pre-training
 ///
@@ -79,6 +80,7 @@ impl From<End> for DocumentEnd {
 /// As [`write()`].
 pub fn run(args: &CorpusArgs) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    out::check(&args.out)?;
     let plan = CorpusPlan {
         files: args.files.clone(),
         tokenizer: args.tokenizer.clone(),
@@ -90,17 +92,17 @@ pub fn run(args: &CorpusArgs) -> Result<()> {
         threads: args.threads.map(usize::from),
     };
     let summary = write(&plan, &interrupt)?;
-    let mut out = std::io::stdout().lock();
+    let mut stdout = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
+        writeln!(stdout, "{}", serde_json::to_string(&summary)?)?;
         return Ok(());
     }
     let Summary { documents, tokens, text_bytes, shards, .. } = summary;
     let per_token = text_bytes as f64 / tokens as f64;
     writeln!(
-        out,
+        stdout,
         "{documents} documents, {tokens} tokens, {text_bytes} bytes of text, {per_token:.2} bytes per token"
     )?;
-    writeln!(out, "wrote {} ({shards} {})", args.out.display(), if shards == 1 { "shard" } else { "shards" })?;
+    writeln!(stdout, "wrote {} ({shards} {})", args.out.display(), if shards == 1 { "shard" } else { "shards" })?;
     Ok(())
 }

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result, ensure};
 use clap::{Args, ValueEnum};
-use kinglet::spec::{Mixer, files};
+use kinglet::spec::Mixer;
 use kinglet::tokenizer::Table;
 use kinglet_data::digest::sha256_of_file;
 use tch::{Device, Tensor};
 
-use crate::commands::ended;
 use crate::commands::shape::mixer;
+use crate::commands::{ended, read_tokenizer};
 use crate::interrupt::Interrupt;
 use crate::targets::{Manifest, Targets, manifest::MANIFEST};
 use crate::tasks::distill::config::Config;
@@ -19,9 +19,8 @@ use crate::tasks::distill::data::Data;
 use crate::tasks::distill::start::{direction_channels, pieces};
 use crate::tasks::distill::texts::{Reading, Texts};
 use crate::tasks::distill::{Distill, Origin};
-use crate::teacher::settings::{Pooling, Settings};
-use crate::teacher::{Options, Precision, Teacher};
-use crate::tokenizer::files::TokenizerFiles;
+use crate::teacher::settings::Pooling;
+use crate::teacher::{Options, Precision, Teacher, transformer};
 use crate::training::config::{parse, to_toml};
 use crate::training::progress::Counter;
 use crate::training::run::RunArgs;
@@ -87,7 +86,7 @@ pub struct DistillArgs {
 pub fn run(args: &DistillArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
-    let tokenizer = TokenizerFiles::read(&args.tokenizer)?;
+    let tokenizer = read_tokenizer("--tokenizer", &args.tokenizer)?;
     let table = tokenizer.table()?;
     let config = read_config(args, table.vocab_size())?;
     let file = args.config.display();
@@ -144,8 +143,7 @@ fn digest(path: &Path) -> Result<String> {
 /// Returns the SHA-256 of the weights of the teacher in `folder`, which must be the one of the targets' record, if they have one,
 /// and wide enough for the embedding.
 fn digest_of(folder: &Path, targets: &Targets, config: &Config) -> Result<String> {
-    let weights = Settings::read(folder).context("--teacher")?.transformer.join(files::WEIGHTS);
-    let sha256 = digest(&weights).context("--teacher")?;
+    let sha256 = digest(&transformer::Origin::read(folder).context("--teacher")?.weights()).context("--teacher")?;
     if let Some(Manifest { teacher: record, .. }) = targets.manifest() {
         ensure!(
             sha256 == record.weights_sha256,
@@ -217,7 +215,8 @@ fn origin(
     for (done, chunk) in texts.chunks(PIECES).enumerate() {
         ensure!(!interrupt.requested(), "stopped by a signal before the first step");
         counter.show(&format!("{} of {} pieces through the teacher", done * PIECES, texts.len()));
-        vectors.push(teacher.embed(chunk)?);
+        vectors.push(teacher.embed(chunk).context("--teacher")?);
     }
+    counter.end(&format!("{0} of {0} pieces through the teacher", texts.len()));
     Ok(Origin::Teacher(Tensor::cat(&vectors, 0), ids))
 }

@@ -14,6 +14,7 @@ use crate::tasks::classify::evaluate::{Scores, evaluate};
 use crate::tasks::text2text::config::Decode;
 use crate::tasks::text2text::evaluate::{Answering, Answers};
 use crate::tasks::text2text::pairs::{self, Labels, Targets};
+use crate::teacher::transformer::{self, Origin, Transformer};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::team::Team;
 
@@ -25,7 +26,7 @@ const CONFUSIONS: usize = 10;
 pub struct EvalArgs {
     /// Checkpoint directory to score
     ///
-    /// Written by `finetune` or `text2text`. A text2text model answers token by token; an answer is correct if it equals the target.
+    /// Written by `finetune` or `text2text`; or a fine-tuned Transformer in Hugging Face's layout. A text2text model answers token by token; an answer is correct if it equals the target.
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
     /// Labelled file to score it on
@@ -79,12 +80,21 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         args.checkpoint.display()
     );
     let device = args.device.resolve()?;
-    let Checkpoint { model, labels } = checkpoint::load(&args.checkpoint, device)?;
-    let tokenizer = TokenizerFiles::read(&args.checkpoint)?;
-    let table = tokenizer.table()?;
-    let data = Dataset::read(&args.data, &args.label_field, Some(&labels))?;
-    let texts: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
-    let Scores { confusion, loss, seconds } = evaluate(&model, &texts, &data.labels, &Team::alone())?;
+    let (labels, scores) = if transformer::is_folder(&args.checkpoint) {
+        let origin = Origin::read(&args.checkpoint)?;
+        let (model, labels) = Transformer::read(&origin, device)?;
+        let data = Dataset::read(&args.data, &args.label_field, Some(&labels))?;
+        let texts = origin.tokenizer(0)?.encode_all(&data.texts)?.into_iter().map(|text| text.ids).collect::<Vec<_>>();
+        (labels, evaluate(&model, &texts, &data.labels, &Team::alone())?)
+    } else {
+        let Checkpoint { model, labels } = checkpoint::load(&args.checkpoint, device)?;
+        let tokenizer = TokenizerFiles::read(&args.checkpoint)?;
+        let table = tokenizer.table()?;
+        let data = Dataset::read(&args.data, &args.label_field, Some(&labels))?;
+        let texts: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
+        (labels, evaluate(&model, &texts, &data.labels, &Team::alone())?)
+    };
+    let Scores { confusion, loss, seconds } = scores;
 
     let name = |class: usize| labels.get(class).map_or("?", String::as_str);
     let rate = confusion.rows() as f64 / seconds.max(1e-9);

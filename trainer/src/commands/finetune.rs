@@ -12,18 +12,27 @@ use kinglet_data::digest::sha256_of_file;
 use crate::checkpoint::{self, Start};
 use crate::commands::ended;
 use crate::interrupt::Interrupt;
-use crate::model::ModelConfig;
+use crate::model::{Classifier, ModelConfig};
+use crate::random::{Purpose, derive_seed};
+use crate::targets::manifest::MANIFEST;
 use crate::tasks::classify::Classify;
-use crate::tasks::classify::config::Config;
+use crate::tasks::classify::config::{ClassifyKeys, Config, TransformerKeys};
 use crate::tasks::classify::data::{Data, Encoded};
-use crate::tokenizer::files::TokenizerFiles;
-use crate::training::config::{parse, to_toml};
-use crate::training::run::RunArgs;
+use crate::tasks::classify::network::{Network, classifier};
+use crate::tasks::classify::soft::{Soft, Source};
+use crate::teacher::WordPiece;
+use crate::teacher::transformer::{self, Transformer};
+use crate::tokenizer::files::{Encode, TokenizerFiles, encode};
+use crate::training::config::{OwnKeys, parse, to_toml};
+use crate::training::run::{Run, RunArgs, Setup};
 use crate::training::state::Fingerprint;
 use crate::training::task::Task;
 use crate::training::train::train;
 
 /// Train a classifier, from scratch or from a checkpoint
+///
+/// With --soft-labels it learns a teacher's probabilities as well. From a BERT-type Transformer it trains that: a baseline, and a teacher
+/// of the task.
 ///
 /// Several processes train together if they are started by torchrun, or by another launcher that sets RANK, WORLD_SIZE,
 /// LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
@@ -31,9 +40,10 @@ use crate::training::train::train;
 pub struct FinetuneArgs {
     /// Training configuration, TOML
     ///
-    /// Sections `model` and `train`; unknown keys are rejected. See configs/ for examples.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    /// Sections `model` and `train`; unknown keys are rejected. See configs/ for examples. May be left out with --from; the defaults for a
+    /// Transformer are those of BERT's authors: 3 epochs, batches of 32, AdamW at 3e-5 with linear decay.
+    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    pub config: Option<PathBuf>,
     /// Labelled file to train on
     ///
     /// JSONL, CSV or TSV, plain, .gz or .zst, with a field `text` and a label. Integer labels take their names from
@@ -47,8 +57,8 @@ pub struct FinetuneArgs {
     pub dev: PathBuf,
     /// Checkpoint directory to start from
     ///
-    /// The checkpoint of a classifier or an encoder, or the folder of a pre-training run. Its encoder and tokenizer are used, and its
-    /// head if it has one and the labels are the same.
+    /// The checkpoint of a classifier or an encoder, the folder of a pre-training run or a distillation, or a BERT-type Transformer in
+    /// Hugging Face's layout. Its encoder and tokenizer are used, and its head if it has one and the labels are the same.
     #[arg(long, value_name = "DIR", conflicts_with = "tokenizer")]
     pub from: Option<PathBuf>,
     /// Directory with tokenizer.json and tokenizer.bin
@@ -59,6 +69,20 @@ pub struct FinetuneArgs {
     /// Field or column with the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     pub label_field: String,
+    /// A teacher's probabilities of the classes, by text
+    ///
+    /// A folder written by `kinglet-train teacher --probabilities`, or a .npy, .safetensors or .parquet file with a row per text and a
+    /// column per class, in the order of the labels. train.soft_weight and train.soft_temperature say how they are learnt.
+    #[arg(long, value_name = "PATH", requires = "soft_texts")]
+    pub soft_labels: Option<PathBuf>,
+    /// Files with the texts of --soft-labels, in order
+    ///
+    /// One text per line or row, labelled or not, plain, .gz or .zst. Texts of --train that are among them are learnt with both labels.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "soft_labels")]
+    pub soft_texts: Vec<PathBuf>,
+    /// Field or column with the text in --soft-texts
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub soft_text_field: String,
     /// The arguments of every run.
     #[command(flatten)]
     pub run: RunArgs,
@@ -71,50 +95,159 @@ pub struct FinetuneArgs {
 pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
-    let file = args.config.display();
-    let text = std::fs::read_to_string(&args.config).with_context(|| format!("cannot read config {file}"))?;
-    let mut config: Config =
-        parse(&text, toml::Table::new(), &args.run.overrides).with_context(|| format!("config {file}"))?;
-    if let Some(seed) = args.run.seed {
-        config.train.keys.seed = seed;
+    match &args.from {
+        Some(dir) if transformer::is_folder(dir) => from_transformer(args, dir, setup, &interrupt),
+        _ => kinglet(args, setup, &interrupt),
     }
-    config.train.validate(setup.team.size()).with_context(|| format!("config {file}"))?;
+}
+
+/// Trains a classifier of Kinglet.
+fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt) -> Result<()> {
+    let mut config: Config = read_config(args, &setup)?;
     let located = args.from.as_ref().map(|dir| checkpoint::locate(dir).context("--from")).transpose()?;
     let tokenizer = read_tokenizer(args, located.as_deref())?;
     let table = tokenizer.table()?;
     let from = located.as_deref().map(|dir| Start::read(dir, setup.device).context("--from")).transpose()?;
 
-    let data = Dataset::read(&args.train, &args.label_field, None)?;
-    let labels = data.names.clone();
+    let max_length = config.train.own.passes.max_length;
+    let train = |text: &str, cut: &mut usize| Ok(encode(&table, text, max_length, cut));
+    let dev = |text: &str, cut: &mut usize| Ok(encode(&table, text, 0, cut));
+    let data = read_data(args, &config.train.own, &train, &dev, interrupt)?;
+    let model = resolve_model(&config, from.as_ref(), table.vocab_size(), data.labels.len())?;
+    config.model = Some(model.clone());
+
+    let weights = located.map(|dir| dir.join(files::WEIGHTS));
+    let fingerprint = fingerprint(args, &config, &data, weights.as_deref())?;
+    let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
+    let (own, seed) = (&config.train.own, derive_seed(config.train.keys.seed, Purpose::Weights, 0));
+    let network = classifier(&model, from.as_ref(), &data.labels, data.texts(), own.zero_head, seed, setup.device)?;
+    let run = args.run.run(Classify::<Classifier>::NAME, setup, tokenizer.clone(), fingerprint, today)?;
+    begin(args, &run, config, data, network, interrupt)
+}
+
+/// Trains the Transformer in `dir`.
+fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &Interrupt) -> Result<()> {
+    let config: Config<TransformerKeys> = read_config(args, &setup)?;
+    ensure!(config.model.is_none(), "--from is a Transformer, which has its own shape: leave [model] out");
+    let drop_connect = config.train.keys.drop_connect;
+    ensure!(
+        drop_connect == 0.0,
+        "train.drop_connect is {drop_connect}, must be 0: a Transformer has no kernels to drop"
+    );
+    ensure!(
+        !config.train.own.frozen(),
+        "train.frozen is true, which is for Kinglet's encoders: the head of a Transformer has two layers"
+    );
+    let sampling = config.train.own.subword_sampling();
+    ensure!(
+        sampling == 0.0,
+        "train.subword_sampling is {sampling}, must be 0: a Transformer's tokenizer has no other pieces for a word"
+    );
+    let origin = transformer::Origin::read(dir).context("--from")?;
+    let mut config: Config = config.into();
+    let max_length = &mut config.train.own.passes.max_length;
+    *max_length = if *max_length == 0 { origin.max_length() } else { origin.max_length().min(*max_length) };
+
+    // Evaluation, like the teacher that the model becomes, truncates where the folder says.
+    let [train, dev] = [*max_length, 0].map(|length| origin.tokenizer(length).context("--from"));
+    let (train, dev) = (word_pieces(train?), word_pieces(dev?));
+    let data = read_data(args, &config.train.own, &train, &dev, interrupt)?;
+    let fingerprint = fingerprint(args, &config, &data, Some(&origin.weights()))?;
+    let today = |text: &str| to_toml(&<Config>::from(toml::from_str::<Config<TransformerKeys>>(text)?));
+    let tokenizer = origin.tokenizer_files().context("--from")?;
+    let (own, seed) = (&config.train.own, derive_seed(config.train.keys.seed, Purpose::Weights, 0));
+    let network = Transformer::new(&origin, &data.labels, seed, own.zero_head, setup.device).context("--from")?;
+    let run = args.run.run(Classify::<Transformer>::NAME, setup, tokenizer, fingerprint, today)?;
+    begin(args, &run, config, data, network, interrupt)
+}
+
+fn word_pieces(tokenizer: WordPiece) -> impl Fn(&str, &mut usize) -> Result<Vec<u32>> {
+    move |text, cut| {
+        let encoded = tokenizer.encode(text)?;
+        *cut += usize::from(encoded.cut);
+        Ok(encoded.ids)
+    }
+}
+
+fn begin<N: Network>(
+    args: &FinetuneArgs,
+    run: &Run,
+    config: Config,
+    data: Data,
+    network: N,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let mut task = Classify::new(config, data, &run.tokenizer, args.from.clone(), network)?;
+    ended(run, train(run, &mut task, interrupt)?, "the best weights");
+    Ok(())
+}
+
+/// Reads the configuration, with the defaults of `Own`.
+fn read_config<Own: OwnKeys>(args: &FinetuneArgs, setup: &Setup) -> Result<Config<Own>> {
+    let (text, name) = match &args.config {
+        Some(file) => {
+            let name = format!("config {}", file.display());
+            (std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?, name)
+        }
+        None => (String::new(), "the defaults".to_owned()),
+    };
+    let mut config: Config<Own> =
+        parse(&text, toml::Table::new(), &args.run.overrides).with_context(|| name.clone())?;
+    if let Some(seed) = args.run.seed {
+        config.train.keys.seed = seed;
+    }
+    config.train.validate(setup.team.size()).context(name)?;
+    Ok(config)
+}
+
+/// Reads the texts: those of training and soft labels by `train`, those of evaluation by `dev`.
+fn read_data(
+    args: &FinetuneArgs,
+    keys: &ClassifyKeys,
+    train: Encode<'_>,
+    dev: Encode<'_>,
+    interrupt: &Interrupt,
+) -> Result<Data> {
+    let rows = Dataset::read(&args.train, &args.label_field, None)?;
+    let labels = rows.names.clone();
     let classes = labels.len();
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
-    config.train.own.validate_for(classes)?;
-    let dev = Dataset::read(&args.dev, &args.label_field, Some(&labels))?;
-
-    let model = resolve_model(&config, from.as_ref(), table.vocab_size(), classes)?;
-    config.model = Some(model.clone());
-    let data = Data {
-        train: Encoded::new(&args.train, data, &table, config.train.own.passes.max_length),
-        dev: Encoded::new(&args.dev, dev, &table, 0),
+    keys.validate_for(classes)?;
+    let dev_rows = Dataset::read(&args.dev, &args.label_field, Some(&labels))?;
+    let source = args.soft_labels.as_ref().map(|targets| Source {
+        targets,
+        texts: &args.soft_texts,
+        text_field: &args.soft_text_field,
+        temperature: keys.soft_temperature,
+    });
+    let soft = source.map(|source| Soft::read(source, &labels, &rows.texts, train, interrupt)).transpose()?;
+    Ok(Data {
+        train: Encoded::new(&args.train, rows, train)?,
+        soft,
+        dev: Encoded::new(&args.dev, dev_rows, dev)?,
         labels,
         label_field: args.label_field.clone(),
-    };
+    })
+}
 
-    // These words are part of saved states.
-    let mut fingerprint = Fingerprint::new(to_toml(&config)?);
+/// Returns what a resumed run must share; `from`: the weights of `--from`. These words are part of saved states.
+fn fingerprint(args: &FinetuneArgs, config: &Config, data: &Data, from: Option<&Path>) -> Result<Fingerprint> {
+    let mut fingerprint = Fingerprint::new(to_toml(config)?);
     fingerprint.add("the training file's bytes", &data.train.sha256);
     fingerprint.add("the dev file's bytes", &data.dev.sha256);
     fingerprint.add("--label-field", &args.label_field);
-    if let Some(dir) = &located {
-        let path = dir.join(files::WEIGHTS);
-        let sha256 = sha256_of_file(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        fingerprint.add("the checkpoint of --from", &sha256);
+    let sha256 = |path: &Path| sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()));
+    if let Some(path) = from {
+        fingerprint.add("the checkpoint of --from", &sha256(path)?);
     }
-    let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
-    let run = args.run.run(Classify::NAME, setup, tokenizer, fingerprint, today)?;
-    let mut task = Classify::new(config, &model, data, &run.tokenizer, args.from.clone().zip(from), run.device)?;
-    ended(&run, train(&run, &mut task, &interrupt)?, "the best weights");
-    Ok(())
+    if let Some(soft) = &data.soft {
+        let folder = soft.path.join(MANIFEST);
+        fingerprint.add("the soft labels", &sha256(if soft.path.is_dir() { &folder } else { &soft.path })?);
+        for (number, file) in soft.files.iter().enumerate() {
+            fingerprint.add(&format!("the texts of --soft-texts {}", number + 1), &file.sha256);
+        }
+    }
+    Ok(fingerprint)
 }
 
 /// Returns the tokenizer of `--tokenizer` or of the checkpoint `from`.
@@ -126,7 +259,7 @@ fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerF
              kinglet-train tokenizer --input {train} --out {out}-tokenizer\nand then add --tokenizer {out}-tokenizer"
         );
     };
-    TokenizerFiles::read(dir)
+    super::read_tokenizer(if args.tokenizer.is_some() { "--tokenizer" } else { "--from" }, dir)
 }
 
 /// Returns the model's shape from the configuration, the checkpoint, or both if they agree.

@@ -14,7 +14,20 @@ pub mod teacher;
 pub mod text2text;
 pub mod tokenizer;
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::tokenizer::files::TokenizerFiles;
 use crate::training::run::{Ending, Run, again};
+
+/// Reads and checks the tokenizer in `dir`, which `flag` names.
+fn read_tokenizer(flag: &str, dir: &Path) -> Result<TokenizerFiles> {
+    let context = || format!("{flag} {}", dir.display());
+    let tokenizer = TokenizerFiles::read(dir).with_context(context)?;
+    tokenizer.table().with_context(context)?;
+    Ok(tokenizer)
+}
 
 /// Reports on stderr, in the first process, how training ended and how to continue. `weights`: which ones were kept.
 fn ended(run: &Run, ending: Ending, weights: &str) {

@@ -7,14 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::commands::ended;
 use crate::commands::shape::ShapeArgs;
+use crate::commands::{ended, read_tokenizer};
 use crate::corpus::{Corpus, held_out};
 use crate::interrupt::Interrupt;
 use crate::tasks::pretrain::config::Config;
 use crate::tasks::pretrain::evaluate::HeldOut;
 use crate::tasks::pretrain::{Pretrain, loading};
-use crate::tokenizer::files::TokenizerFiles;
 use crate::training::config::to_toml;
 use crate::training::run::RunArgs;
 use crate::training::state::Fingerprint;
@@ -58,7 +57,7 @@ pub struct PretrainArgs {
 pub fn run(args: &PretrainArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let setup = args.run.setup(started)?;
-    let tokenizer = TokenizerFiles::read(&args.tokenizer)?;
+    let tokenizer = read_tokenizer("--tokenizer", &args.tokenizer)?;
     let (table, sha256) = (tokenizer.table()?, tokenizer.sha256());
     let (config, model) = args.shape.resolve(table.vocab_size(), &args.run.overrides, args.run.seed)?;
     config.validate(setup.team.size())?;

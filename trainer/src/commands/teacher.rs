@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use crate::device::DeviceChoice;
 use crate::interrupt::Interrupt;
 use crate::machine;
+use crate::out;
 use crate::targets::Dtype;
 use crate::targets::write::Existing;
 use crate::teacher::settings::Pooling;
-use crate::teacher::write::{TargetsPlan, write};
+use crate::teacher::write::{TargetsPlan, Written, write};
 use crate::teacher::{Options, Precision, Teacher};
 use crate::training::run::again;
 
@@ -105,6 +106,9 @@ pub struct TeacherArgs {
     #[arg(long)]
     pub force: bool,
     /// Print a summary as JSON
+    ///
+    /// The record of the targets, and: texts_per_second, and of this run texts_computed, texts_cut (longer than the model's maximum),
+    /// texts_not_utf8.
     #[arg(long)]
     pub json: bool,
 }
@@ -115,6 +119,7 @@ pub struct TeacherArgs {
 /// If the model, a file or the device cannot be used, and as [`write()`].
 pub fn run(args: &TeacherArgs) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    out::check(&args.out)?;
     let device = args.device.resolve()?;
     let precision = args.precision.unwrap_or_else(|| Precision::default_on(device));
     if precision == Precision::Bf16 && !device.is_cuda() && !machine::cpu_has_bf16() {
@@ -144,8 +149,8 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
     };
     eprintln!("{} on {}, {}", teacher.description(), machine::device_name(device), precision.name());
     let written = write(&teacher, &plan, &interrupt)?;
-    let manifest = &written.manifest;
-    let (out, speed) = (args.out.display(), written.computed as f64 / written.seconds.max(1e-9));
+    let Written { manifest, computed, cut, replaced, .. } = &written;
+    let (out, speed) = (args.out.display(), *computed as f64 / written.seconds.max(1e-9));
     if !written.is_complete() {
         eprintln!("stopped: {} of {} texts are in {out}; to go on, run\n  {}", written.texts, manifest.texts, again());
         return Ok(());
@@ -154,11 +159,15 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
     if args.json {
         let mut summary = serde_json::to_value(manifest)?;
         summary["texts_per_second"] = speed.into();
+        summary["texts_computed"] = (*computed).into();
+        summary["texts_cut"] = (*cut).into();
+        summary["texts_not_utf8"] = (*replaced).into();
         writeln!(stdout, "{summary}")?;
         return Ok(());
     }
     let (dimension, shards) = (manifest.dimension, manifest.shards()?);
     writeln!(stdout, "{} texts, {dimension} channels, {speed:.0} texts per second", manifest.texts)?;
+    writeln!(stdout, "{cut} of {computed} texts cut to {} tokens, {replaced} not valid UTF-8", teacher.max_length())?;
     writeln!(stdout, "wrote {out} ({shards} {})", if shards == 1 { "shard" } else { "shards" })?;
     Ok(())
 }

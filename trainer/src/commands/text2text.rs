@@ -134,8 +134,8 @@ fn read_tokenizer(args: &Text2TextArgs) -> Result<TokenizerFiles> {
         if dir.join(files::TOKENIZER_TABLE).exists() || !inside.exists() { dir.to_path_buf() } else { inside }
     };
     match (&args.tokenizer, &args.from) {
-        (Some(dir), _) => TokenizerFiles::read(dir),
-        (None, Some(dir)) => TokenizerFiles::read(&within(dir)).context("--from"),
+        (Some(dir), _) => super::read_tokenizer("--tokenizer", dir),
+        (None, Some(dir)) => super::read_tokenizer("--from", &within(dir)),
         (None, None) => bail!(
             "no tokenizer: give --tokenizer DIR, as `kinglet-train tokenizer` learns one from inputs and targets, or --from RUN"
         ),

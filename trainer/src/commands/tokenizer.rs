@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use kinglet::spec::files;
 
+use crate::out;
 use crate::tokenizer::{Summary, TokenizerPlan, train};
 
 /// Learn a subword vocabulary from text
@@ -51,6 +52,7 @@ pub struct TokenizerArgs {
 pub fn run(args: TokenizerArgs) -> Result<()> {
     let TokenizerArgs { input: inputs, vocab_size, lowercase, max_piece_length, character_coverage, out } = args;
     let plan = TokenizerPlan { inputs, vocab_size, lowercase, max_piece_length, character_coverage, out };
+    out::check(&plan.out)?;
     eprintln!("learning {} ids", plan.vocab_size);
     let summary = train(&plan)?;
     let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters } = summary;

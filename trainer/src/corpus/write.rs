@@ -80,8 +80,8 @@ pub struct Summary {
 /// If a file cannot be read or written, a row is malformed, there is no text, `plan.out` holds something else, or
 /// `interrupt` was requested.
 pub fn write(plan: &CorpusPlan, interrupt: &Interrupt) -> Result<Summary> {
-    let tokenizer = TokenizerFiles::read(&plan.tokenizer)?;
-    let table = tokenizer.table().with_context(|| format!("{}", plan.tokenizer.display()))?;
+    let tokenizer = TokenizerFiles::read(&plan.tokenizer).context("--tokenizer")?;
+    let table = tokenizer.table().with_context(|| format!("--tokenizer {}", plan.tokenizer.display()))?;
     let vocab_size = table.vocab_size();
     for file in &plan.files {
         let found = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;

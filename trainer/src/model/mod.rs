@@ -18,7 +18,7 @@ pub mod embedding;
 pub mod encoder;
 pub mod ffn;
 pub mod glu;
-mod init;
+pub(crate) mod init;
 pub mod lightconv;
 pub mod linear;
 mod mode;

@@ -32,7 +32,7 @@ impl Mode {
     }
 
     /// Applies dropout to activations.
-    pub(super) fn drop(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn drop(&self, x: &Tensor) -> Tensor {
         if self.train { dropout(x, self.dropout) } else { x.shallow_clone() }
     }
 

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use kinglet_data::dataset::{self, DataError, DocumentEnd};
+use anyhow::{Context, Result, ensure};
+use kinglet_data::dataset::{self, DataError, DocumentEnd, Documents};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -54,27 +54,46 @@ impl TextDigest {
 ///
 /// # Errors
 /// If the file cannot be opened; the iterator yields an error for a malformed row.
-pub fn texts(
-    path: &Path,
-    text_field: &str,
-) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
+pub fn texts(path: &Path, text_field: &str) -> Result<Documents, DataError> {
     dataset::documents(path, text_field, DocumentEnd::Line)
 }
 
-/// Reads all texts of `files` once and returns the files' records.
+/// What a first reading of text files found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// The files' records, in order.
+    pub files: Vec<TextFile>,
+    /// Texts that were not valid UTF-8; what is not is read as U+FFFD.
+    pub replaced: u64,
+}
+
+/// Reads all texts of `files` once; they can be read again afterwards.
 ///
 /// # Errors
-/// If a file cannot be read, has no texts, or `interrupt` was requested.
-pub fn survey(files: &[PathBuf], text_field: &str, interrupt: &Interrupt) -> Result<Vec<TextFile>> {
+/// If a file cannot be read twice, as a pipe, or at all, has no texts, or `interrupt` was requested.
+pub fn survey(files: &[PathBuf], text_field: &str, interrupt: &Interrupt) -> Result<Survey> {
+    // All files are looked at before the first is read: that may take long.
+    for path in files {
+        let kind = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.file_type();
+        ensure!(
+            kind.is_file() || kind.is_dir(),
+            "{} is not a regular file, but it is read twice; save its texts in a file first",
+            path.display()
+        );
+    }
+    let mut replaced = 0;
     let record = |path: &PathBuf| {
         let mut digest = TextDigest::default();
-        for text in texts(path, text_field)? {
+        let mut texts = texts(path, text_field)?;
+        for text in texts.by_ref() {
             digest.push(&text?);
             let stop = digest.texts.is_multiple_of(INTERVAL) && interrupt.requested();
             ensure!(!stop, "stopped by a signal while reading {}", path.display());
         }
         ensure!(digest.texts > 0, "{} has no texts; leave it out", path.display());
+        replaced += texts.replaced();
         Ok(digest.finish(path))
     };
-    files.iter().map(record).collect()
+    let files = files.iter().map(record).collect::<Result<_>>()?;
+    Ok(Survey { files, replaced })
 }

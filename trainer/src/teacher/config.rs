@@ -1,9 +1,13 @@
 //! The configuration of a BERT-type encoder, `config.json` of Hugging Face transformers' `BertConfig`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use kinglet::spec::files;
 use serde::Deserialize;
+
+use crate::checkpoint::read_json;
 
 /// Fields of `BertConfig` that affect the computation; absent ones have its defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,11 +58,22 @@ fn absolute() -> String {
 }
 
 impl BertConfig {
+    /// Reads the configuration of the encoder in `folder`.
+    ///
+    /// # Errors
+    /// If there is none, or it is not that of a supported encoder; the file and the field are named.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(files::CONFIG);
+        ensure!(path.exists(), "{} is no model folder of Hugging Face: it has no {}", folder.display(), files::CONFIG);
+        let config = read_json::<BertConfig>(&path).and_then(|config| config.validate().map(|()| config));
+        config.with_context(|| format!("{} is no BERT encoder", path.display()))
+    }
+
     /// Checks that the configuration is of an encoder that this program computes exactly.
     ///
     /// # Errors
     /// If a field has a value that is not supported; field and value are named.
-    pub fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<()> {
         let kind = &self.model_type;
         ensure!(
             kind == "bert",

@@ -7,6 +7,7 @@
 mod bert;
 mod config;
 pub mod settings;
+pub mod transformer;
 mod wordpiece;
 pub mod write;
 
@@ -17,13 +18,12 @@ use kinglet::spec::files;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::{Batch, by_length};
-use crate::checkpoint::read_json;
 use crate::machine;
 use bert::Bert;
+pub use bert::BertWeight;
 use config::BertConfig;
 use settings::{Pooling, Settings};
-pub use wordpiece::Encoded;
-use wordpiece::WordPiece;
+pub use wordpiece::{Encoded, WordPiece};
 
 /// Kind of numbers of matrix products. Sums in norms and softmax are f32 in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -115,14 +115,7 @@ impl Teacher {
         settings.normalize = options.normalize.unwrap_or(settings.normalize);
         let transformer = settings.transformer.clone();
         let path = transformer.join(files::CONFIG);
-        ensure!(
-            path.exists(),
-            "{} is no model folder of Hugging Face: it has no {}",
-            transformer.display(),
-            files::CONFIG
-        );
-        let config = read_json::<BertConfig>(&path).and_then(|config| config.validate().map(|()| config));
-        let config = config.with_context(|| format!("{} is no BERT encoder", path.display()))?;
+        let config = BertConfig::read(&transformer)?;
         let classes =
             if options.classifier { config.classes().with_context(|| path.display().to_string())? } else { Vec::new() };
         settings.check_width(folder, config.hidden_size)?;

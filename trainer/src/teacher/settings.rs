@@ -17,6 +17,11 @@ use serde::Deserialize;
 
 use crate::checkpoint::read_json;
 
+/// File of sentence-transformers that lists the modules of an encoder.
+pub(super) const MODULES: &str = "modules.json";
+/// File of sentence-transformers with settings of the Transformer.
+pub(super) const SETTINGS: &str = "sentence_bert_config.json";
+
 /// How the vector of a text comes from the vectors of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Pooling {
@@ -111,7 +116,7 @@ impl Settings {
         };
         settings.modules(folder)?;
         let at = |name: &str| settings.transformer.join(name);
-        let own: TransformerConfig = read_optional(&at("sentence_bert_config.json"))?;
+        let own: TransformerConfig = read_optional(&at(SETTINGS))?;
         let tokenizer: TokenizerConfig = read_optional(&at(files::TOKENIZER_CONFIG))?;
         let side = tokenizer.truncation_side.as_deref().unwrap_or("right");
         ensure!(
@@ -134,7 +139,7 @@ impl Settings {
 
     /// Reads `modules.json` and the settings of its modules.
     fn modules(&mut self, folder: &Path) -> Result<()> {
-        let path = folder.join("modules.json");
+        let path = folder.join(MODULES);
         if !path.exists() {
             return Ok(());
         }
@@ -169,7 +174,7 @@ impl Settings {
     /// # Errors
     /// If it was made for others.
     pub fn check_width(&self, folder: &Path, channels: usize) -> Result<()> {
-        let path = folder.join("modules.json");
+        let path = folder.join(MODULES);
         if !path.exists() {
             return Ok(());
         }

@@ -27,6 +27,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Bytes of the text that each token stands for, end excluded; `(0, 0)` for special tokens and those of the prompt: `[T]`.
     pub spans: Vec<(u32, u32)>,
+    /// Whether the text was truncated.
+    pub cut: bool,
 }
 
 impl WordPiece {
@@ -95,7 +97,8 @@ impl WordPiece {
             _ => (0, 0),
         };
         let spans = encoding.get_offsets().iter().map(span).collect();
-        Ok(Encoded { ids: encoding.get_ids().to_vec(), spans })
+        let cut = !encoding.get_overflowing().is_empty();
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), spans, cut })
     }
 
     /// Returns the ids of texts, computed on all cores.

@@ -15,7 +15,7 @@ use super::{Computed, Teacher};
 use crate::interrupt::Interrupt;
 use crate::targets::manifest::VERSION;
 use crate::targets::shard::ShardData;
-use crate::targets::texts::{survey, texts};
+use crate::targets::texts::{Survey, survey, texts};
 use crate::targets::write::{Existing, TargetsWriter};
 use crate::targets::{Dtype, Manifest, TeacherRecord, TextFile, Tokens};
 use crate::training::progress::Counter;
@@ -48,6 +48,10 @@ pub struct Written {
     pub texts: u64,
     /// Texts that this run computed.
     pub computed: u64,
+    /// Texts that this run computed and that were longer than the teacher's maximum.
+    pub cut: u64,
+    /// Texts of the files that are not valid UTF-8.
+    pub replaced: u64,
     /// Seconds that it took, without reading the files for the first time.
     pub seconds: f64,
 }
@@ -72,7 +76,8 @@ pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
         !(plan.token_vectors && teacher.settings.lowercase),
         "the teacher's sentence_bert_config.json has do_lower_case, which moves tokens: vectors per token are not supported"
     );
-    let manifest = manifest(teacher, plan, survey(&plan.files, &plan.text_field, interrupt)?)?;
+    let Survey { files, replaced } = survey(&plan.files, &plan.text_field, interrupt)?;
+    let manifest = manifest(teacher, plan, files)?;
     let mut writer = TargetsWriter::open(&plan.out, manifest, plan.existing)?;
     let rows = writer.manifest().rows_per_shard;
     let (total, before) = (writer.manifest().texts, u64::from(writer.next()) * rows);
@@ -82,12 +87,14 @@ pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
     // Tensors, which `teacher` has, cannot be shared between threads.
     let tokenizer = &teacher.tokenizer;
     let (send, shards) = sync_channel(1);
+    let mut cut = 0;
     let complete = thread::scope(|scope| -> Result<bool> {
         let reader = scope.spawn(|| read(tokenizer, plan, before, rows, send));
         for texts in shards {
             let Some(data) = compute(teacher, plan.token_vectors, &texts, interrupt, &mut progress)? else {
                 return Ok(false);
             };
+            cut += texts.iter().filter(|text| text.cut).count() as u64;
             writer.push(&data).context("the text files have changed, or the targets cannot be written")?;
         }
         reader.join().unwrap_or_else(|_| Err(anyhow!("the thread that reads files panicked")))?;
@@ -99,7 +106,7 @@ pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
         writer.finish().context("the text files have changed")?;
     }
     let seconds = progress.begun.elapsed().as_secs_f64();
-    Ok(Written { manifest, texts, computed: texts - before, seconds })
+    Ok(Written { manifest, texts, computed: texts - before, cut, replaced, seconds })
 }
 
 /// Returns the record of the targets to write.
@@ -185,7 +192,7 @@ fn compute(
             let hidden = numbers(&hidden)?;
             let length = hidden.len() / batch.len();
             for (&i, row) in batch.iter().zip(hidden.chunks_exact(length)) {
-                let Encoded { ids, spans } = &texts[i];
+                let Encoded { ids, spans, .. } = &texts[i];
                 let vectors = row[..ids.len() * width].to_vec();
                 data.tokens[i] = Tokens { ids: ids.clone(), spans: spans.clone(), vectors };
             }

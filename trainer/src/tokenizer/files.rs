@@ -19,12 +19,17 @@ impl TokenizerFiles {
     /// # Errors
     /// If a file cannot be read; it is named.
     pub fn read(dir: &Path) -> Result<Self> {
+        Self::read_named(dir, &[files::TOKENIZER, files::TOKENIZER_TABLE], &[files::TOKENIZER_CONFIG])
+    }
+
+    /// Reads the files `needed` of `dir`, and those of `optional` that exist: a tokenizer of another library, without a table.
+    ///
+    /// # Errors
+    /// If a file cannot be read; it is named.
+    pub fn read_named(dir: &Path, needed: &[&'static str], optional: &[&'static str]) -> Result<Self> {
         let mut out = Vec::new();
-        for name in [files::TOKENIZER, files::TOKENIZER_TABLE, files::TOKENIZER_CONFIG] {
+        for &name in needed.iter().chain(optional.iter().filter(|name| dir.join(name).exists())) {
             let path = dir.join(name);
-            if name == files::TOKENIZER_CONFIG && !path.exists() {
-                continue;
-            }
             let bytes = fs::read(&path).with_context(|| format!("cannot read tokenizer file {}", path.display()))?;
             out.push((name, bytes));
         }
@@ -48,8 +53,8 @@ impl TokenizerFiles {
         self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
     }
 
-    fn table_bytes(&self) -> &[u8] {
-        self.iter().find(|(name, _)| *name == files::TOKENIZER_TABLE).map_or(&[], |(_, bytes)| bytes)
+    fn bytes(&self, file: &str) -> Option<&[u8]> {
+        self.iter().find(|(name, _)| *name == file).map(|(_, bytes)| bytes)
     }
 
     /// Returns the table for encoding texts.
@@ -57,14 +62,19 @@ impl TokenizerFiles {
     /// # Errors
     /// If the bytes are not a table.
     pub fn table(&self) -> Result<Table<'_>> {
-        Table::new(self.table_bytes()).context("tokenizer.bin is no tokenizer table")
+        Table::new(self.bytes(files::TOKENIZER_TABLE).unwrap_or_default())
+            .context("tokenizer.bin is no tokenizer table")
     }
 
-    /// Returns the SHA-256 of the table, in hex: two tokenizers with the same table return the same ids.
+    /// Returns the SHA-256 of the table, in hex: two tokenizers with the same table return the same ids. Without a table, that of
+    /// `tokenizer.json`.
     pub fn sha256(&self) -> String {
-        sha256(self.table_bytes())
+        sha256(self.bytes(files::TOKENIZER_TABLE).or_else(|| self.bytes(files::TOKENIZER)).unwrap_or_default())
     }
 }
+
+/// Turns a text into token ids, at least one, and adds 1 to the number if the text was truncated.
+pub type Encode<'a> = &'a dyn Fn(&str, &mut usize) -> Result<Vec<u32>>;
 
 /// Returns the token ids of a text, truncated to `max_length` (0 for never) with `</s>` kept last; counts truncated
 /// texts in `cut`.

@@ -101,6 +101,14 @@ impl Counter {
             None => {}
         }
     }
+
+    /// Shows all of the work as a permanent line.
+    pub fn end(self, done: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{done}")),
+            None => eprintln!("{done}"),
+        }
+    }
 }
 
 impl Drop for Counter {

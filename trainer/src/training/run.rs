@@ -4,12 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tch::Device;
 
 use crate::device::DeviceChoice;
 use crate::machine::{self, Environment};
+use crate::out;
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::state::{Fingerprint, State};
 use crate::training::team::Team;
@@ -97,10 +98,13 @@ impl RunArgs {
     /// Meets the other processes and chooses the device. The time limit counts from `started`.
     ///
     /// # Errors
-    /// A time limit, an environment or a device that makes no sense.
+    /// A time limit, an environment, a device or a directory for results that makes no sense.
     pub fn setup(&self, started: Instant) -> Result<Setup> {
         let limit = TimeLimit::new(self.max_minutes, started)?;
         let team = Team::from_env()?;
+        if team.leads() {
+            self.check_out()?;
+        }
         let device = match (self.device, team.local_rank()) {
             (DeviceChoice::Auto, Some(n)) if machine::cuda().is_ok() => DeviceChoice::Cuda(n).resolve()?,
             (choice, _) => choice.resolve()?,
@@ -134,25 +138,38 @@ impl RunArgs {
         Ok(Run { out: self.out.clone(), device, team, limit, tokenizer, resume, fingerprint, environment })
     }
 
-    /// Refuses to mix a new run with what is in the directory; with --force removes an old run's state, logs and
-    /// [`folder::RESULTS`], and leaves other files.
+    /// Refuses to mix a new run with what is in the directory; changes nothing.
     ///
     /// # Errors
-    /// If the directory is not empty without --resume and --force, or something cannot be removed.
+    /// If the directory is not empty without --resume and --force, or can be none.
+    fn check_out(&self) -> Result<()> {
+        let out = &self.out;
+        out::check(out)?;
+        if self.resume || self.force || !out.exists() {
+            return Ok(());
+        }
+        let mut entries = fs::read_dir(out).with_context(|| format!("--out {} cannot be read", out.display()))?;
+        ensure!(
+            entries.next().is_none(),
+            "{} is not empty: --resume continues the run in it, --force starts anew and overwrites it",
+            out.display()
+        );
+        Ok(())
+    }
+
+    /// Makes the directory; with --force removes an old run's state, logs and [`folder::RESULTS`], and leaves other files.
+    ///
+    /// # Errors
+    /// As [`RunArgs::check_out`], or if something cannot be removed or written.
     fn prepare_out(&self) -> Result<()> {
         let out = &self.out;
-        if self.resume || !out.exists() {
+        self.check_out()?;
+        if self.resume {
             return Ok(());
         }
-        let mut entries = fs::read_dir(out).with_context(|| format!("--out {} is not a directory", out.display()))?;
-        if entries.next().is_none() {
-            return Ok(());
-        }
+        out::make(out)?;
         if !self.force {
-            bail!(
-                "{} is not empty: --resume continues the run in it, --force starts anew and overwrites it",
-                out.display()
-            );
+            return Ok(());
         }
         for name in [state::FOLDER, folder::TENSORBOARD, folder::METRICS].iter().chain(&folder::RESULTS) {
             let path = out.join(name);

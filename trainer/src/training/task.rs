@@ -13,9 +13,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use kinglet::spec::files;
 use serde_json::Number;
 use tch::Tensor;
 
@@ -56,6 +58,8 @@ pub struct Loss {
 /// Consecutive steps with a schedule and an optimizer state of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
+    /// What it trains, for people; empty where there is only one stage.
+    pub name: &'static str,
     /// The steps, counted from 0 as those of the run.
     pub steps: Range<u64>,
     /// The learning rate, from the first of these steps to the last.
@@ -107,7 +111,7 @@ pub trait Task {
     /// Returns the stage that contains a step, counted from 0. A stage begins with a fresh optimizer state, ends with an
     /// evaluation, and patience counts in the last one alone.
     fn stage(&self, _step: u64) -> Stage {
-        Stage { steps: 0..self.steps(), schedule: self.keys().lr_schedule() }
+        Stage { name: "", steps: 0..self.steps(), schedule: self.keys().lr_schedule() }
     }
 
     /// Returns what the learning rate of a parameter is multiplied by in the stage that contains `step`.
@@ -154,6 +158,11 @@ pub trait Task {
     /// Returns the time that training has waited for data, or `None` if nothing is read meanwhile.
     fn waited(&self) -> Option<Duration> {
         None
+    }
+
+    /// Returns the file that a finished run leaves in its folder: the weights.
+    fn result(&self) -> PathBuf {
+        files::WEIGHTS.into()
     }
 
     /// Estimates the seconds of the first evaluation, if `rate` tokens per second are trained.

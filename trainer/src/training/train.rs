@@ -43,6 +43,13 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     // The folder describes the run before its first step. Only the first process writes.
     let mut folder = if team.leads() { Some(open(run, task, &at)?) } else { None };
     if at.finished {
+        let result = out.join(task.result());
+        ensure!(
+            !team.leads() || result.exists(),
+            "{} is finished, but {} is missing, which cannot be made from the saved state; --force trains again",
+            out.display(),
+            result.display()
+        );
         if team.leads() {
             eprintln!("{} is finished: {} steps done, nothing to resume", out.display(), at.step);
         }
@@ -62,6 +69,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     let mut progress = team.leads().then(|| Progress::new(at.step, steps));
     let (mut logged, mut logged_tokens, mut logged_wait) = (started, at.tokens, task.waited());
     let (mut saved, mut saved_step) = (started, at.step);
+    let mut announced = false;
 
     let mut training = || loop {
         // A stage begins without what the optimizer remembers of the one before.
@@ -73,7 +81,13 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             optimizer.scale_rates(&rates(task, at.step));
             at.place.without_better = 0;
         }
-        let Stage { steps: of_stage, schedule } = &stage;
+        let Stage { name, steps: of_stage, schedule } = &stage;
+        if let Some(progress) =
+            progress.as_ref().filter(|_| !name.is_empty() && (at.step == of_stage.start || !announced))
+        {
+            progress.line(&format!("stage \"{name}\": steps {} to {}", of_stage.start + 1, of_stage.end));
+        }
+        announced = true;
 
         // One step, in parts. The gradient is that of the mean over all parts of all processes.
         let parts = task.parts(at.step, team)?;
@@ -140,13 +154,14 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             if !(at.loss_sum.is_finite() && norm.is_finite()) {
                 bail!(
                     "the sum of losses is {} and the gradient's norm {norm} at step {}: lower train.lr (now {}), raise \
-                     train.warmup_steps (now {}), set train.clip_norm (now {}){}; the last saved state is good",
+                     train.warmup_steps (now {}), set train.clip_norm (now {}){}; {}",
                     at.loss_sum,
                     at.step,
                     t.lr,
                     t.warmup_steps,
                     t.clip_norm,
-                    T::ADVICE
+                    T::ADVICE,
+                    if saved_step > 0 { "the last saved state is good" } else { "no state was saved before" }
                 );
             }
         }
@@ -196,6 +211,9 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
                     of_epoch(epoch),
                     evaluation.words
                 ));
+                if step == of_stage.end && !end {
+                    progress.line(&format!("stage \"{name}\" ends with {}", evaluation.words));
+                }
                 folder.push(T::ROW(Scored { step, epoch, loss, scores: evaluation.scores, best, seconds }))?;
                 folder.draw(T::LOSS)?;
             }

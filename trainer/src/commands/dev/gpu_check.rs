@@ -203,7 +203,7 @@ fn steps(mixer: Mixer, device: Device) -> Result<Trace> {
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let batch = Batch::new(&texts, device);
         let logits = model.forward(&batch.ids, &batch.mask, &mode);
-        let loss = logits.cross_entropy_for_logits(&targets(labels.into_iter(), device));
+        let loss = logits.cross_entropy_for_logits(&targets(labels.into_iter().map(Some), device));
         loss.backward();
         trace.losses.push(loss.double_value(&[]));
         if step == 0 {
@@ -234,7 +234,7 @@ fn timed_steps(mixer: Mixer, length: usize, bf16: bool, device: Device) -> Resul
     let (texts, labels) = synthetic(TOKENS / length, length, length, 1);
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     let batch = Batch::new(&texts, device);
-    let gold = targets(labels.into_iter(), device);
+    let gold = targets(labels.into_iter().map(Some), device);
     let mut start = Instant::now();
     for step in 0..TIMED.0 + TIMED.1 {
         if step == TIMED.0 {

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use kinglet::spec::files;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::config::Config;
 use super::data::{Data, Encoded};
-use crate::model::ModelConfig;
+use super::network::Words;
+use super::soft::Soft;
+use crate::targets::TextFile;
 use crate::training::card::{configuration, recipe};
 use crate::training::folder::RunFolder;
 use crate::training::row::{Row, Scored};
@@ -21,8 +23,10 @@ pub struct Facts<'a> {
     pub run: &'a Run,
     /// Its configuration.
     pub config: &'a Config,
-    /// The model's shape.
-    pub model: &'a ModelConfig,
+    /// Number of the model's parameters.
+    pub parameters: usize,
+    /// What the card says of the model.
+    pub words: Words,
     /// The data it was trained on.
     pub data: &'a Data,
     /// The checkpoint that it started from.
@@ -42,16 +46,16 @@ pub struct Facts<'a> {
 /// # Errors
 /// If a file cannot be written.
 pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
-    let Facts { run, config, model, data, from, at, epochs, best, ending } = facts;
+    let Facts { run, config, parameters, data, from, at, epochs, best, ending, .. } = facts;
     let file = |data: &Encoded| json!({ "file": data.file, "rows": data.ids.len(), "sha256": data.sha256 });
-    let training = json!({
+    let mut training = json!({
         "config": config,
         "seed": config.train.keys.seed,
         "train": file(&data.train),
         "dev": file(&data.dev),
         "label_field": data.label_field,
         "from": from,
-        "parameters": model.parameters(),
+        "parameters": parameters,
         "best": Row::Dev((*best).clone()),
         "steps": at.step,
         "epochs": epochs,
@@ -59,12 +63,47 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
         "ending": ending,
         "environment": run.environment,
     });
+    if let Some(soft) = &data.soft {
+        training["soft_labels"] = soft_labels(soft);
+    }
     folder.write_json(files::TRAINING, &training)?;
     folder.write(files::CARD, card(facts).as_bytes())
 }
 
+/// Returns what is known of soft labels: their texts, and the teacher if a folder names it.
+fn soft_labels(soft: &Soft) -> Value {
+    json!({
+        "name": soft.path.file_name().map(|name| name.to_string_lossy()),
+        "teacher": soft.manifest().map(|manifest| &manifest.teacher),
+        "texts": soft.files,
+        "labelled_texts": soft.both,
+    })
+}
+
+/// Returns a paragraph about soft labels.
+fn soft_words(soft: &Soft) -> String {
+    let teacher = soft.manifest().map_or_else(
+        || "The probabilities of a file".to_owned(),
+        |manifest| {
+            format!(
+                "Probabilities of `{}` (weights SHA-256 `{}`)",
+                manifest.teacher.name, manifest.teacher.weights_sha256
+            )
+        },
+    );
+    let file = |file: &TextFile| format!("`{}` ({} texts, SHA-256 `{}`)", file.file, file.texts, file.sha256);
+    let files: Vec<String> = soft.files.iter().map(file).collect();
+    format!(
+        "{teacher} for {} texts, of which {} are in the train file, were learnt as well: {}.\n\n",
+        soft.texts(),
+        soft.both,
+        files.join(", ")
+    )
+}
+
 fn card(facts: &Facts<'_>) -> String {
-    let Facts { run, config, model, data, from, at, best, ending, .. } = facts;
+    let Facts { run, config, words, data, from, at, best, ending, .. } = facts;
+    let Words { library, summary, usage } = words;
     let name = run.out.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
     let row = |(what, data): (&str, &Encoded)| {
         format!("| {what} | `{}` | {} | `{}` |\n", data.file.display(), data.ids.len(), data.sha256)
@@ -78,22 +117,14 @@ fn card(facts: &Facts<'_>) -> String {
         .filter_map(score)
         .collect();
     format!(
-        "---\nlibrary_name: kinglet\npipeline_tag: text-classification\n---\n\n# {name}\n\n\
-         A Kinglet text classifier: {} mixer, {} layers × {} channels, {} parameters, {} token ids, {} classes.\n\n\
+        "---\nlibrary_name: {library}\npipeline_tag: text-classification\n---\n\n# {name}\n\n{summary}\n\n\
          ## Data\n\n| | file | rows | SHA-256 |\n|---|---|---|---|\n{files}\n\
-         Labels are read from the field `{}`. The licence of the data applies to works derived from them; see the data's own card.\n\n\
+         Labels are read from the field `{}`. The licence of the data applies to works derived from them; see the data's own card.\n\n{soft}\
          ## Recipe\n\n{}{}; {ending}. {}\
          ## Results on the dev file\n\n| metric | value |\n|---|---|\n{scores}| cross entropy | {:.4} |\n\n\
          One run. The weights are those of step {}, selected by {} on this dev file, so these values are slightly higher than on \
          unseen data.\n\n\
-         ## Use\n\n```sh\nkinglet-export {out} --out {out}/onnx\nkinglet classify --model {out}/onnx \"some text\"\n\
-         kinglet-train eval --checkpoint {out} --data FILE\n```\n",
-        model.mixer.name(),
-        model.num_hidden_layers,
-        model.hidden_size,
-        model.parameters(),
-        model.vocab_size,
-        model.num_labels,
+         ## Use\n\n```sh\n{usage}\n```\n",
         data.label_field,
         from.map_or_else(|| "Trained from scratch. ".to_owned(), |dir| format!("Started from `{}`. ", dir.display())),
         recipe(run, at, config.train.keys.seed),
@@ -101,6 +132,6 @@ fn card(facts: &Facts<'_>) -> String {
         best.loss,
         best.step,
         config.train.own.metric.name(),
-        out = run.out.display(),
+        soft = data.soft.as_ref().map_or_else(String::new, soft_words),
     )
 }

@@ -17,18 +17,20 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelConfig;
-use crate::training::config::{EpochKeys, Keys, OwnKeys, Train, not_negative, probability};
+use crate::optim::Decay;
+use crate::training::config::{EpochKeys, Keys, OptimizerName, OwnKeys, Train, not_negative, probability};
 
 /// A configuration of fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+#[serde(bound(deserialize = "Own: OwnKeys"))]
+pub struct Config<Own = ClassifyKeys> {
     /// The model's shape. May be omitted if training starts from a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelConfig>,
     /// How it is trained.
     #[serde(default)]
-    pub train: Train<ClassifyKeys>,
+    pub train: Train<Own>,
 }
 
 /// The keys of `[train]` that classification adds.
@@ -50,6 +52,10 @@ pub struct ClassifyKeys {
     /// Whether a new head starts at zero instead of random values, so that its first gradients do not disturb an encoder
     /// that is good already. Default false.
     pub zero_head: bool,
+    /// Weight of a text's soft labels, where its label weighs 1 (or its class weight). Default 1.
+    pub soft_weight: f64,
+    /// Temperature of soft labels: both distributions are softened by it. Default 1.
+    pub soft_temperature: f64,
     /// Whether the encoder stays as it is, and the head is the best one by regression ([`super::regression`]): often better than
     /// training the encoder on few rows. Needs `--from`; the keys of the optimizer have no effect. Default false.
     pub frozen: bool,
@@ -69,6 +75,8 @@ impl Default for ClassifyKeys {
             embedding_lr_scale: 1.0,
             head_lr_scale: 1.0,
             zero_head: false,
+            soft_weight: 1.0,
+            soft_temperature: 1.0,
             frozen: false,
             subword_sampling: 0.0,
             subword_alpha: 0.2,
@@ -86,6 +94,9 @@ impl OwnKeys for ClassifyKeys {
         probability("train.label_smoothing", self.label_smoothing)?;
         not_negative("train.embedding_lr_scale", self.embedding_lr_scale)?;
         not_negative("train.head_lr_scale", self.head_lr_scale)?;
+        for (name, value) in [("soft_weight", self.soft_weight), ("soft_temperature", self.soft_temperature)] {
+            ensure!(value.is_finite() && value > 0.0, "train.{name} is {value}, must be above 0");
+        }
         not_negative("train.subword_alpha", self.subword_alpha)?;
         let share = self.subword_sampling;
         ensure!((0.0..=1.0).contains(&share), "train.subword_sampling is {share}, must be from 0 to 1");
@@ -94,6 +105,54 @@ impl OwnKeys for ClassifyKeys {
             ensure!(good, "train.class_weights must be numbers of 0 or more, at least one above 0");
         }
         Ok(())
+    }
+}
+
+/// The same keys with the defaults for a Transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TransformerKeys(ClassifyKeys);
+
+impl TransformerKeys {
+    /// Returns [`ClassifyKeys::frozen`].
+    pub fn frozen(&self) -> bool {
+        self.0.frozen
+    }
+
+    /// Returns [`ClassifyKeys::subword_sampling`].
+    pub fn subword_sampling(&self) -> f64 {
+        self.0.subword_sampling
+    }
+}
+
+impl Default for TransformerKeys {
+    fn default() -> Self {
+        let passes = EpochKeys { epochs: 3, ..EpochKeys::default() };
+        TransformerKeys(ClassifyKeys { passes, ..ClassifyKeys::default() })
+    }
+}
+
+impl OwnKeys for TransformerKeys {
+    /// Returns values of the ranges that BERT's authors fine-tune with (Devlin et al. 2019, appendix A.3).
+    fn shared() -> Keys {
+        Keys {
+            batch_size: 32,
+            lr: 3e-5,
+            optimizer: OptimizerName::AdamW,
+            weight_decay: 0.01,
+            schedule: Decay::Linear,
+            ..ClassifyKeys::shared()
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.0.validate()
+    }
+}
+
+impl From<Config<TransformerKeys>> for Config {
+    fn from(Config { model, train: Train { keys, own } }: Config<TransformerKeys>) -> Self {
+        Config { model, train: Train { keys, own: own.0 } }
     }
 }
 
@@ -181,7 +240,7 @@ impl ClassWeights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::config::{OptimizerName, to_toml};
+    use crate::training::config::to_toml;
 
     #[test]
     fn the_configurations_of_committed_models_are_read() {
@@ -218,6 +277,8 @@ mod tests {
         assert!(ClassifyKeys { class_weights: none, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { embedding_lr_scale: -1.0, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { head_lr_scale: f64::NAN, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { soft_weight: 0.0, ..keys() }.validate().is_err());
+        assert!(ClassifyKeys { soft_temperature: f64::INFINITY, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { subword_sampling: 1.1, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { subword_alpha: -0.1, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { metric: Metric::BinaryF1, ..keys() }.validate_for(3).is_err());

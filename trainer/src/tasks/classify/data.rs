@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use kinglet::tokenizer::Table;
+use anyhow::Result;
 use kinglet_data::dataset::Dataset;
 
-use crate::tokenizer::files::encode;
+use super::soft::Soft;
+use crate::tokenizer::files::Encode;
 
 /// A labelled file as token ids.
 #[derive(Clone, Debug)]
@@ -14,11 +15,11 @@ pub struct Encoded {
     pub file: PathBuf,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
-    /// Token ids of each text, `</s>` last.
+    /// Token ids of each text.
     pub ids: Vec<Vec<u32>>,
     /// Class index of each text.
     pub labels: Vec<usize>,
-    /// Texts truncated to `train.max_length`.
+    /// Texts truncated to the maximum length.
     pub cut: usize,
 }
 
@@ -27,6 +28,8 @@ pub struct Encoded {
 pub struct Data {
     /// Training data.
     pub train: Encoded,
+    /// Soft labels of training data or of more texts.
+    pub soft: Option<Soft>,
     /// Evaluation data.
     pub dev: Encoded,
     /// Class names by index.
@@ -36,10 +39,26 @@ pub struct Data {
 }
 
 impl Encoded {
-    /// Returns the texts of `file` as token ids, truncated to `max_length` (0 for never) with `</s>` kept last.
-    pub fn new(file: &Path, data: Dataset, table: &Table<'_>, max_length: usize) -> Self {
+    /// Returns the texts of `file` as token ids.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn new(file: &Path, data: Dataset, encode: Encode<'_>) -> Result<Self> {
         let mut cut = 0;
-        let ids = data.texts.iter().map(|text| encode(table, text, max_length, &mut cut)).collect();
-        Encoded { file: file.to_path_buf(), sha256: data.sha256, ids, labels: data.labels, cut }
+        let ids = data.texts.iter().map(|text| encode(text, &mut cut)).collect::<Result<_>>()?;
+        Ok(Encoded { file: file.to_path_buf(), sha256: data.sha256, ids, labels: data.labels, cut })
+    }
+}
+
+impl Data {
+    /// Returns the training texts as token ids: those of the training file, then those with soft labels alone.
+    pub fn texts(&self) -> impl Iterator<Item = &[u32]> {
+        self.train.ids.iter().chain(self.soft.iter().flat_map(|soft| &soft.ids)).map(Vec::as_slice)
+    }
+
+    /// Returns a training text, counted as in [`Data::texts`]; nothing past the last.
+    pub fn text(&self, number: usize) -> &[u32] {
+        let more = || self.soft.as_ref()?.ids.get(number.checked_sub(self.train.ids.len())?);
+        self.train.ids.get(number).or_else(more).map_or(&[], Vec::as_slice)
     }
 }

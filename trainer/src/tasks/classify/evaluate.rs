@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use kinglet_data::metrics::Confusion;
 use tch::{Kind, Reduction, Tensor};
 
+use super::network::Network;
 use crate::batch::{self, Batch};
-use crate::model::{Classifier, Mode};
+use crate::model::Mode;
 use crate::training::team::Team;
 
 /// Maximum number of texts in an evaluation batch.
@@ -31,7 +32,7 @@ pub struct Scores {
 ///
 /// # Errors
 /// If a loss is not finite, so the weights are broken, or another process has gone.
-pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize], team: &Team) -> Result<Scores> {
+pub fn evaluate<N: Network>(model: &N, texts: &[Vec<u32>], labels: &[usize], team: &Team) -> Result<Scores> {
     let device = model.device();
     let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
     let mut predicted = vec![0f32; texts.len()];
@@ -40,7 +41,7 @@ pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize], team: 
     for indices in batch::by_length(&lengths, TEXTS, TOKENS).iter().skip(team.rank()).step_by(team.size()) {
         let chosen: Vec<&[u32]> = indices.iter().filter_map(|&i| texts.get(i).map(Vec::as_slice)).collect();
         let batch = Batch::new(&chosen, device);
-        let targets = batch::targets(indices.iter().filter_map(|&i| labels.get(i).copied()), device);
+        let targets = batch::targets(indices.iter().map(|&i| labels.get(i).copied()), device);
         let logits = tch::no_grad(|| model.forward(&batch.ids, &batch.mask, &Mode::eval()));
         loss += logits
             .to_kind(Kind::Double)
@@ -55,26 +56,9 @@ pub fn evaluate(model: &Classifier, texts: &[Vec<u32>], labels: &[usize], team: 
     let [loss] = team.sum([loss])?;
     let loss = loss / texts.len().max(1) as f64;
     ensure!(loss.is_finite(), "the loss on the evaluated texts is {loss}: the weights are not usable");
-    let mut confusion = Confusion::new(model.config().num_labels);
+    let mut confusion = Confusion::new(model.classes());
     for (&gold, predicted) in labels.iter().zip(predicted) {
         confusion.add(gold, predicted as usize);
     }
     Ok(Scores { confusion, loss, seconds: start.elapsed().as_secs_f64() })
-}
-
-/// Returns the pooled vectors `[N, C]` f32 of texts (token ids), without dropout, on the model's device.
-///
-/// # Errors
-/// If the vectors cannot be put together.
-pub fn vectors(model: &Classifier, texts: &[Vec<u32>]) -> Result<Tensor> {
-    let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
-    let (mut parts, mut order) = (Vec::new(), Vec::with_capacity(texts.len()));
-    for indices in batch::by_length(&lengths, TEXTS, TOKENS) {
-        let chosen: Vec<&[u32]> = indices.iter().map(|&i| texts[i].as_slice()).collect();
-        let batch = Batch::new(&chosen, model.device());
-        parts.push(tch::no_grad(|| model.pooled(&batch.ids, &batch.mask, &Mode::eval())));
-        order.extend(indices.iter().map(|&i| i as i64));
-    }
-    let order = Tensor::from_slice(&order).to_device(model.device()).argsort(0, false);
-    Ok(Tensor::f_cat(&parts, 0).context("cannot read the vectors of the training texts")?.index_select(0, &order))
 }

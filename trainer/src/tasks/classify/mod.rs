@@ -1,26 +1,29 @@
-//! Classification: the task of `kinglet-train finetune`.
+//! Classification: the task of `kinglet-train finetune`, for Kinglet's classifiers and for BERT-type Transformers ([`network`]).
 //!
-//! The weights with the best dev metric become the checkpoint directory, with the trainer's logits for some dev texts
-//! (`golden.safetensors`), a record (`training.json`) and a model card.
+//! The weights with the best dev metric become the checkpoint directory, of Kinglet's classifiers with the trainer's logits for some dev
+//! texts (`golden.safetensors`), with a record (`training.json`) and a model card.
+//!
+//! A training text has a label, soft labels, or both ([`soft`]). The loss of a step is the mean of the cross entropies with all of them, by
+//! their weights.
 
 pub mod card;
 pub mod config;
 pub mod data;
 pub mod evaluate;
+pub mod network;
 pub mod regression;
+pub mod soft;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use kinglet::spec::Weight;
 use kinglet::tokenizer::{END, Table};
 use serde_json::Number;
-use tch::{Device, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 
 use crate::batch::{self, Batch};
-use crate::checkpoint::{self, Start};
-use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
+use crate::model::Mode;
 use crate::random::{Purpose, SplitMix64, derive_seed};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::tokenizer::sampling::Sampler;
@@ -34,19 +37,17 @@ use crate::training::team::Team;
 use config::{Config, Metric};
 use data::Data;
 use evaluate::{Scores, evaluate};
+use network::{Network, Place};
 use regression::Fitted;
-
-/// Number of dev texts whose logits go into the checkpoint, for comparison in export.
-const GOLDEN_TEXTS: usize = 200;
 
 /// A classifier in training.
 #[derive(Debug)]
-pub struct Classify {
+pub struct Classify<N> {
     config: Config,
     data: Data,
     /// The directory of `--from`, as typed.
     from: Option<PathBuf>,
-    model: Classifier,
+    model: N,
     epochs: Epochs,
     /// Class weights of the loss, unless all are 1.
     class_weights: Option<(Vec<f64>, Tensor)>,
@@ -56,40 +57,35 @@ pub struct Classify {
     fitted: Option<Fitted>,
 }
 
-impl Classify {
-    /// Creates the task of a resolved configuration, whose `model` is `shape`; the weights are random or those of
-    /// `from`. The tokenizer is the one that made the ids of `data`.
+/// Texts and what is said of them.
+#[derive(Debug)]
+pub struct Input {
+    texts: Batch,
+    /// The classes, `[B]` i64; [`batch::IGNORED`] for a text without one.
+    targets: Tensor,
+    /// Soft labels at their temperature, `[B, K]`, with rows of zeros where a text has none, if there are any in the run.
+    soft: Option<Tensor>,
+}
+
+impl<N: Network> Classify<N> {
+    /// Creates the task of a resolved configuration and a model with its first weights; `from` is the directory of `--from`, as typed. The
+    /// tokenizer is the one that made the ids of `data`.
     ///
     /// # Errors
-    /// If the model cannot be built, `from` does not match it, or an encoder is to stay frozen that nobody trained.
+    /// If an encoder is to stay frozen that nobody trained, or whose head cannot be fitted.
     pub fn new(
         config: Config,
-        shape: &ModelConfig,
         data: Data,
         tokenizer: &TokenizerFiles,
-        from: Option<(PathBuf, Start)>,
-        device: Device,
+        from: Option<PathBuf>,
+        model: N,
     ) -> Result<Self> {
-        let seed = derive_seed(config.train.keys.seed, Purpose::Weights, 0) as i64;
-        let mut model = Classifier::new(shape, seed, device)?;
-        match &from {
-            // The head is reused if the labels agree.
-            Some((_, Start::Classifier(from))) if from.labels == data.labels => model.copy_weights(&from.model)?,
-            Some((_, from)) => model.copy_encoder(from.config(), from.weights())?,
-            None => silence_unseen(&model, &data.train.ids),
-        }
-        let same_labels = matches!(&from, Some((_, Start::Classifier(from))) if from.labels == data.labels);
-        if config.train.own.zero_head && !same_labels {
-            for (_, tensor) in model.parameters().iter().filter(|(weight, _)| !weight.is_encoder()) {
-                let _ = tch::no_grad(|| tensor.shallow_clone().zero_());
-            }
-        }
-        let lengths = data.train.ids.iter().map(Vec::len).collect();
+        let lengths = data.texts().map(<[u32]>::len).collect();
         let epochs = Epochs::new(lengths, &config.train.keys, &config.train.own.passes);
         let weights = config.train.own.class_weights.resolve(&data.train.labels, data.labels.len());
         let class_weights = weights.map(|weights| {
             let weights: Vec<f32> = weights.iter().map(|&w| w as f32).collect();
-            let tensor = Tensor::from_slice(&weights).to_device(device);
+            let tensor = Tensor::from_slice(&weights).to_device(model.device());
             (weights.into_iter().map(f64::from).collect(), tensor)
         });
         let own = &config.train.own;
@@ -99,50 +95,51 @@ impl Classify {
         } else {
             None
         };
-        let mut task = Classify {
-            config,
-            data,
-            from: from.map(|(dir, _)| dir),
-            model,
-            epochs,
-            class_weights,
-            sampler,
-            fitted: None,
-        };
+        let mut task = Classify { config, data, from, model, epochs, class_weights, sampler, fitted: None };
         if task.config.train.own.frozen {
             ensure!(
                 task.from.is_some(),
                 "train.frozen is true, but the weights are random: give the encoder with --from DIR"
             );
-            task.fitted = Some(task.fit_head().context("train.frozen")?);
+            ensure!(
+                task.data.soft.is_none(),
+                "train.frozen is true, which fits the head to labels alone: leave --soft-labels out"
+            );
+            let (train, weights) = (&task.data.train, task.class_weights.as_ref().map(|(_, weights)| weights));
+            let seed = task.config.train.keys.seed;
+            task.fitted = Some(task.model.fit_head(&train.ids, &train.labels, weights, seed).context("train.frozen")?);
         }
         Ok(task)
     }
 
-    /// Fits the head to the vectors of the encoder as it is, and sets it.
-    fn fit_head(&self) -> Result<Fitted> {
-        let Data { train, labels, .. } = &self.data;
-        let x = evaluate::vectors(&self.model, &train.ids)?;
-        let weights = self.class_weights.as_ref().map(|(_, weights)| weights);
-        let fitted = regression::fit(&x, &train.labels, weights, labels.len(), self.config.train.keys.seed)?;
-        for (weight, tensor) in self.model.parameters() {
-            let value = match *weight {
-                weight if weight == Weight::HeadWeight => &fitted.weight,
-                weight if weight == Weight::HeadBias => &fitted.bias,
-                _ => continue,
-            };
-            tch::no_grad(|| tensor.shallow_clone().f_copy_(value)).context("setting the head")?;
-        }
-        Ok(fitted)
-    }
-
     /// Returns the ids of a training text in a step: those of its best pieces, or of others.
     fn ids(&self, table: Option<&Table<'_>>, text: usize, step: u64) -> Vec<u32> {
-        let (ids, own) = (&self.data.train.ids[text], &self.config.train.own);
-        let (Some((_, sampler)), Some(table)) = (&self.sampler, table) else { return ids.clone() };
+        let (ids, own) = (self.data.text(text), &self.config.train.own);
+        let (Some((_, sampler)), Some(table)) = (&self.sampler, table) else { return ids.to_vec() };
         let step = derive_seed(self.config.train.keys.seed, Purpose::Subwords, step);
         let mut rng = SplitMix64::new(derive_seed(step, Purpose::Subwords, text as u64));
         cut(sampler.sample(table, ids, &mut rng), own.passes.max_length)
+    }
+
+    /// Returns what all labels of a training text weigh.
+    fn weight(&self, text: usize) -> f64 {
+        let class = |&label: &usize| self.class_weights.as_ref().map_or(1.0, |(weights, _)| weights[label]);
+        let hard = self.data.train.labels.get(text).map_or(0.0, class);
+        let soft = self.data.soft.as_ref().is_some_and(|soft| soft.has(text));
+        if soft { hard + self.config.train.own.soft_weight } else { hard }
+    }
+
+    /// Returns training texts with their labels, as a step sees them.
+    fn input(&self, texts: &[usize], table: Option<&Table<'_>>, step: u64) -> Input {
+        let device = self.model.device();
+        let ids: Vec<Vec<u32>> = texts.iter().map(|&text| self.ids(table, text, step)).collect();
+        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let label = |&text: &usize| self.data.train.labels.get(text).copied();
+        Input {
+            texts: Batch::new(&ids, device),
+            targets: batch::targets(texts.iter().map(label), device),
+            soft: self.data.soft.as_ref().map(|soft| soft.batch(texts, device)),
+        }
     }
 }
 
@@ -155,19 +152,18 @@ fn cut(mut ids: Vec<u32>, max_length: usize) -> Vec<u32> {
     ids
 }
 
-impl Task for Classify {
+impl<N: Network> Task for Classify<N> {
     const NAME: &'static str = "finetune";
     const ADVICE: &'static str = ", or check train.class_weights";
-    type Parameter = ModelWeight;
-    /// Texts and their classes, `[B]` i64.
-    type Batch = (Batch, Tensor);
+    type Parameter = N::Weight;
+    type Batch = Input;
     type Detail = ();
 
     fn keys(&self) -> &Keys {
         &self.config.train.keys
     }
 
-    fn parameters(&self) -> &[(ModelWeight, Tensor)] {
+    fn parameters(&self) -> &[(N::Weight, Tensor)] {
         self.model.parameters()
     }
 
@@ -176,23 +172,32 @@ impl Task for Classify {
         if self.fitted.is_some() { 1 } else { self.epochs.steps() }
     }
 
-    fn rate(&self, parameter: &ModelWeight, _step: u64) -> f64 {
-        match *parameter {
+    fn rate(&self, parameter: &N::Weight, _step: u64) -> f64 {
+        match N::place(parameter) {
             _ if self.fitted.is_some() => 0.0,
-            weight if weight == Weight::Embedding => self.config.train.own.embedding_lr_scale,
-            weight if !weight.is_encoder() => self.config.train.own.head_lr_scale,
-            _ => 1.0,
+            Place::Embedding => self.config.train.own.embedding_lr_scale,
+            Place::Inside => 1.0,
+            Place::Head => self.config.train.own.head_lr_scale,
         }
     }
 
     fn describe(&self) -> String {
-        let Data { train, dev, labels, .. } = &self.data;
+        let Data { train, dev, labels, soft, .. } = &self.data;
+        let soft = soft.as_ref().map_or_else(String::new, |soft| {
+            format!(
+                "{} texts with soft labels ({} of them in the training file, {} others cut, {} not valid UTF-8), ",
+                soft.texts(),
+                soft.both,
+                soft.cut,
+                soft.replaced
+            )
+        });
         let frozen = self.fitted.as_ref().map(|Fitted { strength, held_out, .. }| {
             format!("; frozen encoder, head by regression with C = {strength}, accuracy {held_out:.4} on held-out training texts")
         });
         format!(
-            "{} parameters; {} training texts ({} cut to {} tokens), {} dev texts, {} classes{}",
-            self.model.config().parameters(),
+            "{} parameters; {} training texts ({} cut to {} tokens), {soft}{} dev texts, {} classes{}",
+            self.model.size(),
             train.ids.len(),
             train.cut,
             self.config.train.own.passes.max_length,
@@ -210,43 +215,31 @@ impl Task for Classify {
         run.tokenizer.write(folder.path())
     }
 
-    fn parts(&mut self, step: u64, team: &Team) -> Result<Vec<Part<(Batch, Tensor)>>> {
+    fn parts(&mut self, step: u64, team: &Team) -> Result<Vec<Part<Input>>> {
         let shares = self.epochs.shares(step, team, self.config.train.keys.accumulate);
-        let (train, device) = (&self.data.train, self.model.device());
-        let weight =
-            |&text: &usize| self.class_weights.as_ref().map_or(1.0, |(weights, _)| weights[train.labels[text]]);
         let table = self.sampler.as_ref().map(|(files, _)| files.table()).transpose()?;
         let part = |Share { texts, counts }: Share| {
-            let ids: Vec<Vec<u32>> = texts.iter().map(|&i| self.ids(table.as_ref(), i, step)).collect();
-            let batch = Batch::new(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), device);
-            let targets = batch::targets(texts.iter().map(|&i| train.labels[i]), device);
-            Part {
-                tokens: batch.tokens as f64,
-                weight: texts.iter().map(weight).sum(),
-                batch: (batch, targets),
-                counts,
-            }
+            let batch = self.input(&texts, table.as_ref(), step);
+            let weight = texts.iter().map(|&text| self.weight(text)).sum();
+            Part { tokens: batch.texts.tokens as f64, weight, batch, counts }
         };
         Ok(shares.into_iter().map(part).collect())
     }
 
-    fn loss(&self, part: &Part<(Batch, Tensor)>, total: f64, mode: &Mode) -> Loss {
-        let (batch, targets) = &part.batch;
+    fn loss(&self, part: &Part<Input>, total: f64, mode: &Mode) -> Loss {
+        let (Input { texts, targets, soft }, own) = (&part.batch, &self.config.train.own);
         let weights = self.class_weights.as_ref().map(|(_, weights)| weights);
-        let logits = self.model.forward(&batch.ids, &batch.mask, mode);
-        let loss = |reduction| {
-            logits.cross_entropy_loss(
-                targets,
-                weights,
-                reduction,
-                batch::IGNORED,
-                self.config.train.own.label_smoothing,
-            )
-        };
+        let logits = self.model.forward(&texts.ids, &texts.mask, mode);
+        let loss =
+            |reduction| logits.cross_entropy_loss(targets, weights, reduction, batch::IGNORED, own.label_smoothing);
         // The mean times the part's share of all weights: for a step in one part, the mean itself, bit for bit.
-        let share = match part.weight {
-            0.0 => loss(Reduction::Sum) / total,
-            weight => loss(Reduction::Mean) * (weight / total),
+        let share = match (soft, part.weight) {
+            (Some(probabilities), _) => {
+                let soft = soft::loss(&logits, probabilities, own.soft_weight, own.soft_temperature);
+                (loss(Reduction::Sum) + soft) / total
+            }
+            (None, 0.0) => loss(Reduction::Sum) / total,
+            (None, weight) => loss(Reduction::Mean) * (weight / total),
         };
         Loss { logged: share.detach(), share }
     }
@@ -276,20 +269,19 @@ impl Task for Classify {
     }
 
     fn keep(&self, folder: &RunFolder, _evaluation: &Evaluation<()>) -> Result<bool> {
-        checkpoint::save(folder.path(), &self.model, &self.data.labels, folder.path())?;
+        self.model.save(folder.path(), &self.data.labels)?;
         Ok(true)
     }
 
-    /// Writes golden logits, record and card for the best weights.
+    /// Completes the best weights, and writes record and card for them.
     fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
-        let model = checkpoint::load(folder.path(), Device::Cpu)?.model;
-        let texts: Vec<Vec<u32>> = self.data.dev.ids.iter().take(GOLDEN_TEXTS).cloned().collect();
-        checkpoint::golden(folder.path(), &model, &texts)?;
+        self.model.complete(folder.path(), &self.data.dev.ids)?;
         let facts = card::Facts {
             run,
             config: &self.config,
-            model: self.model.config(),
+            parameters: self.model.size(),
+            words: self.model.words(&run.out),
             data: &self.data,
             from: self.from.as_deref(),
             at,
@@ -304,20 +296,5 @@ impl Task for Classify {
             ending: ending.words(),
         };
         card::write(folder, &facts)
-    }
-}
-
-/// Sets the embedding rows of ids that do not occur in training texts to zero, where they stay: their gradient and
-/// weight decay are zero. A token that was never trained then adds nothing, instead of a random vector.
-fn silence_unseen(model: &Classifier, texts: &[Vec<u32>]) {
-    let mut seen = vec![0f32; model.config().vocab_size];
-    for &id in texts.iter().flatten() {
-        if let Some(seen) = seen.get_mut(id as usize) {
-            *seen = 1.0;
-        }
-    }
-    let rows = Tensor::from_slice(&seen).unsqueeze(1).to_device(model.device());
-    for (_, tensor) in model.parameters().iter().filter(|(weight, _)| *weight == Weight::Embedding) {
-        let _ = tch::no_grad(|| tensor.shallow_clone().g_mul_(&rows));
     }
 }

@@ -57,7 +57,7 @@ pub fn fit(x: &Tensor, y: &[usize], weights: Option<&Tensor>, classes: usize, se
     ensure!(scale.is_finite(), "the encoder's vectors are not finite");
     let scale = scale.max(f64::MIN_POSITIVE);
     let x = x / scale;
-    let y = batch::targets(y.iter().copied(), x.device());
+    let y = batch::targets(y.iter().copied().map(Some), x.device());
     let weights = weights.map(|w| w.to_kind(Kind::Double));
 
     let mut order: Vec<i64> = (0..n as i64).collect();
@@ -240,7 +240,7 @@ mod tests {
             [-0.3425131307816478, -0.35193376967301715, 0.611673259866702, -0.07236660897884069],
         ];
         let (x, y) = data();
-        let y = batch::targets(y.into_iter(), Device::Cpu);
+        let y = batch::targets(y.into_iter().map(Some), Device::Cpu);
         for (weights, matrix, bias) in [
             (None, plain, [-0.07582914129295902, 0.12664874968742051, -0.05081960839446136]),
             (Some([1.0, 2.0, 0.5]), weighted, [-0.04937270922788524, 0.644365289791397, -0.5949925805635119]),
@@ -263,7 +263,7 @@ mod tests {
         assert!(STRENGTHS.contains(&fitted.strength));
         assert!(fitted.held_out > 0.6, "{fitted:?}");
         let scores = x.linear(&fitted.weight, Some(&fitted.bias));
-        let right = scores.argmax(-1, false).eq_tensor(&batch::targets(y.iter().copied(), Device::Cpu));
+        let right = scores.argmax(-1, false).eq_tensor(&batch::targets(y.iter().copied().map(Some), Device::Cpu));
         assert!(right.sum(Kind::Float).double_value(&[]) > 26.0);
         // The same in every call, and for vectors of another length.
         let again = fit(&(&x * 0.01), &y, None, 3, 1).unwrap();

@@ -18,9 +18,10 @@ pub mod start;
 pub mod texts;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kinglet::spec::Weight;
+use kinglet::spec::{Weight, files};
 use serde_json::Number;
 use tch::{Device, Tensor};
 
@@ -141,10 +142,15 @@ impl Task for Distill {
         let (keys, own) = (&self.config.train.keys, &self.config.train.own);
         match self.depth_at(step) {
             Depth::Static => Stage {
+                name: "embedding",
                 steps: 0..own.static_steps,
                 schedule: Schedule { learning_rate: own.static_lr, ..keys.lr_schedule() },
             },
-            Depth::Whole => Stage { steps: own.static_steps..own.total_steps(), schedule: keys.lr_schedule() },
+            Depth::Whole => Stage {
+                name: "whole encoder",
+                steps: own.static_steps..own.total_steps(),
+                schedule: keys.lr_schedule(),
+            },
         }
     }
 
@@ -159,9 +165,10 @@ impl Task for Distill {
     }
 
     fn describe(&self) -> String {
-        let Texts { train, held_out, cut, .. } = &self.data.texts;
+        let Texts { train, held_out, cut, replaced, .. } = &self.data.texts;
         format!(
-            "{} parameters; {} training texts and {} held-out ones ({cut} cut to {} tokens), vectors of {} values",
+            "{} parameters; {} training texts and {} held-out ones ({cut} cut to {} tokens, {replaced} not valid UTF-8), vectors of {} \
+             values",
             self.config.model.parameters(),
             train.len(),
             held_out.len(),
@@ -200,6 +207,10 @@ impl Task for Distill {
 
     fn dropout_seed(&self, step: u64, rank: usize) -> u64 {
         derive_seed(step, Purpose::Step, rank as u64)
+    }
+
+    fn result(&self) -> PathBuf {
+        [ENCODER, files::WEIGHTS].iter().collect()
     }
 
     fn evaluation_seconds(&mut self, rate: f64) -> f64 {

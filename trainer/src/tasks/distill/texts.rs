@@ -29,6 +29,8 @@ pub struct Texts {
     pub held_out: Vec<u32>,
     /// Texts truncated to the maximum length.
     pub cut: usize,
+    /// Texts that are not valid UTF-8; what is not is read as U+FFFD.
+    pub replaced: u64,
     /// The files they come from.
     pub files: Vec<TextFile>,
 }
@@ -60,7 +62,8 @@ impl Texts {
         let limit = (reading.held_out * 2f64.powi(64)) as u64;
         for path in files {
             let (before, mut digest) = (out.len(), TextDigest::default());
-            for text in texts(path, reading.text_field)? {
+            let mut texts = texts(path, reading.text_field)?;
+            for text in texts.by_ref() {
                 let text = text?;
                 digest.push(&text);
                 let number = u32::try_from(out.ends.len()).context("more texts than 32 bits can count")?;
@@ -76,6 +79,7 @@ impl Texts {
                 ensure!(!stop, "stopped by a signal while reading {}", path.display());
             }
             ensure!(out.len() > before, "{} has no texts; leave it out", path.display());
+            out.replaced += texts.replaced();
             out.files.push(digest.finish(path));
         }
         held_out.sort_unstable();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kinglet::spec::files;
 use serde_json::Number;
 use tch::{Device, Tensor};
 
@@ -140,6 +141,10 @@ impl Task for Pretrain {
 
     fn waited(&self) -> Option<Duration> {
         Some(self.loader.as_ref().map_or(Duration::ZERO, Loader::waited))
+    }
+
+    fn result(&self) -> PathBuf {
+        [ENCODER, files::WEIGHTS].iter().collect()
     }
 
     fn evaluation_seconds(&mut self, rate: f64) -> f64 {
