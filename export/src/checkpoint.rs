@@ -84,6 +84,7 @@ impl Checkpoint {
         ensure!(dir.is_dir(), "{} is not a checkpoint directory", dir.display());
         let config_text = at(dir, files::CONFIG, |bytes| Ok(String::from_utf8(bytes)?))?;
         let config = at(dir, files::CONFIG, |bytes| {
+            refuse_transformer(&bytes)?;
             let config: Config = serde_json::from_slice(&bytes)?;
             config.validate()?;
             Ok(config)
@@ -107,6 +108,21 @@ impl Checkpoint {
         };
         Ok((Checkpoint { config, config_text, labels, tokenizer, golden, training }, weights))
     }
+}
+
+/// Refuses the configuration of a Transformer in Hugging Face's layout, which `kinglet-train finetune --from` also trains.
+fn refuse_transformer(config: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Kind {
+        model_type: String,
+    }
+    if let Ok(Kind { model_type }) = serde_json::from_slice(config) {
+        bail!(
+            "it is that of a Transformer ({model_type}), which devices do not run; it can teach a classifier that they run: `kinglet-train \
+             teacher --probabilities`, then `finetune --soft-labels`"
+        );
+    }
+    Ok(())
 }
 
 /// Reads a file of the checkpoint; errors carry its path.

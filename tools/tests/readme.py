@@ -4,8 +4,8 @@
     tools/x test readme
 
 The blocks see the project through links from a temporary folder, so that what they write into runs/ and target/ stays there. Training is
-cut short: kinglet-train gets --max-minutes 0.1 in finetune, pretrain and distill. What the pages' reader brings along is small: a teacher of
-random weights (trainer/tests/golden/bert), which takes an encoder as narrow, and texts of the sample data. Programs are compiled in the project itself. A `console` block's
+cut short: kinglet-train gets --max-minutes 0.1 in finetune, pretrain and distill. What the pages' reader brings along is small: Transformers of
+random weights (trainer/tests/golden/bert), of which distill takes an encoder as narrow, and texts of the sample data. Programs are compiled in the project itself. A `console` block's
 output must be what the block shows. Needs what `tools/x test` builds. Exit code 0: every command ended well, 1: one did not.
 """
 import json
@@ -65,7 +65,8 @@ def main():
         for name in ("questions.txt", "texts.txt"):
             (page / name).write_text("".join(text + "\n" for text in texts), encoding="utf-8")
         (page / "reviews.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:100]), encoding="utf-8")
-        (page / "all-MiniLM-L6-v2").symlink_to(ROOT / "trainer/tests/golden/bert")
+        for model in ("all-MiniLM-L6-v2", "bert-base-uncased"):
+            (page / model).symlink_to(ROOT / "trainer/tests/golden/bert")
         cargo = subprocess.run(["bash", "-c", "command -v cargo"], check=True, capture_output=True, text=True).stdout.strip()
         (programs / "cargo").write_text(f'#!/usr/bin/env bash\ncd {shlex.quote(str(ROOT))} && exec {shlex.quote(cargo)} "$@"\n')
         (programs / "kinglet-train").write_text(TRAINER.replace("{program}", shlex.quote(str(target / "release/kinglet-train"))))

@@ -111,6 +111,16 @@ fn files_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
+fn a_transformer_is_refused_with_what_it_is_good_for() {
+    let said = error(|dir| {
+        let config = r#"{"model_type": "bert", "hidden_size": 16, "id2label": {"0": "a", "1": "b"}}"#;
+        fs::write(dir.join("config.json"), config).unwrap();
+    });
+    assert!(said.contains("config.json: it is that of a Transformer (bert), which devices do not run"), "{said}");
+    assert!(said.contains("finetune --soft-labels"), "{said}");
+}
+
+#[test]
 fn half_precision_weights_are_accepted() {
     let (dir, config, weights) = checkpoint();
     let mut tensors = fixture::weight_tensors(&config, &weights);
