@@ -104,6 +104,10 @@ pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
 /// Trains a classifier of Kinglet.
 fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt) -> Result<()> {
     let mut config: Config = read_config(args, &setup)?;
+    ensure!(
+        !config.train.own.frozen || args.soft_labels.is_none(),
+        "train.frozen is true, which fits the head to labels alone: leave --soft-labels out"
+    );
     let located = args.from.as_ref().map(|dir| checkpoint::locate(dir).context("--from")).transpose()?;
     let tokenizer = read_tokenizer(args, located.as_deref())?;
     let table = tokenizer.table()?;

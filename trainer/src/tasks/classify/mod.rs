@@ -101,10 +101,6 @@ impl<N: Network> Classify<N> {
                 task.from.is_some(),
                 "train.frozen is true, but the weights are random: give the encoder with --from DIR"
             );
-            ensure!(
-                task.data.soft.is_none(),
-                "train.frozen is true, which fits the head to labels alone: leave --soft-labels out"
-            );
             let (train, weights) = (&task.data.train, task.class_weights.as_ref().map(|(_, weights)| weights));
             let seed = task.config.train.keys.seed;
             task.fitted = Some(task.model.fit_head(&train.ids, &train.labels, weights, seed).context("train.frozen")?);
