@@ -1,7 +1,7 @@
 //! Small models for the fuzz targets.
 
 use kinglet::bundle::{Parts, write};
-use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling};
+use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, Task};
 use kinglet::tokenizer::Table;
 
 /// Returns a table with some words.
@@ -13,7 +13,7 @@ pub fn tokenizer() -> Vec<u8> {
     Table::write(&pieces, false).unwrap_or_default()
 }
 
-/// Returns name and bytes of one bundle per mixer and norm.
+/// Returns name and bytes of one bundle per mixer and norm; those with `post_layer` classify, the others embed.
 pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
     let tokenizer = tokenizer();
     let mut out = Vec::new();
@@ -22,7 +22,12 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
             let mixer_config = MixerConfig::new(mixer, 2)
                 .with_kernels(Kernels::centred(PerLayer::from_slice(&[3, 4]).unwrap_or(PerLayer::EMPTY)))
                 .with_dilations(PerLayer::repeat(2, 2));
+            let (task, labels) = match norm {
+                Norm::PostLayer => (Task::Classify, &["no", "yes"][..]),
+                Norm::PreRms => (Task::Embed, &[][..]),
+            };
             let config = Config {
+                task,
                 mixer: mixer_config,
                 norm,
                 pooling: if norm == Norm::PreRms { Pooling::Max } else { Pooling::Mean },
@@ -32,7 +37,7 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
                 ..Config::new(mixer, 2, 4)
             };
             let values: Vec<f32> = (0..1 << 14).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
-            let parts = Parts { config: &config, tokenizer: &tokenizer, labels: &["no", "yes"], calibration: None };
+            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, calibration: None };
             let bytes = write(&parts, |weight| config.shape(weight).map_or(&[], |shape| &values[..shape.len()]))?;
             out.push((format!("{}-{norm:?}", mixer.name()), bytes));
         }

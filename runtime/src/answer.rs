@@ -17,6 +17,7 @@
 use crate::backend::scalar;
 use crate::calibration::Calibration;
 use crate::error::Error;
+use crate::spec::{Config, Task};
 
 /// A class with its probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,6 +26,17 @@ pub struct Prediction {
     pub class: usize,
     /// Its probability, 0 to 1, calibrated if the model is; all classes sum to 1.
     pub probability: f32,
+}
+
+/// Returns the number of classes of a model.
+///
+/// # Errors
+/// [`Error::Embeds`] if the model has none: it embeds.
+pub const fn classes(config: &Config) -> Result<usize, Error> {
+    match config.task {
+        Task::Classify => Ok(config.num_labels),
+        Task::Embed => Err(Error::Embeds { dimension: config.num_labels }),
+    }
 }
 
 /// What a model says about a text. Borrows the probabilities; nothing allocates.

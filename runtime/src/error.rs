@@ -58,6 +58,16 @@ pub enum Error {
         /// Places for probabilities.
         out: usize,
     },
+    /// A model that embeds was asked for labels.
+    Embeds {
+        /// The number of values of its vectors.
+        dimension: usize,
+    },
+    /// A model that classifies was asked for vectors.
+    Classifies {
+        /// The number of its labels.
+        labels: usize,
+    },
     /// A score of the model is not a number, or infinite: its weights are damaged.
     NotANumber,
     /// A batch has another number of values than its shape requires.
@@ -130,6 +140,16 @@ impl fmt::Display for Error {
             Error::Probabilities { logits, out } => {
                 write!(f, "{logits} logits for {out} probabilities; the two must be equal and at least 1")
             }
+            Error::Embeds { dimension } => write!(
+                f,
+                "this model embeds text into vectors of {dimension} values; it has no labels to classify with: embed with it, \
+                 or use a model that kinglet-train finetune made"
+            ),
+            Error::Classifies { labels } => write!(
+                f,
+                "this model classifies text into {labels} labels; it has no sentence vectors: classify with it, or use a model \
+                 that kinglet-train distill made"
+            ),
             Error::NotANumber => f.write_str("the model returned a score that is not a number; export it again"),
             Error::BatchShape { values, need, got } => write!(f, "the batch needs {need} {values}, got {got}"),
             Error::MaskValue { row, position, got } => {

@@ -19,10 +19,11 @@ pub mod quant;
 pub mod spec;
 pub mod stream;
 pub mod tokenizer;
+pub mod vector;
 
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use host::{FileError, classifier, mmap, model, pool};
+pub use host::{FileError, classifier, embedder, mmap, model, pool};
 
 #[cfg(all(test, not(feature = "alloc")))]
 compile_error!("the unit tests need the feature `alloc`");

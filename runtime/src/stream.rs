@@ -128,7 +128,7 @@ impl<E: HoldEngine> Stream<E> {
     /// Ends the text and scores it; the stream is then at the beginning of the next text. Returns the number of its
     /// tokens.
     ///
-    /// `out`: `[num_labels]`, scores before softmax.
+    /// `out`: `[num_labels]`, scores before softmax, or a vector before [`normalize`](crate::vector::normalize).
     ///
     /// # Errors
     /// If `out` has the wrong length or the text has too many tokens. In either case the text is over.

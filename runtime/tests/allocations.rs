@@ -14,6 +14,7 @@ use kinglet::bundle::Bundle;
 use kinglet::engine::Engine;
 use kinglet::engine::native::NativeEngine;
 use kinglet::stream::Stream;
+use kinglet::vector::normalize;
 
 #[allow(dead_code)]
 #[path = "native/fixture.rs"]
@@ -80,6 +81,7 @@ fn nothing_is_allocated_from_push_to_finish() {
                     stream.snapshot(&mut out).unwrap();
                 }
                 stream.finish(&mut out).unwrap();
+                normalize(&mut out).unwrap();
             });
             assert_eq!(counted, 0, "{mixer:?} {norm:?} {pooling:?} on {}", backend.name());
         }

@@ -16,6 +16,7 @@ use kinglet::quant;
 use kinglet::spec::Config;
 use kinglet::stream::Stream;
 use kinglet::tokenizer::{self, Encoder, Table};
+use kinglet::vector;
 
 static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/model.kinglet")));
 
@@ -131,6 +132,14 @@ fn answers_hold() -> bool {
         && answer.likeliest().map(|one| one.class).eq(order)
 }
 
+/// A vector has length 1, and a model that classifies has none.
+fn vectors_hold(config: &Config) -> bool {
+    let mut vector = black_box([3.0, 0.0, -4.0]);
+    vector::normalize(&mut vector).is_ok()
+        && vector == [0.6, 0.0, -0.8]
+        && vector::dimension(config) == Err(Error::Classifies { labels: 3 })
+}
+
 /// Called by the C runtime; returns the exit code.
 // SAFETY: no other symbol of the program is called `main`.
 #[unsafe(no_mangle)]
@@ -145,6 +154,7 @@ pub extern "C" fn main() -> i32 {
         what_does_not_fit_is_refused(&bundle, &mut scratch),
         scores_hold(&bundle, &mut scratch),
         answers_hold(),
+        vectors_hold(bundle.config()),
     ];
     checks.iter().position(|holds| !holds).map_or(0, |at| at as i32 + 2)
 }

@@ -8,13 +8,14 @@
 
 use core::hint::black_box;
 
-use kinglet::answer::Answer;
+use kinglet::answer::{self, Answer};
 use kinglet::backend::Backend;
 use kinglet::bundle::{self, Bundle};
 use kinglet::engine::native::{self, NativeEngine};
 use kinglet::engine::{self, Engine};
 use kinglet::stream::Stream;
 use kinglet::tokenizer::{Encoder, Table};
+use kinglet::vector;
 
 /// External bytes: a model, a text, memory.
 static MODEL: &[u8] = &[];
@@ -34,6 +35,7 @@ fn bundles() -> usize {
             found += bundle.labels().get(black_box(1)).map_or(0, str::len);
             found += usize::from(bundle.calibration().is_some());
             found += native::scratch_bytes(bundle.config(), black_box(7));
+            found += vector::dimension(bundle.config()).or_else(|_| answer::classes(bundle.config())).unwrap_or(0);
         }
     }
     found + Bundle::peek_config(model()).map_or(0, |config| config.hidden_size) + bundle::crc32c(model()) as usize
@@ -80,6 +82,7 @@ fn scores(scratch: &mut [u8], out: &mut [f32]) -> bool {
     all &= engine::fingerprint(black_box(out)) != 0;
     let mut room = [0f32; 64];
     all &= answers(&bundle, out, black_box(&mut room)) != 0;
+    all &= vector::normalize(black_box(out)).is_ok();
     all && NativeEngine::new(bundle, scratch).is_ok()
 }
 

@@ -1,7 +1,7 @@
 //! The config section: a [`Config`] as numbers.
 
 use super::BundleError;
-use crate::spec::{Config, MAX_LAYERS, Mixer, MixerConfig, Norm, Parameters, PerLayer, Pooling};
+use crate::spec::{Config, MAX_LAYERS, Mixer, MixerConfig, Norm, Parameters, PerLayer, Pooling, Task};
 
 /// Bytes before the per-layer fields.
 pub(super) const HEAD: usize = 14 * 4;
@@ -47,7 +47,8 @@ const fn mixer_of(code: u32) -> Option<Mixer> {
     None
 }
 
-/// Reads the configuration of a section without validating it; see [`Config::validate`].
+/// Reads the configuration of a section without validating it; see [`Config::validate`]. The section does not have the task:
+/// it is [`Task::Classify`] until a section says otherwise.
 pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
     let mut words = [0u32; HEAD / 4];
     let mut i = 0;
@@ -132,6 +133,7 @@ pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
     };
     Ok(Config {
         format_version: version,
+        task: Task::Classify,
         mixer,
         norm,
         pooling,

@@ -151,6 +151,16 @@ pub enum BundleError {
         /// The class.
         label: usize,
     },
+    /// The section that marks a model that embeds is not empty.
+    EmbedderLength {
+        /// The length found.
+        got: usize,
+    },
+    /// A model that embeds has a section that only models with classes have.
+    EmbedderSection {
+        /// The section.
+        section: Kind,
+    },
     /// The calibration section is broken.
     Calibration(CalibrationError),
     /// The weights section does not have the length of the configuration's weights.
@@ -280,6 +290,14 @@ impl fmt::Display for BundleError {
             E::LabelsLength { need, got } => write!(f, "section {} has {got} bytes, must have {need}", Kind::LABELS),
             E::Label { label } => {
                 write!(f, "section {}: label {label} is not UTF-8 or its offsets are out of order", Kind::LABELS)
+            }
+            E::EmbedderLength { got } => write!(f, "section {} has {got} bytes, must be empty", Kind::EMBEDDER),
+            E::EmbedderSection { section } => {
+                write!(
+                    f,
+                    "the file has both section {section} and section {}, but a model that embeds has no classes",
+                    Kind::EMBEDDER
+                )
             }
             E::Calibration(e) => write!(f, "section {}: {e}", Kind::CALIBRATION),
             E::WeightsLength { need, got } => {

@@ -9,7 +9,7 @@ use super::{
     Section, VERSION, config, crc32c,
 };
 use crate::calibration::Calibration;
-use crate::spec::Config;
+use crate::spec::{Config, Task};
 use crate::tokenizer::{Table, TableIndex};
 
 use super::config::{long, word};
@@ -25,6 +25,7 @@ pub struct Index {
     /// Number of sections.
     sections: usize,
     tokenizer: (Range<usize>, TableIndex),
+    /// Empty if the model embeds.
     labels: Range<usize>,
     weights: Range<usize>,
 }
@@ -38,6 +39,7 @@ impl Index {
         }
         let table = header(bytes, verify)?;
         let (mut config, mut tokenizer, mut labels, mut calibration, mut weights) = (None, None, None, None, None);
+        let mut embedder = None;
         // Where the next section begins, before rounding up.
         let mut end = HEADER + table.len() * ENTRY;
         for entry in table {
@@ -53,6 +55,7 @@ impl Index {
                 Kind::CONFIG => &mut config,
                 Kind::TOKENIZER => &mut tokenizer,
                 Kind::LABELS => &mut labels,
+                Kind::EMBEDDER => &mut embedder,
                 Kind::CALIBRATION => &mut calibration,
                 Kind::WEIGHTS => &mut weights,
                 _ if section.must_understand => {
@@ -69,15 +72,31 @@ impl Index {
         }
         let found = |place: Option<_>, section| place.ok_or(BundleError::SectionMissing { section });
         let (_, config) = found(config, Kind::CONFIG)?;
-        let config = config::read(config)?;
+        let mut config = config::read(config)?;
+        if let Some((_, content)) = embedder {
+            config.task = Task::Embed;
+            let of_classes = [(&labels, Kind::LABELS), (&calibration, Kind::CALIBRATION)];
+            if let Some((_, section)) = of_classes.into_iter().find(|(place, _)| place.is_some()) {
+                return Err(BundleError::EmbedderSection { section });
+            }
+            if !content.is_empty() {
+                return Err(BundleError::EmbedderLength { got: content.len() });
+            }
+        }
         config.validate()?;
         let (tokenizer, content) = found(tokenizer, Kind::TOKENIZER)?;
         let vocabulary = Table::new(content)?;
         if vocabulary.vocab_size() != config.vocab_size {
             return Err(BundleError::VocabSize { expected: config.vocab_size, got: vocabulary.vocab_size() });
         }
-        let (labels, content) = found(labels, Kind::LABELS)?;
-        Labels::new(content, config.num_labels)?;
+        let labels = match config.task {
+            Task::Embed => 0..0,
+            Task::Classify => {
+                let (labels, content) = found(labels, Kind::LABELS)?;
+                Labels::new(content, config.num_labels)?;
+                labels
+            }
+        };
         let calibration = calibration.map(|(_, content)| Calibration::from_le_bytes(content)).transpose()?;
         let (weights, content) = found(weights, Kind::WEIGHTS)?;
         Weights::check(content, &config, verify)?;
@@ -125,6 +144,7 @@ pub(super) const fn peek_config(bytes: &[u8]) -> Option<Config> {
     if magic != u64::from_le_bytes(MAGIC) || version != VERSION || count > MAX_SECTIONS {
         return None;
     }
+    let (mut config, mut task) = (None, Task::Classify);
     let mut i = 0;
     while i < count as usize {
         let at = HEADER + i * ENTRY;
@@ -132,20 +152,27 @@ pub(super) const fn peek_config(bytes: &[u8]) -> Option<Config> {
         else {
             return None;
         };
-        if Kind(kind.to_le_bytes()).equals(Kind::CONFIG) {
+        let kind = Kind(kind.to_le_bytes());
+        if kind.equals(Kind::EMBEDDER) {
+            task = Task::Embed;
+        }
+        if kind.equals(Kind::CONFIG) {
             if offset > bytes.len() as u64 || length > bytes.len() as u64 {
                 return None;
             }
             let Some((_, rest)) = bytes.split_at_checked(offset as usize) else { return None };
             let Some((section, _)) = rest.split_at_checked(length as usize) else { return None };
-            return match config::read(section) {
+            config = match config::read(section) {
                 Ok(config) => Some(config),
-                Err(_) => None,
+                Err(_) => return None,
             };
         }
         i += 1;
     }
-    None
+    match config {
+        Some(config) => Some(Config { task, ..config }),
+        None => None,
+    }
 }
 
 /// Checks the header and returns the section table.

@@ -73,7 +73,7 @@ impl<'a> Labels<'a> {
         self.offsets.len().saturating_sub(1)
     }
 
-    /// Returns whether there are no classes; never in a bundle.
+    /// Returns whether there are no classes: the model embeds.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -36,14 +36,16 @@
 //! |---|---|---|---|---|
 //! | `CONF` | configuration | once | yes | below |
 //! | `TOKN` | tokenizer table | once | yes | [`Table`](crate::tokenizer::Table) |
-//! | `LABL` | label names | once | yes | [`Labels`] |
-//! | `CALI` | calibration | at most once | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32 |
+//! | `LABL` | label names | once, if the model classifies | yes | [`Labels`] |
+//! | `EMBD` | mark of a model that embeds: its head's `num_labels` values are a sentence vector | once, instead of `LABL` | yes | empty |
+//! | `CALI` | calibration | at most once, never with `EMBD` | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32 |
 //! | `WGHT` | weights | once | yes | [`Weights`] |
 //!
 //! The order is free; the writer's is that of the table. A kind that is not listed may stand any number of times.
+//! Readers that do not know `EMBD` reject a file with it, as one that needs a newer Kinglet.
 //!
 //! ## Configuration
-//! The fields of [`Config`](crate::spec::Config): 14 numbers u32, then for each layer 8 bytes.
+//! The fields of [`Config`](crate::spec::Config) except its task: 14 numbers u32, then for each layer 8 bytes.
 //!
 //! | at | field |
 //! |---|---|
@@ -128,6 +130,8 @@ impl Kind {
     pub const TOKENIZER: Kind = Kind(*b"TOKN");
     /// The label names.
     pub const LABELS: Kind = Kind(*b"LABL");
+    /// The mark of a model that embeds.
+    pub const EMBEDDER: Kind = Kind(*b"EMBD");
     /// The calibration.
     pub const CALIBRATION: Kind = Kind(*b"CALI");
     /// The weights.

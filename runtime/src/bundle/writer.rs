@@ -12,7 +12,7 @@ use super::{
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Config, Mixer, Norm, Pooling, Shape, Storage, Weight};
+use crate::spec::{Config, Mixer, Norm, Pooling, Shape, Storage, Task, Weight};
 
 /// The content of a bundle except its weights.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +21,9 @@ pub struct Parts<'a, S> {
     pub config: &'a Config,
     /// The flat tokenizer table, as [`crate::tokenizer::Table`] reads it.
     pub tokenizer: &'a [u8],
-    /// The names of the classes.
+    /// The names of the classes; none if the model embeds.
     pub labels: &'a [S],
-    /// The calibration of the scores.
+    /// The calibration of the scores; `None` if the model embeds.
     pub calibration: Option<Calibration>,
 }
 
@@ -81,12 +81,19 @@ pub fn write_values<'w, S: AsRef<str>>(
     weight: impl FnMut(Weight) -> Values<'w>,
 ) -> Result<Vec<u8>, BundleError> {
     let weights = weights(parts.config, weight)?;
-    let labels = labels_section(parts.labels).ok_or(BundleError::TooLarge { bytes: u64::MAX })?;
     let mut sections = vec![
         (Kind::CONFIG, MUST_UNDERSTAND, config_section(parts.config)?),
         (Kind::TOKENIZER, MUST_UNDERSTAND, parts.tokenizer.to_vec()),
-        (Kind::LABELS, MUST_UNDERSTAND, labels),
     ];
+    let embeds = parts.config.task == Task::Embed;
+    // The reader refuses labels and a calibration of a model that embeds.
+    if !embeds || !parts.labels.is_empty() {
+        let labels = labels_section(parts.labels).ok_or(BundleError::TooLarge { bytes: u64::MAX })?;
+        sections.push((Kind::LABELS, MUST_UNDERSTAND, labels));
+    }
+    if embeds {
+        sections.push((Kind::EMBEDDER, MUST_UNDERSTAND, Vec::new()));
+    }
     if let Some(calibration) = &parts.calibration {
         sections.push((Kind::CALIBRATION, 0, calibration.to_le_bytes().to_vec()));
     }

@@ -7,37 +7,27 @@ use std::vec;
 use std::vec::Vec;
 
 use super::file::BundleFile;
+use super::scorer::{Runner, Scorer};
 use crate::answer::Answer;
 use crate::bundle::OwnedBundle;
 use crate::calibration::Calibration;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::pool::PooledEngine;
-use crate::tokenizer::{END, Table};
+use crate::tokenizer::Table;
 
 /// Classifies texts with one engine, one after the other.
 pub struct Classifier<'m> {
-    table: Table<'m>,
+    scorer: Scorer<'m>,
     labels: &'m [String],
-    engine: Runner<'m>,
     calibration: Option<Calibration>,
-    logits: Vec<f32>,
     probabilities: Vec<f32>,
-    tokens: usize,
     /// Maximum number of tokens to read, at least 1: the rest is ignored, and the last token read is the end of text.
     /// `None`: a text that is too long for the engine is an error.
     pub truncate: Option<usize>,
     /// A probability must be greater for its label to be returned: 0 (never unsure) to 1 (always unsure). Initially the
     /// model's own, or 0 if it is not calibrated.
     pub threshold: f32,
-}
-
-/// The engine of a classifier.
-enum Runner<'m> {
-    /// Takes the tokens of a text one by one.
-    Native(Box<PooledEngine<Arc<OwnedBundle<BundleFile>>>>),
-    /// Takes all ids of a text at once.
-    Any { engine: Box<dyn Engine + Send + 'm>, ids: Vec<u32> },
 }
 
 impl<'m> Classifier<'m> {
@@ -48,7 +38,7 @@ impl<'m> Classifier<'m> {
         calibration: Option<Calibration>,
         engine: Box<dyn Engine + Send + 'm>,
     ) -> Self {
-        Self::new(table, labels, calibration, Runner::Any { engine, ids: Vec::new() })
+        Self::new(table, labels, calibration, Runner::any(engine))
     }
 
     pub(crate) fn with_native(
@@ -62,13 +52,10 @@ impl<'m> Classifier<'m> {
 
     fn new(table: Table<'m>, labels: &'m [String], calibration: Option<Calibration>, engine: Runner<'m>) -> Self {
         Classifier {
-            table,
+            scorer: Scorer::new(table, labels.len(), engine),
             labels,
-            engine,
             calibration,
-            logits: vec![0.0; labels.len()],
             probabilities: vec![0.0; labels.len()],
-            tokens: 0,
             truncate: None,
             threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
         }
@@ -93,31 +80,8 @@ impl<'m> Classifier<'m> {
     /// If the text has too many tokens for the engine and [`Self::truncate`] does not cut it, if the engine fails, or
     /// if a score is not a number.
     pub fn classify(&mut self, text: &str) -> Result<Answer<'_>, Error> {
-        match &mut self.engine {
-            Runner::Native(engine) => {
-                engine.reset();
-                let keep = self.truncate.map_or(usize::MAX, |most| most.max(1));
-                let mut result = Ok(());
-                self.tokens = encode(&self.table, text, keep, |id| {
-                    if result.is_ok() {
-                        result = engine.push_token(id);
-                    }
-                });
-                result?;
-                engine.finish(&mut self.logits)?;
-            }
-            Runner::Any { engine, ids } => {
-                let max = engine.max_tokens();
-                let keep = self.truncate.map_or(max, |most| most.clamp(1, max));
-                ids.clear();
-                self.tokens = encode(&self.table, text, keep, |id| ids.push(id));
-                if self.tokens > keep && self.truncate.is_none_or(|most| most > max) {
-                    return Err(Error::TooLong { tokens: self.tokens, max });
-                }
-                engine.logits(ids, &mut self.logits)?;
-            }
-        }
-        let answer = Answer::from_logits(&self.logits, self.calibration.as_ref(), &mut self.probabilities)?;
+        self.scorer.score(text, self.truncate)?;
+        let answer = Answer::from_logits(&self.scorer.scores, self.calibration.as_ref(), &mut self.probabilities)?;
         Ok(answer.with_threshold(self.threshold))
     }
 
@@ -132,34 +96,16 @@ impl<'m> Classifier<'m> {
 
     /// Returns the scores before softmax of the last text, `[num_labels]`; zeros before the first.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        &self.scorer.scores
     }
 
     /// Returns the number of tokens of the last text, including those that [`Self::truncate`] ignored.
     pub fn tokens(&self) -> usize {
-        self.tokens
+        self.scorer.tokens
     }
 
     /// Returns whether tokens of the last text were ignored.
     pub fn truncated(&self) -> bool {
-        self.truncate.is_some_and(|most| self.tokens > most.max(1))
+        self.scorer.truncated(self.truncate)
     }
-}
-
-/// Passes the first `keep` ids of a text to `sink`, the last of them [`END`] if there were more. Returns the total
-/// number.
-fn encode(table: &Table<'_>, text: &str, keep: usize, mut sink: impl FnMut(u32)) -> usize {
-    let (mut tokens, mut last) = (0, None);
-    table.encode_with(text.as_bytes(), &mut |id| {
-        tokens += 1;
-        if tokens <= keep
-            && let Some(before) = last.replace(id)
-        {
-            sink(before);
-        }
-    });
-    if let Some(last) = last {
-        sink(if tokens > keep { END } else { last });
-    }
-    tokens
 }

@@ -3,11 +3,13 @@
 #[cfg(feature = "builtin-model")]
 mod builtin;
 pub mod classifier;
+pub mod embedder;
 mod error;
 mod file;
 pub mod mmap;
 pub mod model;
 pub mod pool;
+mod scorer;
 
 pub use error::FileError;
 pub use file::BundleFile;

@@ -4,22 +4,27 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::sync::Arc;
+use std::vec;
 use std::vec::Vec;
 
 use super::classifier::Classifier;
+use super::embedder::Embedder;
 use super::error::FileError;
 use super::file::BundleFile;
+use crate::answer::classes;
 use crate::backend::Backend;
 use crate::bundle::{BundleError, MAGIC, OwnedBundle, ReadBundle};
 use crate::calibration::Calibration;
 use crate::error::Error;
 use crate::host::pool::EnginePool;
 use crate::spec::{Config, files};
+use crate::stream::Stream;
+use crate::vector::{dimension, normalize};
 
 #[cfg(feature = "builtin-model")]
 pub use super::builtin::builtin;
 
-/// A bundle that was checked once, with engines to run it. Any number of threads may use it at the same time.
+/// A bundle that was checked once, with engines to run it. It classifies text or embeds it. Any number of threads may use it at the same time.
 ///
 /// ```
 /// # std::env::set_current_dir("..").unwrap();
@@ -68,10 +73,50 @@ impl Model {
     /// Returns a classifier, which scores one text at a time.
     ///
     /// # Errors
-    /// If there is no memory for its engine.
+    /// If the model embeds, or there is no memory for its engine.
     pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
+        classes(self.config())?;
         let (table, engine) = (self.bundle().tokenizer(), self.engines.take()?);
         Ok(Classifier::with_native(table, self.labels(), self.calibration(), engine))
+    }
+
+    /// Returns an embedder, which makes a vector of one text at a time.
+    ///
+    /// # Errors
+    /// If the model classifies, or there is no memory for its engine.
+    pub fn embedder(&self) -> Result<Embedder<'_>, Error> {
+        let dimension = dimension(self.config())?;
+        let (table, engine) = (self.bundle().tokenizer(), self.engines.take()?);
+        Ok(Embedder::with_native(table, dimension, engine))
+    }
+
+    /// Returns the vector of a text, `[D]`, of length 1: the dot product of two is their cosine.
+    ///
+    /// Any number of threads may call it. Allocates the vector. [`Model::embedder`] has one place for the vectors of all texts,
+    /// and cuts long ones; a [`Stream`](crate::stream::Stream) takes a text in parts.
+    ///
+    /// # Errors
+    /// If the model classifies, the text is too long, or there is no memory.
+    ///
+    /// ```
+    /// # fn nearest(texts: &[&str], question: &str) -> Result<(), kinglet::Error> {
+    /// let model = kinglet::model::open("models/sentences".as_ref(), true)?;
+    /// let vectors = texts.iter().map(|text| model.embed(text)).collect::<Result<Vec<_>, _>>()?;
+    /// let asked = model.embed(question)?;
+    /// let cosine = |vector: &[f32]| -> f32 { vector.iter().zip(&asked).map(|(a, b)| a * b).sum() };
+    /// let best = vectors.iter().map(|vector| cosine(vector)).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
+        let mut vector = vec![0.0; dimension(self.config())?];
+        self.engines.with(|engine| {
+            let mut stream = Stream::new(engine);
+            stream.push(text)?;
+            stream.finish(&mut vector).map(drop)
+        })??;
+        normalize(&mut vector)?;
+        Ok(vector)
     }
 
     /// Returns the shape of the model.
@@ -84,7 +129,7 @@ impl Model {
         self.bundle().calibration()
     }
 
-    /// Returns the label names by class, `num_labels` of them.
+    /// Returns the label names by class, `num_labels` of them; none if the model embeds.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }

@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, within};
 use super::mixer::{Convolution, MAX_LAYERS, Mixer, MixerConfig};
-use super::names::FORMAT_VERSION;
+use super::names::{FORMAT_VERSION, graph};
 
 /// The epsilon of `LayerNorm` and `RmsNorm` (T5 and Mesh TensorFlow: 1e-6).
 pub const NORM_EPS: f32 = 1e-6;
@@ -28,6 +28,29 @@ pub enum Pooling {
     Max,
 }
 
+/// What the values of a model's head are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Task {
+    /// Scores of classes: the model has a label for each.
+    #[default]
+    Classify,
+    /// A sentence vector, of which only the direction has a meaning ([`crate::vector`]). The model has no labels and no calibration.
+    Embed,
+}
+
+impl Task {
+    /// Returns the name of the output of an exported graph, and of the tensor with PyTorch's values in [`files::GOLDEN`].
+    ///
+    /// [`files::GOLDEN`]: super::files::GOLDEN
+    pub const fn output(self) -> &'static str {
+        match self {
+            Task::Classify => graph::LOGITS,
+            Task::Embed => graph::EMBEDDING,
+        }
+    }
+}
+
 /// The shape of a model: all that is needed to build it from its weights.
 ///
 /// With the feature `serde` it is read from and written as one flat JSON object, in which the parameters of all mixers stand
@@ -36,6 +59,8 @@ pub enum Pooling {
 pub struct Config {
     /// Format of the checkpoint: [`FORMAT_VERSION`].
     pub format_version: u32,
+    /// What the values of the head are.
+    pub task: Task,
     /// What mixes positions, with its parameters.
     pub mixer: MixerConfig,
     /// Norm and its place. Attention is T5's and takes `pre_rms` only.
@@ -50,7 +75,7 @@ pub struct Config {
     pub num_hidden_layers: usize,
     /// Channels inside the feed-forward network.
     pub intermediate_size: usize,
-    /// Classes. 0 in a training configuration: taken from the data.
+    /// Values of the head: classes, or those of a sentence vector, `D`. 0 in a training configuration: taken from the data.
     pub num_labels: usize,
 }
 
@@ -58,10 +83,11 @@ impl Config {
     /// Returns the paper's model of this size: [`MixerConfig::new`], `FF` = 4·`C`, mean pooling, `post_layer` for convolutions and
     /// `pre_rms` for attention.
     ///
-    /// `vocab_size` and `num_labels` are 0 and must be given.
+    /// It classifies. `vocab_size` and `num_labels` are 0 and must be given.
     pub const fn new(mixer: Mixer, layers: usize, hidden_size: usize) -> Self {
         Config {
             format_version: FORMAT_VERSION,
+            task: Task::Classify,
             mixer: MixerConfig::new(mixer, layers),
             norm: if mixer.is_conv() { Norm::PostLayer } else { Norm::PreRms },
             pooling: Pooling::Mean,

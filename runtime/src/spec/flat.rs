@@ -4,7 +4,7 @@ use std::{borrow::ToOwned, format, string::String};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::config::{Config, Norm, Pooling};
+use super::config::{Config, Norm, Pooling, Task};
 use super::error::ConfigError;
 use super::mixer::{Mixer, MixerConfig, Parameters, PerLayer};
 use super::names::FORMAT_VERSION;
@@ -20,6 +20,9 @@ pub const PAPER: &str = "paper";
 pub struct FlatConfig {
     #[serde(default = "format_version")]
     format_version: u32,
+    /// Written only when it is not the default: older versions of Kinglet reject files that have it.
+    #[serde(default, skip_serializing_if = "classifies")]
+    task: Task,
     mixer: Mixer,
     /// Dialect of the architecture. Export and engines take [`PAPER`] alone; the trainer has others.
     #[serde(default = "paper")]
@@ -54,6 +57,9 @@ pub struct FlatConfig {
 fn format_version() -> u32 {
     FORMAT_VERSION
 }
+fn classifies(task: &Task) -> bool {
+    *task == Task::Classify
+}
 fn paper() -> String {
     PAPER.to_owned()
 }
@@ -79,6 +85,7 @@ impl FlatConfig {
         let all = config.mixer.parameters();
         FlatConfig {
             format_version: config.format_version,
+            task: config.task,
             mixer: config.mixer.kind(),
             compat: compat.to_owned(),
             norm: config.norm,
@@ -114,6 +121,7 @@ impl FlatConfig {
         };
         Ok(Config {
             format_version: self.format_version,
+            task: self.task,
             mixer: MixerConfig::from_parameters(self.mixer, self.num_hidden_layers, &parameters)?,
             norm: self.norm,
             pooling: self.pooling,
@@ -192,6 +200,18 @@ mod tests {
         let said = refused("[1,1]", "[2,2]");
         assert!(said.contains("dilations is 2"), "{said}");
         assert!(refused("compat", "compact").contains("unknown field `compact`"));
+    }
+
+    #[test]
+    fn an_embedder_says_so_and_a_classifier_is_written_as_ever() {
+        let c = Config { task: Task::Embed, ..light() };
+        let text = serde_json::to_string(&c).unwrap();
+        assert!(text.contains(r#""task":"embed""#), "{text}");
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), c);
+        let classifier = serde_json::to_string(&light()).unwrap();
+        assert_eq!(text.replace(r#""task":"embed","#, ""), classifier);
+        let said = format!("{}", serde_json::from_str::<Config>(&text.replace("embed\"", "rank\"")).unwrap_err());
+        assert!(said.contains("unknown variant `rank`, expected `classify` or `embed`"), "{said}");
     }
 
     #[test]

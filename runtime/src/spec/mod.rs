@@ -11,8 +11,8 @@
 //! | [`files::TOKENIZER`] | Hugging Face `tokenizers` file |
 //! | [`files::TOKENIZER_TABLE`] | the flat table of [`crate::tokenizer`] |
 //! | [`files::WEIGHTS`] | safetensors, f32 or f16, named by [`Weight`] |
-//! | [`files::LABELS`] | JSON array of label names, by class index |
-//! | [`files::GOLDEN`] | safetensors: `input_ids` and `attention_mask` `[N, T]` i64, `logits` `[N, num_labels]` f32 (PyTorch, f32, CPU) |
+//! | [`files::LABELS`] | JSON array of label names, by class index; a model that embeds ([`Task::Embed`]) has none |
+//! | [`files::GOLDEN`] | safetensors: `input_ids` and `attention_mask` `[N, T]` i64, [`Task::output`] `[N, num_labels]` f32 (PyTorch, f32, CPU) |
 //! | [`files::TRAINING`] | resolved training configuration, data files and metrics as JSON |
 //! | [`files::CARD`] | the model card |
 //!
@@ -25,7 +25,7 @@
 //! norm = pre_rms:     A = X + Mixer(RmsNorm(X));          Y = A + Ffn(RmsNorm(A));   after the last layer RmsNorm
 //! Mixer(X) = ConvBlock((X·W_I) ⊙ sigmoid(X·W_S))·W_O      light, dynamic, dilated
 //! Ffn(X)   = relu(X·W_up)·W_down
-//! logits   = pool(Y)·W_head + b_head
+//! logits   = pool(Y)·W_head + b_head                      a model that embeds returns logits / ‖logits‖
 //! ```
 //!
 //! There are no biases but in the head and in `LayerNorm`. Both norms use eps = 1e-6. Outside the sequence everything is zero:
@@ -44,7 +44,7 @@ mod weights;
 
 #[cfg(feature = "std")]
 pub use buckets::{relative_bucket, relative_bucket_causal};
-pub use config::{Config, NORM_EPS, Norm, Pooling};
+pub use config::{Config, NORM_EPS, Norm, Pooling, Task};
 pub use error::ConfigError;
 #[cfg(feature = "serde")]
 pub use flat::{FlatConfig, PAPER};

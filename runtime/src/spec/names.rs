@@ -49,7 +49,7 @@ pub mod metadata {
     pub const CONFIG_SHA256: &str = "kinglet.config_sha256";
     /// SHA-256 of the encoded graph, in hex: a damaged graph is rejected before an engine sees it.
     pub const GRAPH_SHA256: &str = "kinglet.graph_sha256";
-    /// Label names as a JSON array.
+    /// Label names as a JSON array; absent when the model embeds.
     pub const LABELS: &str = "kinglet.labels";
     /// The flat tokenizer table in base64 (standard alphabet, padded).
     pub const TOKENIZER: &str = "kinglet.tokenizer";
@@ -67,6 +67,8 @@ pub mod graph {
     pub const ATTENTION_MASK: &str = "attention_mask";
     /// Class scores before softmax, `[B, num_labels]` f32.
     pub const LOGITS: &str = "logits";
+    /// Sentence vectors of length 1, `[B, num_labels]` f32.
+    pub const EMBEDDING: &str = "embedding";
 }
 
 /// The ONNX operator that is a whole model, computed by the native engine inside another one.

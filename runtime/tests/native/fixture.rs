@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use kinglet::backend::Backend;
 use kinglet::bundle::{self, Buffer, Parts};
 use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
-use kinglet::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Storage, Weight};
+use kinglet::spec::{
+    Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Storage, Task, Weight,
+};
 use kinglet::tokenizer::Table;
 pub use kinglet_testing::Random;
 
@@ -66,7 +68,8 @@ impl Model {
 
     /// The model as a bundle.
     pub fn bundle(&self) -> Buffer {
-        let labels: Vec<String> = (0..self.config.num_labels).map(|i| format!("class {i}")).collect();
+        let classes = if self.config.task == Task::Embed { 0 } else { self.config.num_labels };
+        let labels: Vec<String> = (0..classes).map(|i| format!("class {i}")).collect();
         let (tokenizer, calibration) = (tokenizer(), None);
         let parts = Parts { config: &self.config, tokenizer: &tokenizer, labels: &labels, calibration };
         Buffer::new(&bundle::write(&parts, |weight| self.weights.get(&weight).map_or(&[], Vec::as_slice)).unwrap())

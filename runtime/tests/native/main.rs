@@ -6,6 +6,8 @@ mod fixture;
 mod oracle;
 
 mod batch;
+#[cfg(feature = "std")]
+mod embed;
 mod golden;
 #[cfg(feature = "std")]
 mod pool;

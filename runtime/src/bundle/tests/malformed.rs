@@ -8,10 +8,10 @@ use proptest::prelude::*;
 
 use super::super::writer::assemble;
 use super::super::*;
-use super::{config, made, table};
+use super::{config, embedder, made, table};
 use crate::backend::Backend;
 use crate::engine::native::{NativeEngine, scratch_bytes};
-use crate::spec::{Config, ConfigError, Mixer, MixerConfig, Norm};
+use crate::spec::{Config, ConfigError, Mixer, MixerConfig, Norm, Task};
 use crate::stream::Stream;
 use crate::tokenizer::{Table, TableError};
 
@@ -88,7 +88,8 @@ fn visit(bundle: &Bundle<'_>) {
     }
     let (head, bias) = weights.head();
     assert_eq!((head.outputs, bias.len()), (config.num_labels, config.num_labels));
-    assert_eq!(bundle.labels().iter().count(), config.num_labels);
+    let classes = if config.task == Task::Embed { 0 } else { config.num_labels };
+    assert_eq!(bundle.labels().iter().count(), classes);
     bundle.tokenizer().encode_with(b"Wake me\xff at 7", &mut |id| assert!((id as usize) < config.vocab_size));
     assert!(bundle.sections().count() > 0);
 }
@@ -346,6 +347,48 @@ fn tokenizers_and_labels_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_model_embeds_or_classifies_but_not_both() {
+    let embedder = sections(&embedder(Mixer::Light));
+    let classifier = sections(&bytes(Mixer::Light));
+    let with = |sections: &Sections, kind, content: &[u8]| {
+        let mut sections = sections.clone();
+        sections.push((kind, MUST_UNDERSTAND, content.to_vec()));
+        open(&assemble(&sections)).unwrap_err()
+    };
+    let labels = &classifier.iter().find(|s| s.0 == Kind::LABELS).unwrap().2;
+    for content in [&labels[..], b""] {
+        let error = with(&embedder, Kind::LABELS, content);
+        assert_eq!(error, BundleError::EmbedderSection { section: Kind::LABELS });
+        assert!(error.to_string().contains("section LABL and section EMBD"), "{error}");
+    }
+    assert_eq!(with(&classifier, Kind::EMBEDDER, b""), BundleError::EmbedderSection { section: Kind::LABELS });
+    let calibration = BundleError::EmbedderSection { section: Kind::CALIBRATION };
+    assert_eq!(with(&embedder, Kind::CALIBRATION, &[0; 24]), calibration);
+    assert_eq!(with(&embedder, Kind::EMBEDDER, b""), BundleError::SectionTwice { section: Kind::EMBEDDER });
+
+    let mut full = embedder.clone();
+    full.iter_mut().find(|s| s.0 == Kind::EMBEDDER).unwrap().2 = vec![0; 4];
+    let error = open(&assemble(&full)).unwrap_err();
+    assert_eq!(error, BundleError::EmbedderLength { got: 4 });
+    assert_eq!(error.to_string(), "section EMBD has 4 bytes, must be empty");
+    // Without its mark it is a classifier without labels; the order is free here, too.
+    let unmarked: Sections = embedder.iter().filter(|s| s.0 != Kind::EMBEDDER).cloned().collect();
+    assert_eq!(open(&assemble(&unmarked)), Err(BundleError::SectionMissing { section: Kind::LABELS }));
+    let reversed: Sections = embedder.iter().rev().cloned().collect();
+    let bytes = assemble(&reversed);
+    open(&bytes).unwrap();
+    assert_eq!(Bundle::peek_config(&bytes).map(|config| config.task), Some(Task::Embed));
+
+    // A reader that does not know the mark says what to do.
+    let future: Sections = embedder
+        .iter()
+        .map(|s| if s.0 == Kind::EMBEDDER { (Kind(*b"XMBD"), s.1, s.2.clone()) } else { s.clone() })
+        .collect();
+    let error = open(&assemble(&future)).unwrap_err();
+    assert!(error.to_string().contains("does not know the required section XMBD; use a newer Kinglet"), "{error}");
+}
+
+#[test]
 fn calibrations_that_cannot_be_are_refused() {
     let with = |content: Vec<u8>| {
         let mut sections = sections(&bytes(Mixer::Light));
@@ -417,6 +460,12 @@ fn what_does_not_fit_together_is_not_written() {
     assert!(matches!(write(&parts, |w| &bad[..all(w).len()]), Err(BundleError::NotFinite { at: 0, .. })));
     parts.labels = &["a", "b"];
     assert!(matches!(write(&parts, all), Err(BundleError::LabelCount { expected: 3, got: 2 })));
+    let embeds = Config { task: Task::Embed, ..good.clone() };
+    parts.config = &embeds;
+    assert_eq!(write(&parts, all), Err(BundleError::EmbedderSection { section: Kind::LABELS }));
+    (parts.labels, parts.calibration) = (&[], Some(crate::calibration::tests::GOOD));
+    assert_eq!(write(&parts, all), Err(BundleError::EmbedderSection { section: Kind::CALIBRATION }));
+    (parts.config, parts.calibration) = (&good, None);
     parts.labels = &["a", "b", "c"];
     parts.tokenizer = &[];
     assert!(matches!(write(&parts, all), Err(BundleError::Tokenizer(_))));
@@ -446,8 +495,7 @@ fn no_flipped_bit_goes_unnoticed_and_without_checksums_none_panics() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for mixer in Mixer::convolutions() {
-        let good = bytes(mixer);
+    for good in Mixer::convolutions().map(bytes).chain([embedder(Mixer::Light)]) {
         let place: Vec<(usize, u8)> = (0..places() / 3 + 1)
             .map(|_| (next(good.len()), 1 << next(8)))
             .chain((0..1024).map(|at| (at, 0x80)))
@@ -456,7 +504,7 @@ fn no_flipped_bit_goes_unnoticed_and_without_checksums_none_panics() {
         let mut accepted = 0;
         for (at, bit) in place {
             copy.as_mut_slice()[at] ^= bit;
-            assert!(Bundle::new(copy.as_slice()).is_err(), "{mixer:?}: bit {bit:#x} of byte {at}");
+            assert!(Bundle::new(copy.as_slice()).is_err(), "bit {bit:#x} of byte {at}");
             if let Ok(bundle) = Bundle::new_unverified(copy.as_slice()) {
                 accepted += 1;
                 visit_and_run(&bundle);
@@ -480,8 +528,9 @@ proptest! {
         words in prop::collection::vec((0usize..120, prop::sample::select(vec![0u32, 1, 2, 63, 64, 1 << 20, 1 << 31, u32::MAX])), 0..3),
         cut in prop::option::of(any::<prop::sample::Index>()),
         sealed in any::<bool>(),
+        embeds in any::<bool>(),
     ) {
-        let mut bytes = bytes(mixer);
+        let mut bytes = if embeds { embedder(mixer) } else { bytes(mixer) };
         for (at, byte, head) in changes {
             let within = if head { 400 } else { bytes.len() };
             bytes[at.index(within)] = byte;

@@ -11,7 +11,7 @@ use super::*;
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::calibration::Calibration;
 use crate::quant;
-use crate::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Weight};
+use crate::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Task, Weight};
 use crate::tokenizer::Table;
 
 /// Returns a tokenizer table with the pieces every table has.
@@ -48,11 +48,17 @@ fn values(config: &Config) -> Vec<(Weight, Vec<f32>)> {
     config.weights().map(|w| (w, (0..config.shape(w).unwrap().len()).map(|_| next()).collect())).collect()
 }
 
+/// Returns the bytes of a bundle that embeds.
+fn embedder(mixer: Mixer) -> Vec<u8> {
+    made(&Config { task: Task::Embed, ..config(mixer, Norm::PreRms) }, None).0
+}
+
 const LABELS: [&str; 3] = ["yes", "", "nö"];
 
 fn made(config: &Config, calibration: Option<Calibration>) -> (Vec<u8>, Vec<(Weight, Vec<f32>)>) {
     let values = values(config);
-    let parts = Parts { config, tokenizer: &table(), labels: &LABELS, calibration };
+    let labels = if config.task == Task::Embed { &[][..] } else { &LABELS };
+    let parts = Parts { config, tokenizer: &table(), labels, calibration };
     let bytes = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap();
     (bytes, values)
 }
@@ -139,6 +145,32 @@ fn what_was_written_is_read() {
             assert_eq!(bias, all(Weight::HeadBias));
             assert!(weights.layer(2).input.values.is_empty());
             assert!(bundle.sections().all(|s| s.offset % ALIGN == 0));
+        }
+    }
+}
+
+#[test]
+fn a_model_that_embeds_has_a_mark_instead_of_labels() {
+    for mixer in Mixer::convolutions() {
+        let bytes = embedder(mixer);
+        let buffer = Buffer::new(&bytes);
+        let bundle = Bundle::new(buffer.as_slice()).unwrap();
+        assert_eq!(bundle.config(), &Config { task: Task::Embed, ..config(mixer, Norm::PreRms) });
+        assert_eq!(Bundle::peek_config(&bytes).as_ref(), Some(bundle.config()));
+        assert!(bundle.labels().is_empty() && bundle.labels().get(0).is_none() && bundle.calibration().is_none());
+        let kinds: Vec<Kind> = bundle.sections().map(|section| section.kind).collect();
+        assert_eq!(kinds, [Kind::CONFIG, Kind::TOKENIZER, Kind::EMBEDDER, Kind::WEIGHTS]);
+        assert!(bundle.sections().all(|section| section.must_understand));
+        assert_eq!(bundle.weights().head().1.len(), 3);
+        // All but the mark is that of a classifier.
+        let classifier = made(&config(mixer, Norm::PreRms), None).0;
+        let content = |bytes: &[u8], kind| {
+            let buffer = Buffer::new(bytes);
+            let section = Bundle::new(buffer.as_slice()).unwrap().sections().find(|s| s.kind == kind).unwrap();
+            bytes[section.offset..section.offset + section.bytes].to_vec()
+        };
+        for kind in [Kind::CONFIG, Kind::TOKENIZER, Kind::WEIGHTS] {
+            assert_eq!(content(&bytes, kind), content(&classifier, kind), "{kind}");
         }
     }
 }
