@@ -9,20 +9,24 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec::{Weight, files};
+use kinglet::spec::{Task, Weight, files};
 use kinglet_data::files::write_atomically;
 use tch::{Device, Kind, Tensor};
 
 use crate::model::{
     Classifier, Mode, ModelConfig, ModelWeight,
+    pooling::normalize,
     seq2seq::{Seq2Seq, Seq2SeqConfig},
+    student::Student,
 };
 use crate::tensors::{read_tensors, take_weights, write_tensors};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::state;
 
-/// Folder of the encoder's checkpoint inside a pre-training run.
+/// Folder of the encoder's checkpoint inside a run of pre-training or distillation.
 pub const ENCODER: &str = "encoder";
+/// Folder of the checkpoint of a model that embeds, inside a run of distillation.
+pub const EMBEDDER: &str = "embedder";
 
 /// Result of [`load`].
 #[derive(Debug)]
@@ -59,6 +63,12 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
         bail!("{why}");
     }
     let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
+    ensure!(
+        config.task == Task::Classify,
+        "{} embeds text into {} values and has no labels; export it with kinglet-export, or give a checkpoint that finetune wrote",
+        dir.display(),
+        config.num_labels
+    );
     let labels: Vec<String> = read_json(&dir.join(files::LABELS))?;
     ensure!(
         labels.len() == config.num_labels,
@@ -67,13 +77,26 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
         labels.len(),
         config.num_labels
     );
+    Ok(Checkpoint { model: read_model(dir, &config, device)?, labels })
+}
+
+/// Reads the model of `dir`, whatever its task, onto `device`.
+///
+/// # Errors
+/// As [`load`], labels apart.
+pub fn load_model(dir: &Path, device: Device) -> Result<Classifier> {
+    read_model(dir, &read_json(&dir.join(files::CONFIG))?, device)
+}
+
+/// Reads the weights of `dir` as a model of the configuration.
+fn read_model(dir: &Path, config: &ModelConfig, device: Device) -> Result<Classifier> {
     let path = dir.join(files::WEIGHTS);
     let mut tensors = read_tensors(&path)?;
-    let model = take_model(&config, &mut tensors, device).with_context(|| path.display().to_string())?;
+    let model = take_model(config, &mut tensors, device).with_context(|| path.display().to_string())?;
     if let Some(name) = tensors.keys().min() {
         bail!("{}: the configuration has no weight {name}", path.display());
     }
-    Ok(Checkpoint { model, labels })
+    Ok(model)
 }
 
 /// A checkpoint that fine-tuning can start from.
@@ -81,11 +104,11 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
 pub enum Start {
     /// A classifier: its encoder, and its head if the labels are the same.
     Classifier(Checkpoint),
-    /// An encoder without a head, as written by pre-training.
+    /// An encoder without a head, as written by pre-training, or that of a model that embeds.
     Encoder(EncoderCheckpoint),
 }
 
-/// An encoder written by [`save_encoder`].
+/// An encoder written by [`save_encoder`] or [`save_embedder`].
 #[derive(Debug)]
 pub struct EncoderCheckpoint {
     /// Its configuration; `num_labels` is 0.
@@ -100,7 +123,14 @@ impl Start {
     /// # Errors
     /// As [`load`].
     pub fn read(dir: &Path, device: Device) -> Result<Self> {
-        let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
+        let mut config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
+        if config.task == Task::Embed {
+            let model = read_model(dir, &config, Device::Cpu)?;
+            let encoder = model.parameters().iter().filter(|(weight, _)| weight.is_encoder());
+            let weights = encoder.map(|(weight, tensor)| (*weight, tensor.detach())).collect();
+            (config.task, config.num_labels) = (Task::Classify, 0);
+            return Ok(Start::Encoder(EncoderCheckpoint { config, weights }));
+        }
         if config.num_labels > 0 {
             return Ok(Start::Classifier(load(dir, device)?));
         }
@@ -178,6 +208,26 @@ pub fn save_encoder<'a>(
     weights: impl Iterator<Item = (ModelWeight, &'a Tensor)>,
     tokenizer: &TokenizerFiles,
 ) -> Result<()> {
+    let mut config = config.clone();
+    config.num_labels = 0;
+    save_half(dir, config, weights, tokenizer)
+}
+
+/// Writes a model that embeds, the encoder of `student` with its map as head, into `dir` as [`save_encoder`] does.
+///
+/// # Errors
+/// As [`save_encoder`].
+pub fn save_embedder(dir: &Path, student: &Student, tokenizer: &TokenizerFiles) -> Result<()> {
+    save_half(dir, student.embedder_config(), student.embedder_weights(), tokenizer)
+}
+
+/// Writes a model, its weights in f16 and the embedding with the rows of the tokenizer's ids.
+fn save_half<'a>(
+    dir: &Path,
+    mut config: ModelConfig,
+    weights: impl Iterator<Item = (ModelWeight, &'a Tensor)>,
+    tokenizer: &TokenizerFiles,
+) -> Result<()> {
     let ids = tokenizer.table()?.vocab_size();
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let half = |(weight, tensor): (ModelWeight, &Tensor)| {
@@ -190,8 +240,7 @@ pub fn save_encoder<'a>(
     let weights = weights.map(half).collect::<Result<Vec<_>>>()?;
     tokenizer.write(dir)?;
     write_tensors(&dir.join(files::WEIGHTS), &weights)?;
-    let mut config = config.clone();
-    (config.vocab_size, config.num_labels) = (ids, 0);
+    config.vocab_size = ids;
     write_json(&dir.join(files::CONFIG), &config)
 }
 
@@ -231,8 +280,11 @@ pub fn load_seq2seq(dir: &Path, device: Device) -> Result<Seq2Seq> {
     Seq2Seq::from_weights(&config, weights, device)
 }
 
-/// Writes `golden.safetensors`: the token ids of `texts` (at least one id each), padded to one batch, and the model's
-/// logits for them on the CPU in f32.
+/// Maximum number of held-out texts whose values go into a checkpoint, for comparison in export.
+pub const GOLDEN_TEXTS: usize = 200;
+
+/// Writes `golden.safetensors`: the token ids of `texts` (at least one id each), padded to one batch, and what the model returns
+/// for them on the CPU in f32: logits, or vectors of length 1.
 ///
 /// # Errors
 /// If there is no text, a text is empty, or the file cannot be written.
@@ -254,7 +306,12 @@ pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> 
         &on_cpu
     };
     let logits = tch::no_grad(|| model.forward(&ids, &mask, &Mode::eval()));
-    let named = [("input_ids", ids), ("attention_mask", mask), ("logits", logits)];
+    let task = model.config().task;
+    let values = match task {
+        Task::Classify => logits,
+        Task::Embed => normalize(&logits),
+    };
+    let named = [("input_ids", ids), ("attention_mask", mask), (task.output(), values)];
     write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))
 }
 

@@ -23,6 +23,7 @@ use kinglet_train::tasks::distill::config::Config;
 use kinglet_train::tasks::distill::data::Data;
 use kinglet_train::tasks::distill::texts::{Reading, Texts};
 use kinglet_train::tasks::distill::{Distill, Origin};
+use kinglet_train::tensors::read_tensors;
 use kinglet_train::tokenizer::files::TokenizerFiles;
 use kinglet_train::training::config::{Keys, parse, to_toml};
 use kinglet_train::training::folder::RunFolder;
@@ -218,8 +219,124 @@ fn a_run_learns_and_fine_tuning_starts_from_its_encoder() {
     fs::write(d.0.path("tune.toml"), seeded("[train]\nepochs = 4\nbatch_size = 16\nlr = 1e-3\nzero_head = true\n"))
         .unwrap();
     let data = ["finetune", "--train", "train.jsonl", "--dev", "dev.jsonl", "--device", "cpu", "--threads", "1"];
-    let more = ["--from", "run", "--config", "tune.toml", "--out", "tuned"];
-    good(&d.0.run(&[&data[..], &more].concat()));
+    let tune = |from, out| {
+        let more = ["--from", from, "--config", "tune.toml", "--out", out];
+        good(&d.0.run(&[&data[..], &more].concat()));
+        d.0.bytes(out, "model.safetensors")
+    };
+    let tuned = tune("run", "tuned");
+    the_embedder_has_the_vectors_of_the_best_weights(&d);
+    // The encoder of the embedder is the same one.
+    assert!(tune("run/embedder", "tuned-from-embedder") == tuned);
+}
+
+/// Checks `run/embedder`: a whole checkpoint, with vectors of length 1 that follow the teacher's.
+fn the_embedder_has_the_vectors_of_the_best_weights(d: &Distillation) {
+    let dir = d.0.path("run/embedder");
+    let mut files: Vec<String> =
+        fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    let expected = [
+        "README.md",
+        "config.json",
+        "golden.safetensors",
+        "model.safetensors",
+        "tokenizer.bin",
+        "tokenizer.json",
+        "training.json",
+    ];
+    assert_eq!(files, expected);
+    let config: Value = serde_json::from_slice(&d.0.bytes("run", "embedder/config.json")).unwrap();
+    assert_eq!((&config["task"], &config["num_labels"]), (&"embed".into(), &WIDTH.into()));
+    let weights = d.0.bytes("run", "embedder/model.safetensors");
+    let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let file = d.0.bytes("run", "encoder/model.safetensors");
+    for (name, of_encoder) in safetensors::SafeTensors::deserialize(&file).unwrap().iter() {
+        assert!(weights.tensor(name).unwrap().data() == of_encoder.data(), "{name}");
+    }
+    assert_eq!(weights.tensor("head.weight").unwrap().shape(), [WIDTH, 16]);
+
+    let golden = read_tensors(&dir.join("golden.safetensors")).unwrap();
+    let (ids, mask, vectors) = (&golden["input_ids"], &golden["attention_mask"], &golden["embedding"]);
+    let texts = vectors.size()[0];
+    assert!((2..=200).contains(&texts) && vectors.size() == [texts, WIDTH as i64]);
+    let model = checkpoint::load_model(&dir, tch::Device::Cpu).unwrap();
+    let raw = tch::no_grad(|| model.forward(ids, mask, &Mode::eval()));
+    let lengths = raw.square().sum_dim_intlist([1i64].as_slice(), true, tch::Kind::Double).sqrt();
+    let off = (raw / lengths - vectors).abs().max().double_value(&[]);
+    at_most(1e-5, off, "golden vectors against normalized logits");
+
+    // By the teacher's vectors of the same texts: the cosine that the run reported for these weights, but for f16.
+    let table = TokenizerFiles::read(&dir).unwrap();
+    let table = table.table().unwrap();
+    let of_ids: std::collections::HashMap<Vec<u32>, String> =
+        corpus().into_iter().map(|text| (table.encode(&text), text)).collect();
+    let mut sum = 0.0;
+    for row in 0..texts {
+        let tokens = mask.get(row).sum(tch::Kind::Int64).int64_value(&[]);
+        let ids: Vec<i64> = Vec::try_from(ids.get(row).narrow(0, 0, tokens)).unwrap();
+        let teacher = vector(&of_ids[&ids.iter().map(|&id| id as u32).collect::<Vec<_>>()], WIDTH);
+        let student: Vec<f32> = Vec::try_from(vectors.get(row)).unwrap();
+        let length = teacher.iter().map(|x| x * x).sum::<f32>().sqrt();
+        sum += f64::from(student.iter().zip(&teacher).map(|(a, b)| a * b).sum::<f32>() / length);
+    }
+    let best = d.scores("run", "cosine").into_iter().fold(0.0, f64::max);
+    at_most(2e-3, (sum / texts as f64 - best).abs(), "cosine of the golden vectors against the run's best");
+
+    let card = String::from_utf8(d.0.bytes("run", "embedder/README.md")).unwrap();
+    for said in ["vector of 20 values", "light mixer", "kinglet-export run/embedder --out run/embedder/onnx"] {
+        assert!(card.contains(said), "{said}: {card}");
+    }
+    let record: Value = serde_json::from_slice(&d.0.bytes("run", "embedder/training.json")).unwrap();
+    assert_eq!((&record["steps"], &record["parameters"]), (&200.into(), &model.config().parameters().into()));
+
+    let output = d.0.run(&["eval", "--checkpoint", "run/embedder", "--data", "dev.jsonl", "--device", "cpu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("run/embedder embeds text into 20 values and has no labels"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_task_in_the_configuration_is_refused() {
+    let d = Distillation::new();
+    let said = d.refused("run", &["--set", "model.task=embed"]);
+    assert!(said.contains("an encoder has no task: leave task out"), "{said}");
+    let data = ["finetune", "--train", "train.jsonl", "--dev", "dev.jsonl", "--device", "cpu", "--out", "tuned"];
+    fs::write(d.0.path("tune.toml"), CONFIG.split("[train]").next().unwrap()).unwrap();
+    let more = ["--tokenizer", "tokenizer", "--config", "tune.toml", "--set", "model.task=embed"];
+    let output = d.0.run(&[&data[..], &more].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("model.task is \"embed\", but finetune trains classifiers"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_run_of_an_older_version_ends_without_an_embedder() {
+    tch::set_num_threads(1);
+    let d = Distillation::new();
+    assert_eq!(until(&d, "run", false, &[31]), Ending::Interrupt);
+    // As an older version left it, with weights that are not surpassed: it kept the encoder alone.
+    fs::remove_dir_all(d.0.path("run/embedder")).unwrap();
+    let path = d.0.path("run/resume/progress.json");
+    let mut progress = fs::read_to_string(&path).unwrap();
+    let key = progress.find("\"best\"").unwrap() + 6;
+    let value = key + progress[key..].find('"').unwrap() + 1;
+    progress.replace_range(value..value + 16, "4000000000000000");
+    fs::write(&path, progress).unwrap();
+    assert_eq!(until(&d, "run", true, &[]), Ending::Complete);
+    assert!(d.0.path("run/encoder/README.md").exists() && !d.0.path("run/embedder").exists());
+
+    // Weights that are better are kept in both.
+    assert_eq!(until(&d, "other", false, &[31]), Ending::Interrupt);
+    fs::remove_dir_all(d.0.path("other/embedder")).unwrap();
+    assert_eq!(until(&d, "other", true, &[]), Ending::Complete);
+    assert!(d.0.path("other/embedder/golden.safetensors").exists());
 }
 
 #[test]
@@ -289,11 +406,14 @@ fn forcing_a_run_removes_the_results_of_every_task_and_keeps_other_files() {
     for file in ["config.json", "model.safetensors", "labels.json", "seq2seq.json", "notes.txt"] {
         fs::write(d.0.path("run").join(file), "old").unwrap();
     }
+    fs::create_dir(d.0.path("run/embedder")).unwrap();
+    fs::write(d.0.path("run/embedder/labels.json"), "old").unwrap();
     d.run("run", &[&short[..], &["--force"]].concat());
     for file in ["config.json", "model.safetensors", "labels.json", "seq2seq.json"] {
         assert!(!d.0.path("run").join(file).exists(), "{file}");
     }
     assert_eq!(d.0.bytes("run", "notes.txt"), b"old");
+    assert!(!d.0.path("run/embedder/labels.json").exists());
 
     // A folder that an older version left with both is ambiguous.
     let run = d.0.path("run");
@@ -523,10 +643,9 @@ fn resuming_within_and_between_the_stages_equals_not_stopping() {
         assert_eq!(until(&d, run, true, &[]), Ending::Complete, "{run}");
         assert!(state(&d.0.path(run)) == state(&d.0.path("whole")), "{run}");
         assert_eq!(d.0.metrics(run), d.0.metrics("whole"), "{run}");
-        assert!(
-            d.0.bytes(run, "encoder/model.safetensors") == d.0.bytes("whole", "encoder/model.safetensors"),
-            "{run}"
-        );
+        for file in ["encoder/model.safetensors", "embedder/model.safetensors", "embedder/golden.safetensors"] {
+            assert!(d.0.bytes(run, file) == d.0.bytes("whole", file), "{run}: {file}");
+        }
     }
 }
 

@@ -34,8 +34,9 @@ const PIECES: usize = 512;
 /// Train an encoder to follow a teacher's sentence vectors
 ///
 /// The first stage trains the embedding, which starts from the teacher's vectors of the vocabulary's pieces; the second
-/// trains the whole encoder. `finetune --from` starts from the result. Several processes train together if they are started
-/// by torchrun, or by another launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+/// trains the whole encoder. `finetune --from` starts from the result, and kinglet-export makes a model of sentence vectors of
+/// its folder `embedder`. Several processes train together if they are started by torchrun, or by another launcher that sets
+/// RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 ///
 /// Example: kinglet-train distill --config configs/distill.toml --tokenizer tokenizer --targets targets --teacher all-MiniLM-L6-v2
 /// --out runs/distilled texts.txt.zst

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::spec::files;
+use kinglet::spec::{self, files};
 use kinglet_data::dataset::Dataset;
 use kinglet_data::digest::sha256_of_file;
 
@@ -274,6 +274,8 @@ fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_l
     ] {
         ensure!(given == 0 || given == found, "model.{key} is {given}, but the data have {found}; leave it out");
     }
+    let classifies = config.model.as_ref().is_none_or(|model| model.task == spec::Task::Classify);
+    ensure!(classifies, "model.task is \"embed\", but finetune trains classifiers; leave it out");
     let sized = |c: &ModelConfig| {
         let mut sized = c.clone();
         (sized.vocab_size, sized.num_labels) = (vocab_size, num_labels);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use anyhow::{Result, bail, ensure};
-use kinglet::spec::{Config, FlatConfig, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Role, Weight};
+use kinglet::spec::{Config, FlatConfig, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Role, Task, Weight};
 use serde::de::{Error, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -97,6 +97,7 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::validate`].
     pub fn validate_encoder(&self) -> Result<()> {
+        ensure!(self.task == Task::Classify, "an encoder has no task: leave task out");
         self.validate_dialect()?;
         Ok(self.base.validate_encoder()?)
     }

@@ -1,4 +1,4 @@
-//! Token vectors to class scores: pooling over the tokens and the classifier's head, in f32.
+//! Token vectors to class scores or sentence vectors: pooling over the tokens and the head, in f32.
 
 use kinglet::spec::Pooling;
 use tch::{Kind, Tensor};
@@ -16,6 +16,14 @@ pub fn pool(y: &Tensor, mask: &Tensor, pooling: Pooling) -> Tensor {
         }
         Pooling::Max => y.masked_fill(&mask.eq(0.0), f64::NEG_INFINITY).amax([1i64].as_slice(), false),
     }
+}
+
+/// Minimum length of a vector that is divided by its length (`torch.nn.functional.normalize`).
+const EPS: f64 = 1e-12;
+
+/// Returns the rows of `x`, `[.., D]`, divided by their length.
+pub fn normalize(x: &Tensor) -> Tensor {
+    x / x.norm_scalaropt_dim(2.0, [-1i64].as_slice(), true).clamp_min(EPS)
 }
 
 /// Pooling, dropout and `logits = pooled·W_head + b_head`.

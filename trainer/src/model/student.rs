@@ -1,4 +1,5 @@
-//! The student of a distillation: an encoder, the mean over its tokens, and a map to the width of the teacher's vectors.
+//! The student of a distillation: an encoder, the mean over its tokens, and a map to the width of the teacher's vectors. With the
+//! map as its head it is a model that embeds.
 //!
 //! Its blocks start with residual branches of zero: the pooled vector is then that of the embedding alone (behind the last
 //! norm, if there is one), and random branches do not disturb a good embedding. Under `pre_rms` the last matrix of each
@@ -8,7 +9,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec::{LayerWeight, Norm, Pooling, Weight};
+use kinglet::spec::{LayerWeight, Norm, Pooling, Task, Weight};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{ModelConfig, ModelWeight};
@@ -75,11 +76,11 @@ impl Student {
     /// Creates a student for vectors of `width` values, with weights drawn from `seed` and residual branches of zero.
     ///
     /// # Errors
-    /// If the configuration is not that of an encoder ([`ModelConfig::validate_encoder`]), or of another dialect than the
+    /// If the vectors cannot be those of a model that embeds, or the configuration is not that of an encoder ([`ModelConfig::validate_encoder`]), or of another dialect than the
     /// paper's, in which branches of zero are not the identity.
     pub fn new(config: &ModelConfig, width: usize, seed: i64, device: Device) -> Result<Self> {
         config.validate_encoder().context("model configuration")?;
-        ensure!(width > 0, "the teacher's vectors have no values");
+        embedder(config, width).validate().with_context(|| format!("the teacher's vectors have {width} values"))?;
         if config.compat != Compat::Paper {
             bail!("compat is \"{}\", must be \"paper\", the dialect that devices run", config.compat.name());
         }
@@ -142,6 +143,20 @@ impl Student {
         })
     }
 
+    /// Returns the configuration of the model that embeds with the student's weights.
+    pub fn embedder_config(&self) -> ModelConfig {
+        embedder(&self.config, self.width())
+    }
+
+    /// Returns all weights under their names in the model that embeds: the map is its head.
+    pub fn embedder_weights(&self) -> impl Iterator<Item = (ModelWeight, &Tensor)> {
+        self.parameters.iter().map(|(weight, tensor)| match weight {
+            StudentWeight::Encoder(weight) => (*weight, tensor),
+            StudentWeight::Map => (Weight::HeadWeight.into(), tensor),
+            StudentWeight::MapBias => (Weight::HeadBias.into(), tensor),
+        })
+    }
+
     /// Copies `values` into a weight of the student.
     ///
     /// # Errors
@@ -170,6 +185,14 @@ impl Student {
         let (weight, bias) = &self.map;
         self.pooled(ids, mask, depth, mode).linear(weight, Some(bias))
     }
+}
+
+/// Returns the configuration of a model that embeds into `width` values with an encoder. Students pool by the mean, whatever their
+/// configuration says of the pooling that a classifier would have.
+fn embedder(encoder: &ModelConfig, width: usize) -> ModelConfig {
+    let mut config = encoder.clone();
+    (config.task, config.pooling, config.num_labels) = (Task::Embed, Pooling::Mean, width);
+    config
 }
 
 /// Returns whether a weight starts at zero, so that its residual branch does.
@@ -227,6 +250,30 @@ mod tests {
                     assert!(tensor.grad().abs().max().double_value(&[]) > 0.0, "{} {weight}", mixer.name());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_model_that_embeds_is_the_student() {
+        let mut config = shape(Mixer::Dynamic, Norm::PreRms);
+        config.pooling = Pooling::Max;
+        let student = Student::new(&config, 6, 3, Device::Cpu).unwrap();
+        for (_, tensor) in student.parameters() {
+            let _ = tch::no_grad(|| tensor.shallow_clone().g_add_(&tensor.randn_like().g_mul_scalar(0.1)));
+        }
+        let weights = student.embedder_weights().map(|(weight, tensor)| (weight, tensor.detach())).collect();
+        let config = student.embedder_config();
+        assert_eq!((config.task, config.pooling, config.num_labels), (Task::Embed, Pooling::Mean, 6));
+        let model = crate::model::Classifier::from_weights(&config, weights, Device::Cpu).unwrap();
+        let Batch { ids, mask, .. } = batch();
+        let mode = Mode::eval();
+        assert!(model.forward(&ids, &mask, &mode) == student.forward(&ids, &mask, Depth::Whole, &mode));
+        for width in [0, 1, 65537] {
+            let said = format!("{:#}", Student::new(student.config(), width, 3, Device::Cpu).unwrap_err());
+            assert!(
+                said.contains(&format!("vectors have {width} values: num_labels is {width}, must be 2 to 65,536")),
+                "{said}"
+            );
         }
     }
 

@@ -20,7 +20,7 @@ use serde::Serialize;
 use tboard::EventWriter;
 use tboard::tensorboard::{SessionLog, event::What, session_log::SessionStatus};
 
-use crate::checkpoint::ENCODER;
+use crate::checkpoint::{EMBEDDER, ENCODER};
 use crate::training::row::{self, Row, Scored};
 
 /// The resolved training configuration.
@@ -35,7 +35,7 @@ pub const TENSORBOARD: &str = "tensorboard";
 /// that no text has), `right`.
 pub const PREDICTIONS: &str = "predictions.jsonl";
 /// Results of runs of every task, which a new run may not leave next to its own.
-pub const RESULTS: [&str; 9] = [
+pub const RESULTS: [&str; 10] = [
     files::CONFIG,
     files::SEQ2SEQ,
     files::WEIGHTS,
@@ -44,6 +44,7 @@ pub const RESULTS: [&str; 9] = [
     files::TRAINING,
     files::CARD,
     ENCODER,
+    EMBEDDER,
     PREDICTIONS,
 ];
 

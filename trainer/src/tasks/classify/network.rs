@@ -8,14 +8,11 @@ use tch::{Device, Tensor};
 
 use super::regression::{self, Fitted};
 use crate::batch::{self, Batch};
-use crate::checkpoint::{self, Start};
+use crate::checkpoint::{self, GOLDEN_TEXTS, Start};
 use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
 use crate::optim::Parameter;
 use crate::teacher::BertWeight;
 use crate::teacher::transformer::Transformer;
-
-/// Number of dev texts whose logits go into the checkpoint, for comparison in export.
-const GOLDEN_TEXTS: usize = 200;
 
 /// Maximum number of texts whose vectors are computed at once.
 const VECTORS: usize = 256;

@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::data::Data;
-use super::loss::{Similarity, distance, normalize};
+use super::loss::{Similarity, distance};
 use crate::model::Mode;
+use crate::model::pooling::normalize;
 use crate::model::student::{Depth, Student};
 use crate::training::team::Team;
 

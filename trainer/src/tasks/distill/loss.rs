@@ -2,8 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-/// Minimum length of a vector that is divided by its length (`torch.nn.functional.normalize`).
-const EPS: f64 = 1e-12;
+use crate::model::pooling::normalize;
+
 /// Logit of a text with itself, which takes no part in the softmax.
 const ITSELF: f64 = -1e9;
 
@@ -16,11 +16,6 @@ pub struct Similarity {
     pub temperature: f64,
     /// Number of consecutive texts that are compared with each other.
     pub texts: usize,
-}
-
-/// Returns the rows of `x`, `[.., D]`, divided by their length.
-pub fn normalize(x: &Tensor) -> Tensor {
-    x / x.norm_scalaropt_dim(2.0, [-1i64].as_slice(), true).clamp_min(EPS)
 }
 
 /// Returns the summed loss of `B` texts, a scalar with its graph, and their cosines `[B]` without.

@@ -4,8 +4,9 @@
 //! whose residual branches are zero until then ([`crate::model::student`]): it begins with exactly the vectors that the
 //! first ended with. Both minimize [`loss::distance`]. What step `n` sees is the same for any number of processes.
 //!
-//! A run also writes [`ENCODER`] ([`crate::training::folder`]): the encoder with the best cosine on held-out texts, f16, without
-//! the map, with its card; the start of `finetune --from`.
+//! A run also writes two checkpoints of the weights with the best cosine on held-out texts, f16, each with its card
+//! ([`crate::training::folder`]): [`ENCODER`] without the map, the start of `finetune --from`, and [`EMBEDDER`] with the map as its
+//! head, a model that embeds, for export.
 
 pub mod batches;
 pub mod card;
@@ -26,8 +27,9 @@ use serde_json::Number;
 use tch::{Device, Tensor};
 
 use crate::batch::Batch;
-use crate::checkpoint::{self, ENCODER};
+use crate::checkpoint::{self, EMBEDDER, ENCODER, GOLDEN_TEXTS};
 use crate::corpus::shuffle::Shuffle;
+use crate::model::pooling::normalize;
 use crate::model::student::{Depth, Student, StudentWeight};
 use crate::model::{Mode, ModelWeight};
 use crate::optim::Schedule;
@@ -109,7 +111,7 @@ impl Distill {
         let chosen = (0..FITTED.min(texts.train.len() as u64)).map(|place| texts.train[order.at(place) as usize]);
         let chosen: Vec<u32> = chosen.collect();
         let ids: Vec<&[u32]> = chosen.iter().map(|&number| texts.ids(number)).collect();
-        let teacher = loss::normalize(&self.data.vectors(&chosen, self.student.device()));
+        let teacher = normalize(&self.data.vectors(&chosen, self.student.device()));
         start::fit_map(&self.student, &ids, &teacher).context("cannot fit the map to the teacher's space")
     }
 
@@ -231,17 +233,26 @@ impl Task for Distill {
     }
 
     fn keep(&self, folder: &RunFolder, _evaluation: &Evaluation<()>) -> Result<bool> {
-        let encoder = folder.path().join(ENCODER);
+        let [encoder, embedder] = [ENCODER, EMBEDDER].map(|name| folder.path().join(name));
         checkpoint::save_encoder(&encoder, &self.config.model, self.student.encoder_weights(), &self.tokenizer)?;
+        checkpoint::save_embedder(&embedder, &self.student, &self.tokenizer)?;
         Ok(true)
     }
 
-    /// Writes record and card for the best weights.
+    /// Writes golden vectors, records and cards for the best weights.
     fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
-        card::write(
-            folder,
-            &card::Facts { run, config: &self.config, data: &self.data, at, best, ending: ending.words() },
-        )
+        let facts = card::Facts { run, config: &self.config, data: &self.data, at, best, ending: ending.words() };
+        card::write(folder, &facts)?;
+        let embedder = folder.path().join(EMBEDDER);
+        if !embedder.join(files::WEIGHTS).exists() {
+            eprintln!("no {EMBEDDER}/: an older version kept the best weights, and only those of the encoder");
+            return Ok(());
+        }
+        let model = checkpoint::load_model(&embedder, Device::Cpu)?;
+        let texts = &self.data.texts;
+        let golden = texts.held_out.iter().take(GOLDEN_TEXTS).map(|&number| texts.ids(number).to_vec());
+        checkpoint::golden(&embedder, &model, &golden.collect::<Vec<_>>())?;
+        card::write_embedder(folder, &facts, model.config())
     }
 }
