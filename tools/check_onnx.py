@@ -11,7 +11,8 @@ float32 must agree with PyTorch within 1e-4, text by text and in padded batches.
 every product is exact in both, but norms and sigmoids round differently in the last bit, so an activation that stands
 between two integers can fall on either side; hence bounds on the median and on the worst text, as parts of the largest
 logit. The native engine must return the label of onnxruntime for every text, and the same calibrated probabilities within a
-bound; ids come from Hugging Face's tokenizers there and from Kinglet's here. What else is in a batch must not change a text's scores. A model that is not in DIR is passed over, but one has to
+bound; ids come from Hugging Face's tokenizers there and from Kinglet's here. Of a model that embeds, vectors stand in place of logits
+and of probabilities. What else is in a batch must not change a text's scores. A model that is not in DIR is passed over, but one has to
 be there. model.custom-op.onnx (model.fused.onnx in older exports), an operator of our own, only has to pass the checker. Needs numpy, onnx, onnxruntime, tokenizers and zstandard. Exit code 1 when a bound is not kept, 2 when something is missing.
 """
 import argparse
@@ -30,6 +31,7 @@ import zstandard
 FP32_BOUND = 1e-4
 INT8_MIDDLE_BOUND = 1e-3
 INT8_LARGEST_BOUND = 5e-2
+INT8_COSINE_BOUND = 0.99
 NATIVE_LARGEST_BOUND = 2e-2
 NATIVE_MIDDLE_BOUND = 1e-5
 BATCH = 25
@@ -57,9 +59,9 @@ def session(path):
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def scores(model, ids, mask):
+def scores(model, output, ids, mask):
     """Scores of all texts: one by one without padding, one by one with it, and in padded batches."""
-    run = lambda i, m: model.run(["logits"], {"input_ids": i, "attention_mask": m})[0]
+    run = lambda i, m: model.run([output], {"input_ids": i, "attention_mask": m})[0]
     lengths = mask.sum(1)
     single = [run(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
     batched = [run(ids[i : i + BATCH], mask[i : i + BATCH]) for i in range(0, len(ids), BATCH)]
@@ -72,7 +74,7 @@ def softmax(x):
     return powers / powers.sum()
 
 
-def native(directory, checkpoint, kinglet, path, check):
+def native(directory, checkpoint, kinglet, path, output, check):
     """Compares model.kinglet in the native engine with model.int8.onnx in onnxruntime, text by text."""
     with open(path, "rb") as file:
         unpacked = zstandard.ZstdDecompressor().stream_reader(file).read() if path.suffix == ".zst" else file.read()
@@ -80,6 +82,30 @@ def native(directory, checkpoint, kinglet, path, check):
     bundle = directory / "model.kinglet"
     run = lambda *args: subprocess.run([kinglet, *args], check=True, capture_output=True, text=True).stdout
     info = json.loads(run("info", bundle, "--json"))
+    # The default model has it in the same folder; export leaves it in the checkpoint.
+    files = [place / "tokenizer.json" for place in (directory, checkpoint) if place and (place / "tokenizer.json").exists()]
+    if not files:
+        raise ValueError(f"{directory} has no tokenizer.json; --checkpoint names a directory that has")
+    tokenizer = tokenizers.Tokenizer.from_file(str(files[0]))
+    reference = session(directory / "model.int8.onnx")
+
+    def expected(text):
+        ids = np.array([tokenizer.encode(text).ids], np.int64)
+        return reference.run([output], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0].astype(np.float64)
+
+    print(f"{bundle.name}: {len(texts)} texts of {path.name}, engine {info['engine']}")
+    if output == "embedding":
+        vectors = [json.loads(line) for line in run("embed", "--model", bundle, "--file", path).splitlines()]
+        if len(vectors) != len(texts):
+            raise ValueError(f"{kinglet} embedded {len(vectors)} of {len(texts)} texts")
+        wanted = [expected(text) for text in texts]
+        largest = float(np.abs(wanted).max())
+        apart = [float(np.abs(vector - np.array(want)).max()) / largest for vector, want in zip(vectors, wanted)]
+        print(f"  vectors of {sum(a * largest > 1e-4 for a in apart)} texts differ by more than 1e-4")
+        check("vectors, median text", float(np.median(apart)), INT8_MIDDLE_BOUND)
+        check("vectors, worst text", max(apart), INT8_LARGEST_BOUND)
+        check("lengths", float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max()), 1e-6)
+        return
     temperature = (info["calibration"] or {}).get("temperature", 1.0)
     metadata = {entry.key: entry.value for entry in onnx.load(directory / "model.int8.onnx").metadata_props}
     labels = json.loads(metadata["kinglet.labels"])
@@ -87,20 +113,12 @@ def native(directory, checkpoint, kinglet, path, check):
     answers = [json.loads(line) for line in answers.splitlines()]
     if len(answers) != len(texts):
         raise ValueError(f"{kinglet} answered {len(answers)} of {len(texts)} texts")
-    # The default model has it in the same folder; export leaves it in the checkpoint.
-    files = [place / "tokenizer.json" for place in (directory, checkpoint) if place and (place / "tokenizer.json").exists()]
-    if not files:
-        raise ValueError(f"{directory} has no tokenizer.json; --checkpoint names a directory that has")
-    tokenizer = tokenizers.Tokenizer.from_file(str(files[0]))
-    reference = session(directory / "model.int8.onnx")
     changed, apart = 0, []
     for text, answer in zip(texts, answers):
-        ids = np.array([tokenizer.encode(text).ids], np.int64)
-        logits = reference.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0].astype(np.float64)
+        logits = expected(text)
         changed += labels[int(logits.argmax())] != answer["top"][0]["label"]
         scores = {entry["label"]: entry["score"] for entry in answer["top"]}
         apart.append(np.abs(softmax(logits / temperature) - [scores[label] for label in labels]).max())
-    print(f"{bundle.name}: {len(texts)} texts of {path.name}, engine {info['engine']}")
     print(f"  probabilities of {sum(a > 1e-4 for a in apart)} texts differ by more than 1e-4")
     check("labels changed", changed, 0)
     check("probabilities, median text", float(np.median(apart)), NATIVE_MIDDLE_BOUND)
@@ -127,6 +145,10 @@ def main():
     except (OSError, KeyError) as e:
         print(f"check-onnx: {e}", file=sys.stderr)
         return 2
+    output = next((name for name in ("logits", "embedding") if name in golden), None)
+    if output is None:
+        print(f"check-onnx: {args.directory}/verification.safetensors has neither logits nor vectors", file=sys.stderr)
+        return 2
     models = {p: args.directory / name for p, name in [("fp32", "model.onnx"), ("int8", "model.int8.onnx")]}
     models = {p: path for p, path in models.items() if path.exists()}
     if not models:
@@ -143,20 +165,25 @@ def main():
 
     largest = lambda a, b: float(np.abs(a.astype(np.float64) - b).max())
     print(f"{args.directory} (onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__})")
-    magnitude = float(np.abs(golden["logits"]).max())
-    print(f"{len(golden['logits'])} texts, logits up to {magnitude:.2f}")
+    magnitude = float(np.abs(golden[output]).max())
+    print(f"{len(golden[output])} texts, {output} up to {magnitude:.2f}")
     for precision, path in models.items():
         print(f"{path.name}:")
-        single, padded, batched = scores(session(path), golden["input_ids"], golden["attention_mask"])
-        own = golden[f"{precision}_logits"]
+        single, padded, batched = scores(session(path), output, golden["input_ids"], golden["attention_mask"])
+        own = golden[f"{precision}_{output}"]
         if precision == "fp32":
             check("alone to in a batch, both padded", largest(padded, batched), FP32_BOUND)
-            check("to PyTorch, one by one", largest(single, golden["logits"]), FP32_BOUND)
-            check("to PyTorch, in batches", largest(batched, golden["logits"]), FP32_BOUND)
+            check("to PyTorch, one by one", largest(single, golden[output]), FP32_BOUND)
+            check("to PyTorch, in batches", largest(batched, golden[output]), FP32_BOUND)
             check("to tract", largest(single, own), FP32_BOUND)
             continue
-        changed = int((single.argmax(1) != golden["logits"].argmax(1)).sum())
-        print(f"  to PyTorch: {largest(single, golden['logits']):.2e}, {changed} labels changed (no bound)")
+        if output == "logits":
+            changed = int((single.argmax(1) != golden[output].argmax(1)).sum())
+            print(f"  to PyTorch: {largest(single, golden[output]):.2e}, {changed} labels changed (no bound)")
+        else:
+            cosines = (single.astype(np.float64) * golden[output]).sum(1)
+            print(f"  to PyTorch: {largest(single, golden[output]):.2e}; cosine at worst {cosines.min():.4f}")
+            check("to PyTorch, 1 - mean cosine", 1 - float(cosines.mean()), 1 - INT8_COSINE_BOUND)
         pairs = [("to tract", single, own), ("alone to in a batch, both padded", padded, batched), ("padded to not", padded, single)]
         for what, a, b in pairs:
             rows = np.abs(a.astype(np.float64) - b).max(1)
@@ -172,7 +199,7 @@ def main():
     if args.kinglet:
         precision = "native"
         try:
-            native(args.directory, args.checkpoint, args.kinglet, args.texts, check)
+            native(args.directory, args.checkpoint, args.kinglet, args.texts, output, check)
         except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as e:
             print(f"check-onnx: {e} {getattr(e, 'stderr', '') or ''}", file=sys.stderr)
             return 2

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use kinglet::engine::Engine;
 use kinglet::spec::{Config, Mixer, MixerConfig, Role, Weight, files, graph};
 use kinglet::tokenizer::{FIRST_PIECE, METASPACE, Table};
-use kinglet_export::calibrate::Targets;
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::data::DevSource;
 use kinglet_export::prepare::Prepared;
@@ -165,7 +164,7 @@ pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
             dev: DevSource::None,
             label_field: None,
             calibration: None,
-            targets: Targets::default(),
+            targets: None,
             out_of_scope: None,
             custom_op: mixer.is_conv(),
         };

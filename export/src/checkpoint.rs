@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec::{Config, Weight, files};
+use kinglet::spec::{Config, Task, Weight, files};
 use kinglet::tokenizer::Table;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ pub struct Checkpoint {
     pub config: Config,
     /// `config.json`, unmodified.
     pub config_text: String,
-    /// Label names by class.
+    /// Label names by class; none if the model embeds.
     pub labels: Vec<String>,
     /// The flat tokenizer table.
     pub tokenizer: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Checkpoint {
     pub training: Option<Training>,
 }
 
-/// Token ids of dev texts and PyTorch's scores for them.
+/// Token ids of held-out texts and what PyTorch returned for them: scores, or vectors of length 1.
 #[derive(Clone, Debug)]
 pub struct Golden {
     /// Number of texts, `N`.
@@ -78,7 +78,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a file is missing or malformed; when a weight is missing, unknown, not finite or of another shape than the
-    /// configuration states; when labels, tokenizer or golden logits do not fit the model. The message names the file,
+    /// configuration states; when labels, tokenizer or golden values do not fit the model. The message names the file,
     /// and the weight if it is one.
     pub fn read(dir: &Path) -> Result<(Self, Weights)> {
         ensure!(dir.is_dir(), "{} is not a checkpoint directory", dir.display());
@@ -89,11 +89,18 @@ impl Checkpoint {
             config.validate()?;
             Ok(config)
         })?;
-        let labels = at(dir, files::LABELS, |bytes| {
-            let labels: Vec<String> = serde_json::from_slice(&bytes)?;
-            ensure!(labels.len() == config.num_labels, "{} labels for {} classes", labels.len(), config.num_labels);
-            Ok(labels)
-        })?;
+        let labels = match config.task {
+            Task::Classify => at(dir, files::LABELS, |bytes| {
+                let labels: Vec<String> = serde_json::from_slice(&bytes)?;
+                ensure!(labels.len() == config.num_labels, "{} labels for {} classes", labels.len(), config.num_labels);
+                Ok(labels)
+            })?,
+            Task::Embed => {
+                let path = dir.join(files::LABELS);
+                ensure!(!path.exists(), "{}: a model that embeds has no labels; remove the file", path.display());
+                Vec::new()
+            }
+        };
         let tokenizer = at(dir, files::TOKENIZER_TABLE, |bytes| {
             let ids = Table::new(&bytes)?.vocab_size();
             ensure!(ids == config.vocab_size, "{ids} token ids, but the embedding has {} rows", config.vocab_size);
@@ -171,12 +178,13 @@ fn read_golden(config: &Config, bytes: &[u8]) -> Result<Golden> {
     };
     let ids = tensor("input_ids", Dtype::I64)?;
     let mask = tensor("attention_mask", Dtype::I64)?;
-    let logits = tensor("logits", Dtype::F32)?;
+    let output = config.task.output();
+    let logits = tensor(output, Dtype::F32)?;
     let &[rows, tokens] = ids.shape() else { bail!("input_ids has shape {:?}, not [N, T]", ids.shape()) };
     ensure!(rows > 0 && tokens > 0, "input_ids has shape {:?}: there is nothing to verify with", ids.shape());
     ensure!(mask.shape() == [rows, tokens], "attention_mask has shape {:?}, not [{rows}, {tokens}]", mask.shape());
     let classes = config.num_labels;
-    ensure!(logits.shape() == [rows, classes], "logits has shape {:?}, not [{rows}, {classes}]", logits.shape());
+    ensure!(logits.shape() == [rows, classes], "{output} has shape {:?}, not [{rows}, {classes}]", logits.shape());
     let golden = Golden {
         rows,
         tokens,
@@ -194,7 +202,13 @@ fn read_golden(config: &Config, bytes: &[u8]) -> Result<Golden> {
         bail!("input_ids has id {id}, outside the vocabulary of {}", config.vocab_size);
     }
     if let Some(x) = golden.logits.iter().find(|x| !x.is_finite()) {
-        bail!("logits has the value {x}");
+        bail!("{output} has the value {x}");
+    }
+    if config.task == Task::Embed {
+        let length = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        for (row, length) in golden.logits.chunks(classes).map(length).enumerate() {
+            ensure!(length == 0.0 || (length - 1.0).abs() < 1e-3, "row {row} of {output} has length {length}, not 1");
+        }
     }
     Ok(golden)
 }

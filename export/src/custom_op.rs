@@ -48,7 +48,7 @@ fn build(num_labels: usize, bundle: &[u8]) -> GraphProto {
         attribute: vec![attribute],
         ..NodeProto::default()
     };
-    let (input, output) = builder::interface(num_labels);
+    let (input, output) = builder::interface(graph::LOGITS, num_labels);
     GraphProto { name: "kinglet".to_owned(), node: vec![node], input, output, ..GraphProto::default() }
 }
 

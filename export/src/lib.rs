@@ -14,7 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use kinglet::spec::files;
+use kinglet::spec::{Task, files};
 use kinglet_data::digest::sha256;
 use kinglet_data::files::write_atomically;
 use kinglet_onnx::{Precision, TRACT_VERSION, TractModel};
@@ -22,7 +22,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use calibrate::Targets;
-use checkpoint::{Checkpoint, Golden};
+use checkpoint::Checkpoint;
 use data::{DevSource, LabelledData};
 use prepare::Prepared;
 use report::{File, Report};
@@ -48,8 +48,8 @@ pub mod verify;
 
 /// Name of the exported file for comparing other runtimes.
 ///
-/// It holds the checkpoint's golden tensors and tract's scores for the same texts one by one, `fp32_logits` and `int8_logits`,
-/// `[N, num_labels]` f32.
+/// It holds the checkpoint's golden tensors and tract's scores for the same texts one by one, `fp32_logits` and `int8_logits` (of a
+/// model that embeds `fp32_embedding` and `int8_embedding`), `[N, num_labels]` f32.
 pub const VERIFICATION: &str = "verification.safetensors";
 
 /// Name of the exported reliability diagram: accuracy by confidence, before and after calibration.
@@ -68,8 +68,8 @@ pub struct ExportJob {
     pub label_field: Option<String>,
     /// The data to calibrate with; by default the dev data.
     pub calibration: Option<PathBuf>,
-    /// The targets of the calibrated thresholds.
-    pub targets: Targets,
+    /// The targets of the calibrated thresholds; by default [`Targets::default`].
+    pub targets: Option<Targets>,
     /// Whether to write [`files::ONNX_CUSTOM_OP`], too.
     pub custom_op: bool,
     /// The label of texts outside all others, whose detection is reported.
@@ -92,7 +92,10 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
         "only convolutional models can be one operator; export attention without --custom-op"
     );
     let label_field = job.label_field.as_deref();
-    let dev_data = data::dev(&job.dev, label_field, &checkpoint)?;
+    let dev_data = match checkpoint.config.task {
+        Task::Classify => data::dev(&job.dev, label_field, &checkpoint)?,
+        Task::Embed => without_labels(job).map(|()| None)?,
+    };
     let calibration_data =
         job.calibration.as_ref().map(|path| data::calibration(path, label_field, &checkpoint)).transpose()?;
 
@@ -107,7 +110,7 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     progress(&format!("comparing with PyTorch on {} texts", checkpoint.golden.rows));
     let fp32_scores = verify::scores(&fp32_model, &checkpoint.golden)?;
     let int8_scores = verify::scores(&int8_model, &checkpoint.golden)?;
-    let golden = verify::agreement(&checkpoint.golden, &fp32_scores, &int8_scores);
+    let golden = verify::agreement(checkpoint.config.task, &checkpoint.golden, &fp32_scores, &int8_scores);
     let rows = |data: &LabelledData| {
         progress(&format!("classifying {} texts of {} twice", data.data.texts.len(), data.file));
         verify::rows(&checkpoint, &fp32_model, &int8_model, data)
@@ -117,7 +120,8 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
 
     let mut notes = Vec::new();
     let mut calibrate = |data: &LabelledData, rows: &[Vec<ScoredText>; 2]| {
-        calibrations::calibrations(&job.targets, job.out_of_scope.as_deref(), &checkpoint, data, rows, &mut notes)
+        let targets = job.targets.unwrap_or_default();
+        calibrations::calibrations(&targets, job.out_of_scope.as_deref(), &checkpoint, data, rows, &mut notes)
     };
     let calibration = match (&calibration_data, &dev_data, &dev_rows) {
         (Some(data), ..) => calibrate(data, &rows(data)?)?,
@@ -176,7 +180,7 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
         let svg = diagram::svg("Confidence and accuracy, int8", &calibration.int8.measured)?;
         exported.push((DIAGRAM, svg.into_bytes()));
     }
-    exported.push((VERIFICATION, verification(&checkpoint.golden, &fp32_scores, &int8_scores)?));
+    exported.push((VERIFICATION, verification(&checkpoint, &fp32_scores, &int8_scores)?));
     if !report.failures.is_empty() {
         exported.clear();
     }
@@ -192,22 +196,43 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     Ok(report)
 }
 
+/// Refuses what only models with labels have, for one that embeds.
+fn without_labels(job: &ExportJob) -> Result<()> {
+    let given = [
+        ("--dev", matches!(job.dev, DevSource::File(_))),
+        ("--label-field", job.label_field.is_some()),
+        ("--calibration", job.calibration.is_some()),
+        ("--error-rate and --coverage", job.targets.is_some()),
+        ("--out-of-scope", job.out_of_scope.is_some()),
+        ("--custom-op", job.custom_op),
+    ];
+    let names: Vec<&str> = given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
+    ensure!(
+        names.is_empty(),
+        "{} embeds text and has no labels, so {} cannot be used; leave out what needs them",
+        job.checkpoint.display(),
+        names.join(", ")
+    );
+    Ok(())
+}
+
 /// Writes the contents of [`VERIFICATION`].
-fn verification(golden: &Golden, fp32: &Scores, int8: &Scores) -> Result<Vec<u8>> {
+fn verification(checkpoint: &Checkpoint, fp32: &Scores, int8: &Scores) -> Result<Vec<u8>> {
+    let (golden, output) = (&checkpoint.golden, checkpoint.config.task.output());
     let ids = |ids: &[i64]| -> Vec<u8> { ids.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let scores = |scores: &[f32]| -> Vec<u8> { scores.iter().flat_map(|x| x.to_le_bytes()).collect() };
     let inputs = [("input_ids", ids(&golden.input_ids)), ("attention_mask", ids(&golden.attention_mask))];
     let outputs = [
-        ("logits", scores(&golden.logits)),
-        ("fp32_logits", scores(&fp32.single)),
-        ("int8_logits", scores(&int8.single)),
+        (output.to_owned(), scores(&golden.logits)),
+        (format!("fp32_{output}"), scores(&fp32.single)),
+        (format!("int8_{output}"), scores(&int8.single)),
     ];
     let classes = golden.logits.len() / golden.rows;
-    let inputs = inputs.iter().map(|(name, bytes)| (name, Dtype::I64, golden.tokens, bytes));
-    let outputs = outputs.iter().map(|(name, bytes)| (name, Dtype::F32, classes, bytes));
+    let inputs = inputs.iter().map(|(name, bytes)| (*name, Dtype::I64, golden.tokens, bytes));
+    let outputs = outputs.iter().map(|(name, bytes)| (name.as_str(), Dtype::F32, classes, bytes));
     let tensors = inputs
         .chain(outputs)
-        .map(|(name, kind, columns, bytes)| Ok((*name, TensorView::new(kind, vec![golden.rows, columns], bytes)?)))
+        .map(|(name, kind, columns, bytes)| Ok((name, TensorView::new(kind, vec![golden.rows, columns], bytes)?)))
         .collect::<Result<Vec<_>>>()?;
     Ok(safetensors::serialize(tensors, None)?)
 }

@@ -16,6 +16,9 @@ use kinglet_export::{ExportJob, export};
 /// that PyTorch computed when the checkpoint was written: float32 must agree within 1e-4. On the dev data, int8 may lose at
 /// most 0.5 points of accuracy.
 ///
+/// A checkpoint that embeds, such as RUN/embedder of kinglet-train distill, has no labels: its int8 vectors must have a mean
+/// cosine of at least 0.99 to PyTorch's on the texts that the trainer wrote into it, and options about labels are refused.
+///
 /// The dev data, or those of --calibration, also calibrate the models: a temperature, a threshold below which the answer is
 /// "unsure", and label sets. They are stored in all files and measured by cross-fitting (reliability.svg).
 ///
@@ -49,14 +52,14 @@ struct Args {
     /// Use rows that the weights were not fitted to. Dev data selected the best weights, so other rows calibrate better.
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Maximum share of wrong labels among those returned, above 0 and below 1
+    /// Maximum share of wrong labels among those returned, above 0 and below 1 [default: 0.05]
     ///
     /// The model answers "unsure" below the threshold that keeps this rate with a probability of 95%.
-    #[arg(long, value_name = "RATE", default_value_t = Targets::default().error_rate, value_parser = share)]
-    error_rate: f64,
-    /// Share of texts whose label set must include the correct label, above 0 and below 1
-    #[arg(long, value_name = "SHARE", default_value_t = Targets::default().coverage, value_parser = share)]
-    coverage: f64,
+    #[arg(long, value_name = "RATE", value_parser = share)]
+    error_rate: Option<f64>,
+    /// Share of texts whose label set must include the correct label, above 0 and below 1 [default: 0.95]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    coverage: Option<f64>,
     /// Label of out-of-scope texts, to report how well they are detected
     ///
     /// Example: --out-of-scope oos
@@ -76,6 +79,7 @@ struct Args {
 
 impl Args {
     fn job(&self) -> ExportJob {
+        let default = Targets::default();
         let dev = match &self.dev {
             Some(file) => DevSource::File(file.clone()),
             None if self.no_dev => DevSource::None,
@@ -87,7 +91,10 @@ impl Args {
             dev,
             label_field: self.label_field.clone(),
             calibration: self.calibration.clone(),
-            targets: Targets { error_rate: self.error_rate, coverage: self.coverage },
+            targets: (self.error_rate.is_some() || self.coverage.is_some()).then(|| Targets {
+                error_rate: self.error_rate.unwrap_or(default.error_rate),
+                coverage: self.coverage.unwrap_or(default.coverage),
+            }),
             custom_op: self.custom_op,
             out_of_scope: self.out_of_scope.clone(),
         }
@@ -133,4 +140,19 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     eprintln!("only the report was written to {}", job.out.display());
     Ok(ExitCode::from(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_help_has_the_defaults_that_apply() {
+        let help = Args::command().render_long_help().to_string();
+        let Targets { error_rate, coverage } = Targets::default();
+        for default in [error_rate, coverage] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
+        }
+    }
 }

@@ -8,13 +8,15 @@ use anyhow::{Context, Result};
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::spec::Task;
+use kinglet::vector::normalize;
 use kinglet_data::metrics::Confusion;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::data::LabelledData;
-use crate::scored::{ScoredText, best, max_difference};
-use crate::verify::Scores;
+use crate::scored::{Cosine, ScoredText, best, max_difference};
+use crate::verify::{Scores, too_far};
 
 /// Largest allowed difference between the two engines, relative to the largest score.
 pub const BOUND: f64 = 0.05;
@@ -28,6 +30,9 @@ pub struct Native {
     pub golden: NativeDifference,
     /// The largest difference to PyTorch on the golden texts.
     pub golden_to_pytorch: f64,
+    /// Cosine to PyTorch's vectors on the golden texts; of a model that embeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine_to_pytorch: Option<Cosine>,
     /// On the dev data.
     pub dev: Option<NativeDev>,
 }
@@ -43,6 +48,14 @@ pub struct NativeDifference {
     pub max: f64,
     /// Texts with a difference above 1e-4, in which an activation was rounded the other way.
     pub apart: usize,
+    /// Differences of labels; of a model that classifies.
+    #[serde(flatten)]
+    pub labels: Option<LabelDifference>,
+}
+
+/// Differences of labels between the native engine and tract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LabelDifference {
     /// Texts whose label differs.
     pub labels_changed: usize,
     /// Of these, texts whose scores are further apart than the differences explain.
@@ -80,18 +93,25 @@ pub fn compare(
     let mut logits = vec![0.0; classes];
 
     let golden: &Golden = &checkpoint.golden;
-    let (mut difference, mut golden_to_pytorch) = (Differences::default(), 0.0f64);
+    let task = checkpoint.config.task;
+    let (mut difference, mut golden_to_pytorch) = (Differences::new(task), 0.0f64);
+    let mut vectors = Vec::new();
     let texts = int8.single.chunks(classes).zip(golden.logits.chunks(classes));
     for (row, (tract, pytorch)) in texts.enumerate() {
         engine.logits(&golden.text(row), &mut logits).with_context(|| format!("golden text {}", row + 1))?;
+        if task == Task::Embed {
+            normalize(&mut logits).with_context(|| format!("golden text {}", row + 1))?;
+            vectors.extend_from_slice(&logits);
+        }
         difference.add(&logits, tract);
         golden_to_pytorch = golden_to_pytorch.max(max_difference(&logits, pytorch));
     }
+    let cosine_to_pytorch = (task == Task::Embed).then(|| Cosine::of(&vectors, &golden.logits, classes));
     let golden = difference.measured();
 
     let dev = dev
         .map(|(data, rows)| {
-            let (mut difference, mut confusion) = (Differences::default(), Confusion::new(classes));
+            let (mut difference, mut confusion) = (Differences::new(task), Confusion::new(classes));
             for (at, (text, row)) in data.data.texts.iter().zip(rows).enumerate() {
                 engine
                     .logits(&table.encode(text), &mut logits)
@@ -102,12 +122,13 @@ pub fn compare(
             anyhow::Ok(NativeDev { accuracy: confusion.accuracy(), difference: difference.measured() })
         })
         .transpose()?;
-    Ok(Native { backend: engine.backend().name(), golden, golden_to_pytorch, dev })
+    Ok(Native { backend: engine.backend().name(), golden, golden_to_pytorch, cosine_to_pytorch, dev })
 }
 
 /// Returns a message for every bound that is not kept.
 pub fn failures(native: &Native) -> Vec<String> {
-    let mut out = Vec::new();
+    let mut out: Vec<String> =
+        native.cosine_to_pytorch.and_then(|cosine| too_far("the native engine", cosine)).into_iter().collect();
     let golden = ("the golden texts", &native.golden);
     for (place, d) in [golden].into_iter().chain(native.dev.iter().map(|dev| ("the dev data", &dev.difference))) {
         if !d.max.is_finite() || d.max > BOUND * d.largest_logit {
@@ -117,10 +138,9 @@ pub fn failures(native: &Native) -> Vec<String> {
                 BOUND * d.largest_logit
             ));
         }
-        if d.labels_unexplained > 0 {
+        if let Some(LabelDifference { labels_unexplained: texts @ 1.., .. }) = d.labels {
             out.push(format!(
-                "the native engine labels {} texts of {place} differently from tract, which rounding does not explain",
-                d.labels_unexplained
+                "the native engine labels {texts} texts of {place} differently from tract, which rounding does not explain"
             ));
         }
     }
@@ -128,8 +148,8 @@ pub fn failures(native: &Native) -> Vec<String> {
 }
 
 /// Collects [`NativeDifference`].
-#[derive(Default)]
 struct Differences {
+    task: Task,
     all: Vec<f64>,
     largest_logit: f64,
     /// For each text whose label differs, the gap between both labels in tract's scores over the text's difference.
@@ -137,6 +157,10 @@ struct Differences {
 }
 
 impl Differences {
+    fn new(task: Task) -> Self {
+        Differences { task, all: Vec::new(), largest_logit: 0.0, changed: Vec::new() }
+    }
+
     fn add(&mut self, native: &[f32], tract: &[f32]) {
         let difference = max_difference(native, tract);
         self.all.push(difference);
@@ -156,9 +180,11 @@ impl Differences {
             largest_logit: self.largest_logit,
             max: self.all.iter().fold(0.0, |m, &d| if d > m { d } else { m }),
             apart: self.all.iter().filter(|&&d| d > 1e-4).count(),
-            labels_changed: self.changed.len(),
-            // Two scores that each move by the difference can swap over twice of it.
-            labels_unexplained: self.changed.iter().filter(|gap| gap.is_nan() || **gap > 2.0).count(),
+            labels: (self.task == Task::Classify).then(|| LabelDifference {
+                labels_changed: self.changed.len(),
+                // Two scores that each move by the difference can swap over twice of it.
+                labels_unexplained: self.changed.iter().filter(|gap| gap.is_nan() || **gap > 2.0).count(),
+            }),
         }
     }
 }
@@ -168,19 +194,20 @@ mod tests {
     use super::*;
 
     fn measured(texts: &[([f32; 3], [f32; 3])]) -> NativeDifference {
-        let mut differences = Differences::default();
+        let mut differences = Differences::new(Task::Classify);
         texts.iter().for_each(|(native, tract)| differences.add(native, tract));
         differences.measured()
     }
 
     fn failures_of(golden: NativeDifference) -> Vec<String> {
-        failures(&Native { backend: "scalar", golden, golden_to_pytorch: 0.0, dev: None })
+        failures(&Native { backend: "scalar", golden, golden_to_pytorch: 0.0, cosine_to_pytorch: None, dev: None })
     }
 
     #[test]
     fn small_differences_and_ties_that_swap_are_allowed() {
         let d = measured(&[([9.0, 0.0, 8.999], [9.0, 0.0, 9.001]), ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])]);
-        assert_eq!((d.rows, d.apart, d.labels_changed, d.labels_unexplained), (2, 1, 1, 0));
+        assert_eq!((d.rows, d.apart), (2, 1));
+        assert_eq!(d.labels, Some(LabelDifference { labels_changed: 1, labels_unexplained: 0 }));
         assert!((d.max - 0.002).abs() < 1e-6 && d.largest_logit == f64::from(9.001f32), "{d:?}");
         assert!(failures_of(d).is_empty());
     }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kinglet::calibration::Calibration;
-use kinglet::spec::metadata;
+use kinglet::spec::{Task, metadata};
 use kinglet_data::digest::sha256;
 use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
@@ -35,14 +35,17 @@ pub(crate) fn around(
     precision: Precision,
     domains: &[(&str, i64)],
 ) -> Result<Vec<u8>> {
-    let labels = serde_json::to_string(&checkpoint.labels).context("writing the labels as JSON")?;
+    let labels = match checkpoint.config.task {
+        Task::Classify => Some(serde_json::to_string(&checkpoint.labels).context("writing the labels as JSON")?),
+        Task::Embed => None,
+    };
     let entries = [
-        (metadata::CONFIG, checkpoint.config_text.clone()),
-        (metadata::CONFIG_SHA256, sha256(checkpoint.config_text.as_bytes())),
-        (metadata::GRAPH_SHA256, sha256(&graph.encode_to_vec())),
+        (metadata::CONFIG, Some(checkpoint.config_text.clone())),
+        (metadata::CONFIG_SHA256, Some(sha256(checkpoint.config_text.as_bytes()))),
+        (metadata::GRAPH_SHA256, Some(sha256(&graph.encode_to_vec()))),
         (metadata::LABELS, labels),
-        (metadata::TOKENIZER, STANDARD.encode(&checkpoint.tokenizer)),
-        (metadata::PRECISION, precision.name().to_owned()),
+        (metadata::TOKENIZER, Some(STANDARD.encode(&checkpoint.tokenizer))),
+        (metadata::PRECISION, Some(precision.name().to_owned())),
     ];
     let model = ModelProto {
         ir_version: IR_VERSION,
@@ -56,7 +59,7 @@ pub(crate) fn around(
         graph: Some(graph),
         metadata_props: entries
             .into_iter()
-            .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value })
+            .filter_map(|(key, value)| Some(StringStringEntryProto { key: key.to_owned(), value: value? }))
             .collect(),
         ..ModelProto::default()
     };

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use kinglet::spec::Config;
+use kinglet::spec::{Config, Task};
 use serde::Serialize;
 
 use crate::bundle::Part;
 use crate::calibrations::Calibrations;
 use crate::native::Native;
 use crate::prepare::WeightError;
+use crate::scored::Cosine;
 use crate::verify::{Agreement, Dev};
 
 /// All results of an export.
@@ -30,7 +31,7 @@ pub struct Report {
     pub golden: Agreement,
     /// Agreement of the native engine with tract; absent for attention.
     pub native: Option<Native>,
-    /// Results on the dev data; absent with `--no-dev`.
+    /// Results on the dev data; absent with `--no-dev` and for a model that embeds.
     pub dev: Option<Dev>,
     /// Calibration; absent without data or with too few rows.
     pub calibration: Option<Calibrations>,
@@ -56,28 +57,35 @@ pub struct File {
     pub parts: Vec<Part>,
 }
 
+/// Ends a line with what matters about differences: labels, or the cosine to PyTorch's vectors.
+fn in_words(f: &mut fmt::Formatter<'_>, labels: Option<usize>, cosine: Option<Cosine>) -> fmt::Result {
+    match (labels, cosine) {
+        (_, Some(cosine)) => writeln!(f, "cosine to PyTorch {:.4} on average, {:.4} at worst", cosine.mean, cosine.min),
+        (labels, None) => writeln!(f, "{} labels changed", labels.unwrap_or_default()),
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for file in &self.files {
             writeln!(f, "{:<20} {:>10} bytes", file.name, file.bytes)?;
         }
         let golden = &self.golden;
-        writeln!(f, "compared with PyTorch on {} texts (logits up to {:.2}):", golden.rows, golden.largest_logit)?;
+        let values = if self.config.task == Task::Embed { "values" } else { "logits" };
+        writeln!(f, "compared with PyTorch on {} texts ({values} up to {:.2}):", golden.rows, golden.largest_logit)?;
         for (name, d) in [("fp32", &golden.fp32), ("int8", &golden.int8)] {
-            writeln!(
-                f,
-                "  {name}: max difference {:.2e} one by one, {:.2e} in batches; {} labels changed",
-                d.single, d.batched, d.labels_changed
-            )?;
+            write!(f, "  {name}: max difference {:.2e} one by one, {:.2e} in batches; ", d.single, d.batched)?;
+            in_words(f, d.labels_changed, d.cosine)?;
         }
         if let Some(native) = &self.native {
             let dev = native.dev.as_ref().map(|dev| ("dev", &dev.difference));
             for (name, d) in [("golden", &native.golden)].into_iter().chain(dev) {
-                writeln!(
+                write!(
                     f,
-                    "native engine compared with tract int8 on {} {name} texts: max difference {:.2e}, {} texts differ; {} labels changed",
-                    d.rows, d.max, d.apart, d.labels_changed
+                    "native engine compared with tract int8 on {} {name} texts: max difference {:.2e}, {} texts differ; ",
+                    d.rows, d.max, d.apart
                 )?;
+                in_words(f, d.labels.map(|labels| labels.labels_changed), native.cosine_to_pytorch)?;
             }
         }
         if let Some(dev) = &self.dev {

@@ -1,5 +1,6 @@
 //! Labelled texts with a model's scores: the rows that verification and calibration measure.
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// Number of folds for cross-fitting.
@@ -41,9 +42,46 @@ pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f64 {
     })
 }
 
+/// Returns the cosine of two vectors; 1 of two vectors of zeros, 0 of one.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    match (dot(a, a) * dot(b, b)).sqrt() {
+        0.0 => f64::from(u8::from(dot(a, a) == dot(b, b))),
+        lengths => dot(a, b) / lengths,
+    }
+}
+
+/// How near the vectors of a model are to others of the same texts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cosine {
+    /// Mean over the texts.
+    pub mean: f64,
+    /// Of the text that is furthest away.
+    pub min: f64,
+}
+
+impl Cosine {
+    /// Compares vectors `[N, dimension]` row by row; NaN without rows, and if a value is not a number.
+    pub(crate) fn of(a: &[f32], b: &[f32], dimension: usize) -> Self {
+        let all: Vec<f64> = a.chunks(dimension).zip(b.chunks(dimension)).map(|(a, b)| cosine(a, b)).collect();
+        let min = all.iter().fold(f64::INFINITY, |min, &x| if x < min || x.is_nan() { x } else { min });
+        Cosine { mean: all.iter().sum::<f64>() / all.len() as f64, min }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cosines_are_those_of_the_rows() {
+        let a = [1.0, 0.0, 0.0, 2.0, 0.0, 0.0];
+        let b = [3.0, 0.0, 1.0, 1.0, 0.0, 0.0];
+        let Cosine { mean, min } = Cosine::of(&a, &b, 2);
+        assert!((min - 0.5f64.sqrt()).abs() < 1e-12 && (mean - (2.0 + min) / 3.0).abs() < 1e-12, "{mean} {min}");
+        assert_eq!(Cosine::of(&a[4..], &b[..2], 2).min, 0.0);
+        assert!(Cosine::of(&[f32::NAN, 1.0], &b[..2], 2).mean.is_nan());
+    }
 
     #[test]
     fn a_score_that_is_no_number_differs_infinitely() {

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use kinglet::engine::Engine;
+use kinglet::spec::Task;
 use kinglet::tokenizer::Table;
 use kinglet_data::metrics::Confusion;
 use kinglet_onnx::TractModel;
@@ -10,16 +11,18 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::data::LabelledData;
-use crate::scored::{ScoredText, best, fold, max_difference};
+use crate::scored::{Cosine, ScoredText, best, fold, max_difference};
 
 /// Largest allowed difference between the float32 model and PyTorch.
 pub const FP32_BOUND: f64 = 1e-4;
 /// Largest allowed loss of accuracy by int8 on dev data, in points.
 pub const INT8_BOUND_POINTS: f64 = 0.5;
+/// Smallest allowed mean cosine of int8 vectors to PyTorch's, of a model that embeds.
+pub const INT8_BOUND_COSINE: f64 = 0.99;
 /// Golden texts per batch: small enough for any machine, more than one so that padding is exercised.
 const BATCH: usize = 25;
 
-/// Agreement of the exported models with PyTorch's golden logits. Differences are maxima of absolute values.
+/// Agreement of the exported models with PyTorch's golden logits or vectors. Differences are maxima of absolute values.
 #[derive(Clone, Debug, Serialize)]
 pub struct Agreement {
     /// Number of golden texts.
@@ -41,8 +44,12 @@ pub struct Difference {
     pub single: f64,
     /// Between a text in a padded batch and the same text alone.
     pub batch_to_single: f64,
-    /// Texts whose best class is not PyTorch's, one by one.
-    pub labels_changed: usize,
+    /// Texts whose best class is not PyTorch's, one by one; of a model that classifies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels_changed: Option<usize>,
+    /// Cosine to PyTorch's vectors, one by one; of a model that embeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<Cosine>,
 }
 
 /// Results on dev data, texts one by one.
@@ -110,18 +117,18 @@ pub fn scores(model: &TractModel, golden: &Golden) -> Result<Scores> {
 }
 
 /// Compares the scores of both models with PyTorch's.
-pub fn agreement(golden: &Golden, fp32: &Scores, int8: &Scores) -> Agreement {
+pub fn agreement(task: Task, golden: &Golden, fp32: &Scores, int8: &Scores) -> Agreement {
     let classes = golden.logits.len() / golden.rows;
+    let labels_changed = |scores: &Scores| {
+        let both = scores.single.chunks(classes).zip(golden.logits.chunks(classes));
+        both.filter(|(a, b)| best(a) != best(b)).count()
+    };
     let difference = |scores: &Scores| Difference {
         batched: max_difference(&scores.batched, &golden.logits),
         single: max_difference(&scores.single, &golden.logits),
         batch_to_single: max_difference(&scores.batched, &scores.single),
-        labels_changed: scores
-            .single
-            .chunks(classes)
-            .zip(golden.logits.chunks(classes))
-            .filter(|(a, b)| best(a) != best(b))
-            .count(),
+        labels_changed: (task == Task::Classify).then(|| labels_changed(scores)),
+        cosine: (task == Task::Embed).then(|| Cosine::of(&scores.single, &golden.logits, classes)),
     };
     Agreement {
         rows: golden.rows,
@@ -189,19 +196,33 @@ pub fn dev(checkpoint: &Checkpoint, dev: &LabelledData, rows: &[Vec<ScoredText>;
     }
 }
 
+/// Returns a message when the vectors of an int8 model are too far from PyTorch's.
+pub(crate) fn too_far(model: &str, cosine: Cosine) -> Option<String> {
+    // A NaN is too far.
+    let near = cosine.mean >= INT8_BOUND_COSINE;
+    (!near).then(|| {
+        format!(
+            "the vectors of {model} have a mean cosine of {:.4} to PyTorch's ({:.4} at worst), at least {INT8_BOUND_COSINE} is required",
+            cosine.mean, cosine.min
+        )
+    })
+}
+
 /// Returns a message for every bound that is not kept.
 pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
     let mut out = Vec::new();
     for (how, difference) in [("one by one", golden.fp32.single), ("in batches", golden.fp32.batched)] {
         if difference > FP32_BOUND {
             out.push(format!(
-                "the float32 model is up to {difference:.2e} off PyTorch's logits ({how}), at most {FP32_BOUND:.0e} is allowed"
+                "the float32 model is up to {difference:.2e} off PyTorch's {} ({how}), at most {FP32_BOUND:.0e} is allowed"
+                , if golden.fp32.cosine.is_some() { "vectors" } else { "logits" }
             ));
         }
     }
     if !golden.int8.single.is_finite() || !golden.int8.batched.is_finite() {
         out.push("the int8 model returns scores that are not numbers".to_owned());
     }
+    out.extend(golden.int8.cosine.and_then(|cosine| too_far("the int8 model", cosine)));
     if let Some(dev) = dev {
         // A drop of exactly the bound in texts may come out an ulp above it in points.
         if dev.drop_points > INT8_BOUND_POINTS + 1e-9 {
@@ -219,7 +240,7 @@ mod tests {
     use super::*;
 
     fn difference(single: f64) -> Difference {
-        Difference { batched: 0.0, single, batch_to_single: 0.0, labels_changed: 0 }
+        Difference { batched: 0.0, single, batch_to_single: 0.0, labels_changed: Some(0), cosine: None }
     }
 
     fn measured(fp32: f64, drop_points: f64) -> Vec<String> {
@@ -243,5 +264,23 @@ mod tests {
         assert_eq!(measured(f64::INFINITY, -1.0).len(), 1);
         assert_eq!(measured(2e-4, 0.6).len(), 2);
         assert!(measured(0.0, 0.6)[0].contains("0.60 points of accuracy on dev.jsonl"));
+    }
+
+    #[test]
+    fn vectors_that_are_too_far_from_pytorchs_are_named() {
+        let failures_of = |mean| {
+            let of = |single, mean| {
+                let cosine = Some(Cosine { mean, min: 0.5 });
+                Difference { labels_changed: None, cosine, ..difference(single) }
+            };
+            let golden = Agreement { rows: 1, largest_logit: 1.0, fp32: of(2e-4, 1.0), int8: of(0.1, mean) };
+            failures(&golden, None)
+        };
+        assert!(failures_of(0.99)[0].contains("off PyTorch's vectors (one by one)"));
+        assert_eq!(failures_of(0.99).len(), 1);
+        for (mean, said) in [(0.9899, "a mean cosine of 0.9899 to PyTorch's (0.5000 at worst)"), (f64::NAN, "NaN")] {
+            let failures = failures_of(mean);
+            assert!(failures.len() == 2 && failures[1].contains(said), "{failures:?}");
+        }
     }
 }

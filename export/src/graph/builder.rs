@@ -216,12 +216,12 @@ impl Mask {
     }
 }
 
-/// Returns the inputs and outputs of every exported graph: `[B, T]` int64 twice, `[B, num_labels]` f32.
-pub(crate) fn interface(num_labels: usize) -> (Vec<ValueInfoProto>, Vec<ValueInfoProto>) {
+/// Returns the inputs and the output of every exported graph: `[B, T]` int64 twice, `[B, num_labels]` f32.
+pub(crate) fn interface(output: &str, num_labels: usize) -> (Vec<ValueInfoProto>, Vec<ValueInfoProto>) {
     let symbol = |name: &str| dimension::Value::DimParam(name.to_owned());
     let ids = |name| tensor(name, DataType::Int64, [symbol("B"), symbol("T")]);
     let classes = dimension::Value::DimValue(num_labels as i64);
-    let logits = tensor(graph::LOGITS, DataType::Float, [symbol("B"), classes]);
+    let logits = tensor(output, DataType::Float, [symbol("B"), classes]);
     (vec![ids(graph::INPUT_IDS), ids(graph::ATTENTION_MASK)], vec![logits])
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each layer has a file, named as in the trainer. Shapes: `B` texts, `T` tokens (both symbolic in the file), `C` channels.
 
-use kinglet::spec::{LayerWeight, Mixer, Norm, Weight, graph};
+use kinglet::spec::{LayerWeight, Mixer, Norm, Task, Weight, graph};
 use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::GraphProto;
 
@@ -49,8 +49,12 @@ pub fn build(model: &Prepared, precision: Precision) -> GraphProto {
     }
     let pooled = pooling::pooling(&mut g, config.pooling, &x, &mask);
     let logits = pooling::head(&mut g, model, &pooled);
-    g.output(&logits, graph::LOGITS);
-    let (inputs, outputs) = interface(config.num_labels);
+    let values = match config.task {
+        Task::Classify => logits,
+        Task::Embed => pooling::normalize(&mut g, &logits),
+    };
+    g.output(&values, config.task.output());
+    let (inputs, outputs) = interface(config.task.output(), config.num_labels);
     g.finish("kinglet", inputs, outputs)
 }
 

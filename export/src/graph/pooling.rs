@@ -1,4 +1,4 @@
-//! One vector from all tokens, and the classifier on it.
+//! One vector from all tokens, and the head on it: a classifier, or the map of a model that embeds.
 
 use kinglet::spec::{Pooling, Weight};
 
@@ -31,6 +31,19 @@ pub(super) fn pooling(g: &mut GraphBuilder, pooling: Pooling, x: &Value, mask: &
             g.op_with("ReduceMax", path, &[&kept], &attributes)
         }
     }
+}
+
+/// Minimum length of a vector that is divided by its length, as in PyTorch; a vector of zeros stays as it is.
+const SHORTEST: f32 = 1e-12;
+
+/// Divides the rows of `x`, `[B, D]`, by their length.
+pub(super) fn normalize(g: &mut GraphBuilder, x: &Value) -> Value {
+    let path = "normalize";
+    let attributes = [("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(1))];
+    let length = g.op_with("ReduceL2", path, &[x], &attributes);
+    let shortest = g.scalar(SHORTEST);
+    let length = g.op("Max", path, &[&length, &shortest]);
+    g.op("Div", path, &[x, &length])
 }
 
 /// `pooled·W_headᵀ + b_head`, `[B, num_labels]`.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, files};
+use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, Task, files};
 use kinglet::tokenizer::{METASPACE, Table};
 use kinglet_export::checkpoint::{Checkpoint, Weights};
 use kinglet_export::onnx;
@@ -108,25 +108,27 @@ pub fn weight_tensors(config: &Config, weights: &Weights) -> Vec<Tensor> {
     config.weights().map(|w| Tensor::f32(w, config.shape(w).unwrap().dims(), &weights[&w])).collect()
 }
 
-/// A checkpoint whose golden logits are the reference's.
+/// A checkpoint whose golden logits are the reference's, or whose golden vectors are those logits divided by their length.
 pub fn write(dir: &Path, config: &Config, weights: &Weights) {
     let json = |name: &str, value: serde_json::Value| fs::write(dir.join(name), value.to_string()).unwrap();
     json(files::CONFIG, serde_json::to_value(config).unwrap());
-    json(files::LABELS, (0..config.num_labels).map(|i| format!("class {i}")).collect());
+    if config.task == Task::Classify {
+        json(files::LABELS, (0..config.num_labels).map(|i| format!("class {i}")).collect());
+    }
     fs::write(dir.join(files::TOKENIZER_TABLE), tokenizer()).unwrap();
     write_tensors(&dir.join(files::WEIGHTS), &weight_tensors(config, weights));
 
     let texts = texts(config);
     let (longest, ids, mask) = padded(&texts);
-    let logits: Vec<f32> = texts
-        .iter()
-        .flat_map(|text| reference::logits(config, weights, text, Precision::Exact))
-        .map(|x| x as f32)
-        .collect();
+    let output = |text: &Vec<u32>| {
+        let logits = reference::logits(config, weights, text, Precision::Exact);
+        if config.task == Task::Embed { reference::normalized(&logits) } else { logits }
+    };
+    let logits: Vec<f32> = texts.iter().flat_map(output).map(|x| x as f32).collect();
     let golden = [
         Tensor::i64("input_ids", &[texts.len(), longest], &ids),
         Tensor::i64("attention_mask", &[texts.len(), longest], &mask),
-        Tensor::f32("logits", &[texts.len(), config.num_labels], &logits),
+        Tensor::f32(config.task.output(), &[texts.len(), config.num_labels], &logits),
     ];
     write_tensors(&dir.join(files::GOLDEN), &golden);
 }

@@ -5,6 +5,7 @@ mod bundle;
 mod calibration;
 mod custom_op;
 mod damaged;
+mod embed;
 mod fixture;
 mod graph;
 mod native;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use kinglet::classifier::Classifier;
-use kinglet::spec::{Mixer, Norm, Pooling, files};
+use kinglet::spec::{Config, Mixer, Norm, Pooling, files};
 use kinglet_export::VERIFICATION;
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
@@ -20,10 +20,13 @@ pub struct Run {
 
 impl Run {
     pub fn new() -> Self {
+        Self::of(&fixture::config(Mixer::Light, Norm::PostLayer, Pooling::Mean))
+    }
+
+    pub fn of(config: &Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = fixture::config(Mixer::Light, Norm::PostLayer, Pooling::Mean);
         fs::create_dir(dir.path().join("checkpoint")).unwrap();
-        fixture::write(&dir.path().join("checkpoint"), &config, &fixture::weights(&config, 3));
+        fixture::write(&dir.path().join("checkpoint"), config, &fixture::weights(config, 3));
         Run { dir }
     }
 

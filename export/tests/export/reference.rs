@@ -49,6 +49,12 @@ pub fn logits(config: &Config, weights: &Weights, ids: &[u32], precision: Precis
     scores.iter().zip(&weights[&Weight::HeadBias]).map(|(s, &b)| s + f64::from(b)).collect()
 }
 
+/// Returns a vector divided by its length.
+pub fn normalized(vector: &[f64]) -> Vec<f64> {
+    let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    vector.iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect()
+}
+
 struct Model<'a> {
     config: &'a Config,
     weights: &'a Weights,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use kinglet::bundle::Bundle;
 use kinglet::calibration::Calibration;
-use kinglet::spec::{Config, ConfigError, graph, metadata, operator};
+use kinglet::spec::{Config, ConfigError, Task, graph, metadata, operator};
 use kinglet::tokenizer::{Table, TableError};
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -195,10 +195,19 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     }
     let config: Config = serde_json::from_str(text).map_err(|e| bad(metadata::CONFIG, e.to_string()))?;
     config.validate()?;
-    let labels: Vec<String> =
-        serde_json::from_str(value(metadata::LABELS)?).map_err(|e| bad(metadata::LABELS, e.to_string()))?;
-    if labels.len() != config.num_labels {
-        return Err(ModelError::LabelCount { expected: config.num_labels, got: labels.len() });
+    let labels: Vec<String> = match config.task {
+        Task::Classify => {
+            serde_json::from_str(value(metadata::LABELS)?).map_err(|e| bad(metadata::LABELS, e.to_string()))?
+        }
+        Task::Embed => Vec::new(),
+    };
+    let classes = if config.task == Task::Embed { 0 } else { config.num_labels };
+    if labels.len() != classes {
+        return Err(ModelError::LabelCount { expected: classes, got: labels.len() });
+    }
+    let of_classes = [metadata::LABELS, metadata::CALIBRATION].into_iter().find(|&key| value(key).is_ok());
+    if let (Task::Embed, Some(key)) = (config.task, of_classes) {
+        return Err(bad(key, "a model that embeds has no classes".to_string()));
     }
     let tokenizer = base64::engine::general_purpose::STANDARD
         .decode(value(metadata::TOKENIZER)?)
@@ -232,8 +241,9 @@ fn check_graph(graph: &GraphProto, config: &Config) -> Result<Vec<(String, usize
         return Err(format!("its inputs are {inputs:?}, not {:?}", [graph::INPUT_IDS, graph::ATTENTION_MASK]));
     }
     let outputs: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
-    if outputs != [graph::LOGITS] {
-        return Err(format!("its outputs are {outputs:?}, not {:?}", [graph::LOGITS]));
+    let output = config.task.output();
+    if outputs != [output] {
+        return Err(format!("its outputs are {outputs:?}, not {:?}", [output]));
     }
     if !graph.sparse_initializer.is_empty() {
         return Err("it has sparse tensors".to_string());
@@ -273,7 +283,7 @@ fn check_graph(graph: &GraphProto, config: &Config) -> Result<Vec<(String, usize
             }
         }
     }
-    if known.contains(graph::LOGITS) { Ok(tensors) } else { Err(format!("nothing gives `{}`", graph::LOGITS)) }
+    if known.contains(output) { Ok(tensors) } else { Err(format!("nothing gives `{output}`")) }
 }
 
 /// Returns the size of the bundle in a node of Kinglet's operator, if it belongs to the model in the metadata. The

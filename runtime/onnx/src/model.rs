@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kinglet::Error;
+use kinglet::answer::classes;
 use kinglet::bundle::BundleError;
 use kinglet::calibration::Calibration;
 use kinglet::classifier::Classifier;
+use kinglet::embedder::Embedder;
 use kinglet::spec::{Config, graph, operator};
 use kinglet::tokenizer::Table;
+use kinglet::vector::dimension;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::container::{self, Contents, ModelError, Precision};
@@ -76,7 +79,7 @@ impl TractModel {
         &self.contents.config_sha256
     }
 
-    /// Returns the `num_labels` label names by class.
+    /// Returns the `num_labels` label names by class; none if the model embeds.
     pub fn labels(&self) -> &[String] {
         &self.contents.labels
     }
@@ -125,10 +128,24 @@ impl TractModel {
     /// Returns a classifier with an engine of its own.
     ///
     /// # Errors
-    /// Never for a model that this crate opened: its tokenizer table was checked.
+    /// If the model embeds.
     pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
-        let table = Table::new(self.tokenizer_table()).map_err(BundleError::Tokenizer)?;
-        Ok(Classifier::with_engine(table, self.labels(), self.calibration(), Box::new(self.engine())))
+        classes(self.config())?;
+        Ok(Classifier::with_engine(self.table()?, self.labels(), self.calibration(), Box::new(self.engine())))
+    }
+
+    /// Returns an embedder with an engine of its own.
+    ///
+    /// # Errors
+    /// If the model classifies.
+    pub fn embedder(&self) -> Result<Embedder<'_>, Error> {
+        let dimension = dimension(self.config())?;
+        Ok(Embedder::with_engine(self.table()?, dimension, Box::new(self.engine())))
+    }
+
+    /// Returns the tokenizer, whose table was checked when the model was opened.
+    fn table(&self) -> Result<Table<'_>, Error> {
+        Ok(Table::new(self.tokenizer_table()).map_err(BundleError::Tokenizer)?)
     }
 }
 
@@ -140,7 +157,7 @@ fn check_shapes(model: &TypedModel, config: &Config) -> Result<(), String> {
     let wanted = [
         (graph::INPUT_IDS, inputs.first(), i64::datum_type(), [b.clone(), t.clone()]),
         (graph::ATTENTION_MASK, inputs.get(1), i64::datum_type(), [b.clone(), t]),
-        (graph::LOGITS, outputs.first(), f32::datum_type(), [b, config.num_labels.to_dim()]),
+        (config.task.output(), outputs.first(), f32::datum_type(), [b, config.num_labels.to_dim()]),
     ];
     for (name, outlet, kind, shape) in wanted {
         let fact = outlet.ok_or_else(|| format!("`{name}` is missing"))?;

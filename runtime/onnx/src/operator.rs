@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kinglet::answer::classes;
 use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::pool::EnginePool;
 use kinglet::spec::operator;
@@ -105,7 +106,8 @@ fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Bo
     let bundle = node.attribute.iter().find(|attribute| attribute.name == operator::BUNDLE);
     let bundle = bundle.and_then(|attribute| attribute.t.as_ref()).context("the attribute `bundle` is missing")?;
     let bundle = OwnedBundle::new(&bundle.raw_data).context("the attribute `bundle`")?;
-    let num_labels = bundle.config().num_labels;
+    // The output of the operator is the scores of classes.
+    let num_labels = classes(bundle.config()).context("the attribute `bundle`")?;
     let engines = EnginePool::new(Arc::new(bundle));
     // There is memory for at least one engine.
     engines.give(engines.take()?);
