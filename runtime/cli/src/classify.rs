@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::answer::Printed;
 use super::input::{self, Text, Texts};
 use super::model::ModelArg;
-use super::output::{Outcome, explain, probability, report};
+use super::output::{Notes, Outcome, explain, probability, report, usage};
 use super::stream;
 
 /// Classify a text, or each line of a file
@@ -95,10 +95,14 @@ impl Args {
         let dash = |path: &OsString| path == "-";
         if let Some(text) = self.text.as_ref().filter(|text| !dash(text)) {
             if self.stream {
-                usage(ErrorKind::ArgumentConflict, "--stream reads stdin or --file, not TEXT");
+                usage::<Args>("classify", ErrorKind::ArgumentConflict, "--stream reads stdin or --file, not TEXT");
             }
             if self.whole {
-                usage(ErrorKind::ArgumentConflict, "--whole reads stdin or --file; TEXT is always a single text");
+                usage::<Args>(
+                    "classify",
+                    ErrorKind::ArgumentConflict,
+                    "--whole reads stdin or --file; TEXT is always a single text",
+                );
             }
             return Ok(Source::One(Text::of_argument(text)));
         }
@@ -108,7 +112,8 @@ impl Args {
             Some(file) => Ok(Source::Many(input::file_texts(file)?)),
             None => {
                 if self.text.is_none() && self.file.is_none() && io::stdin().is_terminal() {
-                    usage(
+                    usage::<Args>(
+                        "classify",
                         ErrorKind::MissingRequiredArgument,
                         "no input: pass TEXT or --file FILE, or pipe lines to stdin",
                     );
@@ -122,16 +127,11 @@ impl Args {
     }
 }
 
-/// Exits as clap does on a usage error: message, usage, exit code 2.
-fn usage(kind: ErrorKind, message: &str) -> ! {
-    let command = clap::Command::new("classify").bin_name("kinglet classify");
-    <Args as clap::Args>::augment_args(command).error(kind, message).exit()
-}
-
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
+    model.check_classifies()?;
     let (labels, top) = (model.labels(), usize::try_from(args.top).unwrap_or(usize::MAX));
     let classifier = || -> Result<Classifier<'_>> {
         let mut classifier = model.classifier()?;
@@ -140,7 +140,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Ok(classifier)
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut notes = Notes::default();
+    let mut notes = Notes::new("the label reflects the model's prior");
     match source {
         Source::Stream(input) => {
             let plan = stream::Plan { top, json: args.json, every: args.every, threshold: args.threshold };
@@ -199,27 +199,6 @@ pub fn run(args: Args) -> Result<Outcome> {
                 return Ok(Outcome::Partly);
             }
             Ok(Outcome::Done)
-        }
-    }
-}
-
-/// Notes that are shown once, however many lines they apply to.
-#[derive(Default)]
-struct Notes {
-    replaced: bool,
-    empty: bool,
-}
-
-impl Notes {
-    fn tell(&mut self, text: &Text, line: Option<u64>) {
-        let place = line.map_or(String::new(), |line| format!("line {line}: "));
-        if text.replaced && !self.replaced {
-            self.replaced = true;
-            report(&format!("warning: {place}invalid UTF-8 was replaced by U+FFFD (shown once)"));
-        }
-        if text.text.trim().is_empty() && !self.empty {
-            self.empty = true;
-            report(&format!("note: {place}empty input; the label reflects the model's prior (shown once)"));
         }
     }
 }

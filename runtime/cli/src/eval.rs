@@ -67,6 +67,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
+    model.check_classifies()?;
     let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
     let mut classifier = model.classifier()?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use kinglet::answer::best;
+use kinglet::classifier::Classifier;
+use kinglet::embedder::Embedder;
 use kinglet::engine::fingerprint;
+use kinglet::spec::Task;
 use sha2::{Digest, Sha256};
 
 use super::input;
@@ -16,7 +19,8 @@ use super::output::Outcome;
 ///
 /// For each line of --file ('text' field of .jsonl, .csv and .tsv files), prints 'label<TAB>fingerprint': the most likely
 /// label and the CRC-32C, in 8 hexadecimal digits, of the scores before softmax as little-endian f32. The last line is
-/// 'all<TAB>hash', the SHA-256 of the scores of all texts in order.
+/// 'all<TAB>hash', the SHA-256 of the scores of all texts in order. A model that embeds has 'vector' in place of labels, and
+/// its scores are the values that 'kinglet embed' prints.
 ///
 /// Every processor prints the same lines for the same .kinglet file. A device, a phone or a web page computes correctly
 /// if and only if its lines are identical.
@@ -33,26 +37,48 @@ pub struct Args {
     file: PathBuf,
 }
 
+/// What turns a text into the numbers to hash.
+enum Scorer<'m> {
+    Classifier(Classifier<'m>),
+    Embedder(Embedder<'m>),
+}
+
+impl Scorer<'_> {
+    /// Returns the name and the scores of a text.
+    fn score(&mut self, text: &str) -> Result<(&str, &[f32])> {
+        match self {
+            Scorer::Classifier(classifier) => {
+                classifier.classify(text)?;
+                let scores = classifier.logits();
+                let label = best(scores).and_then(|(class, _)| classifier.labels().get(class));
+                Ok((label.map_or("", String::as_str), scores))
+            }
+            Scorer::Embedder(embedder) => Ok(("vector", embedder.embed(text)?)),
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
-    if model.as_bundle().is_none() {
+    let Some(model) = model.as_bundle() else {
         bail!(
             "fingerprint needs a .kinglet file: the scores of an ONNX file differ between processors; export the model again"
         );
-    }
+    };
     let texts = if args.file.as_os_str() == "-" { input::stdin_lines() } else { input::file_texts(&args.file)? };
-    let mut classifier = model.classifier()?;
+    let mut scorer = match model.config().task {
+        Task::Classify => Scorer::Classifier(model.classifier()?),
+        Task::Embed => Scorer::Embedder(model.embedder()?),
+    };
     let mut all = Sha256::new();
     let mut out = BufWriter::new(io::stdout().lock());
     for (i, text) in texts.enumerate() {
         // Skipping a line would silently change the hash of all texts.
         let text = text?.or_else(|message| bail!("text {}: {message}", i + 1))?;
-        classifier.classify(&text.text)?;
-        let logits = classifier.logits();
-        logits.iter().for_each(|score| all.update(score.to_le_bytes()));
-        let label = best(logits).and_then(|(class, _)| classifier.labels().get(class));
-        writeln!(out, "{}\t{:08x}", label.map_or("", String::as_str), fingerprint(logits))?;
+        let (name, scores) = scorer.score(&text.text)?;
+        scores.iter().for_each(|score| all.update(score.to_le_bytes()));
+        writeln!(out, "{name}\t{:08x}", fingerprint(scores))?;
     }
     writeln!(out, "all\t{:x}", all.finalize())?;
     out.flush()?;

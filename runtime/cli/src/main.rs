@@ -1,10 +1,11 @@
-//! `kinglet`: text in, label out.
+//! `kinglet`: text in, label or vector out.
 //!
 //! Commands, exit codes and error reporting of the program. Exit codes: 0 for success, 1 if some input lines could not be
-//! classified, 2 for any other error. A closed pipe (`| head`) is not an error.
+//! classified or embedded, 2 for any other error. A closed pipe (`| head`) is not an error.
 
 mod answer;
 mod classify;
+mod embed;
 mod eval;
 mod fingerprint;
 mod info;
@@ -31,7 +32,7 @@ use output::{Outcome, report};
 /// Set the environment variable KINGLET_BACKEND to choose the SIMD backend of the native engine; 'kinglet info' shows the
 /// one in use. All backends return the same scores, bit for bit.
 ///
-/// Exit codes: 0 for success, 1 if some lines could not be classified, 2 for any other error.
+/// Exit codes: 0 for success, 1 if some lines could not be classified or embedded, 2 for any other error.
 #[derive(Parser)]
 #[command(name = "kinglet", version, infer_subcommands = false)]
 struct Cli {
@@ -42,6 +43,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Classify(classify::Args),
+    Embed(embed::Args),
     Eval(eval::Args),
     Fingerprint(fingerprint::Args),
     Info(info::Args),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     }
     let result = panic::catch_unwind(|| match cli.command {
         Command::Classify(args) => classify::run(args),
+        Command::Embed(args) => embed::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Fingerprint(args) => fingerprint::run(args),
         Command::Info(args) => info::run(args),

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use kinglet::answer::classes;
 use kinglet::backend::Backend;
 use kinglet::calibration::Calibration;
 use kinglet::classifier::Classifier;
+use kinglet::embedder::Embedder;
 use kinglet::model;
 use kinglet::spec::Config;
 #[cfg(not(feature = "tract"))]
@@ -13,6 +15,8 @@ use kinglet::spec::files;
 use kinglet::{Error, FileError};
 #[cfg(feature = "tract")]
 use kinglet_onnx::{ModelError, TractModel};
+
+use super::output::explain;
 
 /// Environment variables that select the backend; the second is the former name.
 const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
@@ -107,17 +111,34 @@ impl Model {
         }
     }
 
+    /// Checks that the model classifies.
+    pub fn check_classifies(&self) -> Result<()> {
+        classes(self.config()).map(drop).map_err(explain)
+    }
+
     /// Returns a classifier with the engine of the model.
     pub fn classifier(&self) -> Result<Classifier<'_>> {
-        Ok(match self {
-            Model::Bundle(model) => model.classifier()?,
+        match self {
+            Model::Bundle(model) => model.classifier().map_err(explain),
             #[cfg(feature = "tract")]
             Model::Onnx(model) => {
                 // A wrong name is an error whatever the model.
                 backend()?;
-                model.classifier()?
+                model.classifier().map_err(explain)
             }
-        })
+        }
+    }
+
+    /// Returns an embedder with the engine of the model.
+    pub fn embedder(&self) -> Result<Embedder<'_>> {
+        match self {
+            Model::Bundle(model) => model.embedder().map_err(explain),
+            #[cfg(feature = "tract")]
+            Model::Onnx(model) => {
+                backend()?;
+                model.embedder().map_err(explain)
+            }
+        }
     }
 
     /// Returns the engine's name in reports: with the backend of the native one, with the version of tract.

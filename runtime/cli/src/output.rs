@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::error::ErrorKind;
 use serde_json::Value;
+
+use super::input::Text;
 
 /// Result of a command that could run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,9 +39,50 @@ pub fn number(score: f32) -> Value {
     score.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
 
-/// Adds advice to an error of a text.
+/// Exits as clap does on a usage error of the command `name`: message, usage, exit code 2.
+pub fn usage<A: clap::Args>(name: &'static str, kind: ErrorKind, message: &str) -> ! {
+    let command = clap::Command::new(name).bin_name(format!("kinglet {name}"));
+    A::augment_args(command).error(kind, message).exit()
+}
+
+/// Notes that are shown once, however many lines they apply to.
+pub struct Notes {
+    /// What the result for an empty text means.
+    of_empty: &'static str,
+    replaced: bool,
+    empty: bool,
+}
+
+impl Notes {
+    pub fn new(of_empty: &'static str) -> Self {
+        Notes { of_empty, replaced: false, empty: false }
+    }
+
+    /// Shows what there is to note about a text, of line `line` if it is one.
+    pub fn tell(&mut self, text: &Text, line: Option<u64>) {
+        let place = line.map_or(String::new(), |line| format!("line {line}: "));
+        if text.replaced && !self.replaced {
+            self.replaced = true;
+            report(&format!("warning: {place}invalid UTF-8 was replaced by U+FFFD (shown once)"));
+        }
+        if text.text.trim().is_empty() && !self.empty {
+            self.empty = true;
+            report(&format!("note: {place}empty input; {} (shown once)", self.of_empty));
+        }
+    }
+}
+
+/// Adds advice to an error of a text or a model.
 pub fn explain(error: kinglet::Error) -> anyhow::Error {
     match error {
+        kinglet::Error::Embeds { dimension } => anyhow::anyhow!(
+            "this model embeds text into vectors of {dimension} values and has no labels; use `kinglet embed`, or a model that \
+             classifies"
+        ),
+        kinglet::Error::Classifies { labels } => anyhow::anyhow!(
+            "this model classifies text into {labels} labels and has no sentence vectors; use `kinglet classify`, or pass --model \
+             with a model that embeds (kinglet-train distill makes one)"
+        ),
         kinglet::Error::TooLong { max, .. } => {
             anyhow::anyhow!("{error}; use --truncate {max} to read only the first {max} tokens")
         }

@@ -18,6 +18,7 @@ fn words(kind: Kind) -> String {
         Kind::CONFIG => "configuration".to_string(),
         Kind::TOKENIZER => "tokenizer".to_string(),
         Kind::LABELS => "labels".to_string(),
+        Kind::EMBEDDER => "mark: the model embeds".to_string(),
         Kind::CALIBRATION => "calibration".to_string(),
         Kind::WEIGHTS => "weights".to_string(),
         kind => format!("unknown: {kind}"),

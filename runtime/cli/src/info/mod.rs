@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use kinglet::calibration::Calibration;
-use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Weight};
+use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Task, Weight};
 use serde_json::Value;
 
 mod bundle;
@@ -64,8 +64,13 @@ impl Heading<'_> {
         line("feed-forward", format!("{} channels", config.intermediate_size))?;
         line("norm, pooling", format!("{}, {}", norm_name(config.norm), pooling_name(config.pooling)))?;
         line("vocabulary", format!("{} tokens, table of {}", config.vocab_size, bytes(tokenizer)))?;
-        line("labels", self.labels.to_string())?;
+        if config.task == Task::Embed {
+            line("embeds", format!("into vectors of {} values, of length 1", config.num_labels))?;
+        } else {
+            line("labels", self.labels.to_string())?;
+        }
         match self.calibration {
+            _ if config.task == Task::Embed => {}
             Some(c) => {
                 line("calibrated", format!("on {} texts, temperature {:.3}", c.rows, c.temperature))?;
                 let wrong = percent(c.error_rate);
