@@ -23,6 +23,8 @@ import tempfile
 import project
 from project import GOLDEN, MODELS, ROOT, TEXTS, fail
 
+import embedder as embedders
+
 C = ROOT / "bindings/c"
 AARCH64 = "aarch64-unknown-linux-gnu"
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]
@@ -137,7 +139,7 @@ def compilers(target):
     """Every example with every compiler that there is; one as C++."""
     found = ["gcc"] + [name for name in ["clang"] if shutil.which(name)]
     for compiler in found:
-        for example in ["classify", "golden", "bytes", "bad_input"]:
+        for example in ["classify", "embed", "golden", "bytes", "bad_input"]:
             target.build(example, "static", compiler=[compiler])
     # -x none: what follows is a library again.
     source = C / "examples/bad_input.c"
@@ -168,6 +170,23 @@ def golden(target, model, kernels, link, cpu=None):
     if got != want:
         fail(f"{target.name}, {model}, {kernels}: other scores than the host's")
     return True
+
+
+def embedder(target, program, cpu=None):
+    """Vectors through a model and through an engine, in parts: the bits of the program `kinglet`; what has no labels refuses to classify."""
+    model, texts = target.work / "embedder.kinglet", TEXTS.read_text().splitlines()
+    smallest = MODELS[min(MODELS, key=lambda name: MODELS[name].stat().st_size)]
+    model.write_bytes(embedders.embedder(smallest.read_bytes()))
+    want = run(program, "fingerprint", "--model", model, "--file", TEXTS).stdout.decode().splitlines()[:-1]
+    for link in ["static", "shared"]:
+        lines = target.run(target.work / f"embed-{link}", model, *texts, cpu=cpu).stdout.decode().splitlines()
+        if [f"vector\t{line.split()[0]}" for line in lines] != want or not lines[0].split()[1] == "1.0000":
+            fail(f"{target.name}: other vectors than the host's")
+        target.run(target.work / f"bad_input-{link}", smallest, target.work, model, cpu=cpu)
+        for example, path, said in [("embed", smallest, b"classifies text into"), ("classify", model, b"embeds text into vectors of")]:
+            if said not in target.run(target.work / f"{example}-{link}", path, "wake me", cpu=cpu, code=1).stderr:
+                fail(f"{target.name}: {example} with a model for something else does not say so")
+    ran.append(f"{target.name}: vectors of {len(texts)} texts, whole and in parts")
 
 
 def arena(target, model, cpu=None):
@@ -213,6 +232,7 @@ def valgrind(target, model):
         run(*VALGRIND, target.work / "golden-static", path, kernels, TEXTS, target.work / "scores")
     run(*VALGRIND, target.work / "bad_input-static", path, target.work)
     run(*VALGRIND, target.work / "classify-shared", path, "wake me at seven tomorrow")
+    run(*VALGRIND, target.work / "embed-static", target.work / "embedder.kinglet", "wake me at seven tomorrow", "an alarm at 7")
     log = run(*VALGRIND, target.work / f"arena-{model}", stdin=TEXTS).stderr.decode()
     if "total heap usage: 0 allocs, 0 frees" not in log:
         fail(f"the program without heap allocates:\n{log}")
@@ -341,7 +361,7 @@ def main():
     parser.add_argument("--rows", type=pathlib.Path, help="where to write the rows")
     parser.add_argument("--mobile", action="store_true", help="compile for Android and iOS, too")
     args = parser.parse_args()
-    project.environment()
+    kinglet = project.program("kinglet")
     programs()
     if subprocess.run([ROOT / "tools/setup-cross", AARCH64, CORTEX_M]).returncode:
         fail("no toolchains for other processors, see above", 2)
@@ -361,7 +381,7 @@ def main():
             no_heap_and_no_panic(target)
             exports(target)
             for link in ["static", "shared"]:
-                for example in ["classify", "golden", "bytes", "bad_input"]:
+                for example in ["classify", "embed", "golden", "bytes", "bad_input"]:
                     target.build(example, link)
             for example in ["bytes", "bad_input"]:
                 target.build(example, "bare")
@@ -372,6 +392,8 @@ def main():
             mobile(pathlib.Path(work))
         bad_input(x86)
         bad_input(arm, "max")
+        embedder(x86, kinglet)
+        embedder(arm, kinglet, "max")
         # 150 MB of address space, too little for an engine of the largest chunk.
         run("bash", "-c", 'ulimit -v 150000; exec "$0" "$1" memory', x86.work / "bad_input-static", MODELS["intents"])
         kernels, small, large = backends(x86), backends(arm, "cortex-a53"), backends(arm, "max")

@@ -1,8 +1,8 @@
 /* Everything that can be wrong with what a program passes in, and what the library answers. Prints a line for each case; exit code
  * 1 when an answer is not the one expected.
  *
- *   ./bad_input MODEL FOLDER    FOLDER: a folder where it may write
- *   ./bad_input MODEL memory    with too little memory for a chunk of KINGLET_MAX_CHUNK tokens (ulimit -v)
+ *   ./bad_input MODEL FOLDER [EMBEDDER]    FOLDER: a folder where it may write; EMBEDDER: a model that embeds
+ *   ./bad_input MODEL memory               with too little memory for a chunk of KINGLET_MAX_CHUNK tokens (ulimit -v)
  *
  * With KINGLET_NO_STD it tests the functions that the library without std has.
  */
@@ -61,7 +61,7 @@ static void messages(void) {
     known++;
     for (other = 0; other < status; other++) same += strcmp(message, kinglet_status_message(other)) == 0;
   }
-  expect_true(known == 21 && same == 0, "every status has its own message");
+  expect_true(known == 23 && same == 0, "every status has its own message");
   expect_true(strcmp(kinglet_status_message(INT32_MIN), unknown) == 0, "a number that is no status has a message that says so");
 }
 
@@ -198,6 +198,10 @@ static void calls(kinglet_engine *engine) {
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_set(engine, got, labels, NULL), "set: place null");
   expect(KINGLET_STATUS_WRONG_LENGTH, kinglet_engine_set(engine, got, labels + 1, members), "set: one probability more");
 
+  expect(KINGLET_STATUS_CLASSIFIES, kinglet_engine_embed(engine, got, labels), "embed: a model that classifies");
+  expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_embed(NULL, got, labels), "embed: engine null");
+  expect_true(kinglet_engine_dimension(engine) == 0 && kinglet_engine_dimension(NULL) == 0, "it has no vectors");
+
   expect(KINGLET_STATUS_NO_SUCH_LABEL, kinglet_engine_label(engine, labels, &name, &bytes), "label: one behind the last");
   expect(KINGLET_STATUS_NO_SUCH_LABEL, kinglet_engine_label(engine, SIZE_MAX, &name, &bytes), "label: far behind the last");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_label(engine, 0, NULL, &bytes), "label: place null");
@@ -270,6 +274,9 @@ static void models(const char *path, uint8_t *bundle, size_t length, const char 
   lengths[2] = 0;
   expect(KINGLET_STATUS_OK, kinglet_model_batch(model, texts, lengths, 3, 1000, scores, 3 * labels, answers), "batch: more threads than texts");
   expect(KINGLET_STATUS_OK, kinglet_model_batch(model, NULL, NULL, 0, 0, NULL, 0, NULL), "batch: no texts");
+  expect(KINGLET_STATUS_CLASSIFIES, kinglet_model_embed(model, "a", 1, scores, labels), "embed: a model that classifies");
+  expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_embed(NULL, "a", 1, scores, labels), "embed: model null");
+  expect_true(kinglet_model_dimension(model) == 0 && kinglet_model_dimension(NULL) == 0, "it has no vectors");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_engine(NULL, &engine), "engine: model null");
   expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_engine(model, NULL), "engine: place null");
   expect_true(kinglet_model_label(model, labels) == NULL && kinglet_model_label(NULL, 0) == NULL && kinglet_model_backend(NULL) == NULL &&
@@ -278,6 +285,53 @@ static void models(const char *path, uint8_t *bundle, size_t length, const char 
   kinglet_model_free(NULL);
   kinglet_engine_free(NULL);
   free(scores);
+  kinglet_model_free(model);
+}
+
+/* What a model that embeds refuses, and what it is asked wrongly. */
+static void embedder(const char *path) {
+  static const char *const texts[1] = {"wake me"};
+  const size_t lengths[1] = {7};
+  kinglet_model *model;
+  kinglet_engine *engine;
+  kinglet_answer answer;
+  float *want, *got, odd;
+  uint32_t tokens;
+  uint8_t member;
+  const char *name;
+  size_t dimension, bytes;
+
+  expect(KINGLET_STATUS_OK, kinglet_model_open(path, NULL, &model), "open: a model that embeds");
+  expect(KINGLET_STATUS_OK, kinglet_model_engine(model, &engine), "its engine");
+  dimension = kinglet_model_dimension(model);
+  expect_true(dimension > 1 && kinglet_engine_dimension(engine) == dimension, "it has vectors");
+  expect_true(kinglet_model_num_labels(model) == 0 && kinglet_engine_num_labels(engine) == 0, "it has no labels");
+  expect_true(kinglet_model_label(model, 0) == NULL && kinglet_engine_calibrated(engine) == 0, "nor their names");
+  want = (float *)room(dimension * sizeof *want);
+  got = (float *)room(dimension * sizeof *got);
+  expect(KINGLET_STATUS_EMBEDS, kinglet_model_classify(model, "a", 1, &answer), "classify: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_model_batch(model, texts, lengths, 1, 1, NULL, 0, &answer), "batch: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_engine_label(engine, 0, &name, &bytes), "label: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_engine_snapshot(engine, got, dimension, &tokens), "snapshot: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_engine_finish(engine, got, dimension), "finish: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_engine_probabilities(engine, got, dimension, want), "probabilities: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_engine_answer(engine, got, dimension, &answer), "answer: a model that embeds");
+  expect(KINGLET_STATUS_EMBEDS, kinglet_engine_set(engine, got, 1, &member), "set: a model that embeds");
+
+  expect(KINGLET_STATUS_OK, kinglet_model_embed(model, "wake me", 7, want, dimension), "embed");
+  expect(KINGLET_STATUS_OK, kinglet_model_embed(model, NULL, 0, got, dimension), "embed: no text at all");
+  expect(KINGLET_STATUS_WRONG_LENGTH, kinglet_model_embed(model, "a", 1, &odd, 1), "embed: room for one value");
+  expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_embed(model, "a", 1, NULL, dimension), "embed: place null");
+  expect(KINGLET_STATUS_NULL_POINTER, kinglet_model_embed(model, NULL, 1, got, dimension), "embed: text null");
+  expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, "wake ", 5), "a text, its begin");
+  expect(KINGLET_STATUS_WRONG_LENGTH, kinglet_engine_embed(engine, got, dimension - 1), "embed: room for one value less");
+  expect(KINGLET_STATUS_NULL_POINTER, kinglet_engine_embed(engine, NULL, dimension), "embed: place null");
+  expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, "me", 2), "its end");
+  expect(KINGLET_STATUS_OK, kinglet_engine_embed(engine, got, dimension), "its vector");
+  expect_true(memcmp(got, want, dimension * sizeof *got) == 0, "after all these errors the text has the same vector");
+  free(got);
+  free(want);
+  kinglet_engine_free(engine);
   kinglet_model_free(model);
 }
 
@@ -295,8 +349,8 @@ int main(int argc, char **argv) {
   size_t length, bytes = 0;
   kinglet_engine *engine;
 
-  if (argc != 3) {
-    fprintf(stderr, "usage: %s MODEL FOLDER\n", argv[0]);
+  if (argc != 3 && argc != 4) {
+    fprintf(stderr, "usage: %s MODEL FOLDER [EMBEDDER]\n", argv[0]);
     return 2;
   }
 #ifdef KINGLET_STD
@@ -315,6 +369,7 @@ int main(int argc, char **argv) {
   kinglet_engine_free(engine);
   expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, "a", 1), "an engine in the caller's memory is not freed");
   models(argv[1], bundle, length, argv[2]);
+  if (argc == 4) embedder(argv[3]);
 #endif
   free(memory);
   free(bundle);

@@ -1,8 +1,8 @@
-/* Kinglet: text in, label out. https://github.com/kinglet-rs/kinglet
+/* Kinglet: text in, label or vector out. https://github.com/kinglet-rs/kinglet
  *
  * Two layers:
  *
- *  - kinglet_model opens a model.kinglet file and classifies texts on any number of threads. It uses the heap.
+ *  - kinglet_model opens a model.kinglet file and classifies or embeds texts on any number of threads. It uses the heap.
  *  - kinglet_engine takes one text in parts and returns its scores. It belongs to a model, or lives in the caller's memory
  *    with a bundle in memory or flash: then nothing allocates, and the library can be built without an operating system.
  *
@@ -19,7 +19,8 @@
  *  - memory and bundle passed to kinglet_engine_init stay in place and unchanged while the engine is in use.
  *
  * Texts are UTF-8 with a length; they need no terminating zero. Scores are 32-bit floats, one per label, the same bits on
- * every processor. Nothing is printed, and no C++ exception or Rust panic leaves the library.
+ * every processor. A model either classifies or embeds: functions for labels fail on one that embeds, and those for vectors on
+ * one that classifies. Nothing is printed, and no C++ exception or Rust panic leaves the library.
  */
 
 
@@ -83,6 +84,10 @@ enum kinglet_status
   KINGLET_STATUS_TEXT_TOO_LONG = 9,
   // The model returned a score that is not a finite number, or such scores were passed.
   KINGLET_STATUS_NOT_A_NUMBER = 10,
+  // The model embeds: it has vectors, but no labels.
+  KINGLET_STATUS_EMBEDS = 11,
+  // The model classifies: it has labels, but no vectors.
+  KINGLET_STATUS_CLASSIFIES = 12,
   // The bytes are not a bundle: they do not begin like one.
   KINGLET_STATUS_NOT_A_BUNDLE = 20,
   // The bundle does not begin at an address that is a multiple of 4.
@@ -191,8 +196,11 @@ kinglet_status kinglet_engine_init(void *memory,
                                    const struct kinglet_options *options,
                                    struct kinglet_engine **engine);
 
-// Returns the number of labels, the length of scores and probabilities; 0 for null.
+// Returns the number of labels, the length of scores and probabilities; 0 for null and for a model that embeds.
 size_t kinglet_engine_num_labels(const struct kinglet_engine *engine);
+
+// Returns the number of values of a vector; 0 for null and for a model that classifies.
+size_t kinglet_engine_dimension(const struct kinglet_engine *engine);
 
 // Returns the name of a label, from the bundle: UTF-8 that is NOT zero-terminated. Print it with "%.*s".
 //
@@ -242,6 +250,14 @@ kinglet_status kinglet_engine_snapshot(struct kinglet_engine *engine,
 kinglet_status kinglet_engine_finish(struct kinglet_engine *engine,
                                      float *scores,
                                      size_t count);
+
+// Ends the text and returns its vector, of length 1, or of zeros if the model says nothing about the text. The sum of the
+// products of two vectors is their cosine. The engine is then at the beginning of the next text. Fails if the model
+// classifies.
+//
+// `vector`: room for `count` floats, `kinglet_engine_dimension` of them. If `vector` is null or `count` wrong, the text
+// continues.
+kinglet_status kinglet_engine_embed(struct kinglet_engine *engine, float *vector, size_t count);
 
 // Discards the text so far.
 kinglet_status kinglet_engine_reset(struct kinglet_engine *engine);
@@ -302,8 +318,13 @@ void kinglet_model_free(struct kinglet_model *model);
 #endif
 
 #if defined(KINGLET_STD)
-// Returns the number of labels; 0 for null.
+// Returns the number of labels; 0 for null and for a model that embeds.
 size_t kinglet_model_num_labels(const struct kinglet_model *model);
+#endif
+
+#if defined(KINGLET_STD)
+// Returns the number of values of a vector; 0 for null and for a model that classifies.
+size_t kinglet_model_dimension(const struct kinglet_model *model);
 #endif
 
 #if defined(KINGLET_STD)
@@ -327,6 +348,19 @@ kinglet_status kinglet_model_classify(const struct kinglet_model *model,
                                       const char *text,
                                       size_t text_bytes,
                                       struct kinglet_answer *answer);
+#endif
+
+#if defined(KINGLET_STD)
+// Embeds one text: returns its vector, of length 1, or of zeros if the model says nothing about the text. The sum of the
+// products of two vectors is their cosine. Fails if the model classifies.
+//
+// `text`: `text_bytes` bytes of UTF-8; invalid parts are read as U+FFFD. Null is allowed if there are none.
+// `vector`: room for `count` floats, `kinglet_model_dimension` of them.
+kinglet_status kinglet_model_embed(const struct kinglet_model *model,
+                                   const char *text,
+                                   size_t text_bytes,
+                                   float *vector,
+                                   size_t count);
 #endif
 
 #if defined(KINGLET_STD)

@@ -108,7 +108,7 @@ pub unsafe extern "C" fn kinglet_model_batch(
         // SAFETY: the caller's promise about pointers.
         let (model, texts, lengths) =
             unsafe { (border::get(model)?, border::slice(texts, count)?, border::slice(text_bytes, count)?) };
-        let labels = model.labels.len();
+        let labels = model.classes()?;
         let need = count.saturating_mul(labels);
         if (!scores.is_null() || scores_count != 0) && scores_count != need {
             let detail =

@@ -124,6 +124,15 @@ pub(crate) fn one_a_label(count: usize, labels: usize) -> Result<(), Error> {
     Err(Error::new(Status::WrongLength, format_args!("the model has {labels} labels, room for {count} was given")))
 }
 
+/// Returns an error unless `count` is the number of a vector's values.
+pub(crate) fn one_a_value(count: usize, dimension: usize) -> Result<(), Error> {
+    if count == dimension {
+        return Ok(());
+    }
+    let detail = format_args!("the model's vectors have {dimension} values, room for {count} was given");
+    Err(Error::new(Status::WrongLength, detail))
+}
+
 /// Returns an error if `count` elements at `a` and as many at `b` overlap.
 pub(crate) fn apart<T>(a: *const T, b: *const T, count: usize) -> Result<(), Error> {
     let bytes = count.saturating_mul(size_of::<T>());

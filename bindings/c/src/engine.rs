@@ -4,8 +4,9 @@ use core::ffi::{c_char, c_void};
 
 use runtime::answer;
 use runtime::bundle::{Bundle, ReadBundle};
+use runtime::vector::normalize;
 
-use crate::border::{self, border, one_a_label};
+use crate::border::{self, border, one_a_label, one_a_value};
 use crate::options::{self, EngineOptions, Options};
 use crate::place::{self, Engine};
 use crate::status::{Error, Status};
@@ -92,11 +93,18 @@ pub unsafe extern "C" fn kinglet_engine_init(
     })
 }
 
-/// Returns the number of labels, the length of scores and probabilities; 0 for null.
+/// Returns the number of labels, the length of scores and probabilities; 0 for null and for a model that embeds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_num_labels(engine: *const Engine) -> usize {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(engine) }.map_or(0, Engine::labels)
+    unsafe { border::get(engine) }.and_then(Engine::labels).unwrap_or(0)
+}
+
+/// Returns the number of values of a vector; 0 for null and for a model that classifies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_dimension(engine: *const Engine) -> usize {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(engine) }.and_then(Engine::dimension).unwrap_or(0)
 }
 
 /// Returns the name of a label, from the bundle: UTF-8 that is NOT zero-terminated. Print it with "%.*s".
@@ -112,7 +120,8 @@ pub unsafe extern "C" fn kinglet_engine_label(
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let (engine, to, bytes) = unsafe { (border::get(engine)?, border::place(name)?, border::place(name_bytes)?) };
-        let found = engine.model().labels().get(label).ok_or_else(|| no_such(label, engine.labels()))?;
+        let labels = engine.labels()?;
+        let found = engine.model().labels().get(label).ok_or_else(|| no_such(label, labels))?;
         to.write(found.as_ptr().cast());
         bytes.write(found.len());
         Ok(())
@@ -185,7 +194,7 @@ pub unsafe extern "C" fn kinglet_engine_snapshot(
         // SAFETY: the caller's promise about pointers.
         let (engine, to) = unsafe { (border::get_mut(engine)?, border::place(tokens)?) };
         to.write(0);
-        one_a_label(count, engine.labels())?;
+        one_a_label(count, engine.labels()?)?;
         // SAFETY: as above.
         let scores = unsafe { border::slice_mut(scores, count)? };
         to.write(engine.0.snapshot(scores)?.unwrap_or(0));
@@ -203,12 +212,36 @@ pub unsafe extern "C" fn kinglet_engine_finish(engine: *mut Engine, scores: *mut
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let engine = unsafe { border::get_mut(engine)? };
-        one_a_label(count, engine.labels())?;
+        one_a_label(count, engine.labels()?)?;
         // SAFETY: as above.
         let scores = unsafe { border::slice_mut(scores, count)? };
         engine.0.finish(scores)?;
         Ok(())
     })
+}
+
+/// Ends the text and returns its vector, of length 1, or of zeros if the model says nothing about the text. The sum of the
+/// products of two vectors is their cosine. The engine is then at the beginning of the next text. Fails if the model
+/// classifies.
+///
+/// `vector`: room for `count` floats, `kinglet_engine_dimension` of them. If `vector` is null or `count` wrong, the text
+/// continues.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_embed(engine: *mut Engine, vector: *mut f32, count: usize) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let engine = unsafe { border::get_mut(engine)? };
+        one_a_value(count, engine.dimension()?)?;
+        // SAFETY: as above.
+        let vector = unsafe { border::slice_mut(vector, count)? };
+        engine.0.finish(vector)?;
+        normalized(vector)
+    })
+}
+
+/// Makes the length of a vector 1; a vector with a value that is not a number becomes zeros.
+pub(crate) fn normalized(vector: &mut [f32]) -> Result<(), Error> {
+    Ok(normalize(vector).inspect_err(|_| vector.fill(0.0))?)
 }
 
 /// Discards the text so far.
@@ -235,7 +268,7 @@ pub unsafe extern "C" fn kinglet_engine_probabilities(
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let engine = unsafe { border::get(engine)? };
-        one_a_label(count, engine.labels())?;
+        one_a_label(count, engine.labels()?)?;
         border::apart(scores, probabilities, count)?;
         // SAFETY: as above; the two do not overlap.
         let (scores, out) = unsafe { (border::slice(scores, count)?, border::slice_mut(probabilities, count)?) };
@@ -258,7 +291,7 @@ pub unsafe extern "C" fn kinglet_engine_answer(
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let (engine, to) = unsafe { (border::get(engine)?, border::place(answer)?) };
-        one_a_label(count, engine.labels())?;
+        one_a_label(count, engine.labels()?)?;
         // SAFETY: as above.
         let probabilities = unsafe { border::slice(probabilities, count)? };
         let calibration = engine.model().calibration();
@@ -281,7 +314,7 @@ pub unsafe extern "C" fn kinglet_engine_set(
     border(|| {
         // SAFETY: the caller's promise about pointers.
         let engine = unsafe { border::get(engine)? };
-        one_a_label(count, engine.labels())?;
+        one_a_label(count, engine.labels()?)?;
         // SAFETY: as above.
         let (probabilities, members) =
             unsafe { (border::slice(probabilities, count)?, border::slice_mut(members, count)?) };

@@ -13,9 +13,10 @@ use runtime::bundle::{BundleFile, OwnedBundle, ReadBundle};
 use runtime::engine::native::{NativeEngine, scratch_bytes};
 use runtime::pool::{EnginePool, PooledEngine};
 use runtime::stream::Stream;
+use runtime::vector;
 
 use crate::border::{self, border};
-use crate::engine::Answer;
+use crate::engine::{Answer, normalized};
 use crate::options::{EngineOptions, Options};
 use crate::place::{Engine, EngineBundle, Memory};
 use crate::status::{Error, Status};
@@ -39,6 +40,16 @@ impl Model {
         // There is memory for at least one engine.
         engines.give(engines.take()?);
         Ok(Model { engines, labels, backend: text(backend.name()), chunk })
+    }
+
+    /// Returns the number of labels, or an error if the model embeds.
+    pub(crate) fn classes(&self) -> Result<usize, Error> {
+        Ok(answer::classes(self.engines.model().config())?)
+    }
+
+    /// Returns the number of values of a vector, or an error if the model classifies.
+    fn dimension(&self) -> Result<usize, Error> {
+        Ok(vector::dimension(self.engines.model().config())?)
     }
 
     /// Scores one text. `scores`, `room`: `[num_labels]`; `room` gets the probabilities if an answer is asked for.
@@ -141,11 +152,18 @@ pub unsafe extern "C" fn kinglet_model_free(model: *mut Model) {
     });
 }
 
-/// Returns the number of labels; 0 for null.
+/// Returns the number of labels; 0 for null and for a model that embeds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_model_num_labels(model: *const Model) -> usize {
     // SAFETY: the caller's promise about pointers.
     unsafe { border::get(model) }.map_or(0, |model| model.labels.len())
+}
+
+/// Returns the number of values of a vector; 0 for null and for a model that classifies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_model_dimension(model: *const Model) -> usize {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(model) }.and_then(Model::dimension).unwrap_or(0)
 }
 
 /// Returns the name of a label, from 0: zero-terminated UTF-8, valid as long as the model is. Null if there is no such
@@ -180,12 +198,36 @@ pub unsafe extern "C" fn kinglet_model_classify(
         // SAFETY: the caller's promise about pointers.
         let (model, text, to) =
             unsafe { (border::get(model)?, border::slice(text.cast::<u8>(), text_bytes)?, border::place(answer)?) };
-        let labels = model.labels.len();
+        let labels = model.classes()?;
         let (mut scores, mut room) = (vec![0.0; labels], vec![0.0; labels]);
         let mut found = Answer { label: 0, probability: 0.0, unsure: 1 };
         model.engines.with(|engine| model.text(engine, text, &mut scores, &mut room, Some(&mut found)))??;
         to.write(found);
         Ok(())
+    })
+}
+
+/// Embeds one text: returns its vector, of length 1, or of zeros if the model says nothing about the text. The sum of the
+/// products of two vectors is their cosine. Fails if the model classifies.
+///
+/// `text`: `text_bytes` bytes of UTF-8; invalid parts are read as U+FFFD. Null is allowed if there are none.
+/// `vector`: room for `count` floats, `kinglet_model_dimension` of them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_model_embed(
+    model: *const Model,
+    text: *const c_char,
+    text_bytes: usize,
+    vector: *mut f32,
+    count: usize,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (model, text) = unsafe { (border::get(model)?, border::slice(text.cast::<u8>(), text_bytes)?) };
+        border::one_a_value(count, model.dimension()?)?;
+        // SAFETY: as above.
+        let vector = unsafe { border::slice_mut(vector, count)? };
+        model.engines.with(|engine| model.text(engine, text, vector, &mut [], None))??;
+        normalized(vector)
     })
 }
 

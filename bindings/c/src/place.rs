@@ -6,6 +6,7 @@ use core::slice;
 #[cfg(feature = "std")]
 use std::{sync::Arc, vec::Vec};
 
+use runtime::answer::classes;
 use runtime::bundle::{Bundle, Index, ReadBundle};
 #[cfg(feature = "std")]
 use runtime::bundle::{BundleFile, OwnedBundle};
@@ -13,6 +14,7 @@ use runtime::engine::native::{BorrowedEngine, NativeEngine, Scratch, scratch_byt
 use runtime::spec::Config;
 use runtime::stream::Stream;
 use runtime::tokenizer::Encoder;
+use runtime::vector::dimension;
 
 use crate::options::EngineOptions;
 use crate::status::{Error, Status};
@@ -84,8 +86,14 @@ impl Engine {
         self.0.engine().model()
     }
 
-    pub(crate) fn labels(&self) -> usize {
-        self.model().config().num_labels
+    /// Returns the number of labels, or an error if the model embeds.
+    pub(crate) fn labels(&self) -> Result<usize, Error> {
+        Ok(classes(self.model().config())?)
+    }
+
+    /// Returns the number of values of a vector, or an error if the model classifies.
+    pub(crate) fn dimension(&self) -> Result<usize, Error> {
+        Ok(dimension(self.model().config())?)
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Status {
     TextTooLong = 9,
     /// The model returned a score that is not a finite number, or such scores were passed.
     NotANumber = 10,
+    /// The model embeds: it has vectors, but no labels.
+    Embeds = 11,
+    /// The model classifies: it has labels, but no vectors.
+    Classifies = 12,
     /// The bytes are not a bundle: they do not begin like one.
     NotABundle = 20,
     /// The bundle does not begin at an address that is a multiple of 4.
@@ -55,7 +59,7 @@ pub enum Status {
 }
 
 /// Every status, so that an external number is compared, never trusted.
-const ALL: [Status; 21] = [
+const ALL: [Status; 23] = [
     Status::Ok,
     Status::NullPointer,
     Status::Misaligned,
@@ -67,6 +71,8 @@ const ALL: [Status; 21] = [
     Status::NotCalibrated,
     Status::TextTooLong,
     Status::NotANumber,
+    Status::Embeds,
+    Status::Classifies,
     Status::NotABundle,
     Status::BundleMisaligned,
     Status::BundleVersion,
@@ -96,6 +102,10 @@ impl Status {
             Status::NotCalibrated => c"the model is not calibrated",
             Status::TextTooLong => c"the text has too many tokens",
             Status::NotANumber => c"a score is not a finite number; the model's weights are damaged",
+            Status::Embeds => {
+                c"the model embeds and has no labels; kinglet_model_embed and kinglet_engine_embed return vectors"
+            }
+            Status::Classifies => c"the model classifies and has no vectors; use one that embeds",
             Status::NotABundle => c"not a Kinglet bundle",
             Status::BundleMisaligned => c"the bundle does not begin at an address that is a multiple of 4",
             Status::BundleVersion => {
@@ -178,6 +188,8 @@ impl From<runtime::Error> for Error {
             E::TooLong { .. } => Status::TextTooLong,
             E::OutputLength { .. } | E::Probabilities { .. } => Status::WrongLength,
             E::NotANumber => Status::NotANumber,
+            E::Embeds { .. } => Status::Embeds,
+            E::Classifies { .. } => Status::Classifies,
             #[cfg(feature = "std")]
             E::Memory { .. } => Status::OutOfMemory,
             // A bundle's tokenizer returns at least one token, and none beyond the vocabulary.
