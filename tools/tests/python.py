@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import zipfile
 
+import embedder
 import project
 from project import MODELS, ROOT, capture, check, fail, printed, row
 
@@ -87,7 +88,9 @@ def main():
             print("a wheel was made from the source distribution")
         # Into a folder of its own, so that simultaneous runs test their own wheel.
         capture(pip, "install", *ALONE, "--target", work / "site", wheel)
-        os.environ.update(PYTHONPATH=str(work / "site"), PYTHONDONTWRITEBYTECODE="1")
+        sentences = work / "sentences.kinglet"
+        sentences.write_bytes(embedder.embedder(MODELS["intents"].read_bytes()))
+        os.environ.update(PYTHONPATH=str(work / "site"), PYTHONDONTWRITEBYTECODE="1", KINGLET_EMBEDDER=str(sentences))
         log = pytest(python)
         scratch = printed(python, "-c", SCRATCH, *(f"models/{model}" for model in MODELS))
         version = printed(python, "-c", "import platform; print(platform.python_version())").strip()

@@ -77,7 +77,7 @@ pub fn score<T: Send>(
         let next = || slices.lock().unwrap_or_else(PoisonError::into_inner).next();
         let scored = model.engines().with(|engine| {
             let mut pace = Pace { done: 0, stop: &stop, go_on };
-            let mut logits = vec![0.0; model.labels()];
+            let mut logits = vec![0.0; model.values()];
             while let Some(slice) = next() {
                 if !slice.score(engine, &mut logits, per, each, &mut pace)? {
                     break;

@@ -1,36 +1,23 @@
 //! `kinglet_text.Classifier`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use kinglet::answer;
-use kinglet::backend::Backend;
+use kinglet::answer::{self, classes};
 use kinglet::bundle::ReadBundle;
 use kinglet::calibration::Calibration;
-use kinglet::engine::fingerprint;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::answer::Answer;
-use crate::batch::{self, Each};
-use crate::errors;
-use crate::model::{Model, NoMemory};
+use crate::batch::Each;
+use crate::opened::{Opened, from_json};
 use crate::stream::TextStream;
-use crate::texts::{self, Text};
+use crate::texts;
 
-/// Most threads of one classifier.
-const MOST_THREADS: usize = 1024;
-
-/// Where the model came from, as far as another process needs to know.
-enum Source {
-    Builtin,
-    /// An absolute path.
-    Path(PathBuf),
-    /// The bytes are in the model.
-    Bytes,
-}
+/// What to do with a single text.
+const SINGLE: &str = "call classify(text)";
 
 /// A text classifier: one model, opened and checked.
 ///
@@ -59,54 +46,29 @@ enum Source {
 /// (1, 151)
 #[pyclass(frozen, module = "kinglet_text")]
 pub struct Classifier {
-    model: Arc<Model>,
-    source: Source,
+    opened: Opened,
     names: Arc<[Py<PyString>]>,
-    /// What was asked for, for pickling.
-    backend: Option<String>,
-    threads: usize,
     threshold: f32,
+    /// What was asked for, for pickling.
     explicit_threshold: Option<f32>,
-    verify: bool,
 }
 
 impl Classifier {
-    fn batch<T: Clone + Send>(
-        &self,
-        py: Python<'_>,
-        texts: &[Text],
-        per: usize,
-        empty: T,
-        each: &Each<'_, T>,
-    ) -> PyResult<Vec<T>> {
-        let len = texts.len().checked_mul(per).ok_or(NoMemory { need: usize::MAX })?;
-        let mut out = Vec::new();
-        let need = len.saturating_mul(size_of::<T>());
-        out.try_reserve_exact(len).map_err(|_| NoMemory { need })?;
-        py.detach(|| {
-            out.resize(len, empty);
-            let mut go_on = || Python::attach(|py| py.check_signals());
-            batch::score(&self.model, texts, self.threads, &mut out, per, each, &mut go_on)
-        })?;
-        Ok(out)
-    }
-
     fn rows<'py>(&self, texts: &Bound<'py, PyAny>, each: &Each<'_, f32>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let (py, labels) = (texts.py(), self.model.labels());
-        let texts = texts::all(texts)?;
-        let out = self.batch(py, &texts, labels, 0.0, each)?;
+        let (py, labels) = (texts.py(), self.opened.model.values());
+        let texts = texts::all(texts, SINGLE)?;
+        let out = self.opened.batch(py, &texts, labels, 0.0, each)?;
         PyArray1::from_vec(py, out).reshape([texts.len(), labels])
     }
 
     fn calibrated(&self) -> PyResult<Calibration> {
-        self.model.calibration().ok_or_else(|| {
+        self.opened.model.calibration().ok_or_else(|| {
             PyValueError::new_err("the model is not calibrated, so there are no sets of labels; export it again")
         })
     }
 
-    fn one(&self, py: Python<'_>, text: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
-        let text = [Text::new(text, || "text".to_string())?];
-        self.batch(py, &text, self.model.labels(), 0.0, &|logits, out| {
+    fn one(&self, text: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
+        self.opened.one(text, &|logits, out| {
             out.copy_from_slice(logits);
             Ok(())
         })
@@ -125,50 +87,17 @@ impl Classifier {
         threshold: Option<f32>,
         verify: bool,
     ) -> PyResult<Self> {
-        let chosen = match &backend {
-            None => Backend::detect(),
-            Some(name) => Backend::by_name(name).ok_or_else(|| {
-                let all: Vec<_> = Backend::all().map(|backend| backend.name()).collect();
-                PyValueError::new_err(format!("backend is {name:?}; this machine has {}", all.join(", ")))
-            })?,
-        };
-        let threads = usize::try_from(threads)
-            .ok()
-            .filter(|n| (1..=MOST_THREADS).contains(n))
-            .ok_or_else(|| PyValueError::new_err(format!("threads is {threads}, must be 1 to {MOST_THREADS}")))?;
         if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
             return Err(PyValueError::new_err(format!("threshold is {threshold}, must be a probability, 0 to 1")));
         }
-        let (model, source) = match path {
-            None => (Model::builtin(chosen, verify)?, Source::Builtin),
-            Some(bytes) if bytes.is_instance_of::<PyBytes>() => {
-                let bytes = bytes.cast::<PyBytes>()?.as_bytes();
-                (Model::from_bytes(bytes, chosen, verify)?, Source::Bytes)
-            }
-            Some(path) => {
-                let path: PathBuf = path.extract().map_err(|_| {
-                    PyTypeError::new_err(format!("path is {}, not None, str, os.PathLike or bytes", texts::kind(path)))
-                })?;
-                if path.as_os_str().as_encoded_bytes().contains(&0) {
-                    return Err(PyValueError::new_err("path holds a NUL, as no file's name does"));
-                }
-                let path = std::path::absolute(&path)?;
-                (Model::open(&path, chosen, verify)?, Source::Path(path))
-            }
-        };
+        let opened = Opened::new(path, backend, threads, verify)?;
+        let model = &opened.model;
+        classes(model.bundle().bundle().config())
+            .map_err(|error| PyValueError::new_err(format!("{error}; kinglet_text.Embedder opens it")))?;
         let names = model.bundle().labels().iter().map(|name| PyString::new(py, name).unbind()).collect();
         let explicit_threshold = threshold;
         let threshold = threshold.or(model.calibration().map(|c| c.threshold)).unwrap_or_default();
-        Ok(Classifier {
-            model: Arc::new(model),
-            source,
-            names,
-            backend,
-            threads,
-            threshold,
-            explicit_threshold,
-            verify,
-        })
+        Ok(Classifier { opened, names, threshold, explicit_threshold })
     }
 
     /// Returns the label of each text, or None if the model is unsure: no label is more probable than the threshold.
@@ -186,9 +115,9 @@ impl Classifier {
     /// ['oos']
     fn predict(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Py<PyString>>>> {
         let py = texts.py();
-        let texts = texts::all(texts)?;
-        let (calibration, threshold) = (self.model.calibration(), self.threshold);
-        let classes = self.batch(py, &texts, 1, None, &|logits, out| {
+        let texts = texts::all(texts, SINGLE)?;
+        let (calibration, threshold) = (self.opened.model.calibration(), self.threshold);
+        let classes = self.opened.batch(py, &texts, 1, None, &|logits, out| {
             let mut probabilities = vec![0.0; logits.len()];
             let answer = answer::Answer::from_logits(logits, calibration.as_ref(), &mut probabilities)?;
             out.fill(answer.with_threshold(threshold).label().map(|one| one.class));
@@ -208,7 +137,7 @@ impl Classifier {
     /// >>> classifier.labels[p[0].argmax()], round(float(p[0].max()), 2)
     /// ('alarm', 0.91)
     fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let calibration = self.model.calibration();
+        let calibration = self.opened.model.calibration();
         self.rows(texts, &|logits, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
     }
 
@@ -237,8 +166,8 @@ impl Classifier {
     fn predict_set(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<Py<PyString>>>> {
         let py = texts.py();
         let calibration = self.calibrated()?;
-        let texts = texts::all(texts)?;
-        let sets = self.batch(py, &texts, 1, Vec::new(), &|logits, out| {
+        let texts = texts::all(texts, SINGLE)?;
+        let sets = self.opened.batch(py, &texts, 1, Vec::new(), &|logits, out| {
             let mut probabilities = vec![0.0; logits.len()];
             let answer = answer::Answer::from_logits(logits, Some(&calibration), &mut probabilities)?;
             out.fill(answer.set().into_iter().flatten().map(|one| one.class).collect());
@@ -255,8 +184,8 @@ impl Classifier {
     /// >>> answer.label, round(answer.probability, 2)
     /// ('alarm', 0.91)
     fn classify(&self, text: &Bound<'_, PyAny>) -> PyResult<Answer> {
-        let logits = self.one(text.py(), text)?;
-        Answer::new(text.py(), &self.model, &self.names, self.threshold, logits)
+        let logits = self.one(text)?;
+        Answer::new(text.py(), &self.opened.model, &self.names, self.threshold, logits)
     }
 
     /// Returns a hash of the exact scores of a text, 8 hexadecimal digits: the CRC-32C of their bytes, as printed by
@@ -265,7 +194,7 @@ impl Classifier {
     /// >>> kinglet_text.Classifier().fingerprint("wake me at seven tomorrow")
     /// '2233c537'
     fn fingerprint(&self, text: &Bound<'_, PyAny>) -> PyResult<String> {
-        Ok(format!("{:08x}", fingerprint(&self.one(text.py(), text)?)))
+        Ok(Opened::fingerprint(&self.one(text)?))
     }
 
     /// Opens a stream for a text that arrives in parts; see `Stream`.
@@ -276,7 +205,7 @@ impl Classifier {
     /// ...     print(stream.finish().label)
     /// alarm
     fn stream(&self) -> PyResult<TextStream> {
-        TextStream::new(Arc::clone(&self.model), Arc::clone(&self.names), self.threshold)
+        TextStream::new(Arc::clone(&self.opened.model), Arc::clone(&self.names), self.threshold)
     }
 
     /// Returns the names of the labels, in the order of the columns of `predict_proba`.
@@ -291,26 +220,30 @@ impl Classifier {
     /// 'dilated'
     #[getter]
     fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        from_json(py, &serde_json::to_string(self.model.bundle().config()))
+        self.opened.config(py)
     }
 
     /// Returns the calibration: temperature, threshold and the share of wrong answers it was chosen for, set threshold
     /// and coverage, and the number of rows. None if the model is not calibrated.
     #[getter]
     fn calibration<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.model.calibration().map(|calibration| from_json(py, &serde_json::to_string(&calibration))).transpose()
+        self.opened
+            .model
+            .calibration()
+            .map(|calibration| from_json(py, &serde_json::to_string(&calibration)))
+            .transpose()
     }
 
     /// Returns the name of the backend in use.
     #[getter]
     fn backend(&self) -> &'static str {
-        self.model.engines().backend().name()
+        self.opened.model.engines().backend().name()
     }
 
     /// Maximum number of threads for a batch.
     #[getter]
     fn threads(&self) -> usize {
-        self.threads
+        self.opened.threads
     }
 
     /// Returns the probability that a label must exceed to be returned.
@@ -322,50 +255,27 @@ impl Classifier {
     /// Returns the bytes of working memory per thread and stream, for texts of any length.
     #[getter]
     fn scratch_bytes(&self) -> usize {
-        self.model.scratch_bytes()
+        self.opened.model.scratch_bytes()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let path = match &self.source {
-            Source::Builtin => String::new(),
-            Source::Path(path) => format!("{}, ", path.as_os_str().into_pyobject(py)?.repr()?),
-            Source::Bytes => format!("<{} bytes>, ", ReadBundle::as_bytes(self.model.bundle()).len()),
-        };
-        Ok(format!("kinglet_text.Classifier({path}backend='{}', threads={})", self.backend(), self.threads))
+        self.opened.repr(py, "Classifier")
     }
 
     /// Returns the arguments that create the same classifier, also in another process.
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
-        let path = match &self.source {
-            Source::Builtin => py.None().into_bound(py),
-            Source::Path(path) => path.as_os_str().into_pyobject(py)?.into_any(),
-            Source::Bytes => PyBytes::new(py, ReadBundle::as_bytes(self.model.bundle())).into_any(),
-        };
-        let named = PyDict::new(py);
-        named.set_item("backend", self.backend.as_deref())?;
-        named.set_item("threads", self.threads)?;
+        let named = self.opened.named(py)?;
         named.set_item("threshold", self.explicit_threshold)?;
-        named.set_item("verify", self.verify)?;
+        let path = self.opened.path(py)?;
         Ok((PyTuple::new(py, [path])?, named))
     }
 
     fn __getstate__(&self) -> u32 {
-        self.model.checksum()
+        self.opened.model.checksum()
     }
 
     fn __setstate__(&self, checksum: u32) -> PyResult<()> {
-        if checksum == self.model.checksum() {
-            return Ok(());
-        }
-        let place = match &self.source {
-            Source::Builtin => "the built-in model of this installation".to_string(),
-            Source::Path(path) => path.display().to_string(),
-            Source::Bytes => "the model in memory".to_string(),
-        };
-        let got = self.model.checksum();
-        Err(errors::BundleError::new_err(format!(
-            "{place} is not the model that was pickled: its checksum is {got:08x}, it should be {checksum:08x}"
-        )))
+        self.opened.unpickled(checksum)
     }
 }
 
@@ -374,9 +284,4 @@ impl Classifier {
     fn names_of(&self, py: Python<'_>, classes: Vec<usize>) -> Vec<Py<PyString>> {
         classes.into_iter().filter_map(|class| self.names.get(class)).map(|name| name.clone_ref(py)).collect()
     }
-}
-
-fn from_json<'py>(py: Python<'py>, json: &serde_json::Result<String>) -> PyResult<Bound<'py, PyAny>> {
-    let json = json.as_ref().map_err(|error| PyValueError::new_err(error.to_string()))?;
-    py.import("json")?.call_method1("loads", (json,))
 }

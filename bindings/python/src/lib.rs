@@ -10,8 +10,10 @@ use pyo3::prelude::*;
 mod answer;
 mod batch;
 mod classifier;
+mod embedder;
 mod errors;
 mod model;
+mod opened;
 mod stream;
 mod texts;
 
@@ -35,6 +37,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BundleError", module.py().get_type::<errors::BundleError>())?;
     module.add_class::<answer::Answer>()?;
     module.add_class::<classifier::Classifier>()?;
+    module.add_class::<embedder::Embedder>()?;
     module.add_class::<stream::TextStream>()?;
     module.add_function(wrap_pyfunction!(backends, module)?)
 }

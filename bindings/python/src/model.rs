@@ -71,8 +71,8 @@ impl Model {
         self.0.model()
     }
 
-    /// Returns the number of labels.
-    pub fn labels(&self) -> usize {
+    /// Returns the number of scores of a text: one per label, or the values of a vector.
+    pub fn values(&self) -> usize {
         self.bundle().config().num_labels
     }
 

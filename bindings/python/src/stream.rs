@@ -113,7 +113,7 @@ impl TextStream {
     /// alarm
     fn snapshot(&self, py: Python<'_>) -> PyResult<Option<Answer>> {
         self.with(|stream| {
-            let mut logits = vec![0.0; self.model.labels()];
+            let mut logits = vec![0.0; self.model.values()];
             match stream.snapshot(&mut logits).map_err(wrong)? {
                 Some(_) => self.answer(py, logits).map(Some),
                 None => Ok(None),
@@ -124,7 +124,7 @@ impl TextStream {
     /// Ends the text and returns its answer; the stream is then at the beginning of the next text.
     fn finish(&self, py: Python<'_>) -> PyResult<Answer> {
         self.with(|stream| {
-            let mut logits = vec![0.0; self.model.labels()];
+            let mut logits = vec![0.0; self.model.values()];
             stream.finish(&mut logits).map_err(wrong)?;
             self.answer(py, logits)
         })

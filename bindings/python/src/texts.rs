@@ -41,20 +41,17 @@ impl Text {
     }
 }
 
-/// Returns the texts of an iterable.
+/// Returns the texts of an iterable; `or`: what to do with a single text.
 ///
 /// # Errors
 /// `TypeError` if it is not an iterable of texts: a single text, a mapping, or with an element that is not a text,
 /// whose index is named; `ValueError` if a text contains a lone surrogate.
-pub fn all(texts: &Bound<'_, PyAny>) -> PyResult<Vec<Text>> {
+pub fn all(texts: &Bound<'_, PyAny>, or: &str) -> PyResult<Vec<Text>> {
     let single = texts.is_instance_of::<PyString>()
         || texts.is_instance_of::<PyBytes>()
         || texts.is_instance_of::<PyByteArray>();
     if single {
-        return Err(PyTypeError::new_err(format!(
-            "texts is a single {}; give a list of texts, or call classify(text)",
-            kind(texts)
-        )));
+        return Err(PyTypeError::new_err(format!("texts is a single {}; give a list of texts, or {or}", kind(texts))));
     }
     let no_texts = || PyTypeError::new_err(format!("texts is {}, not an iterable of str or bytes", kind(texts)));
     if texts.is_instance_of::<PyDict>() {

@@ -30,6 +30,12 @@ def program() -> str:
 
 
 @pytest.fixture(scope="session")
+def sentences() -> Path:
+    """A model that embeds, with the weights of one that classifies; tools/embedder.py makes it."""
+    return Path(os.environ["KINGLET_EMBEDDER"])
+
+
+@pytest.fixture(scope="session")
 def classifier() -> kinglet_text.Classifier:
     return kinglet_text.Classifier(INTENTS)
 

@@ -33,6 +33,10 @@ def main() -> None:
         kinglet_text.Classifier(b"")
     except kinglet_text.BundleError as error:
         print(error)
+    embedder = kinglet_text.Embedder(Path("sentences.kinglet"), threads=2)
+    vectors: NDArray[np.float32] = embedder.embed(["a", b"b"]) @ embedder.embed("a")
+    dimension: int = embedder.dimension
+    print(vectors, dimension, embedder.fingerprint(b"a"))
     estimator = KingletClassifier(unsure="?", threads=2).fit(["a"], ["alarm"])
     answers: NDArray[np.str_] = estimator.predict(["a"])
     print(labels, sets, proba, scores, best, answers, kinglet_text.backends(), classifier.config["mixer"])

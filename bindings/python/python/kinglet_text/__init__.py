@@ -5,10 +5,10 @@
 >>> classifier.predict(["wake me at seven tomorrow"])
 ['alarm']
 
-`Classifier("model.kinglet")` opens a model written by `kinglet-export`. `kinglet_text.sklearn` wraps it as a scikit-learn
+`Embedder("sentences.kinglet").embed(texts)` returns sentence vectors of a model that embeds. `Classifier("model.kinglet")` opens a model written by `kinglet-export`. `kinglet_text.sklearn` wraps it as a scikit-learn
 estimator. Scores are, bit for bit, those of the program `kinglet` and of every other device.
 """
 
-from kinglet_text._native import Answer, BundleError, Classifier, Stream, __version__, backends
+from kinglet_text._native import Answer, BundleError, Classifier, Embedder, Stream, __version__, backends
 
-__all__ = ["Answer", "BundleError", "Classifier", "Stream", "__version__", "backends"]
+__all__ = ["Answer", "BundleError", "Classifier", "Embedder", "Stream", "__version__", "backends"]
