@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 
+import embedder
 import project
 from project import GOLDEN, MODELS, ROOT, TEXTS, check, cross, fail, printed, row, tested
 
@@ -69,8 +70,11 @@ def package(node):
     print("  types: tsc --strict finds nothing")
     measured = {}
     for model, path in MODELS.items():
+        sentences, vectors = TARGET / f"{model}-embedder.kinglet", TARGET / f"{model}-vectors.txt"
+        sentences.write_bytes(embedder.embedder(path.read_bytes()))
+        vectors.write_text(printed(project.program("kinglet"), "fingerprint", "--model", sentences, "--file", TEXTS))
         for build, module in modules.items():
-            out = printed(node, WEB / "tests/package.mjs", folder_, build, TEXTS, path, GOLDEN / f"{model}.txt")
+            out = printed(node, WEB / "tests/package.mjs", folder_, build, TEXTS, path, GOLDEN / f"{model}.txt", sentences, vectors)
             measured[model, build] = {**json.loads(out), "bytes": gzipped([module, "kinglet.js", "glue.js"])}
             print(f"  {model}: the host's scores in node, {measured[model, build]['backend']}")
         measured[model, "ratio"] = float(printed(node, WEB / "tests/speed.mjs", TARGET, TEXTS, path))

@@ -79,6 +79,33 @@ export class Classifier {
   [Symbol.dispose](): void;
 }
 
+/** A model that embeds, for texts one after the other. */
+export class Embedder {
+  /**
+   * @param model The bytes of a `model.kinglet` file of a model that embeds; they are checked completely and copied.
+   * @throws {TypeError | Error} if they are not an intact bundle, or the model classifies; the message says why.
+   */
+  constructor(model: Uint8Array | ArrayBuffer);
+  /**
+   * Returns the vector of a text. Its length is 1, so the sum of the products of two is their cosine; a text the model says
+   * nothing about has zeros. The bits are the same on every target.
+   *
+   * @param text A string, or bytes of UTF-8.
+   */
+  embed(text: string | Uint8Array): Float32Array;
+  /** Returns the fingerprint of the vector: 8 hexadecimal digits. */
+  fingerprint(text: string | Uint8Array): string;
+  /** Number of values of a vector. */
+  readonly dimension: number;
+  /** Bytes of the model. */
+  readonly modelBytes: number;
+  /** Bytes of memory for embedding, in addition to the model, for texts of any length. */
+  readonly arenaBytes: number;
+  /** Frees the memory at once; otherwise, the garbage collector does. */
+  free(): void;
+  [Symbol.dispose](): void;
+}
+
 /** One text after another, each in parts; memory does not grow with the text. */
 export class Stream {
   private constructor();

@@ -1,7 +1,7 @@
 // Loads Kinglet: the module with vectors where the engine takes it, else the one without.
-import init, { Classifier, backend, Stream } from "./glue.js";
+import init, { Classifier, Embedder, backend, Stream } from "./glue.js";
 
-export { Classifier, Stream };
+export { Classifier, Embedder, Stream };
 
 // (module (func (result v128) i32.const 0 i8x16.splat i8x16.popcnt)): only an engine with simd128 finds it valid.
 const VECTORS = new Uint8Array([

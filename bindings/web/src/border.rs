@@ -1,6 +1,9 @@
 //! Conversions of values from and to JavaScript.
 
-use js_sys::{Error, TypeError, Uint8Array};
+use std::rc::Rc;
+
+use js_sys::{ArrayBuffer, Error, TypeError, Uint8Array};
+use kinglet::bundle::OwnedBundle;
 use wasm_bindgen::prelude::*;
 
 /// Default number of labels in `top`.
@@ -26,6 +29,16 @@ pub(crate) fn text(value: &JsValue) -> Result<Vec<u8>, JsValue> {
         Some(bytes) => Ok(bytes.to_vec()),
         None => Err(wrong_type("the text", "a string or a Uint8Array", value)),
     }
+}
+
+/// Returns the bundle of bytes from JavaScript, checked completely: a copy of a `Uint8Array` or an `ArrayBuffer`.
+pub(crate) fn bundle(bytes: &JsValue) -> Result<Rc<OwnedBundle>, JsValue> {
+    let bytes = match (bytes.dyn_ref::<Uint8Array>(), bytes.dyn_ref::<ArrayBuffer>()) {
+        (Some(bytes), _) => bytes.to_vec(),
+        (_, Some(buffer)) => Uint8Array::new(buffer).to_vec(),
+        _ => return Err(wrong_type("the model", "a Uint8Array or an ArrayBuffer", bytes)),
+    };
+    OwnedBundle::new(&bytes).map(Rc::new).map_err(thrown)
 }
 
 /// Returns the requested number of labels: a whole number above 0, or nothing.

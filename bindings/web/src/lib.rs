@@ -1,4 +1,4 @@
-//! Kinglet's classifiers for JavaScript: a bundle's bytes in, labels out, in any engine that runs WebAssembly.
+//! Kinglet's models for JavaScript: a bundle's bytes in, labels or vectors out, in any engine that runs WebAssembly.
 //!
 //! All computation is the native engine's, with the backend that the module was compiled for, so scores are those of
 //! every other target, bit for bit. Values from JavaScript are checked before use; failures are thrown as an `Error` (a
@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use js_sys::Uint8Array;
+use kinglet::answer::classes;
 use kinglet::backend::Backend;
 use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::fingerprint;
@@ -17,9 +17,11 @@ use wasm_bindgen::prelude::*;
 
 mod answer;
 mod border;
+mod embedder;
 mod stream;
 
-use border::{thrown, wrong_type};
+use border::thrown;
+pub use embedder::Embedder;
 pub use stream::Stream;
 
 /// A model, ready to classify texts one after the other.
@@ -34,16 +36,12 @@ impl Classifier {
     /// Checks the bytes of a bundle completely and copies them.
     ///
     /// # Errors
-    /// If `bytes` is not a `Uint8Array` or `ArrayBuffer`, or not an intact bundle, or if there is no memory for the
-    /// engine.
+    /// If `bytes` is not a `Uint8Array` or `ArrayBuffer`, or not an intact bundle; if the model embeds; or if there is no
+    /// memory for the engine.
     #[wasm_bindgen(constructor)]
     pub fn new(bytes: &JsValue) -> Result<Classifier, JsValue> {
-        let bytes = match (bytes.dyn_ref::<Uint8Array>(), bytes.dyn_ref::<js_sys::ArrayBuffer>()) {
-            (Some(bytes), _) => bytes.to_vec(),
-            (_, Some(buffer)) => Uint8Array::new(buffer).to_vec(),
-            _ => return Err(wrong_type("the model", "a Uint8Array or an ArrayBuffer", bytes)),
-        };
-        let bundle = Rc::new(OwnedBundle::new(&bytes).map_err(thrown)?);
+        let bundle = border::bundle(bytes)?;
+        classes(bundle.config()).map_err(|error| thrown(format!("{error}; Embedder opens it")))?;
         Ok(Classifier { stream: Stream::new(bundle.clone())?, bundle })
     }
 

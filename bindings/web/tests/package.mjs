@@ -1,5 +1,5 @@
 // The package in node: golden texts, streams and bad input, with one module and one model a process:
-//   node tests/package.mjs PACKAGE simd|scalar TEXTS MODEL EXPECTED
+//   node tests/package.mjs PACKAGE simd|scalar TEXTS MODEL EXPECTED EMBEDDER EXPECTED
 // Prints a JSON object of what it measured; exits 1 when anything is not as it should be.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -7,8 +7,8 @@ import { readFile } from "node:fs/promises";
 import { argv } from "node:process";
 import { pathToFileURL } from "node:url";
 
-const [, , folder, build, textsFile, modelFile, expectedFile] = argv;
-const { Classifier, Stream, hasSimd, load } = await import(pathToFileURL(`${folder}/kinglet.js`));
+const [, , folder, build, textsFile, modelFile, expectedFile, embedderFile, expectedVectors] = argv;
+const { Classifier, Embedder, Stream, hasSimd, load } = await import(pathToFileURL(`${folder}/kinglet.js`));
 assert.ok(hasSimd(), "node has simd128");
 const loaded = await load({ simd: build === "simd" });
 assert.equal(loaded.backend, build === "simd" ? "wasm-simd128" : "scalar");
@@ -103,4 +103,25 @@ wrong(() => classifier.stream().push(null), TypeError, /not null/);
 assert.equal(classifier.classify("x", 1e9).top.length, classifier.labels.length);
 assert.equal(classifier.classify("").tokens, 1, "an empty text has an answer");
 assert.equal(classifier.classify("\ud83c").fingerprint, classifier.classify("\ufffd").fingerprint);
+
+// Vectors of a model that embeds: those of the host, of length 1; each kind of model refuses the other's class.
+const sentences = new Uint8Array(await readFile(embedderFile));
+const embedder = new Embedder(sentences);
+const prints = texts.map((text) => {
+  const vector = embedder.embed(text);
+  assert.ok(vector instanceof Float32Array && vector.length === embedder.dimension);
+  assert.ok(Math.abs(Math.hypot(...vector) - 1) < 1e-6, text);
+  assert.deepEqual(embedder.embed(new TextEncoder().encode(text)), vector);
+  return `vector\t${embedder.fingerprint(text)}`;
+});
+assert.deepEqual(prints, (await readFile(expectedVectors, "utf8")).split("\n").slice(0, texts.length));
+assert.equal(embedder.modelBytes, sentences.length);
+assert.equal(embedder.dimension, classifier.labels.length);
+assert.equal(embedder.embed("").length, embedder.dimension, "an empty text has a vector");
+wrong(() => new Embedder(model), Error, /classifies text into \d+ labels; .*Classifier opens it$/);
+wrong(() => new Classifier(sentences), Error, /embeds text into vectors of \d+ values; .*Embedder opens it$/);
+wrong(() => new Embedder("model.kinglet"), TypeError, /the model must be a Uint8Array or an ArrayBuffer, not string/);
+wrong(() => new Embedder(sentences.subarray(0, 100)), Error, /bytes/);
+for (const method of ["embed", "fingerprint"]) wrong(() => embedder[method](7), TypeError, /not number/);
+embedder.free();
 console.log(JSON.stringify({ backend: loaded.backend, arena: classifier.arenaBytes, memory }));

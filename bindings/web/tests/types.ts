@@ -1,5 +1,5 @@
 // Uses every type of the package as a program would; `tsc --strict` must find nothing, and an error where one is expected.
-import { type Answer, Classifier, hasSimd, load, type Loaded, type Prediction, type Stream } from "kinglet";
+import { type Answer, Classifier, Embedder, hasSimd, load, type Loaded, type Prediction, type Stream } from "kinglet";
 
 const loaded: Loaded = await load({ simd: hasSimd() });
 const backend: string = loaded.backend;
@@ -22,10 +22,16 @@ stream.reset();
 const tokens: number = stream.tokens;
 stream.free();
 other.free();
+using embedder = new Embedder(new Uint8Array(8));
+const vector: Float32Array = embedder.embed("text");
+const sizes: number[] = [embedder.dimension, embedder.modelBytes, embedder.arenaBytes, ...embedder.embed(new Uint8Array(1))];
+strings.push(embedder.fingerprint("text"));
+// @ts-expect-error a model that embeds has no labels
+embedder.labels;
 // @ts-expect-error a text is no number
 classifier.classify(7);
 // @ts-expect-error a model is no name of a file
 new Classifier("model.kinglet");
 // @ts-expect-error there may be no answer yet
 running.label;
-export { flags, backend, label, last, likeliest, memory, numbers, set, strings, tokens };
+export { flags, backend, label, last, likeliest, memory, numbers, set, sizes, strings, tokens, vector };
