@@ -3,21 +3,21 @@
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "fixture/distillation.rs"]
+mod distillation;
 mod fixture;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Instant;
 
-use fixture::{Task, at_least, at_most, close, launch, run_all, seeded, stderr};
+use distillation::{Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
+use fixture::{at_least, at_most, close, launch, run_all, seeded, stderr};
 use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::model::Mode;
 use kinglet_train::model::student::StudentWeight;
-use kinglet_train::random::SplitMix64;
 use kinglet_train::targets::Targets;
 use kinglet_train::tasks::distill::config::Config;
 use kinglet_train::tasks::distill::data::Data;
@@ -34,146 +34,6 @@ use kinglet_train::training::team::Team;
 use kinglet_train::training::train::train;
 use serde_json::Value;
 use tch::Tensor;
-
-/// Values of the teacher's vectors.
-const WIDTH: usize = 20;
-/// Texts of the corpus.
-const TEXTS: usize = 240;
-
-const CONFIG: &str = r#"
-[model]
-mixer = "light"
-norm = "pre_rms"
-hidden_size = 16
-num_hidden_layers = 1
-intermediate_size = 32
-kernel_sizes = [3]
-
-[train]
-static_steps = 20
-steps = 20
-batch_size = 16
-similarity_texts = 8
-bucket_batches = 4
-held_out = 0.2
-static_lr = 0.05
-lr = 0.01
-warmup_steps = 2
-eval_every = 10
-log_every = 5
-dropout = 0.1
-"#;
-
-/// The fine-tuning task with a corpus, a teacher's vectors of it and a configuration for distillation.
-struct Distillation(Task);
-
-impl Distillation {
-    fn new() -> Self {
-        let task = Task::new();
-        let texts = corpus();
-        fs::write(task.path("texts.txt"), texts.join("\n") + "\n").unwrap();
-        let rows: Vec<Vec<f32>> = texts.iter().map(|text| vector(text, WIDTH)).collect();
-        fs::write(task.path("vectors.npy"), npy(&rows)).unwrap();
-        fs::write(task.path("distill.toml"), seeded(CONFIG)).unwrap();
-        Distillation(task)
-    }
-
-    /// Returns `distill` into `out`, with one thread, on the CPU.
-    fn command(&self, out: &str, more: &[&str]) -> Command {
-        let mut command = self.0.command(&["distill", "--config", "distill.toml", "--tokenizer", "tokenizer"]);
-        command.args(["--device", "cpu", "--threads", "1", "--out", out]).args(more);
-        if !more.contains(&"--targets") {
-            command.args(["--targets", "vectors.npy"]);
-        }
-        command.arg("texts.txt");
-        command
-    }
-
-    /// Runs to the successful end and returns its stderr.
-    fn run(&self, out: &str, more: &[&str]) -> String {
-        good(&self.command(out, more).output().unwrap())
-    }
-
-    /// Returns the message of a run that must end with exit code 2.
-    fn refused(&self, out: &str, more: &[&str]) -> String {
-        let output = self.command(out, more).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        stderr(&output)
-    }
-
-    /// Returns the values of `name` in a run's evaluations.
-    fn scores(&self, out: &str, name: &str) -> Vec<f64> {
-        let rows = self.0.metrics(out);
-        rows.iter().filter(|row| row["kind"] == "dev").map(|row| row[name].as_f64().unwrap()).collect()
-    }
-}
-
-fn good(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-    stderr(output)
-}
-
-/// Returns different texts of 3 to 9 words.
-fn corpus() -> Vec<String> {
-    const WORDS: [&str; 14] = [
-        "wren",
-        "goldcrest",
-        "owl",
-        "heron",
-        "green",
-        "yellow",
-        "scarlet",
-        "the",
-        "small",
-        "in",
-        "very",
-        "old",
-        "tree",
-        "house",
-    ];
-    let mut random = SplitMix64::new(7);
-    let mut texts = BTreeSet::new();
-    while texts.len() < TEXTS {
-        let words = 3 + random.below(7);
-        let text: Vec<&str> = (0..words).map(|_| WORDS[random.below(WORDS.len() as u64) as usize]).collect();
-        texts.insert(text.join(" "));
-    }
-    texts.into_iter().collect()
-}
-
-/// Returns the teacher's vector of a text: the sum of vectors of its words and of its pairs of neighbours.
-fn vector(text: &str, width: usize) -> Vec<f32> {
-    let words: Vec<&str> = text.split(' ').collect();
-    let mut sum = vec![0f32; width];
-    let mut add = |words: &str, weight: f32| {
-        let seed = words.bytes().fold(17, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        let mut random = SplitMix64::new(seed);
-        sum.iter_mut().for_each(|x| *x += weight * (random.unit() as f32 - 0.5));
-    };
-    words.iter().for_each(|word| add(word, 1.0));
-    words.windows(2).for_each(|pair| add(&pair.join(" "), 0.4));
-    sum
-}
-
-/// Returns a NumPy file of f32 rows.
-fn npy(rows: &[Vec<f32>]) -> Vec<u8> {
-    let header = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-        rows.len(),
-        rows.first().map_or(0, Vec::len)
-    );
-    let header = format!("{header:<117}\n");
-    let mut out = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
-    out.extend(rows.iter().flatten().flat_map(|x| x.to_le_bytes()));
-    out
-}
-
-/// Returns the last weights and the optimizer's state.
-fn state(out: &Path) -> [Vec<u8>; 2] {
-    let folder =
-        fs::read_dir(out.join("resume")).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_dir());
-    ["model.safetensors", "optimizer.safetensors"].map(|file| fs::read(folder.as_ref().unwrap().join(file)).unwrap())
-}
 
 #[test]
 fn a_run_learns_and_fine_tuning_starts_from_its_encoder() {
