@@ -158,7 +158,7 @@ def finetune(task, mixer, start, seed, args):
         files = [f"{project.data(data)}/{part}.jsonl.zst" for part in ("train", "dev")]
         if "rows" in plan:
             files[0] = few(data, plan["rows"])
-        command = [program("kinglet-train"), "finetune", "--config", "configs/finetune.toml", "--train", files[0], "--dev", files[1],
+        command = [program("kinglet-train"), "finetune", "--config", "configs/finetune-pretrained.toml", "--train", files[0], "--dev", files[1],
                    "--label-field", plan["field"], "--seed", seed, "--threads", args.threads]
         if start == "raw":
             config = json.loads((encoder / "config.json").read_text())
@@ -302,7 +302,7 @@ def page():
         lines += ["", notes.read_text().rstrip()]
     lines += ["", "## Reproduce", "", "```sh", "tools/x setup", "cargo build --release --workspace",
               "tools/x research pretrained   # resumes, and skips finished runs; pretrain --max-minutes 30 runs a part", "```", "",
-              f"Pre-training: `configs/pretrain.toml` with `{shlex.join(SHAPE)}`. Fine-tuning: `configs/finetune.toml` and, by task:", ""]
+              f"Pre-training: `configs/pretrain.toml` with `{shlex.join(SHAPE)}`. Fine-tuning: `configs/finetune-pretrained.toml` and, by task:", ""]
     lines += [f"- {task}: {', '.join(plan['set'])}" for task, plan in TASKS.items()]
     lines += ["", "Settings, seeds and commits of all runs: `docs/results/pretrained.json` and `docs/results/pretrained-*-nano.json`."]
     return "\n".join(lines) + "\n"

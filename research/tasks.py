@@ -4,7 +4,7 @@ import random
 from project import finished, run
 
 MIXERS = ["light", "dynamic", "dilated", "attention"]
-# `set`: from scratch, by configs/MIXER.toml. `finetune`: by configs/finetune.toml, from scratch and from a pre-trained encoder.
+# `set`: from scratch, by configs/MIXER.toml. `finetune`: by configs/finetune-pretrained.toml, from scratch and from a pre-trained encoder.
 TASKS = {
     "clinc150": {"title": "CLINC150 (151 intents)", "short": "CLINC150", "field": "label", "vocab": 4096, "mixers": MIXERS,
                  "set": ["train.epochs=15"], "finetune": ["train.epochs=10"]},

@@ -95,7 +95,7 @@ fn card(facts: &Facts<'_>, encoder: &crate::model::ModelConfig, record: &Value) 
          ## Data\n\n{} tokens in {} documents.{sources}\n\
          The licence of the texts applies to works derived from them; see their own cards.\n\n\
          ## Recipe\n\n{}; {} input tokens ({:.2} passes over the corpus).{} {}{held_out}\
-         ## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune.toml --train train.jsonl --dev dev.jsonl \
+         ## Use\n\n```sh\nkinglet-train finetune --from {} --config configs/finetune-pretrained.toml --train train.jsonl --dev dev.jsonl \
          --out runs/mine\nkinglet-export runs/mine --out runs/mine-onnx --dev dev.jsonl\n```\n",
         encoder.num_hidden_layers,
         encoder.hidden_size,
