@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use distillation::{Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
+use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
 use fixture::{at_least, at_most, close, launch, run_all, seeded, stderr};
 use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;
