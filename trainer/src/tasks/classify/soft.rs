@@ -26,7 +26,7 @@ pub struct Source<'a> {
     pub texts: &'a [PathBuf],
     /// Field or column with the text.
     pub text_field: &'a str,
-    /// Divides the exponents of probabilities, [`temper`].
+    /// Divides the exponents of probabilities, as `p^(1/T)` and normalized again.
     pub temperature: f64,
 }
 
