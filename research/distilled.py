@@ -4,9 +4,10 @@
     tools/x research distilled                               what is missing in docs/results/peers, then docs/peers.md and its figure
     tools/x research distilled --task trec --model encoder-en --seeds 1
 
-Three seeds of each task and encoder by configs/finetune.toml with the settings below. With few rows the encoder is either fine-tuned or
-left as it is, with a head by regression (`train.frozen`), whichever is better in 5-fold cross-validation on the training rows. Needs the
-built programs and the data sets in $KINGLET_DATA; everything lives in runs/distilled, and what is recorded is skipped.
+Three seeds of each task and encoder by configs/finetune.toml with the settings below; dev selects the epoch. With --cross-validate, an encoder
+for few rows is either fine-tuned or left as it is, with a head by regression (`train.frozen`), whichever is better in 5-fold cross-validation
+on the training rows. Needs the built programs and the data sets in $KINGLET_DATA; everything lives in runs/distilled, and what is recorded
+is skipped.
 """
 import argparse
 import hashlib
@@ -59,10 +60,8 @@ def finetune(name, encoder, train, dev, plan, seed, settings, threads):
 
 
 def chosen(task, encoder, threads):
-    """Returns the settings for few rows: fine-tuned or frozen, by cross-validation; all others are fine-tuned."""
+    """Returns the settings for few rows, fine-tuned or frozen, by cross-validation, with what was tried."""
     plan, settings = peer_rows.TASKS[task], SETTINGS[task]
-    if not plan.rows:
-        return settings, [], "settings fixed beforehand"
     kept, tried = lines(task), []
     for variant in (settings, [FROZEN]):
         scores = []
@@ -73,7 +72,7 @@ def chosen(task, encoder, threads):
             # The last weights, not the best on the held-out rows.
             scores.append(last(out))
         tried.append({"setting": variant, "held_out": statistics.mean(scores)})
-    return max(tried, key=lambda one: one["held_out"])["setting"], tried, "5-fold cross-validation on training rows"
+    return max(tried, key=lambda one: one["held_out"])["setting"], tried
 
 
 def sha256(file):
@@ -93,23 +92,27 @@ def answers(out, task, dev):
     bundle = exported / "model.kinglet"
     said = printed(program("kinglet"), "classify", "--model", bundle, "--json", "--threshold", "0", "--file", peer_rows.file(task, "dev"))
     labels = [json.loads(line)["label"] for line in said.splitlines()]
-    names = json.loads((ROOT / project.data(peer_rows.TASKS[task].data) / "MANIFEST.json").read_text()).get("classes")
     if dev.labels and isinstance(dev.labels[0], int):
+        field = peer_rows.TASKS[task].field
+        manifest = json.loads((ROOT / project.data(peer_rows.TASKS[task].data) / "MANIFEST.json").read_text())
+        names = manifest["classes" if field == "label" else f"{field}_classes"]
         labels = [names.index(label) for label in labels]
     return labels, bundle.stat().st_size
 
 
-def measure(task, encoder, seeds, threads):
-    plan, (train, dev) = peer_rows.TASKS[task], peer_rows.read(task)
-    settings, tried, chosen_by = chosen(task, encoder, threads)
+def measure(task, encoder, args):
+    plan, (train, dev), threads = peer_rows.TASKS[task], peer_rows.read(task), args.threads
+    settings, tried, chosen_by = SETTINGS[task], [], "settings fixed beforehand, epoch on dev"
+    if args.cross_validate and plan.rows:
+        (settings, tried), chosen_by = chosen(task, encoder, threads), "5-fold cross-validation on training rows, epoch on dev"
     file = rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")
     runs = []
-    for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else seeds:
+    for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else range(1, args.seeds + 1):
         out = finetune(f"{task}-{encoder}-{seed}", encoder, file, peer_rows.file(task, "dev"), plan, seed, settings, threads)
         labels, size = answers(out, task, dev)
         runs.append(peer_rows.run(seed, labels, dev, size))
     record = json.loads((out / "training.json").read_text())
-    more = {"encoder_sha256": sha256(f"models/{encoder}/model.safetensors"), "train": record["config"]["train"], "environment": record["environment"]}
+    more = {"encoder_sha256": sha256(f"models/{encoder}/model.safetensors"), "trained": record["config"]["train"], "environment": record["environment"]}
     return peer_rows.record(task, MODELS[encoder], train, dev, chosen_by, settings, tried, runs, [], **more)
 
 
@@ -119,6 +122,7 @@ def main():
     parser.add_argument("--model", action="append", choices=MODELS, help="this encoder alone; may be given several times")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N (default 3)")
     parser.add_argument("--threads", default="1", help="libtorch threads (default 1); the weights depend on it")
+    parser.add_argument("--cross-validate", action="store_true", help="for few rows, choose between fine-tuning and a frozen encoder")
     parser.add_argument("--again", action="store_true", help="measure again what has a record")
     args = parser.parse_args()
     os.chdir(ROOT)
@@ -126,7 +130,7 @@ def main():
     for task in args.task or peer_rows.TASKS:
         for encoder in args.model or MODELS:
             if args.again or MODELS[encoder] not in peer_rows.records(task):
-                peer_rows.keep(measure(task, encoder, range(1, args.seeds + 1), args.threads))
+                peer_rows.keep(measure(task, encoder, args))
     peer_page.write_page()
 
 

@@ -131,7 +131,7 @@ def page():
         "  or logistic regression on the frozen vectors; small: the first 96 values in int8.",
         "- **MiniLM**: all-MiniLM-L6-v2 itself, frozen, with logistic regression. Too large for most of Kinglet's targets.",
         "- **Kinglet, encoder-en** and **encoder-en-small**: fine-tuned from the encoder in `models/` distilled from all-MiniLM-L6-v2, exported to",
-        "  int8; with few rows, frozen with a head by regression where cross-validation says so. `research/distilled.py` makes these records.",
+        "  int8, three seeds. `research/distilled.py` makes these records.",
         "- **Kinglet**: from scratch, the best convolution of [Results](results.md) in int8, one seed; pre-trained, light from the shipped encoder",
         "  ([Pre-training](pretraining.md)), before export.", "",
         *beside(every),
