@@ -422,7 +422,7 @@ fn fine_tuning_starts_from_a_run_or_its_encoder() {
     let said = refused(&["--from", "run"]);
     assert!(said.contains("[model] differs") && said.contains("intermediate_size: 64"), "{said}");
     let said = refused(&["--from", "corpus"]);
-    assert!(said.contains("corpus is no checkpoint and no pre-training run"), "{said}");
+    assert!(said.contains("corpus is no checkpoint and no run of pre-training or distillation"), "{said}");
     fs::remove_file(p.0.path("run/encoder/tokenizer.bin")).unwrap();
     let said = refused(&["--from", "run"]);
     assert!(said.contains("tokenizer.bin"), "{said}");
