@@ -59,7 +59,7 @@ pub struct ClassifyKeys {
     /// Whether the encoder stays as it is, and the head is the best one by regression ([`super::regression`]): often better than
     /// training the encoder on few rows. Needs `--from`; the keys of the optimizer have no effect. Default false.
     pub frozen: bool,
-    /// Share of the words of a training text that are cut into other pieces in each epoch ([`crate::tokenizer::sampling`]). Default 0.
+    /// Share of the words of a training text that are cut into other pieces in each step ([`crate::tokenizer::sampling`]). Default 0.
     pub subword_sampling: f64,
     /// Exponent of the probabilities of those pieces: 0 for any pieces, 1 for probable ones. Default 0.2.
     pub subword_alpha: f64,
