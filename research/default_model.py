@@ -10,11 +10,10 @@ import argparse
 import hashlib
 import json
 import pathlib
-import shutil
 import sys
 
 import results
-from project import ROOT, program, run, write
+from project import ROOT, copy, program, run, write
 
 # `task` names the runs, `config` the file in configs/, `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
 MODELS = {
@@ -54,12 +53,10 @@ def main():
         if source.suffix == ".json":
             write(out / file, source.read_text(encoding="utf-8"))
             continue
-        temporary = out / (file + ".tmp")
-        shutil.copyfile(source, temporary)
-        temporary.replace(out / file)
+        copy(source, out / file)
     if name == "intents":
         # The built-in model, inside the package of the library.
-        shutil.copyfile(out / "model.kinglet", ROOT / "runtime/models/intents.kinglet")
+        copy(out / "model.kinglet", ROOT / "runtime/models/intents.kinglet")
     size = (out / "model.kinglet").stat().st_size
     if size > what["limit"]:
         sys.exit(f"default-model: {size} bytes, more than {what['limit']}")

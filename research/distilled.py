@@ -14,14 +14,13 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 import statistics
 
 import peer_page
 import peer_rows
 import project
 import tasks
-from project import ROOT, printed, program, want, write
+from project import ROOT, printed, program, want
 
 BASE = pathlib.Path("runs/distilled")
 MODELS = {"encoder-en": "kinglet", "encoder-en-small": "kinglet-small"}
@@ -43,11 +42,9 @@ def lines(task):
 
 
 def rows(name, kept, plan):
-    """Writes training rows into a folder of their own, with the names of their classes beside them."""
+    """Writes training rows into a folder of their own."""
     out = BASE / "rows" / name / "train.jsonl"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(f"{project.data(plan.data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
-    write(out, "".join(line + "\n" for line in kept))
+    tasks.write_rows(out, plan.data, kept)
     return out
 
 

@@ -22,7 +22,7 @@ import zipfile
 
 import project
 import tasks
-from project import ROOT, program, run, want, write
+from project import ROOT, copy, program, run, want, write
 
 BASE = pathlib.Path("runs/encoder")
 TEXTS, VOCABULARY, TARGETS = BASE / "texts.txt", BASE / "vocabulary", BASE / "targets"
@@ -37,7 +37,7 @@ SENTENCES = {"wikipedia_extracts": 80_000, "textbooks": 100_000, "us_speeches": 
 MODELS = {
     "encoder-en-small": {"set": ["train.static_steps=3000", "train.steps=11000"], "limit": 2_000_000},
     "encoder-en": {"set": ["model.hidden_size=224", "model.intermediate_size=448", "model.kernel_heads=7", "train.static_steps=3000",
-                           "train.steps=13000"], "limit": 4_500_000},
+                           "train.steps=13000", "train.bf16=true"], "limit": 4_500_000},
 }
 
 
@@ -139,10 +139,8 @@ def ship(name):
     for source in [encoder / kept for kept in KEPT] + [run_folder / kept for kept in ("metrics.jsonl", "loss.svg")]:
         if source.suffix == ".json":
             write(out / source.name, source.read_text(encoding="utf-8"))
-            continue
-        temporary = out / (source.name + ".tmp")
-        shutil.copyfile(source, temporary)
-        temporary.replace(out / source.name)
+        else:
+            copy(source, out / source.name)
     weights = (out / "model.safetensors").read_bytes()
     card = (encoder / "README.md").read_text(encoding="utf-8")
     card = re.sub(r"\A---\n.*?\n---\n", "---\nlicense: cc-by-sa-4.0\nlibrary_name: kinglet\n"
@@ -152,7 +150,7 @@ def ship(name):
              f"| SHA-256 | `{hashlib.sha256(weights).hexdigest()}` |\n\n")
     before, after = card.split("## Data\n", 1)
     measured = ("\n## Evaluation\n\n[Peers](../../docs/peers.md) has classifiers fine-tuned from this encoder beside those of others. English, lower-cased.\n"
-                f"`metrics.jsonl` is the training log, `training.json` has settings and environment. Made by `tools/x research encoder --model {name}`.\n\n"
+                f"`metrics.jsonl` is the training log, `training.json` has settings and environment. Made by `tools/x research encoder --model {name}`,\nthe students with `--threads 1`, on which the weights depend.\n\n"
                 "![Training loss](loss.svg)\n")
     write(out / "README.md", before + files + f"## Licence\n\n{LICENCES}\n\n## Data\n" + after.rstrip() + "\n" + measured)
     best = training["best"]
@@ -165,7 +163,7 @@ def main():
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(known[:-1])} or {known[-1]} (default all)")
     parser.add_argument("--model", action="append", choices=MODELS, help="this model alone; may be given several times")
     parser.add_argument("--threads", default="2", help="libtorch threads (default 2)")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting of distillation, such as train.bf16=true where that is fast")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting of distillation, such as train.bf16=false for a processor without AMX")
     parser.add_argument("--max-minutes", help="time of each student; the next call resumes")
     args = parser.parse_args()
     parts = args.parts or known

@@ -29,7 +29,7 @@ import peer_page
 import peer_rows
 import project
 import tasks
-from project import ROOT, finished, program, run, want, write
+from project import ROOT, copy, finished, program, run, want, write
 
 BASE = pathlib.Path("runs/pretrain")
 SHIPPED = "light"
@@ -135,10 +135,7 @@ def few(data, rows):
     """Some rows of a training file, the same ones in every call, with the names of its classes beside them."""
     out = BASE / f"few/{data}-{rows}/train.jsonl"
     if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lines = tasks.drawn(project.lines(f"{project.data(data)}/train.jsonl.zst"), rows)
-        shutil.copyfile(f"{project.data(data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
-        write(out, "\n".join(lines) + "\n")
+        tasks.write_rows(out, data, tasks.drawn(project.lines(f"{project.data(data)}/train.jsonl.zst"), rows))
     return out
 
 
@@ -202,9 +199,7 @@ def ship():
     OUT.mkdir(parents=True, exist_ok=True)
     names = ["config.json", "model.safetensors", "tokenizer.bin", "tokenizer.json", "tokenizer_config.json", "training.json"]
     for source in [encoder / n for n in names] + [run_folder / n for n in ("metrics.jsonl", "loss.svg")]:
-        temporary = OUT / (source.name + ".tmp")
-        shutil.copyfile(source, temporary)
-        temporary.replace(OUT / source.name)
+        copy(source, OUT / source.name)
     weights = (OUT / "model.safetensors").read_bytes()
     if len(weights) > LIMIT:
         sys.exit(f"pretrained: {len(weights)} bytes, more than {LIMIT}")

@@ -1,7 +1,8 @@
 """The data sets of the tables, and what differs between their trainings; everything else stands in configs/."""
 import random
 
-from project import finished, run
+import project
+from project import copy, finished, run, write
 
 MIXERS = ["light", "dynamic", "dilated", "attention"]
 # `set`: from scratch, by configs/MIXER.toml. `finetune`: by configs/finetune-pretrained.toml, from scratch and from a pre-trained encoder.
@@ -26,6 +27,13 @@ def drawn(lines, rows):
     lines = list(lines)
     random.Random(1).shuffle(lines)
     return lines[:rows]
+
+
+def write_rows(out, data, kept):
+    """Writes lines of a training file to `out`, with the names of its classes beside them."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    copy(f"{project.data(data)}/MANIFEST.json", out.with_name("MANIFEST.json"))
+    write(out, "".join(line + "\n" for line in kept))
 
 
 def train(command, out, log, settings=()):

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -161,6 +162,13 @@ def lines(path):
 def portable(text):
     """A text that may be published: data files are named after the variable, not after a folder of this machine."""
     return text.replace(f"{DATA}/", "$KINGLET_DATA/") if DATA else text
+
+
+def copy(source, target):
+    """Copies a file next to its place and renames it."""
+    temporary = target.with_name(target.name + ".tmp")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
 
 
 def write(path, text):

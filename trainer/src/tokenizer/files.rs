@@ -80,10 +80,16 @@ pub type Encode<'a> = &'a dyn Fn(&str, &mut usize) -> Result<Vec<u32>>;
 /// texts in `cut`.
 pub fn encode(table: &Table<'_>, text: &str, max_length: usize, cut: &mut usize) -> Vec<u32> {
     let mut ids = table.encode(text);
-    if max_length > 0 && ids.len() > max_length {
+    *cut += usize::from(truncate(&mut ids, max_length));
+    ids
+}
+
+/// Truncates a text's ids to `max_length` (0 for never), with `</s>` kept last; returns whether there were more.
+pub fn truncate(ids: &mut Vec<u32>, max_length: usize) -> bool {
+    let longer = max_length > 0 && ids.len() > max_length;
+    if longer {
         ids.truncate(max_length - 1);
         ids.push(END);
-        *cut += 1;
     }
-    ids
+    longer
 }

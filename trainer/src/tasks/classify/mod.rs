@@ -18,14 +18,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use kinglet::tokenizer::{END, Table};
+use kinglet::tokenizer::Table;
 use serde_json::Number;
 use tch::{Reduction, Tensor};
 
 use crate::batch::{self, Batch};
 use crate::model::Mode;
 use crate::random::{Purpose, SplitMix64, derive_seed};
-use crate::tokenizer::files::TokenizerFiles;
+use crate::tokenizer::files::{TokenizerFiles, truncate};
 use crate::tokenizer::sampling::Sampler;
 use crate::training::config::Keys;
 use crate::training::epochs::{Epochs, Share};
@@ -114,7 +114,9 @@ impl<N: Network> Classify<N> {
         let (Some((_, sampler)), Some(table)) = (&self.sampler, table) else { return ids.to_vec() };
         let step = derive_seed(self.config.train.keys.seed, Purpose::Subwords, step);
         let mut rng = SplitMix64::new(derive_seed(step, Purpose::Subwords, text as u64));
-        cut(sampler.sample(table, ids, &mut rng), own.passes.max_length)
+        let mut ids = sampler.sample(table, ids, &mut rng);
+        truncate(&mut ids, own.passes.max_length);
+        ids
     }
 
     /// Returns what all labels of a training text weigh.
@@ -137,15 +139,6 @@ impl<N: Network> Classify<N> {
             soft: self.data.soft.as_ref().map(|soft| soft.batch(texts, device)),
         }
     }
-}
-
-/// Truncates a text's ids to `max_length` (0 for never), with `</s>` kept last.
-fn cut(mut ids: Vec<u32>, max_length: usize) -> Vec<u32> {
-    if max_length > 0 && ids.len() > max_length {
-        ids.truncate(max_length - 1);
-        ids.push(END);
-    }
-    ids
 }
 
 impl<N: Network> Task for Classify<N> {
