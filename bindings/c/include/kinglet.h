@@ -257,7 +257,9 @@ kinglet_status kinglet_engine_finish(struct kinglet_engine *engine,
 //
 // `vector`: room for `count` floats, `kinglet_engine_dimension` of them. If `vector` is null or `count` wrong, the text
 // continues.
-kinglet_status kinglet_engine_embed(struct kinglet_engine *engine, float *vector, size_t count);
+kinglet_status kinglet_engine_embed(struct kinglet_engine *engine,
+                                    float *vector,
+                                    size_t count);
 
 // Discards the text so far.
 kinglet_status kinglet_engine_reset(struct kinglet_engine *engine);
