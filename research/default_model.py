@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the models of intents that the repository holds: trains one as research/results.py does, exports it, writes its card.
+"""Makes the models of intents that the repository holds: distills an encoder, trains a classifier from it, exports it, writes its card.
 
     tools/x research default_model                 models/intents, the model built into the program
     tools/x research default_model intents-nano    models/intents-nano, the one for microcontrollers
+    tools/x research default_model intents distill --max-minutes 30    half an hour of its encoder; the next call resumes
 
-Resumes or reuses the run in runs/results. Needs the built programs.
+The encoder follows the teacher's vectors of the pool (research/task_teacher.py), in the vocabulary and shape of the model. The classifier
+learns the labels and the task teacher's soft labels. Everything lives in runs/intents; what is finished is kept. Needs the built programs
+and the sets `corpus` and `short_texts` in $KINGLET_DATA.
 """
 import argparse
 import hashlib
@@ -12,21 +15,29 @@ import json
 import pathlib
 import sys
 
-import results
-from project import ROOT, copy, program, run, write
+import encoder
+import task_teacher
+import tasks
+from project import ROOT, copy, data, program, run, write
 
-# `task` names the runs, `config` the file in configs/, `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
+BASE, TASK = pathlib.Path("runs/intents"), "clinc150"
+# `shape` is that of the encoder, `steps` its training; `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
 MODELS = {
     "intents": {
-        "task": "clinc150", "config": "dilated", "limit": 4_000_000, "subtitle": "the default model of `kinglet`",
+        "vocab": 4096, "steps": ["train.static_steps=2000", "train.steps=1500"],
+        "shape": ["model.hidden_size=128", "model.num_hidden_layers=4", "model.intermediate_size=256", "model.kernel_sizes=[4,7,15,15]"],
+        "limit": 1_200_000, "subtitle": "the default model of `kinglet`",
         "keep": ["model.int8.onnx", "tokenizer.json", "tokenizer_config.json", "verification.safetensors"],
     },
     # A microcontroller's flash of 512 KiB also holds 112 KiB of program.
     "intents-nano": {
-        "task": "clinc150-1536", "plan": {"data": "clinc150", "field": "label", "vocab": 1536, "set": []},
-        "config": "intents-nano", "limit": 400 * 1024, "subtitle": "the default model for microcontrollers", "keep": [],
+        "vocab": 1536, "steps": ["train.static_steps=2000", "train.steps=3000"],
+        "shape": ["model.hidden_size=96", "model.num_hidden_layers=2", "model.intermediate_size=192", "model.kernel_sizes=[7,15]"],
+        "limit": 350_000, "subtitle": "the default model for microcontrollers", "keep": [],
     },
 }
+# What differs from configs/finetune-soft.toml.
+SETTINGS = ["train.epochs=6", "train.soft_limit=60000", "train.drop_connect=0.1"]
 # What training makes; all else comes from export.
 TRAINED = ["training.json", "tokenizer.json", "tokenizer_config.json"]
 # What the card says of files.
@@ -36,17 +47,42 @@ BESIDE = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", choices=MODELS, default="intents")
-    parser.add_argument("--threads", default="1", help="libtorch threads (default 1); the weights depend on it")
-    args = parser.parse_args()
-    name, what = args.model, MODELS[args.model]
-    plan, config = what.get("plan") or results.TASKS[what["task"]], what["config"]
-    results.train(what["task"], plan, config, args.threads, export=False)
-    trained = pathlib.Path(f"runs/results/{what['task']}-{config}")
-    exported, out = trained.with_name(trained.name + "-onnx"), ROOT / "models" / name
+def paths(name):
+    """Returns where vocabulary, encoder, classifier and exported model of `name` are."""
+    return [BASE / f"{name}{part}" for part in ("-tokenizer", "-encoder", "", "-onnx")]
+
+
+def distill(name, args):
+    """Makes what is missing of vocabulary and encoder."""
+    what, (tokenizer, out, _, _) = MODELS[name], paths(name)
+    trainer = program("kinglet-train")
+    task_teacher.vectors(args.threads)
+    if not (tokenizer / "tokenizer.bin").exists():
+        run([trainer, "tokenizer", "--vocab-size", what["vocab"], "--lowercase", "--out", tokenizer, "--input", task_teacher.POOL,
+             task_teacher.rows(TASK)], BASE / f"{name}-tokenizer.log")
+    command = [trainer, "distill", "--config", "configs/distill.toml", "--mixer", "dilated", "--tokenizer", tokenizer,
+               "--targets", task_teacher.VECTORS, "--teacher", encoder.TEACHER, "--threads", args.threads]
+    command += ["--max-minutes", args.max_minutes] if args.max_minutes else []
+    tasks.train([*command, task_teacher.POOL], out, BASE / f"{name}-encoder.log", what["shape"] + what["steps"])
+
+
+def finetune(name, args):
+    """Makes what is missing of the classifier."""
+    _, start, out, _ = paths(name)
+    dev, train = f"{data(TASK)}/dev.jsonl.zst", task_teacher.rows(TASK)
+    soft, _ = task_teacher.labels(TASK, train, args.threads)
+    tasks.train([program("kinglet-train"), "finetune", "--from", start, "--config", "configs/finetune-soft.toml", "--train", train, "--dev", dev,
+                 "--soft-labels", soft, "--soft-texts", task_teacher.POOL, "--threads", args.threads], out, BASE / f"{name}.log", SETTINGS)
+
+
+def ship(name):
+    """Exports the classifier and copies what the repository holds, with its card."""
+    what, (_, _, trained, exported) = MODELS[name], paths(name)
+    out = ROOT / "models" / name
     run([program("kinglet-export"), trained, "--out", exported, "--out-of-scope", "oos"])
+    size = (ROOT / exported / "model.kinglet").stat().st_size
+    if size > what["limit"]:
+        sys.exit(f"default-model: {size} bytes, more than {what['limit']}")
     out.mkdir(parents=True, exist_ok=True)
     for file in ["model.kinglet", "report.json", "training.json", *what["keep"]]:
         source = ROOT / (trained if file in TRAINED else exported) / file
@@ -57,12 +93,21 @@ def main():
     if name == "intents":
         # The built-in model, inside the package of the library.
         copy(out / "model.kinglet", ROOT / "runtime/models/intents.kinglet")
-    size = (out / "model.kinglet").stat().st_size
-    if size > what["limit"]:
-        sys.exit(f"default-model: {size} bytes, more than {what['limit']}")
-    write(out / "README.md", card(name, what, plan, trained))
+    write(out / "README.md", card(name))
     report = json.loads((out / "report.json").read_text())
     print(f"models/{name}: {size:,} bytes, int8 {100 * report['dev']['accuracy_int8']:.2f} %")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", choices=MODELS, default="intents")
+    parser.add_argument("step", nargs="?", choices=["distill", "finetune", "ship"], help="this step alone (default: all)")
+    parser.add_argument("--threads", default="1", help="libtorch threads (default 1); the weights depend on it")
+    parser.add_argument("--max-minutes", help="stop distilling after so many minutes")
+    args = parser.parse_args()
+    for step, do in {"distill": distill, "finetune": finetune, "ship": lambda name, _: ship(name)}.items():
+        if args.step in (None, step):
+            do(args.model, args)
 
 
 def onnx_row(out):
@@ -73,17 +118,17 @@ def onnx_row(out):
     return f"\n| the same as ONNX | `model.int8.onnx`, {len(onnx):,} bytes, SHA-256 `{hashlib.sha256(onnx).hexdigest()}` |"
 
 
-def card(name, what, plan, trained):
+def card(name):
     """The text of models/NAME/README.md."""
-    out, config, tokenizer = ROOT / "models" / name, what["config"], f"runs/results/{what['task']}-tokenizer"
+    out, what = ROOT / "models" / name, MODELS[name]
     report, training = (json.loads((out / file).read_text()) for file in ("report.json", "training.json"))
     model = (out / "model.kinglet").read_bytes()
-    dev, data, c, calibration = report["dev"], training, report["config"], report["calibration"]
+    dev, rows, c, calibration = report["dev"], training, report["config"], report["calibration"]
     values, measured = calibration["int8"]["values"], calibration["int8"]["measured"]
     answers = measured["out_of_scope"]["answers"]
-    settings = {k: v for k, v in training["config"]["train"].items()}
+    settings, soft = training["config"]["train"], training["soft_labels"]
+    distilled = json.loads((ROOT / paths(name)[1] / "encoder/training.json").read_text())
     threads = training["environment"]["threads"]
-    changed = "".join(f" --set {item}" for item in plan["set"])
     command = "tools/x research default_model" + ("" if name == "intents" else f" {name}")
     beside = ["`report.json` (measurements of the export, every flipped text)", "`training.json` (full settings and environment)"]
     beside = ",\n".join(", ".join(part) for part in (beside, [BESIDE[file] for file in what["keep"] if file in BESIDE]) if part)
@@ -120,21 +165,21 @@ texts (target {100 * calibration['stated']['coverage']:.0f}%), with {measured['s
 ## Data
 
 CLINC150, "full" version (Larson et al., EMNLP 2019, *An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction*),
-licence CC BY 3.0. The weights are derived from it and distributed under the same licence, with this attribution. Train: {data['train']['rows']:,}
-rows, SHA-256 `{data['train']['sha256']}`. Dev: {data['dev']['rows']:,} rows, SHA-256 `{data['dev']['sha256']}`. The texts are lower-case
+licence CC BY 3.0. The weights are derived from it and distributed under the same licence, with this attribution. Train: {rows['train']['rows']:,}
+rows, SHA-256 `{rows['train']['sha256']}`. Dev: {rows['dev']['rows']:,} rows, SHA-256 `{rows['dev']['sha256']}`. The texts are lower-case
 and without punctuation. The tokenizer lower-cases; characters that do not occur in the training texts add nothing.
+
+The encoder and the soft labels were learnt from {soft['texts'][0]['texts']:,} other texts (research/task_teacher.py), among them the Schema-Guided Dialogue
+dataset, natural questions, Query-wellformedness, Stack Overflow titles and extracts of Wikipedia (CC BY-SA), HWU64, SLURP, Taskmaster,
+Disfl-QA, WebQuestions, RESTAURANTS-8K, Home Assistant intents, product reviews (CC BY 4.0), Tatoeba (CC BY 2.0 FR), MultiDoGO, Topical-Chat
+(CDLA) and Common Voice (CC0); the card of [encoder-en](../encoder-en/README.md) says whose they are. The teacher is all-MiniLM-L6-v2
+(Apache-2.0).
 
 ## Recipe
 
-Trained from scratch in {training['minutes']:.1f} minutes on {training['environment']['cpu']}, {threads} thread{'' if threads == 1 else 's'}, seed {training['seed']}. Settings:
-{', '.join(f'{k} {v}' for k, v in settings.items())}. `{command}` runs these commands:
-
-```sh
-kinglet-train tokenizer --vocab-size {c['vocab_size']} --out {tokenizer} --input {data['train']['file']}
-kinglet-train finetune --config configs/{config}.toml --train {data['train']['file']} --dev {data['dev']['file']} \\
-  --label-field label --tokenizer {tokenizer} --out {trained} --threads {threads}{changed}
-kinglet-export {trained} --out {trained}-onnx --out-of-scope oos
-```
+The encoder was distilled in {distilled['minutes']:.0f} minutes ({distilled['steps']:,} steps), the classifier trained from it in {training['minutes']:.1f} minutes on {training['environment']['cpu']}, {threads} thread{'' if threads == 1 else 's'}, seed {training['seed']}. The soft labels are those of a
+regression on the teacher's vectors and on words, {soft['labelled']['held_out']:.1f} % right on held-out training rows. Settings:
+{', '.join(f'{k} {v}' for k, v in settings.items())}. `{command}` does all of it.
 
 ## Limits
 

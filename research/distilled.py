@@ -3,6 +3,7 @@
 
     tools/x research distilled                               what is missing in docs/results/peers, then docs/peers.md and its figure
     tools/x research distilled --task trec --model encoder-en --seeds 1
+    tools/x research distilled --soft                        the same with a task teacher's soft labels of other texts (task_teacher)
 
 Three seeds of each task and encoder by configs/finetune.toml with the settings below; dev selects the epoch. With --cross-validate, an encoder
 for few rows is either fine-tuned or left as it is, with a head by regression (`train.frozen`), whichever is better in 5-fold cross-validation
@@ -19,6 +20,7 @@ import statistics
 import peer_page
 import peer_rows
 import project
+import task_teacher
 import tasks
 from project import ROOT, printed, program, want
 
@@ -32,6 +34,10 @@ SETTINGS = {
     "imdb": ["train.epochs=4", "train.max_length=512", "train.batch_tokens=8192"],
 }
 FROZEN = "train.frozen=true"
+# With soft labels: the number of certain texts, the shape of training, and what else differs.
+SOFT = ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1"]
+SOFT_SETTINGS = {task: ["train.epochs=6", "train.eval_every=785"] for task in peer_rows.TASKS if peer_rows.TASKS[task].rows}
+SOFT_SETTINGS |= {task: ["train.epochs=8", "train.eval_every=850"] for task in ("trec", "banking77", "clinc150")}
 
 
 def lines(task):
@@ -48,10 +54,12 @@ def rows(name, kept, plan):
     return out
 
 
-def finetune(name, encoder, train, dev, plan, seed, settings, threads):
+def finetune(name, encoder, train, dev, plan, seed, settings, threads, soft=None):
+    """Trains a classifier; `soft`: the folder of soft labels for the pool."""
     out = BASE / name
     command = [program("kinglet-train"), "finetune", "--from", f"models/{encoder}", "--config", "configs/finetune.toml", "--train", train, "--dev", dev,
                "--label-field", plan.field, "--seed", seed, "--threads", threads]
+    command += ["--soft-labels", soft, "--soft-texts", task_teacher.POOL] if soft else []
     tasks.train(command, out, out.with_suffix(".log"), settings)
     return out
 
@@ -70,6 +78,11 @@ def chosen(task, encoder, threads):
             scores.append(last(out))
         tried.append({"setting": variant, "held_out": statistics.mean(scores)})
     return max(tried, key=lambda one: one["held_out"])["setting"], tried
+
+
+def peer(encoder, soft):
+    """The name of the records."""
+    return MODELS[encoder] + ("-soft" if soft else "")
 
 
 def sha256(file):
@@ -102,15 +115,19 @@ def measure(task, encoder, args):
     settings, tried, chosen_by = SETTINGS[task], [], "settings fixed beforehand, epoch on dev"
     if args.cross_validate and plan.rows:
         (settings, tried), chosen_by = chosen(task, encoder, threads), "5-fold cross-validation on training rows, epoch on dev"
-    file = rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")
+    file, soft, fitted = (rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")), None, {}
+    if args.soft:
+        settings, (soft, labelled) = SOFT + SOFT_SETTINGS[task], task_teacher.labels(task, file, threads)
+        fitted = {"task_teacher": labelled}
     runs = []
     for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else range(1, args.seeds + 1):
-        out = finetune(f"{task}-{encoder}-{seed}", encoder, file, peer_rows.file(task, "dev"), plan, seed, settings, threads)
+        name = f"{task}-{encoder}{'-soft' if args.soft else ''}-{seed}"
+        out = finetune(name, encoder, file, peer_rows.file(task, "dev"), plan, seed, settings, threads, soft)
         labels, size = answers(out, task, dev)
         runs.append(peer_rows.run(seed, labels, dev, size))
     record = json.loads((out / "training.json").read_text())
-    more = {"encoder_sha256": sha256(f"models/{encoder}/model.safetensors"), "trained": record["config"]["train"], "environment": record["environment"]}
-    return peer_rows.record(task, MODELS[encoder], train, dev, chosen_by, settings, tried, runs, [], **more)
+    more = {"encoder_sha256": sha256(f"models/{encoder}/model.safetensors"), "trained": record["config"]["train"], "environment": record["environment"], **fitted}
+    return peer_rows.record(task, peer(encoder, args.soft), train, dev, chosen_by, settings, tried, runs, [], **more)
 
 
 def main():
@@ -120,13 +137,14 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N (default 3)")
     parser.add_argument("--threads", default="1", help="libtorch threads (default 1); the weights depend on it")
     parser.add_argument("--cross-validate", action="store_true", help="for few rows, choose between fine-tuning and a frozen encoder")
+    parser.add_argument("--soft", action="store_true", help="with soft labels of a pool of other texts")
     parser.add_argument("--again", action="store_true", help="measure again what has a record")
     args = parser.parse_args()
     os.chdir(ROOT)
     want(*(peer_rows.TASKS[task].data for task in args.task or peer_rows.TASKS))
-    for task in args.task or peer_rows.TASKS:
+    for task in args.task or (SOFT_SETTINGS if args.soft else peer_rows.TASKS):
         for encoder in args.model or MODELS:
-            if args.again or MODELS[encoder] not in peer_rows.records(task):
+            if args.again or peer(encoder, args.soft) not in peer_rows.records(task):
                 peer_rows.keep(measure(task, encoder, args))
     peer_page.write_page()
 

@@ -78,6 +78,8 @@ pub enum Purpose {
     Subwords = 8,
     /// Which rows a regression is fitted to in cross-validation; the index is 0.
     Folds = 9,
+    /// Which labelled texts others are compared with; the index is 0.
+    Landmarks = 10,
 }
 
 #[cfg(test)]

@@ -95,6 +95,22 @@ fn texts_without_labels_teach_what_few_labels_do_not() {
 }
 
 #[test]
+fn a_limit_keeps_the_most_certain_texts() {
+    let (lines, texts) = (rows(8, 1), ["one owl", "two owls", "three", "four"]);
+    let task = task(&lines, 0.9);
+    let (some, mut probabilities) = taught(&rows(2, 1), 0.6);
+    fs::write(task.path("soft.txt"), some + &texts.join("\n") + "\n").unwrap();
+    probabilities.extend([0.7f32, 0.8, 0.8, 0.95].map(|p| vec![1.0 - p, p]));
+    fs::write(task.path("soft.npy"), npy(&probabilities)).unwrap();
+    fs::write(task.path("train.jsonl"), &lines).unwrap();
+    let said =
+        task.train("limited", &[&SOFT[..], &["--set", "train.soft_limit=2", "--set", "train.epochs=1"]].concat());
+    assert!(said.contains("4 texts with soft labels (2 of them in the training file, 0 others cut, 0 not valid UTF-8; 2 less certain ones left out)"), "{said}");
+    let card = String::from_utf8(task.bytes("limited", "README.md")).unwrap();
+    assert!(card.contains("were learnt as well, the most certain ones of: `soft.txt` (6 texts"), "{card}");
+}
+
+#[test]
 fn soft_labels_that_say_what_the_labels_say_change_nothing() {
     let task = task(&rows(96, 1), 1.0);
     let plain = ["--set", "train.label_smoothing=0", "--set", "train.class_weights=none", "--set", "train.lr=0.005"];

@@ -45,6 +45,7 @@ fn manifest(dtype: Dtype, token_vectors: bool, classes: &[&str]) -> Manifest {
         dtype,
         token_vectors,
         classes: classes.iter().map(|&name| name.to_owned()).collect(),
+        labelled: None,
         texts: 5,
         rows_per_shard: 2,
         files: vec![text_file("a.txt", 3, 'a'), text_file("b.txt", 2, 'b')],

@@ -179,6 +179,64 @@ fn a_classifier_writes_its_probabilities() {
 }
 
 #[test]
+fn a_sentence_encoder_has_the_classes_of_labelled_texts() {
+    let texts = Texts::new();
+    texts.write("labelled.jsonl", &rows(60, 1));
+    let labelled = ["b.jsonl", "--labelled", "labelled.jsonl", "--shard-texts", "6"];
+    let output = texts.run("bert", "out", &labelled);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    contains(&said, "fitting 2 classes to 60 labelled texts");
+    let targets = Targets::open(&texts.path("out")).unwrap();
+    assert_eq!(targets.classes(), ["animal", "colour"]);
+    let record = targets.manifest().unwrap().labelled.as_ref().unwrap();
+    assert_eq!((record.file.as_str(), record.texts), ("labelled.jsonl", 60));
+    contains(&said, &format!("accuracy {:.1} % on held-out labelled texts", record.held_out));
+    let all = |targets: &Targets| -> Vec<[f32; 2]> {
+        let row = |i| {
+            let mut row = [0.0; 2];
+            targets.probabilities(i, &mut row);
+            row
+        };
+        (0..targets.len()).map(row).collect()
+    };
+    let probabilities = all(&targets);
+    for (i, row) in probabilities.iter().enumerate() {
+        at_most(1e-5, f64::from((row[0] + row[1] - 1.0).abs()), "sum of probabilities");
+        // The texts of rows() have the two classes in turn.
+        assert!(row[i % 2] > 0.5, "row {i}: {row:?}");
+    }
+
+    // The vectors of an earlier run; f16 has 11 bits of them.
+    texts.written("vectors", &["b.jsonl"]);
+    texts.written("again", &[&labelled[..], &["--vectors", "vectors"]].concat());
+    for (a, b) in all(&Targets::open(&texts.path("again")).unwrap()).iter().zip(&probabilities) {
+        at_most(5e-3, f64::from((a[0] - b[0]).abs()), "probability from stored vectors");
+    }
+    let vectors = |more: &[&str]| {
+        texts.refused("bad", &[more, &["--labelled", "labelled.jsonl", "--vectors", "vectors"]].concat())
+    };
+    contains(
+        &vectors(&["b.jsonl", "--prompt", "x"]),
+        "of another teacher or other settings: prompt was \"\", is now \"x\"",
+    );
+    contains(&vectors(&["a.txt"]), "3 texts, but targets for 20");
+    contains(&texts.refused("bad", &["a.txt", "--vectors", "vectors"]), "--labelled <FILE>");
+
+    // A resumed run fits the same classifier.
+    fs::remove_file(texts.path("out").join(shard::file_name(2))).unwrap();
+    fs::rename(texts.path("out").join(MANIFEST), texts.path("out").join(UNFINISHED)).unwrap();
+    texts.written("out", &[&labelled[..], &["--resume"]].concat());
+    assert_eq!(all(&Targets::open(&texts.path("out")).unwrap()), probabilities);
+    texts.write("one.jsonl", "{\"text\": \"a\", \"label\": \"x\"}\n");
+    contains(
+        &texts.refused("bad", &["a.txt", "--labelled", "one.jsonl"]),
+        "--labelled: the labelled texts have 1 class, at least 2",
+    );
+    assert!(!texts.path("bad").exists());
+}
+
+#[test]
 fn targets_resumed_after_some_shards_have_the_bytes_of_an_uninterrupted_run() {
     let texts = Texts::new();
     let more = [&FILES[..], &["--shard-texts", "5", "--token-vectors"]].concat();

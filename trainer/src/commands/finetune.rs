@@ -223,6 +223,7 @@ fn read_data(
         texts: &args.soft_texts,
         text_field: &args.soft_text_field,
         temperature: keys.soft_temperature,
+        limit: keys.soft_limit,
     });
     let soft = source.map(|source| Soft::read(source, &labels, &rows.texts, train, interrupt)).transpose()?;
     Ok(Data {

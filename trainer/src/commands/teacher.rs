@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kinglet_data::dataset::Dataset;
 
 use crate::device::DeviceChoice;
 use crate::interrupt::Interrupt;
 use crate::machine;
 use crate::out;
-use crate::targets::Dtype;
 use crate::targets::write::Existing;
+use crate::targets::{Dtype, Targets};
 use crate::teacher::settings::Pooling;
 use crate::teacher::write::{TargetsPlan, Written, write};
 use crate::teacher::{Options, Precision, Teacher};
@@ -68,6 +69,22 @@ pub struct TeacherArgs {
     /// The model must be a fine-tuned classifier (BertForSequenceClassification) of classes that exclude each other.
     #[arg(long)]
     pub probabilities: bool,
+    /// Labelled texts whose classes the targets have probabilities of
+    ///
+    /// A logistic regression on the vectors of these texts and on their words and characters (TF-IDF) makes a sentence encoder a
+    /// classifier, which with few labels is better than fine-tuning it, and far better than a small model. JSONL, CSV or TSV, plain, .gz
+    /// or .zst. `kinglet-train finetune --soft-labels` learns from the probabilities.
+    #[arg(long, value_name = "FILE", conflicts_with = "probabilities")]
+    pub labelled: Option<PathBuf>,
+    /// Field or column with the labels of --labelled
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    pub label_field: String,
+    /// Targets of the same teacher for the same files
+    ///
+    /// Their vectors are taken instead of computed: a corpus goes through the teacher once, and gets the probabilities of another task in
+    /// a minute.
+    #[arg(long, value_name = "DIR", requires = "labelled", conflicts_with = "token_vectors")]
+    pub vectors: Option<PathBuf>,
     /// Type of the numbers in the targets
     #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
     pub dtype: Dtype,
@@ -118,7 +135,6 @@ pub struct TeacherArgs {
 /// # Errors
 /// If the model, a file or the device cannot be used, and as [`write()`].
 pub fn run(args: &TeacherArgs) -> Result<()> {
-    let interrupt = Interrupt::install().context("cannot listen to signals")?;
     out::check(&args.out)?;
     let device = args.device.resolve()?;
     let precision = args.precision.unwrap_or_else(|| Precision::default_on(device));
@@ -133,12 +149,13 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
         classifier: args.probabilities,
         batch_tokens: args.batch_tokens,
     };
-    let teacher = Teacher::with(&args.model, device, precision, &options).context("--model")?;
+    let mut teacher = Teacher::with(&args.model, device, precision, &options).context("--model")?;
     let plan = TargetsPlan {
         files: args.files.clone(),
         text_field: args.text_field.clone(),
         out: args.out.clone(),
         dtype: args.dtype,
+        vectors: args.vectors.as_deref().map(Targets::open).transpose().context("--vectors")?,
         token_vectors: args.token_vectors,
         rows_per_shard: args.shard_texts,
         existing: match (args.resume, args.force) {
@@ -148,6 +165,14 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
         },
     };
     eprintln!("{} on {}, {}", teacher.description(), machine::device_name(device), precision.name());
+    if let Some(file) = &args.labelled {
+        let data = Dataset::read(file, &args.label_field, None).context("--labelled")?;
+        eprintln!("fitting {} classes to {} labelled texts", data.names.len(), data.texts.len());
+        let fitted = teacher.fit(&data, file).context("--labelled")?;
+        eprintln!("accuracy {:.1} % on held-out labelled texts", fitted.held_out);
+    }
+    // Until here there is nothing to keep, so that a signal ends the program.
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let written = write(&teacher, &plan, &interrupt)?;
     let Written { manifest, computed, cut, replaced, .. } = &written;
     let (out, speed) = (args.out.display(), *computed as f64 / written.seconds.max(1e-9));

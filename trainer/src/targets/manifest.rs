@@ -50,8 +50,26 @@ pub struct TeacherRecord {
     pub batch_tokens: usize,
 }
 
+/// What a sentence encoder's classes come from: labelled texts that a classifier was fitted to ([`crate::teacher::labelled`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelledRecord {
+    /// File name of the labelled texts, without folders.
+    pub file: String,
+    /// SHA-256 of the file's bytes.
+    pub sha256: String,
+    /// Number of labelled texts.
+    pub texts: u64,
+    /// Weight of the encoder's vector beside the words' in a text's features.
+    pub scale: f64,
+    /// `C` of the logistic regression.
+    pub strength: f64,
+    /// Accuracy on held-out labelled texts, in percent.
+    pub held_out: f64,
+}
+
 /// What a folder of targets holds, and how it was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of the format: [`VERSION`].
@@ -66,6 +84,9 @@ pub struct Manifest {
     pub token_vectors: bool,
     /// Names of the classes whose probabilities are given; empty without.
     pub classes: Vec<String>,
+    /// The labelled texts that the classes come from, if a classifier was fitted to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled: Option<LabelledRecord>,
     /// Number of texts.
     pub texts: u64,
     /// Texts per shard; the last one may have fewer.

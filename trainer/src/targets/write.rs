@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet_data::files::write_atomically;
+use serde::Serialize;
 
 use super::manifest::{MANIFEST, Manifest, UNFINISHED};
 use super::shard::{self, Shard, ShardData, file_name};
@@ -133,7 +134,10 @@ impl TargetsWriter {
 }
 
 /// Returns the first field in which two records differ, with both values.
-fn difference(before: &Manifest, now: &Manifest) -> Result<String> {
+///
+/// # Errors
+/// If a record cannot be written as JSON.
+pub fn difference<T: Serialize>(before: &T, now: &T) -> Result<String> {
     let (before, now) = (serde_json::to_value(before)?, serde_json::to_value(now)?);
     Ok(difference_at("", &before, &now).unwrap_or_default())
 }

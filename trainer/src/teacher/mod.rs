@@ -6,6 +6,7 @@
 
 mod bert;
 mod config;
+pub mod labelled;
 pub mod settings;
 pub mod transformer;
 mod wordpiece;
@@ -15,13 +16,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kinglet::spec::files;
+use kinglet_data::dataset::Dataset;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::{Batch, by_length};
 use crate::machine;
+use crate::targets::manifest::LabelledRecord;
 use bert::Bert;
 pub use bert::BertWeight;
 use config::BertConfig;
+use labelled::Head;
 use settings::{Pooling, Settings};
 pub use wordpiece::{Encoded, WordPiece};
 
@@ -77,6 +81,8 @@ pub struct Teacher {
     channels: usize,
     vocab_size: usize,
     classes: Vec<String>,
+    /// The classifier on its vectors, and the record of the texts that it was fitted to.
+    fitted: Option<(Head, LabelledRecord)>,
     device: Device,
     precision: Precision,
     batch_tokens: usize,
@@ -150,10 +156,30 @@ impl Teacher {
             channels: config.hidden_size,
             vocab_size: config.vocab_size,
             classes,
+            fitted: None,
             device,
             precision,
             batch_tokens,
         })
+    }
+
+    /// Fits a classifier on the encoder's vectors to the labelled texts `data` of `file` ([`labelled`]): from then on the teacher has its
+    /// classes and their probabilities.
+    ///
+    /// # Errors
+    /// As [`Head::fit`], or if the tokenizer fails.
+    pub fn fit(&mut self, data: &Dataset, file: &Path) -> Result<&LabelledRecord> {
+        let head = Head::fit(&data.texts, &self.embed(&data.texts)?, &data.labels, data.names.len())?;
+        let record = LabelledRecord {
+            file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            sha256: data.sha256.clone(),
+            texts: data.texts.len() as u64,
+            scale: head.chosen.scale,
+            strength: head.chosen.strength,
+            held_out: head.chosen.held_out,
+        };
+        self.classes.clone_from(&data.names);
+        Ok(&self.fitted.insert((head, record)).1)
     }
 
     /// Returns the number of channels of a vector, `C`.
@@ -183,7 +209,7 @@ impl Teacher {
         self.max_length
     }
 
-    /// Returns the names of a classifier's classes; none if the folder was not read as one.
+    /// Returns the names of the classes; none if the folder was not read as a classifier and none was fitted.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -240,12 +266,15 @@ impl Teacher {
     /// Returns a classifier's probabilities for texts, `[B, K]` f32 on the CPU.
     ///
     /// # Errors
-    /// If the folder was not read as a classifier ([`Options::classifier`]), or the tokenizer fails.
+    /// If the teacher has no classes ([`Options::classifier`], [`Teacher::fit`]), or the tokenizer fails.
     pub fn classify<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Tensor> {
+        if let Some((head, _)) = &self.fitted {
+            return head.probabilities(texts, &self.embed(texts)?);
+        }
         let texts = self.encode(texts)?;
         let ids: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
         self.gather(&ids, self.classes.len(), |batch| {
-            self.compute(batch, 0).probabilities.context("the teacher was not read as a classifier")
+            self.compute(batch, 0).probabilities.context("the teacher has no classes")
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::spec::files;
 use kinglet_data::digest::sha256_of_file;
 use tch::{Device, Kind, Tensor};
@@ -16,12 +16,12 @@ use crate::interrupt::Interrupt;
 use crate::targets::manifest::VERSION;
 use crate::targets::shard::ShardData;
 use crate::targets::texts::{Survey, survey, texts};
-use crate::targets::write::{Existing, TargetsWriter};
-use crate::targets::{Dtype, Manifest, TeacherRecord, TextFile, Tokens};
+use crate::targets::write::{Existing, TargetsWriter, difference};
+use crate::targets::{Dtype, Manifest, Targets, TeacherRecord, TextFile, Tokens};
 use crate::training::progress::Counter;
 
 /// Targets to write.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct TargetsPlan {
     /// Text files, in order.
     pub files: Vec<PathBuf>,
@@ -29,6 +29,8 @@ pub struct TargetsPlan {
     pub text_field: String,
     /// Folder to write to.
     pub out: PathBuf,
+    /// Targets of the same teacher for the same files, whose vectors are taken instead of computed.
+    pub vectors: Option<Targets>,
     /// Type of the vectors' numbers.
     pub dtype: Dtype,
     /// Whether to write a vector per token.
@@ -78,6 +80,9 @@ pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
     );
     let Survey { files, replaced } = survey(&plan.files, &plan.text_field, interrupt)?;
     let manifest = manifest(teacher, plan, files)?;
+    if let Some(vectors) = &plan.vectors {
+        reusable(vectors, &manifest).context("--vectors")?;
+    }
     let mut writer = TargetsWriter::open(&plan.out, manifest, plan.existing)?;
     let rows = writer.manifest().rows_per_shard;
     let (total, before) = (writer.manifest().texts, u64::from(writer.next()) * rows);
@@ -90,11 +95,11 @@ pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
     let mut cut = 0;
     let complete = thread::scope(|scope| -> Result<bool> {
         let reader = scope.spawn(|| read(tokenizer, plan, before, rows, send));
-        for texts in shards {
-            let Some(data) = compute(teacher, plan.token_vectors, &texts, interrupt, &mut progress)? else {
+        for input in shards {
+            let Some(data) = targets(teacher, plan, &input, interrupt, &mut progress)? else {
                 return Ok(false);
             };
-            cut += texts.iter().filter(|text| text.cut).count() as u64;
+            cut += input.tokens.iter().filter(|text| text.cut).count() as u64;
             writer.push(&data).context("the text files have changed, or the targets cannot be written")?;
         }
         reader.join().unwrap_or_else(|_| Err(anyhow!("the thread that reads files panicked")))?;
@@ -134,14 +139,35 @@ fn manifest(teacher: &Teacher, plan: &TargetsPlan, files: Vec<TextFile>) -> Resu
         dtype: plan.dtype,
         token_vectors: plan.token_vectors,
         classes: teacher.classes.clone(),
+        labelled: teacher.fitted.as_ref().map(|(_, record)| record.clone()),
         texts: files.iter().map(|file| file.texts).sum(),
         rows_per_shard: plan.rows_per_shard,
         files,
     })
 }
 
-/// Sends the tokens of all texts after the first `skip`, `rows` at a time; ends when the receiver is gone.
-fn read(tokenizer: &WordPiece, plan: &TargetsPlan, skip: u64, rows: u64, send: SyncSender<Vec<Encoded>>) -> Result<()> {
+/// Checks that `vectors` are those that the run `manifest` would compute.
+fn reusable(vectors: &Targets, manifest: &Manifest) -> Result<()> {
+    let before =
+        vectors.manifest().context("a single file does not say which teacher made it; give a folder of targets")?;
+    if before.teacher != manifest.teacher {
+        bail!(
+            "the targets are of another teacher or other settings: {}",
+            difference(&before.teacher, &manifest.teacher)?
+        );
+    }
+    vectors.check(&manifest.files)
+}
+
+/// The texts of a shard, and their tokens.
+struct Input {
+    texts: Vec<String>,
+    tokens: Vec<Encoded>,
+}
+
+/// Sends all texts after the first `skip`, `rows` at a time; ends when the receiver is gone.
+fn read(tokenizer: &WordPiece, plan: &TargetsPlan, skip: u64, rows: u64, send: SyncSender<Input>) -> Result<()> {
+    let input = |texts: Vec<String>| Ok::<_, anyhow::Error>(Input { tokens: tokenizer.encode_all(&texts)?, texts });
     let (mut seen, mut shard) = (0, Vec::new());
     for path in &plan.files {
         for text in texts(path, &plan.text_field)? {
@@ -151,36 +177,62 @@ fn read(tokenizer: &WordPiece, plan: &TargetsPlan, skip: u64, rows: u64, send: S
                 continue;
             }
             shard.push(text);
-            if shard.len() as u64 == rows && send.send(tokenizer.encode_all(&std::mem::take(&mut shard))?).is_err() {
+            if shard.len() as u64 == rows && send.send(input(std::mem::take(&mut shard))?).is_err() {
                 return Ok(());
             }
         }
     }
     if !shard.is_empty() {
         // The receiver has reported why it left.
-        let _ = send.send(tokenizer.encode_all(&shard)?);
+        let _ = send.send(input(shard)?);
     }
     Ok(())
 }
 
-/// Computes the targets of a shard; returns `None` if `interrupt` was requested.
-fn compute(
+/// Returns the targets of a shard; `None` if `interrupt` was requested.
+fn targets(
     teacher: &Teacher,
-    token_vectors: bool,
-    texts: &[Encoded],
+    plan: &TargetsPlan,
+    input: &Input,
     interrupt: &Interrupt,
     progress: &mut Progress,
 ) -> Result<Option<ShardData>> {
-    let (width, classes) = (teacher.channels, teacher.classes.len());
+    let (rows, width) = (input.texts.len(), teacher.channels);
     let mut data = ShardData {
-        vectors: vec![0.0; texts.len() * width],
-        probabilities: vec![0.0; texts.len() * classes],
-        tokens: if token_vectors { vec![Tokens::default(); texts.len()] } else { Vec::new() },
+        vectors: vec![0.0; rows * width],
+        probabilities: vec![0.0; rows * teacher.classes.len()],
+        tokens: if plan.token_vectors { vec![Tokens::default(); rows] } else { Vec::new() },
     };
-    let ids: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
+    if let Some(stored) = &plan.vectors {
+        for (vector, row) in data.vectors.chunks_exact_mut(width).zip(progress.done as usize..) {
+            stored.row(row, vector);
+        }
+    } else if !compute(teacher, &input.tokens, &mut data, interrupt, progress)? {
+        return Ok(None);
+    }
+    if let Some((head, _)) = &teacher.fitted {
+        let vectors = Tensor::from_slice(&data.vectors).view([-1, width as i64]);
+        data.probabilities = numbers(&head.probabilities(&input.texts, &vectors)?)?;
+    }
+    if plan.vectors.is_some() {
+        progress.add(rows as u64);
+    }
+    Ok((!interrupt.requested()).then_some(data))
+}
+
+/// Computes vectors, probabilities and, where `data` has room for them, tokens; returns false if `interrupt` was requested.
+fn compute(
+    teacher: &Teacher,
+    tokens: &[Encoded],
+    data: &mut ShardData,
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+) -> Result<bool> {
+    let (width, classes) = (teacher.channels, teacher.classes.len());
+    let ids: Vec<&[u32]> = tokens.iter().map(|text| text.ids.as_slice()).collect();
     for batch in teacher.batches(&ids) {
         if interrupt.requested() {
-            return Ok(None);
+            return Ok(false);
         }
         let inputs: Vec<&[u32]> = batch.iter().map(|&i| ids[i]).collect();
         let Computed { vectors, hidden, probabilities } = teacher.compute(&inputs, teacher.skipped());
@@ -188,18 +240,18 @@ fn compute(
         if let Some(probabilities) = probabilities {
             scatter(&numbers(&probabilities)?, classes, &batch, &mut data.probabilities);
         }
-        if token_vectors {
+        if !data.tokens.is_empty() {
             let hidden = numbers(&hidden)?;
             let length = hidden.len() / batch.len();
             for (&i, row) in batch.iter().zip(hidden.chunks_exact(length)) {
-                let Encoded { ids, spans, .. } = &texts[i];
+                let Encoded { ids, spans, .. } = &tokens[i];
                 let vectors = row[..ids.len() * width].to_vec();
                 data.tokens[i] = Tokens { ids: ids.clone(), spans: spans.clone(), vectors };
             }
         }
         progress.add(batch.len() as u64);
     }
-    Ok(Some(data))
+    Ok(true)
 }
 
 /// Returns the elements of a tensor, row by row.

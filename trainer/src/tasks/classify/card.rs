@@ -77,6 +77,8 @@ fn soft_labels(soft: &Soft) -> Value {
         "teacher": soft.manifest().map(|manifest| &manifest.teacher),
         "texts": soft.files,
         "labelled_texts": soft.both,
+        "left_out": soft.unsure,
+        "labelled": soft.manifest().and_then(|manifest| manifest.labelled.as_ref()),
     })
 }
 
@@ -85,8 +87,14 @@ fn soft_words(soft: &Soft) -> String {
     let teacher = soft.manifest().map_or_else(
         || "The probabilities of a file".to_owned(),
         |manifest| {
+            let labelled = manifest.labelled.as_ref().map_or_else(String::new, |labelled| {
+                format!(
+                    ", by a regression on its vectors and on words, fitted to the {} texts of `{}` ({:.1} % right on held-out ones),",
+                    labelled.texts, labelled.file, labelled.held_out
+                )
+            });
             format!(
-                "Probabilities of `{}` (weights SHA-256 `{}`)",
+                "Probabilities of `{}` (weights SHA-256 `{}`){labelled}",
                 manifest.teacher.name, manifest.teacher.weights_sha256
             )
         },
@@ -94,9 +102,10 @@ fn soft_words(soft: &Soft) -> String {
     let file = |file: &TextFile| format!("`{}` ({} texts, SHA-256 `{}`)", file.file, file.texts, file.sha256);
     let files: Vec<String> = soft.files.iter().map(file).collect();
     format!(
-        "{teacher} for {} texts, of which {} are in the train file, were learnt as well: {}.\n\n",
+        "{teacher} for {} texts, of which {} are in the train file, were learnt as well{}: {}.\n\n",
         soft.texts(),
         soft.both,
+        if soft.unsure > 0 { ", the most certain ones of" } else { "" },
         files.join(", ")
     )
 }

@@ -54,9 +54,12 @@ pub struct ClassifyKeys {
     pub zero_head: bool,
     /// Weight of a text's soft labels, where its label weighs 1 (or its class weight). Default 1.
     pub soft_weight: f64,
+    /// Maximum number of soft labels: those with the largest probability are learnt, and those of labelled texts. What a teacher says of
+    /// texts of another kind is a guess. Default 0 for all.
+    pub soft_limit: usize,
     /// Temperature of soft labels: both distributions are softened by it. Default 1.
     pub soft_temperature: f64,
-    /// Whether the encoder stays as it is, and the head is the best one by regression ([`super::regression`]): often better than
+    /// Whether the encoder stays as it is, and the head is the best one by regression ([`crate::regression`]): often better than
     /// training the encoder on few rows. Needs `--from`; the keys of the optimizer have no effect. Default false.
     pub frozen: bool,
     /// Share of the words of a training text that are cut into other pieces in each step ([`crate::tokenizer::sampling`]). Default 0.
@@ -76,6 +79,7 @@ impl Default for ClassifyKeys {
             head_lr_scale: 1.0,
             zero_head: false,
             soft_weight: 1.0,
+            soft_limit: 0,
             soft_temperature: 1.0,
             frozen: false,
             subword_sampling: 0.0,

@@ -11,7 +11,6 @@ pub mod config;
 pub mod data;
 pub mod evaluate;
 pub mod network;
-pub mod regression;
 pub mod soft;
 
 use std::collections::BTreeMap;
@@ -25,6 +24,7 @@ use tch::{Reduction, Tensor};
 use crate::batch::{self, Batch};
 use crate::model::Mode;
 use crate::random::{Purpose, SplitMix64, derive_seed};
+use crate::regression::Fitted;
 use crate::tokenizer::files::{TokenizerFiles, truncate};
 use crate::tokenizer::sampling::Sampler;
 use crate::training::config::Keys;
@@ -38,7 +38,6 @@ use config::{Config, Metric};
 use data::Data;
 use evaluate::{Scores, evaluate};
 use network::{Network, Place};
-use regression::Fitted;
 
 /// A classifier in training.
 #[derive(Debug)]
@@ -174,11 +173,12 @@ impl<N: Network> Task for Classify<N> {
         let Data { train, dev, labels, soft, .. } = &self.data;
         let soft = soft.as_ref().map_or_else(String::new, |soft| {
             format!(
-                "{} texts with soft labels ({} of them in the training file, {} others cut, {} not valid UTF-8), ",
+                "{} texts with soft labels ({} of them in the training file, {} others cut, {} not valid UTF-8{}), ",
                 soft.texts(),
                 soft.both,
                 soft.cut,
-                soft.replaced
+                soft.replaced,
+                if soft.unsure > 0 { format!("; {} less certain ones left out", soft.unsure) } else { String::new() }
             )
         });
         let frozen = self.fitted.as_ref().map(|Fitted { strength, held_out, .. }| {

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use kinglet::spec::Weight;
 use tch::{Device, Tensor};
 
-use super::regression::{self, Fitted};
 use crate::batch::{self, Batch};
 use crate::checkpoint::{self, GOLDEN_TEXTS, Start};
 use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
 use crate::optim::Parameter;
+use crate::regression::{self, Fitted};
 use crate::teacher::BertWeight;
 use crate::teacher::transformer::Transformer;
 

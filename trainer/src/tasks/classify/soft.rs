@@ -28,6 +28,8 @@ pub struct Source<'a> {
     pub text_field: &'a str,
     /// Divides the exponents of probabilities, as `p^(1/T)` and normalized again.
     pub temperature: f64,
+    /// Maximum number of rows that are taken, those with the largest probability, beside those of labelled texts; 0 for all.
+    pub limit: usize,
 }
 
 /// The soft labels of a run.
@@ -39,6 +41,8 @@ pub struct Soft {
     pub ids: Vec<Vec<u32>>,
     /// Texts that have a label too.
     pub both: usize,
+    /// Texts left out because the teacher is less sure of them than of others.
+    pub unsure: usize,
     /// Texts truncated to the maximum length, those with a label not counted.
     pub cut: usize,
     /// Texts that are not valid UTF-8; what is not is read as U+FFFD.
@@ -69,7 +73,7 @@ impl Soft {
         encode: Encode<'_>,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        let Source { targets: path, temperature, .. } = source;
+        let Source { targets: path, temperature, limit, .. } = source;
         let targets = Targets::open(path).context("--soft-labels")?;
         let columns = columns(&targets, labels).with_context(|| format!("--soft-labels {}", path.display()))?;
         let mut places: HashMap<&str, VecDeque<usize>> = HashMap::new();
@@ -79,6 +83,7 @@ impl Soft {
         let mut out = Soft {
             ids: Vec::new(),
             both: 0,
+            unsure: 0,
             cut: 0,
             replaced: 0,
             files: Vec::new(),
@@ -88,6 +93,7 @@ impl Soft {
             rows: vec![None; train.len()],
             temperature,
         };
+        let unsure = out.unsure_rows(limit);
         let mut row = 0;
         for path in source.texts {
             let mut digest = TextDigest::default();
@@ -101,6 +107,7 @@ impl Soft {
                         out.rows[place] = Some(row);
                         out.both += 1;
                     }
+                    None if unsure.get(row).is_some_and(|&unsure| unsure) => out.unsure += 1,
                     None => {
                         out.ids.push(encode(&text, &mut out.cut)?);
                         out.rows.push(Some(row));
@@ -160,6 +167,24 @@ impl Soft {
             Some(_) => self.targets.probabilities(row, out),
             None => self.targets.row(row, out),
         }
+    }
+
+    /// Returns whether each row is not among the `limit` rows with the largest probability, the first of equal ones; nothing if all are
+    /// taken. Runs on all cores.
+    fn unsure_rows(&self, limit: usize) -> Vec<bool> {
+        let rows = self.targets.len();
+        if limit == 0 || limit >= rows {
+            return Vec::new();
+        }
+        let largest = |stored: &mut Vec<f32>, row: usize| {
+            self.stored(row, stored);
+            (stored.iter().copied().fold(0.0, f32::max), row)
+        };
+        let mut rated: Vec<(f32, usize)> = (0..rows).into_par_iter().map_init(|| self.buffer(), largest).collect();
+        rated.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let mut unsure = vec![false; rows];
+        rated[limit..].iter().for_each(|&(_, row)| unsure[row] = true);
+        unsure
     }
 
     /// Checks, on all cores, that each row is a distribution.
