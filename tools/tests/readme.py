@@ -65,6 +65,13 @@ def main():
         for name in ("questions.txt", "texts.txt"):
             (page / name).write_text("".join(text + "\n" for text in texts), encoding="utf-8")
         (page / "reviews.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:100]), encoding="utf-8")
+        # Three texts of each class.
+        of, lines = {}, project.lines(ROOT / "testing/data/banking77/train.jsonl.zst")
+        for line in lines:
+            of.setdefault(json.loads(line)["label"], []).append(line)
+        few = "".join(line + "\n" for same in of.values() for line in same[:3])
+        (page / "few.jsonl").write_text(few, encoding="utf-8")
+        (page / "MANIFEST.json").symlink_to(ROOT / "testing/data/banking77/MANIFEST.json")
         for model in ("all-MiniLM-L6-v2", "bert-base-uncased"):
             (page / model).symlink_to(ROOT / "trainer/tests/golden/bert")
         cargo = subprocess.run(["bash", "-c", "command -v cargo"], check=True, capture_output=True, text=True).stdout.strip()
