@@ -24,7 +24,7 @@ def look(peer):
     family = peer.split("-")[0]
     marker, colour = FAMILIES[family]
     rank = [name for name in NAMES if name.split("-")[0] == family].index(peer)
-    return {"marker": marker, "color": colour, "alpha": 1 - 0.3 * rank, "linestyle": "none", "markersize": 11 if marker == "*" else 6}
+    return {"marker": marker, "color": colour, "alpha": max(0.3, 1 - 0.25 * rank), "linestyle": "none", "markersize": 11 if marker == "*" else 6}
 
 
 def draw(axis, task):

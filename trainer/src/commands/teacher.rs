@@ -73,7 +73,8 @@ pub struct TeacherArgs {
     ///
     /// A logistic regression on the vectors of these texts and on their words and characters (TF-IDF) makes a sentence encoder a
     /// classifier, which with few labels is better than fine-tuning it, and far better than a small model. JSONL, CSV or TSV, plain, .gz
-    /// or .zst. `kinglet-train finetune --soft-labels` learns from the probabilities.
+    /// or .zst. `kinglet-train finetune --soft-labels` learns from the probabilities. Takes up to 50 KB of memory per labelled text; with
+    /// many of them, a fine-tuned Transformer and --probabilities are better.
     #[arg(long, value_name = "FILE", conflicts_with = "probabilities")]
     pub labelled: Option<PathBuf>,
     /// Field or column with the labels of --labelled
