@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Makes the models of intents that the repository holds: distills an encoder, trains a classifier from it, exports it, writes its card.
+"""Makes the models of intents that the repository holds: trains a classifier, exports it, writes its card.
 
     tools/x research default_model                 models/intents, the model built into the program
     tools/x research default_model intents-nano    models/intents-nano, the one for microcontrollers
     tools/x research default_model intents distill --max-minutes 30    half an hour of its encoder; the next call resumes
 
-The encoder follows the teacher's vectors of the pool (research/task_teacher.py), in the vocabulary and shape of the model. The classifier
-learns the labels and the task teacher's soft labels. Everything lives in runs/intents; what is finished is kept. Needs the built programs
-and the sets `corpus` and `short_texts` in $KINGLET_DATA.
+models/intents starts from an encoder that follows the teacher's vectors of the pool (research/task_teacher.py) in the vocabulary and shape of
+the model, and learns the labels and the task teacher's soft labels; it needs the sets `corpus` and `short_texts` in $KINGLET_DATA.
+models/intents-nano is trained from scratch, as by research/results.py. Everything lives in runs/; what is finished is kept. Needs the built
+programs.
 """
 import argparse
 import hashlib
@@ -16,9 +17,10 @@ import pathlib
 import sys
 
 import encoder
+import results
 import task_teacher
 import tasks
-from project import ROOT, copy, data, program, run, write
+from project import HERE, ROOT, copy, program, run, write
 
 BASE, TASK = pathlib.Path("runs/intents"), "clinc150"
 # `shape` is that of the encoder, `steps` its training; `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
@@ -29,11 +31,10 @@ MODELS = {
         "limit": 1_200_000, "subtitle": "the default model of `kinglet`",
         "keep": ["model.int8.onnx", "tokenizer.json", "tokenizer_config.json", "verification.safetensors"],
     },
-    # A microcontroller's flash of 512 KiB also holds 112 KiB of program.
+    # A microcontroller's flash of 512 KiB also holds 112 KiB of program. From scratch: no encoder is as small yet.
     "intents-nano": {
-        "vocab": 1536, "steps": ["train.static_steps=2000", "train.steps=3000"],
-        "shape": ["model.hidden_size=96", "model.num_hidden_layers=2", "model.intermediate_size=192", "model.kernel_sizes=[7,15]"],
-        "limit": 350_000, "subtitle": "the default model for microcontrollers", "keep": [],
+        "plan": {"data": TASK, "field": "label", "vocab": 1536, "set": []}, "config": "intents-nano", "limit": 400 * 1024,
+        "subtitle": "the default model for microcontrollers", "keep": [],
     },
 }
 # What differs from configs/finetune-soft.toml.
@@ -49,17 +50,22 @@ BESIDE = {
 
 def paths(name):
     """Returns where vocabulary, encoder, classifier and exported model of `name` are."""
+    if "plan" in MODELS[name]:
+        base = f"runs/results/{TASK}-{MODELS[name]['plan']['vocab']}"
+        return [pathlib.Path(base + part) for part in ("-tokenizer", "", f"-{name}", f"-{name}-onnx")]
     return [BASE / f"{name}{part}" for part in ("-tokenizer", "-encoder", "", "-onnx")]
 
 
 def distill(name, args):
     """Makes what is missing of vocabulary and encoder."""
+    if "plan" in MODELS[name]:
+        return
     what, (tokenizer, out, _, _) = MODELS[name], paths(name)
     trainer = program("kinglet-train")
     task_teacher.vectors(args.threads)
     if not (tokenizer / "tokenizer.bin").exists():
         run([trainer, "tokenizer", "--vocab-size", what["vocab"], "--lowercase", "--out", tokenizer, "--input", task_teacher.POOL,
-             task_teacher.rows(TASK)], BASE / f"{name}-tokenizer.log")
+             HERE / TASK / "train.jsonl.zst"], BASE / f"{name}-tokenizer.log")
     command = [trainer, "distill", "--config", "configs/distill.toml", "--mixer", "dilated", "--tokenizer", tokenizer,
                "--targets", task_teacher.VECTORS, "--teacher", encoder.TEACHER, "--threads", args.threads]
     command += ["--max-minutes", args.max_minutes] if args.max_minutes else []
@@ -68,8 +74,12 @@ def distill(name, args):
 
 def finetune(name, args):
     """Makes what is missing of the classifier."""
+    if "plan" in MODELS[name]:
+        plan = MODELS[name]["plan"]
+        results.train(f"{TASK}-{plan['vocab']}", plan, MODELS[name]["config"], args.threads, export=False)
+        return
     _, start, out, _ = paths(name)
-    dev, train = f"{data(TASK)}/dev.jsonl.zst", task_teacher.rows(TASK)
+    train, dev = (HERE / TASK / f"{part}.jsonl.zst" for part in ("train", "dev"))
     soft, _ = task_teacher.labels(TASK, train, args.threads)
     tasks.train([program("kinglet-train"), "finetune", "--from", start, "--config", "configs/finetune-soft.toml", "--train", train, "--dev", dev,
                  "--soft-labels", soft, "--soft-texts", task_teacher.POOL, "--threads", args.threads], out, BASE / f"{name}.log", SETTINGS)
@@ -118,6 +128,43 @@ def onnx_row(out):
     return f"\n| the same as ONNX | `model.int8.onnx`, {len(onnx):,} bytes, SHA-256 `{hashlib.sha256(onnx).hexdigest()}` |"
 
 
+def words(training):
+    """What a card says of settings and machine."""
+    threads = training["environment"]["threads"]
+    return (f"{training['environment']['cpu']}, {threads} thread{'' if threads == 1 else 's'}, seed {training['seed']}",
+            ", ".join(f"{key} {value}" for key, value in training["config"]["train"].items()))
+
+
+def from_scratch(name, training, config):
+    """What the card of a model without an encoder says of more texts and of its recipe."""
+    (tokenizer, _, trained, exported), (where, settings), files = paths(name), words(training), training
+    return "", f"""Trained from scratch in {training['minutes']:.1f} minutes on {where}. Settings:
+{settings}. `tools/x research default_model {name}` runs these commands:
+
+```sh
+kinglet-train tokenizer --vocab-size {config['vocab_size']} --out {tokenizer} --input {files['train']['file']}
+kinglet-train finetune --config configs/{MODELS[name]['config']}.toml --train {files['train']['file']} --dev {files['dev']['file']} \\
+  --label-field label --tokenizer {tokenizer} --out {trained} --threads {training['environment']['threads']}
+kinglet-export {trained} --out {exported} --out-of-scope oos
+```"""
+
+
+def from_encoder(name, training, _):
+    """What the card of a model from an encoder of its own says of more texts and of its recipe."""
+    (where, settings), soft = words(training), training["soft_labels"]
+    distilled = json.loads((ROOT / paths(name)[1] / "encoder/training.json").read_text())
+    texts = f"""The encoder and the soft labels were learnt from {soft['texts'][0]['texts']:,} other texts (research/task_teacher.py): the Schema-Guided Dialogue dataset,
+Query-wellformedness, Natural Questions, Stack Overflow titles and extracts of Wikipedia (CC BY-SA), HWU64, SLURP, Taskmaster, Disfl-QA,
+WebQuestions, RESTAURANTS-8K, Home Assistant intents and product reviews (CC BY 4.0), Tatoeba (CC BY 2.0 FR), MultiDoGO and Topical-Chat
+(CDLA) and Common Voice (CC0); the card of [encoder-en](../encoder-en/README.md) says whose they are. The teacher is all-MiniLM-L6-v2
+(Apache-2.0).
+
+"""
+    return texts, f"""The encoder was distilled in {distilled['minutes']:.0f} minutes ({distilled['steps']:,} steps), the classifier trained from it in {training['minutes']:.1f} minutes, on {where}.
+The soft labels are those of a regression on the teacher's vectors and on words, {soft['labelled']['held_out']:.1f}% right on held-out training rows. Settings:
+{settings}. `tools/x research default_model` does all of it."""
+
+
 def card(name):
     """The text of models/NAME/README.md."""
     out, what = ROOT / "models" / name, MODELS[name]
@@ -126,14 +173,14 @@ def card(name):
     dev, rows, c, calibration = report["dev"], training, report["config"], report["calibration"]
     values, measured = calibration["int8"]["values"], calibration["int8"]["measured"]
     answers = measured["out_of_scope"]["answers"]
-    settings, soft = training["config"]["train"], training["soft_labels"]
-    distilled = json.loads((ROOT / paths(name)[1] / "encoder/training.json").read_text())
-    threads = training["environment"]["threads"]
-    command = "tools/x research default_model" + ("" if name == "intents" else f" {name}")
+    licence = "The weights are derived from it and distributed under the same licence, with this attribution. "
+    if "plan" not in what:
+        licence = "The weights are derived from it and from the texts below, and distributed under CC BY-SA 4.0, as some of these require. "
+    more, recipe = (from_scratch if "plan" in what else from_encoder)(name, training, c)
     beside = ["`report.json` (measurements of the export, every flipped text)", "`training.json` (full settings and environment)"]
     beside = ",\n".join(", ".join(part) for part in (beside, [BESIDE[file] for file in what["keep"] if file in BESIDE]) if part)
     return f"""---
-license: cc-by-3.0
+license: {'cc-by-3.0' if 'plan' in what else 'cc-by-sa-4.0'}
 library_name: kinglet
 pipeline_tag: text-classification
 language: en
@@ -165,21 +212,13 @@ texts (target {100 * calibration['stated']['coverage']:.0f}%), with {measured['s
 ## Data
 
 CLINC150, "full" version (Larson et al., EMNLP 2019, *An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction*),
-licence CC BY 3.0. The weights are derived from it and distributed under the same licence, with this attribution. Train: {rows['train']['rows']:,}
+licence CC BY 3.0. {licence}Train: {rows['train']['rows']:,}
 rows, SHA-256 `{rows['train']['sha256']}`. Dev: {rows['dev']['rows']:,} rows, SHA-256 `{rows['dev']['sha256']}`. The texts are lower-case
 and without punctuation. The tokenizer lower-cases; characters that do not occur in the training texts add nothing.
 
-The encoder and the soft labels were learnt from {soft['texts'][0]['texts']:,} other texts (research/task_teacher.py), among them the Schema-Guided Dialogue
-dataset, natural questions, Query-wellformedness, Stack Overflow titles and extracts of Wikipedia (CC BY-SA), HWU64, SLURP, Taskmaster,
-Disfl-QA, WebQuestions, RESTAURANTS-8K, Home Assistant intents, product reviews (CC BY 4.0), Tatoeba (CC BY 2.0 FR), MultiDoGO, Topical-Chat
-(CDLA) and Common Voice (CC0); the card of [encoder-en](../encoder-en/README.md) says whose they are. The teacher is all-MiniLM-L6-v2
-(Apache-2.0).
+{more}## Recipe
 
-## Recipe
-
-The encoder was distilled in {distilled['minutes']:.0f} minutes ({distilled['steps']:,} steps), the classifier trained from it in {training['minutes']:.1f} minutes on {training['environment']['cpu']}, {threads} thread{'' if threads == 1 else 's'}, seed {training['seed']}. The soft labels are those of a
-regression on the teacher's vectors and on words, {soft['labelled']['held_out']:.1f} % right on held-out training rows. Settings:
-{', '.join(f'{k} {v}' for k, v in settings.items())}. `{command}` does all of it.
+{recipe}
 
 ## Limits
 

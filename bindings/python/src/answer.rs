@@ -12,7 +12,7 @@ use crate::model::Model;
 ///
 /// >>> answer = kinglet_text.Classifier().classify("how do i say good night in french")
 /// >>> answer
-/// kinglet_text.Answer('translate', probability=0.98)
+/// kinglet_text.Answer('translate', probability=1.00)
 /// >>> [label for label, probability in answer.top(2)]
 /// ['translate', 'change_language']
 #[pyclass(frozen, module = "kinglet_text")]

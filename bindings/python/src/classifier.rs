@@ -135,7 +135,7 @@ impl Classifier {
     /// >>> classifier = kinglet_text.Classifier()
     /// >>> p = classifier.predict_proba(["wake me at seven tomorrow"])
     /// >>> classifier.labels[p[0].argmax()], round(float(p[0].max()), 2)
-    /// ('alarm', 0.91)
+    /// ('alarm', 0.72)
     fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let calibration = self.opened.model.calibration();
         self.rows(texts, &|logits, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
@@ -182,7 +182,7 @@ impl Classifier {
     ///
     /// >>> answer = kinglet_text.Classifier().classify("wake me at seven tomorrow")
     /// >>> answer.label, round(answer.probability, 2)
-    /// ('alarm', 0.91)
+    /// ('alarm', 0.72)
     fn classify(&self, text: &Bound<'_, PyAny>) -> PyResult<Answer> {
         let logits = self.one(text)?;
         Answer::new(text.py(), &self.opened.model, &self.names, self.threshold, logits)
@@ -192,7 +192,7 @@ impl Classifier {
     /// `kinglet fingerprint`, the same on every processor.
     ///
     /// >>> kinglet_text.Classifier().fingerprint("wake me at seven tomorrow")
-    /// '2233c537'
+    /// '26488d38'
     fn fingerprint(&self, text: &Bound<'_, PyAny>) -> PyResult<String> {
         Ok(Opened::fingerprint(&self.one(text)?))
     }

@@ -35,7 +35,7 @@ impl Drop for TextStream {
 /// ...     stream.push(b"ven")
 /// ...     stream.push(" tomorrow")
 /// ...     stream.finish()
-/// kinglet_text.Answer('alarm', probability=0.91)
+/// kinglet_text.Answer('alarm', probability=0.72)
 #[pyclass(frozen, name = "Stream", module = "kinglet_text")]
 pub struct TextStream {
     model: Arc<Model>,
