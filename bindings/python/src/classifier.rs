@@ -109,9 +109,9 @@ impl Classifier {
     ///     TypeError: texts is a single text, or contains something that is not a text; its index is named.
     ///     ValueError: a text contains a lone surrogate, or the model returns a score that is not a number.
     ///
-    /// >>> kinglet_text.Classifier().predict(["what is the tax rate", "colourless green ideas"])
+    /// >>> kinglet_text.Classifier().predict(["what is the tax rate", "colourless green ideas sleep furiously"])
     /// ['taxes', None]
-    /// >>> kinglet_text.Classifier(threshold=0).predict(["colourless green ideas"])
+    /// >>> kinglet_text.Classifier(threshold=0).predict(["colourless green ideas sleep furiously"])
     /// ['oos']
     fn predict(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Py<PyString>>>> {
         let py = texts.py();

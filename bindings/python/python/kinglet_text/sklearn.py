@@ -63,7 +63,7 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     >>> from sklearn.preprocessing import FunctionTransformer
     >>> strip = FunctionTransformer(lambda texts: [text.split(">")[-1] for text in texts])
     >>> pipeline = make_pipeline(strip, KingletClassifier(unsure="ask a person"))
-    >>> pipeline.fit(["> wake me at six"], ["alarm"]).predict(["> wake me at seven tomorrow", "> colourless green ideas"])
+    >>> pipeline.fit(["> wake me at six"], ["alarm"]).predict(["> wake me at seven tomorrow", "> colourless green ideas sleep furiously"])
     array(['alarm', 'ask a person'], dtype='<U25')
     """
 
