@@ -6,7 +6,7 @@
 //! ```
 //!
 //! as scikit-learn's `LogisticRegression`, whose `C` is [`Fitted::strength`]; the bias is not penalized. By L-BFGS (Nocedal and Wright 2006,
-//! algorithm 7.5), in f64 unless the problem is large ([`LARGE`]). `xᵢ` are divided by their root mean square, so that the same values of
+//! algorithm 7.5), in f64, and in f32 where the problem is large. `xᵢ` are divided by their root mean square, so that the same values of
 //! `C` suit every encoder.
 
 use std::collections::VecDeque;
