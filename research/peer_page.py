@@ -84,7 +84,7 @@ def sizes(every, tasks):
 
 def beside(every):
     """The table of differences between our distilled models and the best of the small peers, on the same texts; nothing without records."""
-    lines = []
+    lines, shown = [], [name for name in DISTILLED if any(name in records for records in every.values())]
     for task, records in every.items():
         peers = {name: record for name, record in records.items() if name not in (LARGE, *DISTILLED)}
         if not peers:
@@ -92,7 +92,7 @@ def beside(every):
         best = max(peers, key=lambda name: peers[name]["accuracy"])
         theirs = [unpack(run["right"], peers[best]["dev_rows"]) for run in peers[best]["runs"]]
         cells = []
-        for name in DISTILLED:
+        for name in shown:
             if name not in records:
                 cells.append("–")
                 continue
@@ -105,7 +105,7 @@ def beside(every):
         return []
     head = ["## Differences on the same texts", "",
             "Kinglet's accuracy less that of the best small peer measured, in points, with the paired 95% interval:", "",
-            "| | best small peer | " + " | ".join(NAMES[name].removeprefix("Kinglet, ") for name in DISTILLED) + " |", "|---|---|" + "---:|" * len(DISTILLED)]
+            "| | best small peer | " + " | ".join(NAMES[name].removeprefix("Kinglet, ") for name in shown) + " |", "|---|---|" + "---:|" * len(shown)]
     return [*head, *lines, ""]
 
 
@@ -134,7 +134,7 @@ def page():
         "- **Kinglet, encoder-en** and **encoder-en-small**: fine-tuned from the encoder in `models/` distilled from all-MiniLM-L6-v2, exported to",
         "  int8, three seeds. `research/distilled.py` makes these records. *Task teacher*: the same, and soft labels of 100,000 other texts were",
         "  learnt: those of which a regression on MiniLM's vectors and on words, fitted to the same training rows, is surest",
-        "  ([Training](training.md#from-few-labels)). The texts are free ones of other sources, which no other peer saw; none is of a task.",
+        "  ([Training](training.md#from-few-labels)). The texts are free ones of other sources, which no other peer saw; none equals a training text of a task.",
         "- **Kinglet**: from scratch, the best convolution of [Results](results.md) in int8, one seed; pre-trained, light from the shipped encoder",
         "  ([Pre-training](pretraining.md)), before export.", "",
         *beside(every),

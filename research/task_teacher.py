@@ -4,7 +4,7 @@
     tools/x research task_teacher                    the pool and its vectors, then the soft labels of every task
     tools/x research task_teacher --task trec_500    of one task
 
-The pool: short free texts and sentences of an encyclopedia, none of them a text of a task. all-MiniLM-L6-v2 reads it once; a regression on its
+The pool: short free texts and sentences of an encyclopedia, none of them a training text of a task. all-MiniLM-L6-v2 reads it once; a regression on its
 vectors and on words, fitted to the training rows of a task, says how probable the task's classes are for each text. Needs the built programs
 and the sets `corpus` and `short_texts` in $KINGLET_DATA. Everything lives in runs/task-teacher.
 """

@@ -83,7 +83,7 @@ pub struct TeacherArgs {
     /// Targets of the same teacher for the same files
     ///
     /// Their vectors are taken instead of computed: a corpus goes through the teacher once, and gets the probabilities of another task in
-    /// a minute.
+    /// minutes.
     #[arg(long, value_name = "DIR", requires = "labelled", conflicts_with = "token_vectors")]
     pub vectors: Option<PathBuf>,
     /// Type of the numbers in the targets
