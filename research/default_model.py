@@ -5,10 +5,9 @@
     tools/x research default_model intents-nano    models/intents-nano, the one for microcontrollers
     tools/x research default_model intents distill --max-minutes 30    half an hour of its encoder; the next call resumes
 
-models/intents starts from an encoder that follows the teacher's vectors of the pool (research/task_teacher.py) in the vocabulary and shape of
-the model, and learns the labels and the task teacher's soft labels; it needs the sets `corpus` and `short_texts` in $KINGLET_DATA.
-models/intents-nano is trained from scratch, as by research/results.py. Everything lives in runs/; what is finished is kept. Needs the built
-programs.
+Each starts from an encoder that follows the teacher's vectors of the pool (research/task_teacher.py) in the vocabulary and shape of the model,
+and learns the labels and the task teacher's soft labels. Needs the built programs and the sets `corpus` and `short_texts` in $KINGLET_DATA.
+Everything lives in runs/intents; what is finished is kept.
 """
 import argparse
 import hashlib
@@ -17,28 +16,28 @@ import pathlib
 import sys
 
 import encoder
-import results
 import task_teacher
 import tasks
 from project import HERE, ROOT, copy, program, run, write
 
 BASE, TASK = pathlib.Path("runs/intents"), "clinc150"
-# `shape` is that of the encoder, `steps` its training; `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
+# `shape` is that of the encoder, `steps` its training, `set` differs from configs/finetune-soft.toml; `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
 MODELS = {
     "intents": {
         "vocab": 4096, "steps": ["train.static_steps=2000", "train.steps=1500"],
         "shape": ["model.hidden_size=128", "model.num_hidden_layers=4", "model.intermediate_size=256", "model.kernel_sizes=[4,7,15,15]"],
-        "limit": 1_200_000, "subtitle": "the default model of `kinglet`",
+        "set": ["train.epochs=6"], "limit": 1_200_000, "subtitle": "the default model of `kinglet`",
         "keep": ["model.int8.onnx", "tokenizer.json", "tokenizer_config.json", "verification.safetensors"],
     },
-    # A microcontroller's flash of 512 KiB also holds 112 KiB of program. From scratch: no encoder is as small yet.
+    # A microcontroller's flash of 512 KiB also holds 112 KiB of program.
     "intents-nano": {
-        "plan": {"data": TASK, "field": "label", "vocab": 1536, "set": []}, "config": "intents-nano", "limit": 400 * 1024,
-        "subtitle": "the default model for microcontrollers", "keep": [],
+        "vocab": 1536, "steps": ["train.static_steps=3000", "train.steps=6000"],
+        "shape": ["model.hidden_size=96", "model.num_hidden_layers=2", "model.intermediate_size=192", "model.kernel_sizes=[7,15]"],
+        "set": ["train.epochs=10"], "limit": 350 * 1024, "subtitle": "the default model for microcontrollers", "keep": [],
     },
 }
-# What differs from configs/finetune-soft.toml.
-SETTINGS = ["train.epochs=6", "train.soft_limit=60000", "train.drop_connect=0.1"]
+# What differs from configs/finetune-soft.toml, beside each model's own.
+SETTINGS = ["train.soft_limit=60000", "train.drop_connect=0.1"]
 # What training makes; all else comes from export.
 TRAINED = ["training.json", "tokenizer.json", "tokenizer_config.json"]
 # What the card says of files.
@@ -50,16 +49,11 @@ BESIDE = {
 
 def paths(name):
     """Returns where vocabulary, encoder, classifier and exported model of `name` are."""
-    if "plan" in MODELS[name]:
-        base = f"runs/results/{TASK}-{MODELS[name]['plan']['vocab']}"
-        return [pathlib.Path(base + part) for part in ("-tokenizer", "", f"-{name}", f"-{name}-onnx")]
     return [BASE / f"{name}{part}" for part in ("-tokenizer", "-encoder", "", "-onnx")]
 
 
 def distill(name, args):
     """Makes what is missing of vocabulary and encoder."""
-    if "plan" in MODELS[name]:
-        return
     what, (tokenizer, out, _, _) = MODELS[name], paths(name)
     trainer = program("kinglet-train")
     task_teacher.vectors(args.threads)
@@ -74,15 +68,11 @@ def distill(name, args):
 
 def finetune(name, args):
     """Makes what is missing of the classifier."""
-    if "plan" in MODELS[name]:
-        plan = MODELS[name]["plan"]
-        results.train(f"{TASK}-{plan['vocab']}", plan, MODELS[name]["config"], args.threads, export=False)
-        return
     _, start, out, _ = paths(name)
     train, dev = (HERE / TASK / f"{part}.jsonl.zst" for part in ("train", "dev"))
-    soft, _ = task_teacher.labels(TASK, train, args.threads)
+    soft, texts, _ = task_teacher.labels(TASK, train, args.threads)
     tasks.train([program("kinglet-train"), "finetune", "--from", start, "--config", "configs/finetune-soft.toml", "--train", train, "--dev", dev,
-                 "--soft-labels", soft, "--soft-texts", task_teacher.POOL, "--threads", args.threads], out, BASE / f"{name}.log", SETTINGS)
+                 "--soft-labels", soft, "--soft-texts", *texts, "--threads", args.threads], out, BASE / f"{name}.log", SETTINGS + MODELS[name]["set"])
 
 
 def ship(name):
@@ -135,21 +125,7 @@ def words(training):
             ", ".join(f"{key} {value}" for key, value in training["config"]["train"].items()))
 
 
-def from_scratch(name, training, config):
-    """What the card of a model without an encoder says of more texts and of its recipe."""
-    (tokenizer, _, trained, exported), (where, settings), files = paths(name), words(training), training
-    return "", f"""Trained from scratch in {training['minutes']:.1f} minutes on {where}. Settings:
-{settings}. `tools/x research default_model {name}` runs these commands:
-
-```sh
-kinglet-train tokenizer --vocab-size {config['vocab_size']} --out {tokenizer} --input {files['train']['file']}
-kinglet-train finetune --config configs/{MODELS[name]['config']}.toml --train {files['train']['file']} --dev {files['dev']['file']} \\
-  --label-field label --tokenizer {tokenizer} --out {trained} --threads {training['environment']['threads']}
-kinglet-export {trained} --out {exported} --out-of-scope oos
-```"""
-
-
-def from_encoder(name, training, _):
+def learnt(name, training):
     """What the card of a model from an encoder of its own says of more texts and of its recipe."""
     (where, settings), soft = words(training), training["soft_labels"]
     distilled = json.loads((ROOT / paths(name)[1] / "encoder/training.json").read_text())
@@ -162,7 +138,7 @@ WebQuestions, RESTAURANTS-8K, Home Assistant intents and product reviews (CC BY 
 """
     return texts, f"""The encoder was distilled in {distilled['minutes']:.0f} minutes ({distilled['steps']:,} steps), the classifier trained from it in {training['minutes']:.1f} minutes, on {where}.
 The soft labels are those of a regression on the teacher's vectors and on words, {soft['labelled']['held_out']:.1f}% right on held-out training rows. Settings:
-{settings}. `tools/x research default_model` does all of it."""
+{settings}. `tools/x research default_model{'' if name == 'intents' else ' ' + name}` does all of it."""
 
 
 def card(name):
@@ -173,14 +149,11 @@ def card(name):
     dev, rows, c, calibration = report["dev"], training, report["config"], report["calibration"]
     values, measured = calibration["int8"]["values"], calibration["int8"]["measured"]
     answers = measured["out_of_scope"]["answers"]
-    licence = "The weights are derived from it and distributed under the same licence, with this attribution. "
-    if "plan" not in what:
-        licence = "The weights are derived from it and from the texts below, and distributed under CC BY-SA 4.0, as some of these require. "
-    more, recipe = (from_scratch if "plan" in what else from_encoder)(name, training, c)
+    more, recipe = learnt(name, training)
     beside = ["`report.json` (measurements of the export, every flipped text)", "`training.json` (full settings and environment)"]
     beside = ",\n".join(", ".join(part) for part in (beside, [BESIDE[file] for file in what["keep"] if file in BESIDE]) if part)
     return f"""---
-license: {'cc-by-3.0' if 'plan' in what else 'cc-by-sa-4.0'}
+license: cc-by-sa-4.0
 library_name: kinglet
 pipeline_tag: text-classification
 language: en
@@ -212,7 +185,7 @@ texts (target {100 * calibration['stated']['coverage']:.0f}%), with {measured['s
 ## Data
 
 CLINC150, "full" version (Larson et al., EMNLP 2019, *An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction*),
-licence CC BY 3.0. {licence}Train: {rows['train']['rows']:,}
+licence CC BY 3.0. The weights are derived from it and from the texts below, and distributed under CC BY-SA 4.0, as some of these require. Train: {rows['train']['rows']:,}
 rows, SHA-256 `{rows['train']['sha256']}`. Dev: {rows['dev']['rows']:,} rows, SHA-256 `{rows['dev']['sha256']}`. The texts are lower-case
 and without punctuation. The tokenizer lower-cases; characters that do not occur in the training texts add nothing.
 

@@ -37,7 +37,11 @@ FROZEN = "train.frozen=true"
 # With soft labels: the number of certain texts, the shape of training, and what else differs.
 SOFT = ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1"]
 SOFT_SETTINGS = {task: ["train.epochs=6", "train.eval_every=785"] for task in peer_rows.TASKS if peer_rows.TASKS[task].rows}
-SOFT_SETTINGS |= {task: ["train.epochs=8", "train.eval_every=850"] for task in ("trec", "banking77", "clinc150")}
+SOFT_SETTINGS |= {task: ["train.epochs=8", "train.eval_every=850"] for task in ("banking77", "clinc150")}
+SOFT_SETTINGS |= {"trec": ["train.soft_limit=0", "train.epochs=8", "train.eval_every=410"],
+                  "sst2": ["train.soft_limit=0", "train.epochs=4", "train.eval_every=957"],
+                  "ag_news": ["train.soft_limit=0", "train.batch_size=64", "train.epochs=6", "train.eval_every=700"],
+                  "imdb": ["train.soft_limit=0", "train.batch_size=32", "train.epochs=4", "train.eval_every=1123", "train.max_length=512"]}
 
 
 def lines(task):
@@ -54,12 +58,12 @@ def rows(name, kept, plan):
     return out
 
 
-def finetune(name, encoder, train, dev, plan, seed, settings, threads, soft=None):
-    """Trains a classifier; `soft`: the folder of soft labels for the pool."""
+def finetune(name, encoder, train, dev, plan, seed, settings, threads, soft=()):
+    """Trains a classifier; `soft`: the folder of soft labels and the files of their texts."""
     out = BASE / name
     command = [program("kinglet-train"), "finetune", "--from", f"models/{encoder}", "--config", "configs/finetune.toml", "--train", train, "--dev", dev,
                "--label-field", plan.field, "--seed", seed, "--threads", threads]
-    command += ["--soft-labels", soft, "--soft-texts", task_teacher.POOL] if soft else []
+    command += ["--soft-labels", soft[0], "--soft-texts", *soft[1:]] if soft else []
     tasks.train(command, out, out.with_suffix(".log"), settings)
     return out
 
@@ -115,10 +119,10 @@ def measure(task, encoder, args):
     settings, tried, chosen_by = SETTINGS[task], [], "settings fixed beforehand, epoch on dev"
     if args.cross_validate and plan.rows:
         (settings, tried), chosen_by = chosen(task, encoder, threads), "5-fold cross-validation on training rows, epoch on dev"
-    file, soft, fitted = (rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")), None, {}
+    file, soft, fitted = (rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")), (), {}
     if args.soft:
-        settings, (soft, labelled) = SOFT + SOFT_SETTINGS[task], task_teacher.labels(task, file, threads)
-        fitted = {"task_teacher": labelled}
+        folder, texts, teacher = task_teacher.labels(task, file, threads)
+        settings, soft, fitted = SOFT + SOFT_SETTINGS[task], (folder, *texts), {"task_teacher": teacher}
     runs = []
     for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else range(1, args.seeds + 1):
         name = f"{task}-{encoder}{'-soft' if args.soft else ''}-{seed}"

@@ -22,7 +22,7 @@ from tasks import MIXERS, TASKS, interval
 FASTTEXT = ("fasttext", "fasttext-3mb", "fasttext-1mb")
 
 
-def train(task, plan, mixer, threads, export=True):
+def train(task, plan, mixer, threads):
     """Makes what is missing of vocabulary, checkpoint and exported form: `configs/MIXER.toml` on the data of `task`, or of `plan["data"]`."""
     base = pathlib.Path("runs/results")
     tokenizer, out = base / f"{task}-tokenizer", base / f"{task}-{mixer}"
@@ -34,8 +34,6 @@ def train(task, plan, mixer, threads, export=True):
              "--input", files[0], *(["--lowercase"] if plan.get("lowercase") else [])], log=base / f"{task}-tokenizer.log")
     tasks.train([trainer, "finetune", "--config", f"configs/{mixer}.toml", "--train", files[0], "--dev", files[1], "--label-field", plan["field"],
                  "--tokenizer", tokenizer, "--threads", threads], out, base / f"{task}-{mixer}.log", plan["set"])
-    if not export:
-        return None
     if not (exported / "report.json").exists():
         run([program("kinglet-export"), out, "--out", exported, "--dev", files[1],
              "--label-field", plan["field"]], log=base / f"{task}-{mixer}.log")

@@ -80,6 +80,8 @@ pub enum Purpose {
     Folds = 9,
     /// Which labelled texts others are compared with; the index is 0.
     Landmarks = 10,
+    /// Which texts are learnt although the teacher is unsure of them; the index is 0.
+    Unsure = 11,
 }
 
 #[cfg(test)]

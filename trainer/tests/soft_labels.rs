@@ -108,6 +108,14 @@ fn a_limit_keeps_the_most_certain_texts() {
     assert!(said.contains("4 texts with soft labels (2 of them in the training file, 0 others cut, 0 not valid UTF-8; 2 less certain ones left out)"), "{said}");
     let card = String::from_utf8(task.bytes("limited", "README.md")).unwrap();
     assert!(card.contains("were learnt as well, the most certain ones of: `soft.txt` (6 texts"), "{card}");
+
+    // One of the three that are not the most certain, the same one in every run.
+    let drawn = ["--set", "train.soft_limit=1", "--set", "train.soft_unsure=1", "--set", "train.epochs=1"];
+    let said = [1, 2].map(|run| task.train(&format!("drawn-{run}"), &[&SOFT[..], &drawn].concat()));
+    assert!(said[0].contains("4 texts with soft labels (2 of them in the training file, 0 others cut, 0 not valid UTF-8; 1 less certain ones drawn, 2 left out)"), "{}", said[0]);
+    let card = String::from_utf8(task.bytes("drawn-1", "README.md")).unwrap();
+    assert!(card.contains("the most certain ones and 1 drawn from the others of: `soft.txt`"), "{card}");
+    assert_eq!(task.metrics("drawn-1"), task.metrics("drawn-2"));
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn classes_are_matched_by_name() {
     let run = |more: &[&str]| assert_eq!(task.run(&[&teacher[..], more].concat()).status.code(), Some(0));
     run(&["soft", "--probabilities"]);
     let (targets, files) = (task.path("soft"), [task.path("soft.txt")]);
-    let source = Source { targets: &targets, texts: &files, text_field: "text", temperature: 1.0, limit: 0 };
+    let source = Source { targets: &targets, texts: &files, text_field: "text", temperature: 1.0, limit: 0, unsure: 0, seed: 1 };
     let encode = |_: &str, _: &mut usize| Ok(vec![1]);
     let read = |labels: &[&str], train: &[&str]| {
         let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();

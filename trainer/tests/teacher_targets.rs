@@ -213,9 +213,15 @@ fn a_sentence_encoder_has_the_classes_of_labelled_texts() {
     for (a, b) in all(&Targets::open(&texts.path("again")).unwrap()).iter().zip(&probabilities) {
         at_most(5e-3, f64::from((a[0] - b[0]).abs()), "probability from stored vectors");
     }
-    let vectors = |more: &[&str]| {
-        texts.refused("bad", &[more, &["--labelled", "labelled.jsonl", "--vectors", "vectors"]].concat())
+    // What can be refused is refused before the regression, which takes minutes.
+    let early = |out: &str, more: &[&str]| {
+        let said = texts.refused(out, &[more, &["--labelled", "labelled.jsonl"]].concat());
+        assert!(!said.contains("fitting"), "{said}");
+        said
     };
+    let vectors = |more: &[&str]| early("bad", &[more, &["--vectors", "vectors"]].concat());
+    contains(&early("bad", &["missing.txt"]), "cannot read missing.txt");
+    contains(&early("out", &["b.jsonl"]), "--resume continues them, --force replaces them");
     contains(
         &vectors(&["b.jsonl", "--prompt", "x"]),
         "of another teacher or other settings: prompt was \"\", is now \"x\"",

@@ -23,7 +23,7 @@ use crate::tasks::classify::soft::{Soft, Source};
 use crate::teacher::WordPiece;
 use crate::teacher::transformer::{self, Transformer};
 use crate::tokenizer::files::{Encode, TokenizerFiles, encode};
-use crate::training::config::{OwnKeys, parse, to_toml};
+use crate::training::config::{OwnKeys, Train, parse, to_toml};
 use crate::training::run::{Run, RunArgs, Setup};
 use crate::training::state::Fingerprint;
 use crate::training::task::Task;
@@ -116,7 +116,7 @@ fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt) -> Result<(
     let max_length = config.train.own.passes.max_length;
     let train = |text: &str, cut: &mut usize| Ok(encode(&table, text, max_length, cut));
     let dev = |text: &str, cut: &mut usize| Ok(encode(&table, text, 0, cut));
-    let data = read_data(args, &config.train.own, &train, &dev, interrupt)?;
+    let data = read_data(args, &config.train, &train, &dev, interrupt)?;
     let model = resolve_model(&config, from.as_ref(), table.vocab_size(), data.labels.len())?;
     config.model = Some(model.clone());
 
@@ -155,7 +155,7 @@ fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &I
     // Evaluation, like the teacher that the model becomes, truncates where the folder says.
     let [train, dev] = [*max_length, 0].map(|length| origin.tokenizer(length).context("--from"));
     let (train, dev) = (word_pieces(train?), word_pieces(dev?));
-    let data = read_data(args, &config.train.own, &train, &dev, interrupt)?;
+    let data = read_data(args, &config.train, &train, &dev, interrupt)?;
     let fingerprint = fingerprint(args, &config, &data, Some(&origin.weights()))?;
     let today = |text: &str| to_toml(&<Config>::from(toml::from_str::<Config<TransformerKeys>>(text)?));
     let tokenizer = origin.tokenizer_files().context("--from")?;
@@ -207,11 +207,12 @@ fn read_config<Own: OwnKeys>(args: &FinetuneArgs, setup: &Setup) -> Result<Confi
 /// Reads the texts: those of training and soft labels by `train`, those of evaluation by `dev`.
 fn read_data(
     args: &FinetuneArgs,
-    keys: &ClassifyKeys,
+    config: &Train<ClassifyKeys>,
     train: Encode<'_>,
     dev: Encode<'_>,
     interrupt: &Interrupt,
 ) -> Result<Data> {
+    let (keys, seed) = (&config.own, config.keys.seed);
     let rows = Dataset::read(&args.train, &args.label_field, None)?;
     let labels = rows.names.clone();
     let classes = labels.len();
@@ -224,6 +225,8 @@ fn read_data(
         text_field: &args.soft_text_field,
         temperature: keys.soft_temperature,
         limit: keys.soft_limit,
+        unsure: keys.soft_unsure,
+        seed,
     });
     let soft = source.map(|source| Soft::read(source, &labels, &rows.texts, train, interrupt)).transpose()?;
     Ok(Data {

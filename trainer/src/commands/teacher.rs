@@ -13,7 +13,7 @@ use crate::out;
 use crate::targets::write::Existing;
 use crate::targets::{Dtype, Targets};
 use crate::teacher::settings::Pooling;
-use crate::teacher::write::{TargetsPlan, Written, write};
+use crate::teacher::write::{TargetsPlan, Written, check, write};
 use crate::teacher::{Options, Precision, Teacher};
 use crate::training::run::again;
 
@@ -166,15 +166,16 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
         },
     };
     eprintln!("{} on {}, {}", teacher.description(), machine::device_name(device), precision.name());
+    // Nothing is kept yet, so that a signal ends the program.
+    let found = check(&teacher, &plan, &Interrupt::default())?;
     if let Some(file) = &args.labelled {
         let data = Dataset::read(file, &args.label_field, None).context("--labelled")?;
         eprintln!("fitting {} classes to {} labelled texts", data.names.len(), data.texts.len());
         let fitted = teacher.fit(&data, file).context("--labelled")?;
         eprintln!("accuracy {:.1} % on held-out labelled texts", fitted.held_out);
     }
-    // Until here there is nothing to keep, so that a signal ends the program.
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    let written = write(&teacher, &plan, &interrupt)?;
+    let written = write(&teacher, &plan, found, &interrupt)?;
     let Written { manifest, computed, cut, replaced, .. } = &written;
     let (out, speed) = (args.out.display(), *computed as f64 / written.seconds.max(1e-9));
     if !written.is_complete() {

@@ -37,16 +37,10 @@ impl TargetsWriter {
     /// # Errors
     /// If the folder holds something that `existing` does not allow, targets of another record, or cannot be written.
     pub fn open(dir: &Path, manifest: Manifest, existing: Existing) -> Result<Self> {
-        let context = || dir.display().to_string();
         let shards = manifest.shards()?;
-        let filled = match fs::read_dir(dir) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(_) if dir.exists() => bail!("--out {} is not a directory", dir.display()),
-            Err(_) => false,
-        };
         let mut writer = TargetsWriter { dir: dir.to_path_buf(), manifest, next: 0 };
-        if filled {
-            writer.reuse(existing).with_context(context)?;
+        if let Some(record) = Self::check(dir, existing)? {
+            writer.reuse(&record, existing).with_context(|| dir.display().to_string())?;
         }
         let record = serde_json::to_string_pretty(&writer.manifest)? + "\n";
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -64,24 +58,41 @@ impl TargetsWriter {
         self.dir.join(name)
     }
 
-    /// Deals with a folder that is not empty.
-    fn reuse(&self, existing: Existing) -> Result<()> {
-        let record = [MANIFEST, UNFINISHED].map(|name| self.path(name)).into_iter().find(|path| path.exists());
-        let path = record.context("the folder is not empty and holds no targets; --out must be empty or new")?;
-        match existing {
-            Existing::Refuse => bail!("the folder holds targets: --resume continues them, --force replaces them"),
-            Existing::Resume => {
-                let before = Manifest::parse(&path)?;
-                if before != self.manifest {
-                    bail!(
-                        "the targets were begun with other settings: {}; --force replaces them",
-                        difference(&before, &self.manifest)?
-                    );
-                }
-                Ok(())
-            }
-            Existing::Replace => self.remove(),
+    /// Returns the record of the targets in a folder; `None` if the folder is new or empty.
+    ///
+    /// # Errors
+    /// If the folder holds something else, or targets although `existing` is [`Existing::Refuse`].
+    pub fn check(dir: &Path, existing: Existing) -> Result<Option<PathBuf>> {
+        let context = || dir.display().to_string();
+        let filled = match fs::read_dir(dir) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) if dir.exists() => bail!("--out {} is not a directory", dir.display()),
+            Err(_) => false,
+        };
+        if !filled {
+            return Ok(None);
         }
+        let record = [MANIFEST, UNFINISHED].map(|name| dir.join(name)).into_iter().find(|path| path.exists());
+        let record =
+            record.context("the folder is not empty and holds no targets; --out must be empty or new").with_context(context)?;
+        let refused = matches!(existing, Existing::Refuse);
+        ensure!(!refused, "{}: the folder holds targets: --resume continues them, --force replaces them", dir.display());
+        Ok(Some(record))
+    }
+
+    /// Deals with the targets of `record` in the folder.
+    fn reuse(&self, record: &Path, existing: Existing) -> Result<()> {
+        if matches!(existing, Existing::Replace) {
+            return self.remove();
+        }
+        let before = Manifest::parse(record)?;
+        if before != self.manifest {
+            bail!(
+                "the targets were begun with other settings: {}; --force replaces them",
+                difference(&before, &self.manifest)?
+            );
+        }
+        Ok(())
     }
 
     /// Removes records and shards, and nothing else.

@@ -65,25 +65,35 @@ impl Written {
     }
 }
 
-/// Computes the targets of `plan.files` and writes them to `plan.out`, after the shards that it already has if they are resumed.
-///
-/// Reads the files twice: once to count and identify the texts, once to compute. Holds three shards' texts and the results of one in
-/// memory. On a signal it stops after the current batch and keeps the complete shards. On the CPU, the targets of a resumed run equal
-/// those of an uninterrupted one bit for bit, with the same number of threads.
+/// Reads the texts of `plan.files` once and returns what identifies them, after everything that can be refused before a long computation.
 ///
 /// # Errors
-/// If a file cannot be read, changes meanwhile or has no texts, `plan.out` holds something else, a number is not finite, or a file cannot be written.
-pub fn write(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Result<Written> {
+/// If a file cannot be read or has no texts, `plan.out` holds something that `plan.existing` does not allow, or `plan.vectors` are not those
+/// that the teacher would compute.
+pub fn check(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Result<Survey> {
     ensure!(
         !(plan.token_vectors && teacher.settings.lowercase),
         "the teacher's sentence_bert_config.json has do_lower_case, which moves tokens: vectors per token are not supported"
     );
-    let Survey { files, replaced } = survey(&plan.files, &plan.text_field, interrupt)?;
-    let manifest = manifest(teacher, plan, files)?;
+    TargetsWriter::check(&plan.out, plan.existing)?;
+    let found = survey(&plan.files, &plan.text_field, interrupt)?;
     if let Some(vectors) = &plan.vectors {
-        reusable(vectors, &manifest).context("--vectors")?;
+        reusable(vectors, &manifest(teacher, plan, found.files.clone())?).context("--vectors")?;
     }
-    let mut writer = TargetsWriter::open(&plan.out, manifest, plan.existing)?;
+    Ok(found)
+}
+
+/// Computes the targets of the texts `found` by [`check`] and writes them to `plan.out`, after the shards that it already has if they are resumed.
+///
+/// Reads the files again. Holds three shards' texts and the results of one in memory. On a signal it stops after the current batch and keeps
+/// the complete shards. On the CPU, the targets of a resumed run equal those of an uninterrupted one bit for bit, with the same number of
+/// threads.
+///
+/// # Errors
+/// If a file cannot be read or has changed, the targets in `plan.out` are others, a number is not finite, or a file cannot be written.
+pub fn write(teacher: &Teacher, plan: &TargetsPlan, found: Survey, interrupt: &Interrupt) -> Result<Written> {
+    let Survey { files, replaced } = found;
+    let mut writer = TargetsWriter::open(&plan.out, manifest(teacher, plan, files)?, plan.existing)?;
     let rows = writer.manifest().rows_per_shard;
     let (total, before) = (writer.manifest().texts, u64::from(writer.next()) * rows);
     let before = before.min(total);

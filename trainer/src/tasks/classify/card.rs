@@ -77,7 +77,8 @@ fn soft_labels(soft: &Soft) -> Value {
         "teacher": soft.manifest().map(|manifest| &manifest.teacher),
         "texts": soft.files,
         "labelled_texts": soft.both,
-        "left_out": soft.unsure,
+        "left_out": soft.left_out,
+        "unsure": soft.unsure,
         "labelled": soft.manifest().and_then(|manifest| manifest.labelled.as_ref()),
     })
 }
@@ -101,11 +102,15 @@ fn soft_words(soft: &Soft) -> String {
     );
     let file = |file: &TextFile| format!("`{}` ({} texts, SHA-256 `{}`)", file.file, file.texts, file.sha256);
     let files: Vec<String> = soft.files.iter().map(file).collect();
+    let chosen = match (soft.left_out, soft.unsure) {
+        (0, _) => String::new(),
+        (_, 0) => ", the most certain ones of".to_owned(),
+        (_, unsure) => format!(", the most certain ones and {unsure} drawn from the others of"),
+    };
     format!(
-        "{teacher} for {} texts, of which {} are in the train file, were learnt as well{}: {}.\n\n",
+        "{teacher} for {} texts, of which {} are in the train file, were learnt as well{chosen}: {}.\n\n",
         soft.texts(),
         soft.both,
-        if soft.unsure > 0 { ", the most certain ones of" } else { "" },
         files.join(", ")
     )
 }

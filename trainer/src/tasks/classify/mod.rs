@@ -178,7 +178,11 @@ impl<N: Network> Task for Classify<N> {
                 soft.both,
                 soft.cut,
                 soft.replaced,
-                if soft.unsure > 0 { format!("; {} less certain ones left out", soft.unsure) } else { String::new() }
+                match (soft.left_out, soft.unsure) {
+                    (0, _) => String::new(),
+                    (left_out, 0) => format!("; {left_out} less certain ones left out"),
+                    (left_out, unsure) => format!("; {unsure} less certain ones drawn, {left_out} left out"),
+                }
             )
         });
         let frozen = self.fitted.as_ref().map(|Fitted { strength, held_out, .. }| {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use crate::interrupt::Interrupt;
+use crate::random::{Purpose, SplitMix64, derive_seed};
 use crate::targets::texts::{TextDigest, TextFile, texts};
 use crate::targets::{Manifest, Targets};
 use crate::tokenizer::files::Encode;
@@ -30,6 +31,10 @@ pub struct Source<'a> {
     pub temperature: f64,
     /// Maximum number of rows that are taken, those with the largest probability, beside those of labelled texts; 0 for all.
     pub limit: usize,
+    /// Number of rows that are drawn from those that `limit` leaves out.
+    pub unsure: usize,
+    /// Seed of the run.
+    pub seed: u64,
 }
 
 /// The soft labels of a run.
@@ -42,6 +47,8 @@ pub struct Soft {
     /// Texts that have a label too.
     pub both: usize,
     /// Texts left out because the teacher is less sure of them than of others.
+    pub left_out: usize,
+    /// Rows taken although the teacher is less sure of them.
     pub unsure: usize,
     /// Texts truncated to the maximum length, those with a label not counted.
     pub cut: usize,
@@ -73,7 +80,7 @@ impl Soft {
         encode: Encode<'_>,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        let Source { targets: path, temperature, limit, .. } = source;
+        let Source { targets: path, temperature, .. } = source;
         let targets = Targets::open(path).context("--soft-labels")?;
         let columns = columns(&targets, labels).with_context(|| format!("--soft-labels {}", path.display()))?;
         let mut places: HashMap<&str, VecDeque<usize>> = HashMap::new();
@@ -83,6 +90,7 @@ impl Soft {
         let mut out = Soft {
             ids: Vec::new(),
             both: 0,
+            left_out: 0,
             unsure: 0,
             cut: 0,
             replaced: 0,
@@ -93,7 +101,7 @@ impl Soft {
             rows: vec![None; train.len()],
             temperature,
         };
-        let unsure = out.unsure_rows(limit);
+        let left_out = out.left_out(&source);
         let mut row = 0;
         for path in source.texts {
             let mut digest = TextDigest::default();
@@ -107,7 +115,7 @@ impl Soft {
                         out.rows[place] = Some(row);
                         out.both += 1;
                     }
-                    None if unsure.get(row).is_some_and(|&unsure| unsure) => out.unsure += 1,
+                    None if left_out.get(row).is_some_and(|&left_out| left_out) => out.left_out += 1,
                     None => {
                         out.ids.push(encode(&text, &mut out.cut)?);
                         out.rows.push(Some(row));
@@ -169,10 +177,10 @@ impl Soft {
         }
     }
 
-    /// Returns whether each row is not among the `limit` rows with the largest probability, the first of equal ones; nothing if all are
-    /// taken. Runs on all cores.
-    fn unsure_rows(&self, limit: usize) -> Vec<bool> {
-        let rows = self.targets.len();
+    /// Returns whether each row is neither among the `limit` rows with the largest probability, the first of equal ones, nor drawn from the
+    /// others; nothing if all are taken. Runs on all cores.
+    fn left_out(&mut self, source: &Source<'_>) -> Vec<bool> {
+        let (rows, limit) = (self.targets.len(), source.limit);
         if limit == 0 || limit >= rows {
             return Vec::new();
         }
@@ -182,9 +190,12 @@ impl Soft {
         };
         let mut rated: Vec<(f32, usize)> = (0..rows).into_par_iter().map_init(|| self.buffer(), largest).collect();
         rated.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut unsure = vec![false; rows];
-        rated[limit..].iter().for_each(|&(_, row)| unsure[row] = true);
-        unsure
+        let others = &mut rated[limit..];
+        SplitMix64::new(derive_seed(source.seed, Purpose::Unsure, 0)).shuffle(others);
+        self.unsure = source.unsure.min(others.len());
+        let mut left_out = vec![false; rows];
+        others[self.unsure..].iter().for_each(|&(_, row)| left_out[row] = true);
+        left_out
     }
 
     /// Checks, on all cores, that each row is a distribution.
