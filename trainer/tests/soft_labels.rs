@@ -187,7 +187,8 @@ fn classes_are_matched_by_name() {
     let run = |more: &[&str]| assert_eq!(task.run(&[&teacher[..], more].concat()).status.code(), Some(0));
     run(&["soft", "--probabilities"]);
     let (targets, files) = (task.path("soft"), [task.path("soft.txt")]);
-    let source = Source { targets: &targets, texts: &files, text_field: "text", temperature: 1.0, limit: 0, unsure: 0, seed: 1 };
+    let source =
+        Source { targets: &targets, texts: &files, text_field: "text", temperature: 1.0, limit: 0, unsure: 0, seed: 1 };
     let encode = |_: &str, _: &mut usize| Ok(vec![1]);
     let read = |labels: &[&str], train: &[&str]| {
         let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();

@@ -73,10 +73,15 @@ impl TargetsWriter {
             return Ok(None);
         }
         let record = [MANIFEST, UNFINISHED].map(|name| dir.join(name)).into_iter().find(|path| path.exists());
-        let record =
-            record.context("the folder is not empty and holds no targets; --out must be empty or new").with_context(context)?;
+        let record = record
+            .context("the folder is not empty and holds no targets; --out must be empty or new")
+            .with_context(context)?;
         let refused = matches!(existing, Existing::Refuse);
-        ensure!(!refused, "{}: the folder holds targets: --resume continues them, --force replaces them", dir.display());
+        ensure!(
+            !refused,
+            "{}: the folder holds targets: --resume continues them, --force replaces them",
+            dir.display()
+        );
         Ok(Some(record))
     }
 
