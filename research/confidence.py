@@ -2,7 +2,7 @@
 """Calibrates the trained checkpoints of runs/results and writes docs/results/confidence.md with the reliability diagram.
 
     tools/x research confidence           exports again what tools/x research results trained, into runs/confidence, then the page
-    tools/x research confidence --table   the page alone, from docs/results/confidence.json
+    tools/x research confidence --table   the page alone, from docs/results/confidence.json and the reports of the models in models/
 
 Needs the built programs (tools/env says where), the runs, and $KINGLET_DATA with the sets that they were trained on.
 """
@@ -18,6 +18,8 @@ RUNS, OUT = ROOT / "runs", ROOT / "docs/results"
 MODELS = [("clinc150", "dilated", "oos"), ("clinc150", "light", "oos"), ("clinc150", "dynamic", "oos"), ("trec", "dilated", None)]
 SCORES = {"max_probability": "largest probability", "margin": "margin", "energy": "energy", "not_out": "1 − p(oos)"}
 SHOWN = "clinc150-dilated"
+# The models of models/, whose reports are beside them, and the one whose answers are shown.
+SHIPPED, DEFAULT = ("intents", "intents-nano"), "models/intents"
 
 
 def export():
@@ -39,7 +41,9 @@ def table(head, rows):
 
 
 def page():
-    found = json.loads((OUT / "confidence.json").read_text())
+    """Returns docs/results/confidence.md from the records."""
+    found = {f"models/{name}": json.loads((ROOT / f"models/{name}/report.json").read_text()) for name in SHIPPED}
+    found |= json.loads((OUT / "confidence.json").read_text())
     percent = lambda x, digits=2: f"{100 * x:.{digits}f}"
     of = lambda name: (found[name]["calibration"]["int8"]["values"], found[name]["calibration"]["int8"]["measured"])
     errors, decisions, outside = [], [], []
@@ -58,15 +62,16 @@ def page():
                 both = lambda key: f"{percent(b[key])} → {percent(a[key])}"
                 outside.append([name, SCORES[d["score"]], both("auroc"), both("accuracy_at_95"), both("rejected_at_95")])
     stated = found[SHOWN]["calibration"]["stated"]
-    values, m = of(SHOWN)
+    m = of(DEFAULT)[1]
     scope = m["out_of_scope"]
     a = scope["answers"]
     answers = [["in scope", str(scope["rows_in"]), percent(a["in_right"], 1), percent(a["in_wrong"], 1), percent(a["in_unsure"], 1)],
                ["out of scope", str(scope["rows_out"]), percent(a["out_right"], 1), percent(a["out_wrong"], 1), percent(a["out_unsure"], 1)]]
-    text = f"""# Confidence
+    return f"""# Confidence
 
 How well calibrated the int8 models are, on dev rows, in percent unless stated otherwise, one seed each. `research/confidence.py` makes this
-page from `docs/results/confidence.json`. The rules and their sources are documented in `runtime/src/calibration.rs` and
+page from `docs/results/confidence.json` and from the reports of the models in `models/`; the others were trained from scratch
+([Results](../results.md)). The rules and their sources are documented in `runtime/src/calibration.rs` and
 `export/src/calibrate.rs`.
 
 All numbers are measured by cross-fitting: temperature, threshold and set threshold are fitted on four of five folds (a row's fold is a
@@ -77,7 +82,7 @@ expect slightly worse numbers on unseen text. `kinglet-export --calibration FILE
 
 ECE is the expected calibration error with 15 bins of equal width, or of equal size. NLL and Brier are not in percent. The temperature is
 that of the shipped calibration, fitted on all rows. A temperature below 1 means that the model was underconfident, an effect of
-label smoothing.
+label smoothing or of soft labels.
 
 {table(["model", "temperature", "ECE", "ECE, equal-size bins", "NLL", "Brier"], errors)}
 
@@ -104,11 +109,10 @@ all of those. Before → after temperature scaling.
 With {scope['rows_out']} out-of-scope rows, one row is {percent(1 / scope['rows_out'], 0)} point of *rejected*, so differences of a few points are not significant. Temperature changes the meaning of a
 probability but hardly the ranking of texts, so detection works as well without it.
 
-Answers of `kinglet classify` with {SHOWN} (for out-of-scope texts, the correct label is `oos`):
+Answers of `kinglet classify` with {DEFAULT} (for out-of-scope texts, the correct label is `oos`):
 
 {table(["texts", "rows", "correct label", "wrong label", "unsure"], answers)}
 """
-    (OUT / "confidence.md").write_text(text)
 
 
 if __name__ == "__main__":
@@ -116,4 +120,4 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     if not sys.argv[1:]:
         export()
-    page()
+    (OUT / "confidence.md").write_text(page())

@@ -122,7 +122,9 @@ def measure(task, encoder, args):
     file, soft, fitted = (rows(task, lines(task), plan) if plan.rows else peer_rows.file(task, "train")), (), {}
     if args.soft:
         folder, texts, teacher = task_teacher.labels(task, file, threads)
-        settings, soft, fitted = SOFT + SOFT_SETTINGS[task], (folder, *texts), {"task_teacher": teacher}
+        # A task's own settings replace the common ones.
+        merged = dict(setting.split("=", 1) for setting in SOFT + SOFT_SETTINGS[task])
+        settings, soft, fitted = [f"{key}={value}" for key, value in merged.items()], (folder, *texts), {"task_teacher": teacher}
     runs = []
     for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else range(1, args.seeds + 1):
         name = f"{task}-{encoder}{'-soft' if args.soft else ''}-{seed}"
