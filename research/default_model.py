@@ -37,7 +37,7 @@ MODELS = {
     },
 }
 # What differs from configs/finetune-soft.toml, beside each model's own.
-SETTINGS = ["train.soft_limit=60000", "train.drop_connect=0.1"]
+SETTINGS = ["train.soft_limit=60000", "train.soft_unsure=15000", "train.drop_connect=0.1"]
 # What training makes; all else comes from export.
 TRAINED = ["training.json", "tokenizer.json", "tokenizer_config.json"]
 # What the card says of files.

@@ -37,7 +37,7 @@ FROZEN = "train.frozen=true"
 # With soft labels: the number of certain texts, the shape of training, and what else differs.
 SOFT = ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1"]
 SOFT_SETTINGS = {task: ["train.epochs=6", "train.eval_every=785"] for task in peer_rows.TASKS if peer_rows.TASKS[task].rows}
-SOFT_SETTINGS |= {task: ["train.epochs=8", "train.eval_every=850"] for task in ("banking77", "clinc150")}
+SOFT_SETTINGS |= {task: ["train.soft_unsure=20000", "train.epochs=7", "train.eval_every=1000"] for task in ("banking77", "clinc150")}
 SOFT_SETTINGS |= {"trec": ["train.soft_limit=0", "train.epochs=8", "train.eval_every=410"],
                   "sst2": ["train.soft_limit=0", "train.epochs=4", "train.eval_every=957"],
                   "ag_news": ["train.soft_limit=0", "train.batch_size=64", "train.epochs=6", "train.eval_every=700"],

@@ -103,7 +103,7 @@ def tuned(task, threads):
         command = [program("kinglet-train"), "teacher", "--model", model, "--probabilities", "--threads", threads, "--out", out]
         run([*command, *["--resume"] * out.exists(), *files], out.with_suffix(".log"))
     record = json.loads((ROOT / model / "training.json").read_text())
-    return out, files, {"fine_tuned": encoder.WHEEL, "set": TUNED[task]["set"], "dev": record["best"], "texts": TUNED[task]["texts"],
+    return out, files, {"fine_tuned": encoder.WHEEL, "set": TUNED[task]["set"], "dev_accuracy": record["best"]["accuracy"], "texts": TUNED[task]["texts"],
                         "texts_sha256": hashlib.sha256((ROOT / files[1]).read_bytes()).hexdigest()}
 
 

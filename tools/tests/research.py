@@ -138,8 +138,12 @@ class Records(unittest.TestCase):
             cells = [cell.strip() for cell in re.search(rf"^\| {title} \|(.*)\|$", readme, re.M)[1].split("|")]
             records = peer_rows.records(task)
             ours = [json.loads((project.ROOT / f"docs/results/run-{task}-{mixer}.json").read_text())["accuracy_int8"] for mixer in tasks.MIXERS]
-            peers = [record["accuracy"] if record else None for record in (records.get("fasttext"), peer_page.tfidf(records))]
+            peers = [record["accuracy"] if record else None
+                     for record in (records.get("kinglet-small-soft"), records.get("fasttext"), peer_page.tfidf(records))]
             self.assertEqual(cells, ["–" if value is None else f"{100 * value:.1f}" for value in [*ours, *peers]])
+        for name, words in (("intents", "default model (1.1 MB)"), ("intents-nano", "microcontrollers (0.34 MB)")):
+            report = json.loads((project.ROOT / f"models/{name}/report.json").read_text())
+            self.assertRegex(readme, re.escape(words) + rf"[^,.]* {100 * report['dev']['accuracy_int8']:.1f}\b")
 
 
 if __name__ == "__main__":
