@@ -56,10 +56,10 @@ def percent(value):
 
 
 def table(tasks, values, shown):
-    """Rows of models, columns of tasks; `values[name][task]` where it is known, as `shown(task, value)`."""
+    """Rows of models, columns of tasks; `values[name][task]` where it is known, as `shown(name, task, value)`."""
     lines = ["| | " + " | ".join(TASKS[task].title for task in tasks) + " |", "|---|" + "---:|" * len(tasks)]
     for name, title in (NAMES | OURS).items():
-        cells = [shown(task, values[name][task]) if task in values[name] else "–" for task in tasks]
+        cells = [shown(name, task, values[name][task]) if task in values[name] else "–" for task in tasks]
         if set(cells) != {"–"}:
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
@@ -70,7 +70,8 @@ def accuracies(every, tasks):
     values = {peer: {task: every[task][peer]["accuracy"] for task in tasks if peer in every[task]} for peer in NAMES}
     values |= {name: {task: ours(task)[name][0] for task in tasks if name in ours(task)} for name in OURS}
     small = lambda task: [by[task] for name, by in values.items() if name != LARGE and task in by]
-    bold = lambda task, value: f"**{percent(value)}**" if value == max(small(task)) else percent(value)
+    one = lambda name, task: "¹" if name in DISTILLED and len(every[task][name]["runs"]) == 1 else ""
+    bold = lambda name, task, value: (f"**{percent(value)}**" if value == max(small(task)) else percent(value)) + one(name, task)
     half = lambda task: interval(max(small(task)), next(iter(every[task].values()))["dev_rows"]) if every[task] else "–"
     return [*table(tasks, values, bold), "| *± of the best* | " + " | ".join(map(half, tasks)) + " |"]
 
@@ -79,7 +80,7 @@ def sizes(every, tasks):
     """The table of sizes."""
     values = {peer: {task: every[task][peer]["bytes"] for task in tasks if peer in every[task]} for peer in NAMES}
     values |= {name: {task: size for task in tasks for _, size in [ours(task).get(name, (0, None))] if size} for name in OURS}
-    return table(tasks, values, lambda _, value: f"{value / 1e6:.1f}")
+    return table(tasks, values, lambda _, __, value: f"{value / 1e6:.1f}")
 
 
 def beside(every):
@@ -119,7 +120,7 @@ def page():
         "What other small text classifiers reach on the rows that Kinglet's models are trained on: dev accuracy in percent, mean of three seeds",
         "where a peer is random. `research/peers.py` makes this page from `docs/results/peers/`.", "",
         *accuracies(every, few), "", *accuracies(every, whole), "",
-        "**Bold**: the best of a task, the frozen MiniLM apart. –: not measured. *±* is the 95% interval of one accuracy, 1.96·√(a(1−a)/n). Two",
+        "**Bold**: the best of a task, the frozen MiniLM apart. –: not measured. ¹: one seed. *±* is the 95% interval of one accuracy, 1.96·√(a(1−a)/n). Two",
         "models on the same texts are compared more closely by the paired interval of `research/paired.py`, for which the records say which texts",
         "were answered correctly.", "",
         "Kinglet's models keep the epoch that is best on dev, and fastText the setting, so these numbers are slightly optimistic. The other peers",

@@ -107,6 +107,11 @@ unsafe extern "C" {
     fn kinglet_dropout(x: *const C_tensor, p: f64, out: *mut *mut C_tensor) -> *mut c_char;
 }
 
+// `shim/rms_norm.cpp`.
+unsafe extern "C" {
+    fn kinglet_rms_norm(x: *const C_tensor, gain: *const C_tensor, eps: f64, out: *mut *mut C_tensor) -> *mut c_char;
+}
+
 // `shim/optimizer.cpp`.
 unsafe extern "C" {
     fn kinglet_adamw(
@@ -194,6 +199,20 @@ pub(crate) fn dropout(x: &Tensor, p: f64) -> Result<Tensor, String> {
     // this caller's.
     unsafe {
         answer(kinglet_dropout(x.as_ptr(), p, &mut out))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// Divides the rows of an f32 tensor `[.., C]` on the CPU by their root mean square, `sqrt(mean(x²) + eps)`, and multiplies them by `gain`, `[C]`.
+///
+/// # Errors
+/// libtorch's message if the tensors are of another kind or device, or their widths differ.
+pub(crate) fn rms_norm(x: &Tensor, gain: &Tensor, eps: f64) -> Result<Tensor, String> {
+    let mut out = null_mut();
+    // SAFETY: the tensors outlive the call; `out` points to a pointer, which is written when null is returned: a tensor that is this
+    // caller's.
+    unsafe {
+        answer(kinglet_rms_norm(x.as_ptr(), gain.as_ptr(), eps, &mut out))?;
         Ok(Tensor::from_ptr(out))
     }
 }
