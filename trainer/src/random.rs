@@ -84,6 +84,13 @@ pub enum Purpose {
     Unsure = 11,
 }
 
+/// Returns the right to use libtorch's generator: there is one for all threads, so tests take turns.
+#[cfg(test)]
+pub(crate) fn generator() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ mod fixture;
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
@@ -455,7 +456,11 @@ impl task::Task for Stopping<'_> {
 }
 
 /// Runs the task in this process until its end or the first of `stops` (steps taken); returns how it ended.
+///
+/// One at a time: dropout draws from the generator of the process.
 fn until(d: &Distillation, out: &str, resume: bool, stops: &[u64]) -> Ending {
+    static TRAINING: Mutex<()> = Mutex::new(());
+    let _one = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
     let text = fs::read_to_string(d.0.path("distill.toml")).unwrap();
     let mut config: Config = parse(&text, toml::Table::new(), &[]).unwrap();
     let tokenizer = TokenizerFiles::read(&d.0.path("tokenizer")).unwrap();

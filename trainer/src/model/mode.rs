@@ -59,6 +59,7 @@ fn dropout(x: &Tensor, p: f64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::generator;
 
     fn ones() -> Tensor {
         Tensor::ones([1000, 100], (Kind::Float, Device::Cpu)).set_requires_grad(true)
@@ -71,6 +72,7 @@ mod tests {
     #[test]
     fn dropout_keeps_a_share_scales_it_and_drops_the_same_gradients() {
         let mode = Mode { train: true, dropout: 0.3, ..Mode::eval() };
+        let _turn = generator();
         tch::manual_seed(5);
         let x = ones();
         let y = mode.drop(&x);
@@ -97,6 +99,7 @@ mod tests {
 
     #[test]
     fn dropout_does_not_depend_on_the_number_of_threads() {
+        let _turn = generator();
         let mode = Mode { train: true, dropout: 0.5, ..Mode::eval() };
         let draw = |threads| {
             tch::set_num_threads(threads);

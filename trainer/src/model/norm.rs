@@ -39,13 +39,9 @@ impl Norm {
 mod tests {
     use super::*;
 
-    /// Returns the values of a norm, and the gradients of its input and of its gain for a weighted sum of them.
-    fn all(rows: &[i64], width: i64, norm: impl Fn(&Tensor, &Tensor) -> Tensor) -> [Tensor; 3] {
-        tch::manual_seed(3);
-        let shape = [rows, &[width]].concat();
-        let x = (Tensor::randn(&shape, (Kind::Float, Device::Cpu)) * 3.0).set_requires_grad(true);
-        let gain = Tensor::randn([width], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let weights = Tensor::randn(&shape, (Kind::Float, Device::Cpu));
+    /// Returns the values of a norm of `x` and `gain`, and the gradients of both for the sum of the values weighted by `weights`.
+    fn all([x, gain, weights]: &[Tensor; 3], norm: impl Fn(&Tensor, &Tensor) -> Tensor) -> [Tensor; 3] {
+        let (x, gain) = (x.copy().set_requires_grad(true), gain.copy().set_requires_grad(true));
         // Not contiguous, as after a transposition.
         let y = norm(&(&x * 2.0).transpose(0, 1), &gain);
         (&y * weights.transpose(0, 1)).sum(Kind::Float).backward();
@@ -56,14 +52,19 @@ mod tests {
     fn rms_norm_and_its_gradients_are_libtorchs() {
         let eps = 1e-5f32;
         for (rows, width) in [(vec![3, 5], 6), (vec![1, 1], 17), (vec![7, 300], 40), (vec![2, 0], 16)] {
-            let ours = all(&rows, width, |x, gain| Norm::new(gain.shallow_clone(), None, eps).forward(x));
-            let theirs = all(&rows, width, |x, gain| x.rms_norm([width], Some(gain), f64::from(eps)));
+            let shape = [&rows[..], &[width]].concat();
+            let some = |shape: &[i64], step: f64| {
+                (Tensor::arange(shape.iter().product::<i64>(), (Kind::Float, Device::Cpu)) * step).sin().view(shape)
+            };
+            let input = [some(&shape, 0.7) * 3.0, some(&[width], 1.3), some(&shape, 2.9)];
+            let ours = all(&input, |x, gain| Norm::new(gain.shallow_clone(), None, eps).forward(x));
+            let theirs = all(&input, |x, gain| x.rms_norm([width], Some(gain), f64::from(eps)));
             for (what, (a, b)) in ["values", "gradients", "gradients of the gain"].iter().zip(ours.iter().zip(&theirs))
             {
                 assert_eq!(a.size(), b.size(), "{what}");
                 if b.numel() > 0 {
                     let (apart, size) = ((a - b).abs().max().double_value(&[]), b.abs().max().double_value(&[]));
-                    assert!(apart <= 2e-6 * size, "{what} of {rows:?} × {width}: {apart:e} of {size:e}");
+                    assert!(apart <= 4e-6 * size, "{what} of {rows:?} × {width}: {apart:e} of {size:e}");
                 }
             }
         }

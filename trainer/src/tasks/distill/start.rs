@@ -150,12 +150,14 @@ mod tests {
 
     use super::*;
     use crate::model::ModelConfig;
+    use crate::random::generator;
     use crate::tasks::distill::loss::{Similarity, distance};
 
     /// Ids 0 to 5 and how often they occur: `a / (a + p)` is 1 for those that never do.
     const COUNTS: [u64; 6] = [0, 900, 90, 9, 1, 0];
 
     fn directions(channels: i64) -> Tensor {
+        let _turn = generator();
         tch::manual_seed(3);
         Tensor::randn([6, channels], (Kind::Float, Device::Cpu))
     }
