@@ -116,6 +116,9 @@ fn a_limit_keeps_the_most_certain_texts() {
     let card = String::from_utf8(task.bytes("drawn-1", "README.md")).unwrap();
     assert!(card.contains("the most certain ones and 1 drawn from the others of: `soft.txt`"), "{card}");
     assert_eq!(task.metrics("drawn-1"), task.metrics("drawn-2"));
+    let output = task.finetune("refused", &[&SOFT[..], &["--set", "train.soft_unsure=1"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("train.soft_unsure is 1, but train.soft_limit is 0"), "{}", stderr(&output));
 }
 
 #[test]

@@ -105,6 +105,11 @@ impl OwnKeys for ClassifyKeys {
         for (name, value) in [("soft_weight", self.soft_weight), ("soft_temperature", self.soft_temperature)] {
             ensure!(value.is_finite() && value > 0.0, "train.{name} is {value}, must be above 0");
         }
+        ensure!(
+            self.soft_unsure == 0 || self.soft_limit > 0,
+            "train.soft_unsure is {}, but train.soft_limit is 0, which takes all texts: set it as well",
+            self.soft_unsure
+        );
         not_negative("train.subword_alpha", self.subword_alpha)?;
         let share = self.subword_sampling;
         ensure!((0.0..=1.0).contains(&share), "train.subword_sampling is {share}, must be from 0 to 1");
