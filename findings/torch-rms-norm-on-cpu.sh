@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # torch 2.11.0: on a CPU, torch.nn.functional.rms_norm goes through aten::_fused_rms_norm, which fuses nothing there: it runs pow, mean, rsqrt and
 # mul one after another, each with its own derivative, and keeps two tensors of the input's size for the backward pass. layer_norm, which computes
-# more, is one kernel forward, one backward, and keeps one. So a model that takes RmsNorm for its lower cost trains slower on a CPU than with
-# LayerNorm.
+# more, is one kernel forward, one backward, and keeps one. On one machine and one thread, forward and backward of rms_norm took 3.0 to 4.4 times
+# the CPU time of layer_norm (200 of each in five pairs; this script measures no time).
 #
 # Seen with torch 2.11.0, NumPy 2.4.6, Python 3.11, Linux x86-64, f32, input [2048, 128]:
 #   layer_norm keeps 1.02 times the input: native_layer_norm native_layer_norm_backward

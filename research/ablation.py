@@ -55,15 +55,14 @@ def start(variant, threads):
                "--targets", task_teacher.VECTORS, "--threads", threads]
     command += [] if variant.endswith("random") else ["--teacher", encoder.TEACHER]
     tasks.train([*command, task_teacher.POOL], out, out.with_suffix(".log"), settings)
-    return ["--config", "configs/finetune.toml", "--from", out / "encoder"], json.loads((ROOT / out / "encoder/training.json").read_text())
+    return distilled.start(out / "encoder"), json.loads((ROOT / out / "encoder/training.json").read_text())
 
 
 def finetune(variant, task, beginning, threads):
     """Returns the dev accuracy of a classifier before quantization, at its best epoch."""
-    plan, out = peer_rows.TASKS[task], BASE / f"{variant}-{task}"
-    rows = distilled.rows(task, distilled.lines(task), plan)
-    tasks.train([program("kinglet-train"), "finetune", *beginning, "--train", rows, "--dev", peer_rows.file(task, "dev"), "--label-field", plan.field,
-                 "--seed", "1", "--threads", threads], out, out.with_suffix(".log"), distilled.SETTINGS[task])
+    plan = peer_rows.TASKS[task]
+    out = distilled.finetune(BASE / f"{variant}-{task}", beginning, task_teacher.rows(task), peer_rows.file(task, "dev"), plan, 1,
+                             distilled.SETTINGS[task], threads)
     return json.loads((ROOT / out / "training.json").read_text())["best"]["accuracy"]
 
 
@@ -77,9 +76,14 @@ def measure(variant, threads):
     return record
 
 
+def recorded():
+    """Returns the records of the variants."""
+    return json.loads((ROOT / RECORD).read_text()) if (ROOT / RECORD).exists() else {}
+
+
 def page():
     """Returns docs/results/ablation.md from the records."""
-    records = json.loads((ROOT / RECORD).read_text())
+    records = recorded()
     head = ["minutes", "cosine", *(peer_rows.TASKS[task].title for task in TASKS), "mean"]
     lines = ["# What the parts of an encoder bring", "",
              "Dev accuracy in percent of classifiers fine-tuned with few labels from encoders that had more and more of the recipe of",
@@ -107,10 +111,11 @@ def main():
         encoder.vocabulary()
         task_teacher.vectors(args.threads)
     for variant in [] if args.page else args.variant or VARIANTS:
-        if variant in (records := json.loads(RECORD.read_text()) if RECORD.exists() else {}):
+        if variant in recorded():
             continue
         found = measure(variant, args.threads)
-        records = (json.loads(RECORD.read_text()) if RECORD.exists() else {}) | {variant: found}
+        # Read again: another call may have written meanwhile.
+        records = recorded() | {variant: found}
         write(RECORD, json.dumps({name: records[name] for name in VARIANTS if name in records}, indent=1) + "\n")
         print(variant, {task: f"{100 * value:.2f}" for task, value in found["accuracy"].items()}, flush=True)
     write(PAGE, page())

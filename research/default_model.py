@@ -21,7 +21,8 @@ import tasks
 from project import HERE, ROOT, copy, program, run, write
 
 BASE, TASK = pathlib.Path("runs/intents"), "clinc150"
-# `shape` is that of the encoder, `steps` its training, `set` differs from configs/finetune-soft.toml; `limit` is the most bytes that model.kinglet may have, `keep` what else is kept.
+# `shape` is that of the encoder, `steps` its training; `set` is what differs from configs/finetune-soft.toml; `limit` is the most bytes that
+# model.kinglet may have, `keep` what else is kept.
 MODELS = {
     "intents": {
         "vocab": 4096, "steps": ["train.static_steps=2000", "train.steps=1500"],
@@ -33,11 +34,11 @@ MODELS = {
     "intents-nano": {
         "vocab": 1536, "steps": ["train.static_steps=3000", "train.steps=6000"],
         "shape": ["model.hidden_size=96", "model.num_hidden_layers=2", "model.intermediate_size=192", "model.kernel_sizes=[7,15]"],
-        "set": ["train.epochs=10"], "limit": 350 * 1024, "subtitle": "the default model for microcontrollers", "keep": [],
+        "set": ["train.epochs=10", "train.soft_unsure=15000"], "limit": 350 * 1024, "subtitle": "the default model for microcontrollers", "keep": [],
     },
 }
 # What differs from configs/finetune-soft.toml, beside each model's own.
-SETTINGS = ["train.soft_limit=60000", "train.soft_unsure=15000", "train.drop_connect=0.1"]
+SETTINGS = ["train.soft_limit=60000", "train.drop_connect=0.1"]
 # What training makes; all else comes from export.
 TRAINED = ["training.json", "tokenizer.json", "tokenizer_config.json"]
 # What the card says of files.

@@ -37,8 +37,9 @@ FROZEN = "train.frozen=true"
 # With soft labels: the number of certain texts, the shape of training, and what else differs.
 SOFT = ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1"]
 SOFT_SETTINGS = {task: ["train.epochs=6", "train.eval_every=785"] for task in peer_rows.TASKS if peer_rows.TASKS[task].rows}
-SOFT_SETTINGS |= {task: ["train.soft_unsure=20000", "train.epochs=7", "train.eval_every=1000"] for task in ("banking77", "clinc150")}
-SOFT_SETTINGS |= {"trec": ["train.soft_limit=0", "train.epochs=8", "train.eval_every=410"],
+SOFT_SETTINGS |= {"banking77": ["train.epochs=8", "train.eval_every=850"],
+                  "clinc150": ["train.soft_unsure=20000", "train.epochs=7", "train.eval_every=1000"],
+                  "trec": ["train.soft_limit=0", "train.epochs=8", "train.eval_every=410"],
                   "sst2": ["train.soft_limit=0", "train.epochs=4", "train.eval_every=957"],
                   "ag_news": ["train.soft_limit=0", "train.batch_size=64", "train.epochs=6", "train.eval_every=700"],
                   "imdb": ["train.soft_limit=0", "train.batch_size=32", "train.epochs=4", "train.eval_every=1123", "train.max_length=512"]}
@@ -58,11 +59,15 @@ def rows(name, kept, plan):
     return out
 
 
-def finetune(name, encoder, train, dev, plan, seed, settings, threads, soft=()):
-    """Trains a classifier; `soft`: the folder of soft labels and the files of their texts."""
-    out = BASE / name
-    command = [program("kinglet-train"), "finetune", "--from", f"models/{encoder}", "--config", "configs/finetune.toml", "--train", train, "--dev", dev,
-               "--label-field", plan.field, "--seed", seed, "--threads", threads]
+def start(encoder):
+    """The arguments of a training from an encoder's folder."""
+    return ["--from", encoder, "--config", "configs/finetune.toml"]
+
+
+def finetune(out, beginning, train, dev, plan, seed, settings, threads, soft=()):
+    """Trains a classifier into `out`; `beginning`: where from, as `start` says it; `soft`: the folder of soft labels and the files of their texts."""
+    command = [program("kinglet-train"), "finetune", *beginning, "--train", train, "--dev", dev, "--label-field", plan.field, "--seed", seed,
+               "--threads", threads]
     command += ["--soft-labels", soft[0], "--soft-texts", *soft[1:]] if soft else []
     tasks.train(command, out, out.with_suffix(".log"), settings)
     return out
@@ -77,7 +82,7 @@ def chosen(task, encoder, threads):
         for fold, (train, held_out) in enumerate(peer_rows.folds(len(kept))):
             name = f"{task}-{encoder}-{'frozen' if variant == [FROZEN] else 'tuned'}-fold{fold}"
             files = [rows(f"{name}-{part}", [kept[i] for i in numbers], plan) for part, numbers in (("train", train), ("held-out", held_out))]
-            out = finetune(name, encoder, *files, plan, 1, [*variant, "train.eval_every=0"], threads)
+            out = finetune(BASE / name, start(f"models/{encoder}"), *files, plan, 1, [*variant, "train.eval_every=0"], threads)
             # The last weights, not the best on the held-out rows.
             scores.append(last(out))
         tried.append({"setting": variant, "held_out": statistics.mean(scores)})
@@ -128,7 +133,7 @@ def measure(task, encoder, args):
     runs = []
     for seed in peer_rows.SEEDS[:1] if settings == [FROZEN] else range(1, args.seeds + 1):
         name = f"{task}-{encoder}{'-soft' if args.soft else ''}-{seed}"
-        out = finetune(name, encoder, file, peer_rows.file(task, "dev"), plan, seed, settings, threads, soft)
+        out = finetune(BASE / name, start(f"models/{encoder}"), file, peer_rows.file(task, "dev"), plan, seed, settings, threads, soft)
         labels, size = answers(out, task, dev)
         runs.append(peer_rows.run(seed, labels, dev, size))
     record = json.loads((out / "training.json").read_text())

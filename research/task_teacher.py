@@ -64,13 +64,18 @@ def pool():
     print(f"{POOL}: {len(found.keys() - known):,} texts, {len(found.keys() & known):,} left out as training texts", flush=True)
 
 
+def teach(model, out, files, threads, *more):
+    """Writes a teacher's targets for the texts of `files` to the folder `out`, unless they are there."""
+    if not (out / "targets.json").exists():
+        command = [program("kinglet-train"), "teacher", "--model", model, "--threads", threads, "--out", out, *more]
+        run([*command, *["--resume"] * out.exists(), *files], out.with_suffix(".log"))
+
+
 def vectors(threads):
     """Writes the teacher's vectors of the pool."""
     pool()
     encoder.fetch()
-    if not (VECTORS / "targets.json").exists():
-        command = [program("kinglet-train"), "teacher", "--model", encoder.TEACHER, "--dtype", "int8", "--threads", threads, "--out", VECTORS]
-        run([*command, *["--resume"] * VECTORS.exists(), POOL], BASE / "vectors.log")
+    teach(encoder.TEACHER, VECTORS, [POOL], threads, "--dtype", "int8")
 
 
 def similar(task):
@@ -99,9 +104,7 @@ def tuned(task, threads):
     encoder.fetch()
     tasks.train([program("kinglet-train"), "finetune", "--from", encoder.TEACHER, "--train", train, "--dev", dev, "--label-field", peer_rows.TASKS[task].field,
                  "--seed", "1", "--threads", threads], model, BASE / f"{task}-tuned.log", [*TUNED[task]["set"], "train.bf16=true"])
-    if not (out / "targets.json").exists():
-        command = [program("kinglet-train"), "teacher", "--model", model, "--probabilities", "--threads", threads, "--out", out]
-        run([*command, *["--resume"] * out.exists(), *files], out.with_suffix(".log"))
+    teach(model, out, files, threads, "--probabilities")
     record = json.loads((ROOT / model / "training.json").read_text())
     return out, files, {"fine_tuned": encoder.WHEEL, "set": TUNED[task]["set"], "dev_accuracy": record["best"]["accuracy"], "texts": TUNED[task]["texts"],
                         "texts_sha256": hashlib.sha256((ROOT / files[1]).read_bytes()).hexdigest()}
@@ -112,11 +115,8 @@ def labels(task, train, threads):
     if task in TUNED:
         return tuned(task, threads)
     out = BASE / task
-    if not (out / "targets.json").exists():
-        vectors(threads)
-        command = [program("kinglet-train"), "teacher", "--model", encoder.TEACHER, "--dtype", "int8", "--threads", threads, "--out", out,
-                   "--vectors", VECTORS, "--labelled", train, "--label-field", peer_rows.TASKS[task].field]
-        run([*command, *["--resume"] * out.exists(), POOL], out.with_suffix(".log"))
+    vectors(threads)
+    teach(encoder.TEACHER, out, [POOL], threads, "--dtype", "int8", "--vectors", VECTORS, "--labelled", train, "--label-field", peer_rows.TASKS[task].field)
     return out, [POOL], json.loads((ROOT / out / "targets.json").read_text())["labelled"]
 
 

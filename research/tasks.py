@@ -1,5 +1,6 @@
 """The data sets of the tables, and what differs between their trainings; everything else stands in configs/."""
 import random
+import sys
 
 import project
 from project import copy, finished, run, write
@@ -37,11 +38,13 @@ def write_rows(out, data, kept):
 
 
 def train(command, out, log, settings=()):
-    """Runs a training into `out` unless it has come to its end; what was interrupted is resumed."""
+    """Runs a training into `out` unless it has come to its end; what was interrupted is resumed. The script ends with a training that a signal stopped."""
     if finished(out):
         return
     command = [*command, "--out", out, *(part for item in settings for part in ("--set", item))]
     run(command + ["--resume"] * (out / "resume/progress.json").exists(), log)
+    if not finished(out) and "--max-minutes" not in command:
+        sys.exit(f"{project.NAME}: the training above was stopped; the next call goes on with it")
 
 
 def interval(accuracy, rows):
