@@ -14,6 +14,7 @@ import unittest
 import project
 
 sys.path.insert(0, str(project.ROOT / "research"))
+import ablation  # noqa: E402
 import confidence  # noqa: E402
 import paired  # noqa: E402
 import peer_page  # noqa: E402
@@ -125,6 +126,9 @@ class Records(unittest.TestCase):
 
     def test_the_results_page_says_what_the_records_say(self):
         self.assertEqual((project.ROOT / "docs/results.md").read_text(), results.page())
+
+    def test_the_page_of_the_ablation_says_what_the_records_say(self):
+        self.assertEqual((project.ROOT / ablation.PAGE).read_text(), ablation.page())
 
     def test_the_page_of_confidence_says_what_the_reports_say(self):
         self.assertEqual((project.ROOT / "docs/results/confidence.md").read_text(), confidence.page())
