@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::tokenizer::Table;
-use kinglet_data::dataset;
+use kinglet_data::dataset::{self, ReadOptions};
 use tokenizers::Tokenizer as HuggingFace;
 
 use crate::machine::Provenance;
@@ -28,7 +28,8 @@ pub fn compare(folder: &Path, text: &Path, effort: Effort, provenance: &Provenan
     let json = folder.join(files::TOKENIZER);
     let peer = HuggingFace::from_file(&json).map_err(|e| anyhow!("{}: {e}", json.display()))?;
     let name = text.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let lines = dataset::texts(text)?.collect::<Result<Vec<String>, _>>()?;
+    let lines = dataset::texts(text, &ReadOptions::default())?;
+    let lines = lines.map(|line| line.map(|line| line.text)).collect::<Result<Vec<String>, _>>()?;
     ensure!(!lines.is_empty(), "{name} has no text");
 
     let mut ids = Vec::new();

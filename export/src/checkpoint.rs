@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec::{Config, Task, Weight, files};
 use kinglet::tokenizer::Table;
+use kinglet_data::dataset::ReadOptions;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -62,6 +63,9 @@ pub struct Training {
     pub train: Option<DataFile>,
     /// The field with the labels.
     pub label_field: Option<String>,
+    /// The checkpoint that training started from.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
 }
 
 /// A data file as recorded by the trainer.
@@ -71,6 +75,9 @@ pub struct DataFile {
     pub file: PathBuf,
     /// SHA-256 in hex.
     pub sha256: Option<String>,
+    /// How it is read.
+    #[serde(default)]
+    pub read: Option<ReadOptions>,
 }
 
 impl Checkpoint {

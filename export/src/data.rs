@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet_data::dataset::{DataError, Dataset};
+use kinglet_data::dataset::{DataError, Dataset, ReadOptions};
 
 use crate::checkpoint::Checkpoint;
 
@@ -45,7 +45,8 @@ pub fn dev(source: &DevSource, label_field: Option<&str>, checkpoint: &Checkpoin
         }
     };
     let unreadable = format!("cannot read the dev data {}; {HINT}", path.display());
-    let data = read(label_field, checkpoint, path, unreadable)?;
+    let read_as = recorded.and_then(|recorded| recorded.read.clone()).filter(|_| *source == DevSource::Recorded);
+    let data = read(label_field, read_as, checkpoint, path, unreadable)?;
     ensure!(
         expected.is_none_or(|expected| *expected == data.data.sha256),
         "{} is not the file that the model was trained with: its SHA-256 is {}; {HINT}",
@@ -61,7 +62,7 @@ pub fn dev(source: &DevSource, label_field: Option<&str>, checkpoint: &Checkpoin
 /// If the file cannot be read, has labels unknown to the model, or is the one that the weights were fitted to.
 pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoint) -> Result<LabelledData> {
     let unreadable = format!("cannot read the calibration data {}", path.display());
-    let data = read(label_field, checkpoint, path, unreadable)?;
+    let data = read(label_field, None, checkpoint, path, unreadable)?;
     let train = checkpoint.training.as_ref().and_then(|training| training.train.as_ref());
     ensure!(
         train.and_then(|train| train.sha256.as_ref()) != Some(&data.data.sha256),
@@ -71,12 +72,23 @@ pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoi
     Ok(data)
 }
 
-fn read(label_field: Option<&str>, checkpoint: &Checkpoint, path: &Path, unreadable: String) -> Result<LabelledData> {
-    let recorded = checkpoint.training.as_ref().and_then(|training| training.label_field.as_deref());
-    let label_field = label_field.or(recorded).unwrap_or("label").to_owned();
-    let data = match Dataset::read(path, &label_field, Some(&checkpoint.labels)) {
+/// Reads a file: by `label_field` where it is given, else as training read it, else by the field that training recorded if the file has it.
+fn read(
+    label_field: Option<&str>,
+    recorded: Option<ReadOptions>,
+    checkpoint: &Checkpoint,
+    path: &Path,
+    unreadable: String,
+) -> Result<LabelledData> {
+    let trained = checkpoint.training.as_ref().and_then(|training| training.label_field.as_deref());
+    let options = match (label_field, recorded) {
+        (Some(field), recorded) => ReadOptions { label_field: Some(field.to_owned()), ..recorded.unwrap_or_default() },
+        (None, Some(recorded)) => recorded,
+        (None, None) => trained.map_or_else(ReadOptions::default, ReadOptions::labelled),
+    };
+    let data = match Dataset::read(path, &options, Some(&checkpoint.labels)) {
         Err(error @ DataError::Io { .. }) => return Err(error).context(unreadable),
         data => data?,
     };
-    Ok(LabelledData { data, file: path.display().to_string(), label_field })
+    Ok(LabelledData { file: path.display().to_string(), label_field: data.label_field.clone(), data })
 }

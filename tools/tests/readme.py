@@ -4,7 +4,7 @@
     tools/x test readme
 
 The blocks see the project through links from a temporary folder, so that what they write into runs/ and target/ stays there. Training is
-cut short: kinglet-train gets --max-minutes 0.1 in finetune, pretrain and distill. What the pages' reader brings along is small: Transformers of
+cut short: kinglet-train gets --max-minutes 0.1 in finetune, pretrain and distill, --minutes 0.1 in fit. What the pages' reader brings along is small: Transformers of
 random weights (trainer/tests/golden/bert), of which distill takes an encoder as narrow, and texts of the sample data. Programs are compiled in the project itself. A `console` block's
 output must be what the block shows. Needs what `tools/x test` builds. Exit code 0: every command ended well, 1: one did not.
 """
@@ -26,8 +26,9 @@ TRAINER = f"""#!/usr/bin/env bash
 # The trainer, with trainings cut short.
 declare -a arguments
 while [ $# -gt 0 ]; do
-  if [ "$1" = --max-minutes ]; then shift 2; else arguments+=("$1"); shift; fi
+  if [ "$1" = --max-minutes ] || [ "$1" = --minutes ]; then shift 2; else arguments+=("$1"); shift; fi
 done
+case ${{arguments[0]}} in fit) arguments+=(--minutes {MINUTES}) ;; esac
 case ${{arguments[0]}} in finetune|pretrain|distill) arguments+=(--max-minutes {MINUTES}) ;; esac
 case ${{arguments[0]}} in distill) arguments+=(--set model.hidden_size=16) ;; esac
 exec {{program}} "${{arguments[@]}}"

@@ -57,7 +57,10 @@ impl DeviceChoice {
 /// the first tensor operation.
 pub fn set_threads(threads: Option<usize>) {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    tch::set_num_threads(threads.unwrap_or_else(cores) as i32);
+    // As OpenMP's own programs, if nothing else is said.
+    let named =
+        std::env::var("OMP_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|&threads: &usize| threads > 0);
+    tch::set_num_threads(threads.or(named).unwrap_or_else(cores) as i32);
     tch::set_num_interop_threads(1);
 }
 

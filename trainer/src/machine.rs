@@ -68,7 +68,7 @@ fn python_version(text: &str) -> Option<String> {
 /// The reason why CUDA cannot be used.
 pub fn cuda() -> Result<i64, String> {
     if let Err(reason) = ffi::open_cuda() {
-        return Err(format!("libtorch_cuda.so cannot be loaded: {reason}"));
+        return Err(format!("there is no libtorch for CUDA ({reason}); tools/x setup --cuda fetches it"));
     }
     match tch::Cuda::device_count() {
         n if n > 0 && tch::Cuda::is_available() => Ok(n),

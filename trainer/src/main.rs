@@ -1,15 +1,17 @@
 //! The program `kinglet-train`.
 
 use std::ffi::OsString;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use kinglet_data::pipe;
 use kinglet_train::commands::dev::{curves, gpu_check, step_time};
 use kinglet_train::commands::{
-    corpus, distill, doctor, eval, finetune, import_t5, info, pretrain, teacher, text2text, tokenizer,
+    corpus, distill, doctor, eval, finetune, fit, import_t5, info, pretrain, teacher, text2text, tokenizer,
 };
 use kinglet_train::{device, ffi};
 
@@ -26,6 +28,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Fit(Box<fit::FitArgs>),
     Tokenizer(tokenizer::TokenizerArgs),
     Corpus(corpus::CorpusArgs),
     Finetune(Box<finetune::FinetuneArgs>),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     ffi::keep_memory();
     // Moments of weights that are seldom used become subnormal, with which some processors compute a hundred times slower.
     ffi::flush_subnormal();
+    pipe::quiet();
     let started = Instant::now();
     let mut words: Vec<OsString> = std::env::args_os().collect();
     if words.get(1).is_some_and(|word| OLD_COMMANDS.iter().any(|old| word == old)) {
@@ -69,6 +73,11 @@ fn main() -> ExitCode {
     match catch_unwind(AssertUnwindSafe(|| run(command, started))) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::from(1),
+        // `kinglet-train info | head`: nobody reads the rest.
+        Ok(Err(error)) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
+        Err(payload) if pipe::is_closed(payload.as_ref()) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
@@ -83,6 +92,7 @@ fn main() -> ExitCode {
 /// Returns advice for lack of memory, in keys that the command has.
 fn memory_advice(command: &Command) -> &'static str {
     match command {
+        Command::Fit(_) => "; if memory ran out, give fewer or shorter texts",
         Command::Finetune(_) | Command::Text2text(_) => {
             "; if memory ran out, set train.gradient_checkpointing = true, raise train.accumulate, or lower train.batch_size or \
              train.batch_tokens"
@@ -97,6 +107,7 @@ fn memory_advice(command: &Command) -> &'static str {
 /// Runs a command; returns `false` if a check failed.
 fn run(command: Command, started: Instant) -> Result<bool> {
     let threads = match &command {
+        Command::Fit(args) => args.threads,
         Command::Finetune(args) => args.run.threads,
         Command::Pretrain(args) => args.run.threads,
         Command::Distill(args) => args.run.threads,
@@ -108,6 +119,7 @@ fn run(command: Command, started: Instant) -> Result<bool> {
     };
     device::set_threads(threads.map(usize::from));
     let done = match command {
+        Command::Fit(args) => fit::run(&args, started),
         Command::Tokenizer(args) => tokenizer::run(args),
         Command::Corpus(args) => corpus::run(&args),
         Command::Finetune(args) => finetune::run(&args, started),

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
 use fixture::{at_least, at_most, close, launch, run_all, seeded, stderr};
+use kinglet_data::dataset::ReadOptions;
 use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;
 use kinglet_train::interrupt::Interrupt;
@@ -468,13 +469,18 @@ fn until(d: &Distillation, out: &str, resume: bool, stops: &[u64]) -> Ending {
     config.model.vocab_size = table.vocab_size();
     config.model = config.model.resolve();
     let own = &config.train.own;
-    let reading =
-        Reading { text_field: "text", max_length: own.max_length, held_out: own.held_out, eval_texts: own.eval_texts };
+    let reading = Reading {
+        read: &ReadOptions::default(),
+        max_length: own.max_length,
+        held_out: own.held_out,
+        eval_texts: own.eval_texts,
+    };
     let interrupt = Interrupt::default();
     let texts = Texts::read(&[d.0.path("texts.txt")], &table, reading, &interrupt).unwrap();
     let targets_path = d.0.path("vectors.npy");
     let targets = Targets::open(&targets_path).unwrap();
     let args = RunArgs {
+        label: None,
         out: d.0.path(out),
         seed: None,
         device: DeviceChoice::Cpu,

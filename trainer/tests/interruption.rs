@@ -108,7 +108,17 @@ fn a_run_that_an_older_version_began_goes_on() {
 #[test]
 fn the_time_limit_ends_training_with_a_usable_checkpoint() {
     let task = Task::new();
-    let more = ["--set", "train.epochs=100000", "--set", "train.eval_every=1000000", "--max-minutes", "0.02"];
+    // A decaying learning rate would be shortened to the time (tests/fit.rs).
+    let more = [
+        "--set",
+        "train.schedule=constant",
+        "--set",
+        "train.epochs=100000",
+        "--set",
+        "train.eval_every=1000000",
+        "--max-minutes",
+        "0.02",
+    ];
     let begun = Instant::now();
     let said = task.train("limited", &more);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());

@@ -22,7 +22,7 @@ fn resume_names_what_differs_from_the_run() {
     let said = refused(&task, "run", &["--resume", "--set", "train.lr=0.5", "--seed", &other]);
     assert!(said.contains("now `train.lr = 0.5`, was `train.lr = 0.02`"), "{said}");
     assert!(said.contains(&format!("now `train.seed = {other}`, was `train.seed = {}`", seed())), "{said}");
-    assert!(!said.contains("training file"), "{said}");
+    assert!(!said.contains("the training file's bytes"), "{said}");
 
     fs::write(task.path("train.jsonl"), rows(96, 2)).unwrap();
     let said = refused(&task, "run", &["--resume"]);

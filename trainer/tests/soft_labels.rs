@@ -11,6 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fixture::{Task, at_least, at_most, close, launch, rows, run_all, stderr};
+use kinglet_data::dataset::ReadOptions;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::targets::Targets;
 use kinglet_train::tasks::classify::soft::{Soft, Source};
@@ -190,8 +191,15 @@ fn classes_are_matched_by_name() {
     let run = |more: &[&str]| assert_eq!(task.run(&[&teacher[..], more].concat()).status.code(), Some(0));
     run(&["soft", "--probabilities"]);
     let (targets, files) = (task.path("soft"), [task.path("soft.txt")]);
-    let source =
-        Source { targets: &targets, texts: &files, text_field: "text", temperature: 1.0, limit: 0, unsure: 0, seed: 1 };
+    let source = Source {
+        targets: &targets,
+        texts: &files,
+        read: &ReadOptions::default(),
+        temperature: 1.0,
+        limit: 0,
+        unsure: 0,
+        seed: 1,
+    };
     let encode = |_: &str, _: &mut usize| Ok(vec![1]);
     let read = |labels: &[&str], train: &[&str]| {
         let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();

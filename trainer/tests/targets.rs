@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fixture::at_most;
+use kinglet_data::dataset::ReadOptions;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::targets::manifest::{MANIFEST, UNFINISHED, VERSION};
 use kinglet_train::targets::shard::{self, ShardData};
@@ -233,7 +234,8 @@ fn the_digest_of_texts_depends_neither_on_compression_nor_on_blank_lines() {
         fs::write(&path, bytes).unwrap();
         path
     };
-    let survey = |path: PathBuf| survey(&[path], "text", &Interrupt::default()).map(|survey| survey.files);
+    let survey =
+        |path: PathBuf| survey(&[path], &ReadOptions::default(), &Interrupt::default()).map(|survey| survey.files);
     let plain = survey(file("a.txt", b"one\n\n two words \n  \nthree")).unwrap();
     let zstd = survey(file("b.txt.zst", &zstd::encode_all(&b"one\r\n two words \nthree\n"[..], 1).unwrap())).unwrap();
     let jsonl = b"{\"text\":\"one\"}\n{\"text\":\" two words \",\"label\":1}\n{\"text\":\"three\"}\n";

@@ -13,6 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fixture::{at_most, rows, stderr, stdout};
+use kinglet_data::dataset::ReadOptions;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::targets::manifest::{MANIFEST, UNFINISHED};
 use kinglet_train::targets::texts::survey;
@@ -122,7 +123,8 @@ fn targets_are_the_vectors_of_the_texts_of_all_files_in_order() {
     let said =
         (record.name.as_str(), record.pooling.as_str(), record.normalized, record.prompt.as_str(), record.max_length);
     assert_eq!(said, ("bert", "mean", true, "", 16));
-    let files = survey(&FILES.map(|name| texts.path(name)), "text", &Interrupt::default()).unwrap().files;
+    let files =
+        survey(&FILES.map(|name| texts.path(name)), &ReadOptions::default(), &Interrupt::default()).unwrap().files;
     targets.check(&files).unwrap();
     assert!(targets.check(&[files[1].clone(), files[0].clone(), files[2].clone()]).is_err());
 

@@ -277,7 +277,10 @@ fn what_cannot_be_trained_on_is_refused_before_anything_is_written() {
     let with = |more: &[&'static str]| [&files[..], &model, more].concat();
     let cases: [(Vec<&str>, &str); 11] = [
         (spaces, "1 of the 2 targets are not what the tokenizer gives back for them"),
-        (with(&["--target-field", "goal"]), "no field \"text\"; name the text's field with --text-field"),
+        (
+            with(&["--text-field", "sauce", "--target-field", "goal"]),
+            "no field \"sauce\"; name the text's field with --text-field",
+        ),
         (with(&["--text-field", "source", "--target-field", "aim"]), "no field \"aim\"; name the target's field"),
         (with(&[]), "--target-field"),
         (with(&["--target-field", "goal", "--label-field", "goal"]), "cannot be used with"),

@@ -13,7 +13,7 @@ use kinglet::{
     spec,
     tokenizer::{Encoder, Table, Token},
 };
-use kinglet_data::dataset;
+use kinglet_data::dataset::{self, ReadOptions};
 use kinglet_train::tokenizer::{TokenizerPlan, flat_table, train};
 use proptest::{prelude::*, sample::Index, test_runner::RngSeed};
 use tokenizers::Tokenizer;
@@ -31,7 +31,15 @@ impl Pair {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let inputs = inputs.to_vec();
-        let plan = TokenizerPlan { inputs, vocab_size, lowercase, max_piece_length: 16, character_coverage, out };
+        let plan = TokenizerPlan {
+            inputs,
+            read: ReadOptions::default(),
+            vocab_size,
+            lowercase,
+            max_piece_length: 16,
+            character_coverage,
+            out,
+        };
         let summary = train(&plan).unwrap();
         assert_eq!(summary.vocab_size, vocab_size, "{summary:?}");
         let json = plan.out.join(spec::files::TOKENIZER);
@@ -137,7 +145,8 @@ fn parity(set: &str, texts: impl Iterator<Item = String>) {
 }
 
 fn texts(path: &Path) -> impl Iterator<Item = String> {
-    dataset::texts(path).unwrap_or_else(|error| panic!("{error}")).map(Result::unwrap)
+    let texts = dataset::texts(path, &ReadOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    texts.map(|text| text.unwrap().text)
 }
 
 #[test]
@@ -146,7 +155,7 @@ fn all_dev_sets_have_the_ids_of_hugging_face() {
         parity(set, texts(&data(set).join("dev.jsonl.zst")));
     }
     parity("book", texts(&data("book/wealth_of_nations.txt.zst")));
-    let pairs = dataset::pairs(&data("cogs/dev.jsonl.zst"), "source", "target").unwrap().pairs;
+    let pairs = dataset::pairs(&data("cogs/dev.jsonl.zst"), &ReadOptions::text("source"), "target").unwrap().pairs;
     parity("cogs", pairs.into_iter().flat_map(|(sentence, meaning)| [sentence, meaning]));
 }
 

@@ -1,5 +1,6 @@
 //! `kinglet classify`: labels for a text, for each line, or for a whole document.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::error::ErrorKind;
 use kinglet::classifier::Classifier;
+use kinglet_data::args::TextArgs;
 use serde_json::{Map, Value, json};
 
 use super::answer::Printed;
@@ -21,8 +23,9 @@ use super::stream;
 /// model's threshold is printed as 'unsure (LABEL)'; see --threshold.
 ///
 /// Without TEXT, or when TEXT is '-', reads stdin line by line and prints 'label<TAB>score<TAB>text' for each line as it
-/// arrives. --file does the same for the lines of a file. For .jsonl, .csv and .tsv files it reads the field 'text';
-/// .gz and .zst files are decompressed. With --top K, the label and score columns are repeated K times.
+/// arrives. --file does the same for the lines of a file, or for the texts of .jsonl, .json, .csv and .tsv files and of
+/// fastText's lines; .gz and .zst files are decompressed. Several TEXTs are answered in the same way. With --top K, the label and
+/// score columns are repeated K times. Control characters of a text are printed as '\n', '\t', '\e' or '\x07'.
 ///
 /// --stream reads stdin or --file as one text of any length, in constant memory, and prints answers while the text is
 /// still arriving (from a pipe or 'tail -f'): 'bytes<TAB>label<TAB>score<TAB>running' whenever the most likely label
@@ -40,9 +43,9 @@ use super::stream;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Text to classify; '-' reads stdin line by line. Put '--' before a text that starts with '-'
+    /// Texts to classify; '-' alone reads stdin line by line. Put '--' before a word that starts with '-'
     #[arg(value_name = "TEXT", conflicts_with = "file")]
-    text: Option<OsString>,
+    texts: Vec<OsString>,
 
     #[command(flatten)]
     model: ModelArg,
@@ -50,6 +53,9 @@ pub struct Args {
     /// Classify each line of FILE ('-' for stdin)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    #[command(flatten)]
+    read: TextArgs,
 
     /// Classify all of stdin or --file as one text
     #[arg(short, long)]
@@ -93,7 +99,7 @@ impl Args {
     /// Opens the input.
     fn source(&self) -> Result<Source> {
         let dash = |path: &OsString| path == "-";
-        if let Some(text) = self.text.as_ref().filter(|text| !dash(text)) {
+        if !self.texts.is_empty() && !matches!(self.texts.as_slice(), [text] if dash(text)) {
             if self.stream {
                 usage::<Args>("classify", ErrorKind::ArgumentConflict, "--stream reads stdin or --file, not TEXT");
             }
@@ -104,14 +110,18 @@ impl Args {
                     "--whole reads stdin or --file; TEXT is always a single text",
                 );
             }
-            return Ok(Source::One(Text::of_argument(text)));
+            let mut texts: Vec<Text> = self.texts.iter().map(|text| Text::of_argument(text)).collect();
+            return Ok(match (texts.len(), texts.pop()) {
+                (1, Some(text)) => Source::One(text),
+                (_, last) => Source::Many(Box::new(texts.into_iter().chain(last).map(|text| Ok(Ok(text))))),
+            });
         }
         match self.file.as_ref().filter(|file| !dash(&file.as_os_str().to_os_string())) {
             Some(file) if self.stream => Ok(Source::Stream(input::file_stream(file)?)),
             Some(file) if self.whole => Ok(Source::One(input::file_whole(file)?)),
-            Some(file) => Ok(Source::Many(input::file_texts(file)?)),
+            Some(file) => Ok(Source::Many(input::file_texts(file, &self.read.options())?)),
             None => {
-                if self.text.is_none() && self.file.is_none() && io::stdin().is_terminal() {
+                if self.texts.is_empty() && self.file.is_none() && io::stdin().is_terminal() {
                     usage::<Args>(
                         "classify",
                         ErrorKind::MissingRequiredArgument,
@@ -178,7 +188,7 @@ pub fn run(args: Args) -> Result<Outcome> {
                             writeln!(out, "{}", object(Some(lines), &answer, tokens))?;
                         } else {
                             answer.columns(&mut out)?;
-                            writeln!(out, "{text}")?;
+                            writeln!(out, "{}", escaped(&text))?;
                         }
                     }
                     (Err(message), json) => {
@@ -203,6 +213,25 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
 }
 
+/// Returns a text on one line and without control characters, which could change what a terminal or a program reads.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '\u{1b}' => out.push_str("\\e"),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Returns one line of JSON; `tokens`: those of a truncated text.
 fn object(line: Option<u64>, answer: &Printed<'_>, tokens: Option<usize>) -> Value {
     let mut object = Map::new();
@@ -215,4 +244,15 @@ fn object(line: Option<u64>, answer: &Printed<'_>, tokens: Option<usize>) -> Val
         object.insert("tokens".to_string(), tokens.into());
     }
     Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_on_its_line() {
+        assert_eq!(escaped("plain \u{e4}"), "plain \u{e4}");
+        assert_eq!(escaped("a\nb\tc\r\u{1b}[1m\u{7}\u{85}"), "a\\nb\\tc\\r\\e[1m\\x07\\x85");
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::error::ErrorKind;
+use kinglet_data::args::TextArgs;
 use serde_json::Value;
 
 use super::input::{self, Text, Texts};
@@ -19,8 +20,8 @@ use super::output::{Notes, Outcome, explain, number, report, usage};
 /// files; the built-in model classifies.
 ///
 /// Without TEXT, or when TEXT is '-', reads stdin line by line and prints each vector as its line arrives. --file does the
-/// same for the lines of a file. For .jsonl, .csv and .tsv files it reads the field 'text'; .gz and .zst files are
-/// decompressed.
+/// same for the lines of a file, or for the texts of .jsonl, .json, .csv and .tsv files and of fastText's lines; .gz and .zst
+/// files are decompressed.
 ///
 /// Empty text has a vector, too. Invalid UTF-8 is replaced by U+FFFD. A line that cannot be embedded (because it is too
 /// long) is reported on stderr with its number; its output line is 'null', and the exit code is 1.
@@ -42,6 +43,9 @@ pub struct Args {
     /// Embed each line of FILE ('-' for stdin)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    #[command(flatten)]
+    read: TextArgs,
 
     /// Embed all of stdin or --file as one text
     #[arg(short, long)]
@@ -73,7 +77,7 @@ impl Args {
         }
         match self.file.as_ref().filter(|file| file.as_os_str() != "-") {
             Some(file) if self.whole => Ok(Source::Few(vec![input::file_whole(file)?])),
-            Some(file) => Ok(Source::Many(input::file_texts(file)?)),
+            Some(file) => Ok(Source::Many(input::file_texts(file, &self.read.options())?)),
             None => {
                 if self.texts.is_empty() && self.file.is_none() && io::stdin().is_terminal() {
                     let message = "no input: pass TEXT or --file FILE, or pipe lines to stdin";

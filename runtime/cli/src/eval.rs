@@ -7,21 +7,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use kinglet::answer::Answer;
 use kinglet::classifier::Classifier;
+use kinglet_data::args::LabelArgs;
 use kinglet_data::calibration_metrics::{BINS, Reliability};
 use kinglet_data::dataset::Dataset;
 use kinglet_data::metrics::Confusion;
 use serde_json::{Map, Value, json};
 
 use super::model::ModelArg;
-use super::output::{Outcome, explain, number, probability, shows_progress};
+use super::output::{Outcome, explain, number, probability, report, shows_progress};
 
 /// Number of confused pairs in the text report.
 const CONFUSED_PAIRS: usize = 5;
 
 /// Measure accuracy and calibration on labelled data
 ///
-/// Reads .jsonl, .csv or .tsv files, plain, .gz or .zst, with a field 'text' and a label: a name that the model knows or a
-/// class index. Reports accuracy, macro F1 (averaged over the classes that occur), F1 of class 1 for two classes, rows
+/// Reads .jsonl, .json, .csv and .tsv files, fastText's lines, plain, .gz or .zst, and folders with a folder of texts per
+/// class. Labels are names that the model knows; integers count the names of a MANIFEST.json beside the file. Reports accuracy, macro F1 (averaged over the classes that occur), F1 of class 1 for two classes, rows
 /// per second (tokenizing and scoring on one thread, including the preparation of the engine) and the pairs of classes
 /// that are confused most often.
 ///
@@ -40,9 +41,8 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     data: PathBuf,
 
-    /// Field or column that holds the label, such as 'fine' for TREC's 50 classes
-    #[arg(short, long, value_name = "FIELD", default_value = "label")]
-    label_field: String,
+    #[command(flatten)]
+    read: LabelArgs,
 
     /// Print one JSON object. Fields: 'rows', 'accuracy', 'macro_f1', 'binary_f1' (two classes), 'rows_per_second', 'labels',
     /// 'confusion' (confusion[i][j] counts rows of class i predicted as j), and 'confidence' with 'calibrated', 'ece',
@@ -68,7 +68,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     model.check_classifies()?;
-    let data = Dataset::read(&args.data, &args.label_field, Some(model.labels()))?;
+    let data = Dataset::read(&args.data, &args.read.options(), Some(model.labels()))?;
+    report(&format!("{}: {}", args.data.display(), data.notes.join("; ")));
     let mut classifier = model.classifier()?;
     classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     if let Some(threshold) = args.threshold {

@@ -11,6 +11,8 @@ use kinglet::engine::fingerprint;
 use kinglet::spec::Task;
 use sha2::{Digest, Sha256};
 
+use kinglet_data::dataset::ReadOptions;
+
 use super::input;
 use super::model::ModelArg;
 use super::output::Outcome;
@@ -66,7 +68,11 @@ pub fn run(args: Args) -> Result<Outcome> {
             "fingerprint needs a .kinglet file: the scores of an ONNX file differ between processors; export the model again"
         );
     };
-    let texts = if args.file.as_os_str() == "-" { input::stdin_lines() } else { input::file_texts(&args.file)? };
+    let texts = if args.file.as_os_str() == "-" {
+        input::stdin_lines()
+    } else {
+        input::file_texts(&args.file, &ReadOptions::default())?
+    };
     let mut scorer = match model.config().task {
         Task::Classify => Scorer::Classifier(model.classifier()?),
         Task::Embed => Scorer::Embedder(model.embedder()?),

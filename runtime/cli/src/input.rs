@@ -1,13 +1,13 @@
 //! Input texts: command line, files and pipes.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet_data::dataset::{self, DataError};
+use kinglet_data::dataset::{self, DataError, ReadOptions};
 
 /// Largest text in bytes; a longer one is rejected before it fills the memory.
 const MAX_TEXT_BYTES: u64 = 1 << 28;
@@ -29,13 +29,32 @@ impl Text {
         }
     }
 
-    /// Reads a command-line argument.
+    /// Reads a command-line argument, without the mark of [`mark_texts`].
     pub fn of_argument(argument: &OsStr) -> Self {
-        match argument.to_string_lossy() {
-            Cow::Borrowed(text) => Text { text: text.to_string(), replaced: false },
-            Cow::Owned(text) => Text { text, replaced: true },
-        }
+        let lossy = argument.to_string_lossy();
+        let text = lossy.strip_prefix(MARK).unwrap_or(&lossy).to_string();
+        Text { text, replaced: matches!(lossy, Cow::Owned(_)) }
     }
+}
+
+/// What [`mark_texts`] puts before a text; no argument of a process can hold it.
+const MARK: char = '\0';
+
+/// Marks the arguments that begin with one `-` and hold a space, such as "-5 degrees": they are texts, not options.
+pub fn mark_texts(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_text = |argument: &OsString| {
+        let bytes = argument.as_encoded_bytes();
+        bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes.contains(&b' ')
+    };
+    let mark = |argument: OsString| {
+        if !is_text(&argument) {
+            return argument;
+        }
+        let mut marked = OsString::from(MARK.to_string());
+        marked.push(argument);
+        marked
+    };
+    arguments.into_iter().map(mark).collect()
 }
 
 /// Texts in order. The inner error concerns one text and does not end the input.
@@ -43,7 +62,7 @@ pub type Texts = Box<dyn Iterator<Item = Result<Result<Text, String>>>>;
 
 /// Returns the lines of stdin as they arrive.
 pub fn stdin_lines() -> Texts {
-    Box::new(Lines::new(Box::new(BufReader::new(io::stdin())), "stdin".to_string()))
+    texts(dataset::text_lines(Box::new(BufReader::new(io::stdin())), "stdin"))
 }
 
 /// Reads all of stdin as one text.
@@ -51,17 +70,17 @@ pub fn stdin_whole() -> Result<Text> {
     whole(&mut io::stdin().lock(), "stdin")
 }
 
-/// Returns the texts of a file: the field `text` of JSONL, CSV and TSV files, otherwise the lines. Decompresses .gz and .zst.
-pub fn file_texts(path: &Path) -> Result<Texts> {
-    if !is_data(path) {
-        return Ok(Box::new(Lines::new(Box::new(BufReader::new(open(path)?)), path.display().to_string())));
-    }
-    let rows = dataset::texts(path)?;
-    Ok(Box::new(rows.map(|row| match row {
-        Ok(text) => Ok(Ok(Text { text, replaced: false })),
-        Err(e @ DataError::Row { .. }) => Ok(Err(e.to_string())),
+/// Returns the texts of a file: the lines of a text file, the texts of the rows of other files.
+pub fn file_texts(path: &Path, read: &ReadOptions) -> Result<Texts> {
+    Ok(texts(dataset::texts(path, read)?))
+}
+
+fn texts(rows: impl Iterator<Item = Result<dataset::Text, DataError>> + 'static) -> Texts {
+    Box::new(rows.map(|row| match row {
+        Ok(dataset::Text { text, replaced }) => Ok(Ok(Text { text, replaced })),
+        Err(DataError::Row { what, .. }) => Ok(Err(what)),
         Err(e) => Err(e.into()),
-    })))
+    }))
 }
 
 /// Reads a file as one text.
@@ -94,7 +113,8 @@ pub fn file_stream(path: &Path) -> Result<Source> {
 /// Returns whether [`dataset`] reads files with this extension.
 fn is_data(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    matches!(extension.as_str(), "jsonl" | "json" | "ndjson" | "csv" | "tsv" | "gz" | "zst")
+    let rows = ["jsonl", "json", "ndjson", "csv", "tsv", "parquet", "gz", "zst", "bz2", "xz"];
+    rows.contains(&extension.as_str())
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -129,102 +149,24 @@ fn strip_mark(bytes: &mut Vec<u8>) {
     }
 }
 
-/// Lines without their terminators (`\n` or `\r\n`), which the last line may lack.
-struct Lines {
-    reader: Box<dyn BufRead>,
-    name: String,
-    first: bool,
-    ended: bool,
-}
-
-impl Lines {
-    fn new(reader: Box<dyn BufRead>, name: String) -> Self {
-        Lines { reader, name, first: true, ended: false }
-    }
-
-    /// Skips the rest of a line that is too long to keep.
-    fn skip_line(&mut self) -> io::Result<()> {
-        loop {
-            let buffer = match self.reader.fill_buf() {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            let end = buffer.iter().position(|&b| b == b'\n');
-            let (used, done) = end.map_or((buffer.len(), buffer.is_empty()), |at| (at + 1, true));
-            self.reader.consume(used);
-            if done {
-                return Ok(());
-            }
-        }
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<Result<Text, String>>> {
-        let mut bytes = Vec::new();
-        if (&mut self.reader).take(MAX_TEXT_BYTES + 1).read_until(b'\n', &mut bytes)? == 0 {
-            return Ok(None);
-        }
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-            if bytes.last() == Some(&b'\r') {
-                bytes.pop();
-            }
-        } else if bytes.len() as u64 > MAX_TEXT_BYTES {
-            self.skip_line()?;
-            return Ok(Some(Err(format!("the line has {}", too_many_bytes()))));
-        }
-        if self.first {
-            strip_mark(&mut bytes);
-            self.first = false;
-        }
-        Ok(Some(Ok(Text::of(bytes))))
-    }
-}
-
-impl Iterator for Lines {
-    type Item = Result<Result<Text, String>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let line = self.next_line().with_context(|| format!("cannot read {}", self.name)).transpose();
-        self.ended = !matches!(line, Some(Ok(_)));
-        line
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lines(bytes: &'static [u8]) -> Vec<(String, bool)> {
-        Lines::new(Box::new(bytes), "test".to_string())
-            .map(|line| line.unwrap().unwrap())
-            .map(|text| (text.text, text.replaced))
-            .collect()
-    }
-
-    #[test]
-    fn lines_lose_their_ends_and_nothing_else() {
-        let plain = |text: &str| (text.to_string(), false);
-        assert_eq!(lines(b""), []);
-        assert_eq!(lines(b"\n"), [plain("")]);
-        assert_eq!(lines(b"a\r\n\n b \r\rc\n"), [plain("a"), plain(""), plain(" b \r\rc")]);
-        assert_eq!(lines(b"a\nb"), [plain("a"), plain("b")]);
-        assert_eq!(lines(b"\xEF\xBB\xBFa\n\xEF\xBB\xBFb"), [plain("a"), plain("\u{FEFF}b")]);
-    }
-
     #[test]
     fn bytes_that_are_not_utf8_become_replacement_characters() {
-        assert_eq!(lines(b"a\xFFb\n\xC3\xA4"), [("a\u{FFFD}b".to_string(), true), ("ä".to_string(), false)]);
+        let lines = texts(dataset::text_lines(Box::new(&b"\xEF\xBB\xBFa\xFFb\r\n\xC3\xA4"[..]), "test"));
+        let lines: Vec<Text> = lines.map(|line| line.unwrap().unwrap()).collect();
+        let text = |text: &str, replaced| Text { text: text.to_string(), replaced };
+        assert_eq!(lines, [text("a\u{FFFD}b", true), text("\u{e4}", false)]);
     }
 
     #[test]
-    fn the_rest_of_a_line_can_be_skipped() {
-        let mut lines = Lines::new(Box::new(&b"too long\nnext\n"[..]), "test".to_string());
-        lines.skip_line().unwrap();
-        assert_eq!(lines.next().unwrap().unwrap().unwrap().text, "next");
-        lines.skip_line().unwrap();
-        assert!(lines.next().is_none());
+    fn a_text_may_begin_like_an_option() {
+        let typed = ["kinglet", "classify", "-5 degrees", "--json", "-k", "2"].map(OsString::from);
+        let marked = mark_texts(typed);
+        assert_eq!(marked[2], "\0-5 degrees");
+        assert_eq!(Text::of_argument(&marked[2]).text, "-5 degrees");
+        assert_eq!(marked[3..], ["--json", "-k", "2"]);
     }
 }

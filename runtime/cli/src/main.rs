@@ -50,7 +50,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(input::mark_texts(std::env::args_os()));
     // The engine turns panics of its backend into errors; without this the hook would print them first.
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         panic::set_hook(Box::new(|_| {}));

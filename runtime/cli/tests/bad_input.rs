@@ -188,7 +188,6 @@ fn command_lines_that_make_no_sense() {
         (&["classify", "cat", "--truncate", "0"], "--truncate"),
         (&["classify", "cat", "--file", "f"], "--file"),
         (&["classify", "cat", "--whole"], "--whole"),
-        (&["classify", "wake", "me"], "me"),
         (&["eval"], "--data"),
         (&["explain"], "explain"),
     ] {
@@ -283,7 +282,7 @@ fn no_spaces_for_ten_megabytes() {
 fn data_that_cannot_be_evaluated() {
     let folder = Folder::new();
     let path = folder.path().to_str().unwrap();
-    let good = "{\"text\":\"cat\",\"label\":0}\n";
+    let good = "{\"text\":\"cat\",\"label\":\"animal\"}\n";
     let cases: [(&str, String, &[&str]); 8] = [
         ("d.jsonl", format!("{good}{{\"text\":\"car\",\"label\":\"plant\"}}\n"), &["row 2", "plant"]),
         ("d.jsonl", format!("{good}{{\"text\":\"car\",\"label\":2}}\n"), &["row 2", "2"]),

@@ -1,8 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "clap")]
+pub mod args;
 pub mod calibration_metrics;
 pub mod dataset;
 pub mod digest;
 pub mod files;
 pub mod metrics;
+pub mod nearest;
+pub mod pipe;
+pub mod survey;
 mod zstd_reader;

@@ -6,9 +6,13 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+/// The largest window that a frame may need, in bytes.
+const MAX_WINDOW: u64 = if cfg!(target_pointer_width = "64") { 1 << 31 } else { 1 << 27 };
+
 /// The content of a zstd file: its frames in order, each verified against its checksum, without skippable frames.
 ///
-/// A frame may need a window of up to 128 MiB, the most that the program `zstd` writes without `--long=28` or more.
+/// A frame may need a window of up to 2 GiB, the most that the program `zstd` writes (`--long=31`), where addresses have 64 bits; else
+/// 128 MiB, the most that it writes without `--long=28` or more.
 pub struct ZstdReader<R> {
     source: R,
     decoder: FrameDecoder,
@@ -19,7 +23,9 @@ pub struct ZstdReader<R> {
 impl<R: BufRead> ZstdReader<R> {
     /// Reads from `source`, starting with the first call of [`Read::read`].
     pub fn new(source: R) -> Self {
-        ZstdReader { source, decoder: FrameDecoder::new(), inside: false }
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_WINDOW);
+        ZstdReader { source, decoder, inside: false }
     }
 
     /// Enters the next frame with content. Returns whether there is one.
@@ -38,8 +44,9 @@ impl<R: BufRead> ZstdReader<R> {
                 }
                 Err(FrameDecoderError::WindowSizeTooBig { requested, .. }) => {
                     let what = format!(
-                        "it needs a window of {} MiB to unpack, more than 128; unpack it with zstd -d --long=31, or pack it without --long",
-                        requested.div_ceil(1 << 20)
+                        "it needs a window of {} MiB to unpack, more than {}; unpack it with zstd -d --long=31, or pack it without --long",
+                        requested.div_ceil(1 << 20),
+                        MAX_WINDOW >> 20
                     );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
@@ -167,10 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_two_gibibytes_is_refused_with_the_command_that_unpacks_it() {
-        // Magic number, no checksum, window of 2^31 bytes.
-        let header = [0x28, 0xB5, 0x2F, 0xFD, 0x00, (31 - 10) << 3, 0, 0, 0];
+    fn a_window_of_four_gibibytes_is_refused_with_the_command_that_unpacks_it() {
+        // Magic number, no checksum, window of 2^32 bytes.
+        let header = [0x28, 0xB5, 0x2F, 0xFD, 0x00, (32 - 10) << 3, 0, 0, 0];
         let error = unpack(&header).unwrap_err().to_string();
-        assert!(error.contains("2048 MiB") && error.contains("zstd -d --long=31"), "{error}");
+        assert!(error.contains("4096 MiB") && error.contains("zstd -d --long=31"), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use kinglet_data::args::TextArgs;
 use kinglet_data::dataset::DocumentEnd;
 
 use crate::corpus::write::{CorpusPlan, Summary, write};
@@ -13,7 +14,7 @@ use crate::out;
 
 /// Tokenize text for pre-training
 ///
-/// Reads documents from text, JSONL, CSV or TSV files, plain, .gz or .zst, and writes a folder of shards. Pre-training
+/// Reads documents from text, JSONL, CSV, TSV or Parquet files, packed or not, and writes a folder of shards. Pre-training
 /// maps the shards, so neither text nor tokens need to fit in memory. The folder appears once it is complete; an
 /// interrupted run leaves nothing behind.
 ///
@@ -31,9 +32,9 @@ pub struct CorpusArgs {
     /// Must be empty or new, unless --force is given.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Field or column with the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub text_field: String,
+    /// How to read the files.
+    #[command(flatten)]
+    pub read: TextArgs,
     /// End of a document in text files
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     pub document_end: End,
@@ -85,7 +86,7 @@ pub fn run(args: &CorpusArgs) -> Result<()> {
         files: args.files.clone(),
         tokenizer: args.tokenizer.clone(),
         out: args.out.clone(),
-        text_field: args.text_field.clone(),
+        read: args.read.options(),
         document_end: args.document_end.into(),
         shard_tokens: args.shard_tokens,
         force: args.force,

@@ -7,6 +7,7 @@ use anyhow::{Context, Error, Result, ensure};
 use clap::{Args, ValueEnum};
 use kinglet::spec::Mixer;
 use kinglet::tokenizer::Table;
+use kinglet_data::args::TextArgs;
 use kinglet_data::digest::sha256_of_file;
 use tch::{Device, Tensor};
 
@@ -72,9 +73,9 @@ pub struct DistillArgs {
     /// Written by `kinglet-train tokenizer`.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: PathBuf,
-    /// Field or column with the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub text_field: String,
+    /// How to read the texts.
+    #[command(flatten)]
+    pub read: TextArgs,
     /// The arguments of every run.
     #[command(flatten)]
     pub run: RunArgs,
@@ -103,12 +104,9 @@ pub fn run(args: &DistillArgs, started: Instant) -> Result<()> {
     let teacher = args.teacher.as_deref().map(|folder| digest_of(folder, &targets, &config)).transpose()?;
     targets.check_lengths().context("--targets")?;
     let own = &config.train.own;
-    let reading = Reading {
-        text_field: &args.text_field,
-        max_length: own.max_length,
-        held_out: own.held_out,
-        eval_texts: own.eval_texts,
-    };
+    let read = args.read.options();
+    let reading =
+        Reading { read: &read, max_length: own.max_length, held_out: own.held_out, eval_texts: own.eval_texts };
     let texts = Texts::read(&args.files, &table, reading, &interrupt)?;
     targets.check(&texts.files).context("--targets")?;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::files;
+use kinglet_data::args::LabelArgs;
 use kinglet_data::dataset::Dataset;
 use serde_json::json;
 
@@ -31,20 +32,16 @@ pub struct EvalArgs {
     pub checkpoint: PathBuf,
     /// Labelled file to score it on
     ///
-    /// JSONL, CSV or TSV, plain, .gz or .zst. Labels must be among the checkpoint's.
+    /// JSON Lines, JSON, CSV, TSV, fastText's lines or Parquet, packed or not, or a folder of texts per class. Labels must be among the
+    /// checkpoint's.
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// Field or column with the labels
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    pub label_field: String,
+    /// How to read the file.
+    #[command(flatten)]
+    pub read: LabelArgs,
     /// Field or column with the targets, for text2text runs on sequences
     #[arg(long, value_name = "NAME")]
     pub target_field: Option<String>,
-    /// Field or column with the inputs, with --target-field
-    ///
-    /// Default: text.
-    #[arg(long, value_name = "NAME", requires = "target_field")]
-    pub text_field: Option<String>,
     /// Beam width, for text2text runs; greedy decoding without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub beam: Option<u16>,
@@ -55,7 +52,7 @@ pub struct EvalArgs {
     pub device: DeviceChoice,
     /// Threads of libtorch
     ///
-    /// Default: all cores.
+    /// Default: OMP_NUM_THREADS, or all cores.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Print one JSON object
@@ -83,14 +80,14 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let (labels, scores) = if transformer::is_folder(&args.checkpoint) {
         let origin = Origin::read(&args.checkpoint)?;
         let (model, labels) = Transformer::read(&origin, device)?;
-        let data = Dataset::read(&args.data, &args.label_field, Some(&labels))?;
+        let data = labelled(args, &labels)?;
         let texts = origin.tokenizer(0)?.encode_all(&data.texts)?.into_iter().map(|text| text.ids).collect::<Vec<_>>();
         (labels, evaluate(&model, &texts, &data.labels, &Team::alone())?)
     } else {
         let Checkpoint { model, labels } = checkpoint::load(&args.checkpoint, device)?;
         let tokenizer = TokenizerFiles::read(&args.checkpoint)?;
         let table = tokenizer.table()?;
-        let data = Dataset::read(&args.data, &args.label_field, Some(&labels))?;
+        let data = labelled(args, &labels)?;
         let texts: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
         (labels, evaluate(&model, &texts, &data.labels, &Team::alone())?)
     };
@@ -133,6 +130,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
+/// Reads the file, whose labels must be among `names`, and says how.
+fn labelled(args: &EvalArgs, names: &[String]) -> Result<Dataset> {
+    let data = Dataset::read(&args.data, &args.read.options(), Some(names))?;
+    super::tell_notes(&args.data, &data);
+    Ok(data)
+}
+
 /// Lets an encoder-decoder answer every input and prints the score.
 fn answers(args: &EvalArgs) -> Result<()> {
     let device = args.device.resolve()?;
@@ -144,13 +148,12 @@ fn answers(args: &EvalArgs) -> Result<()> {
     let (goal, pairs) = match (&args.target_field, labels.exists()) {
         (None, true) => {
             let labels = Labels::new(read_json(&labels)?, &table)?;
-            let data = Dataset::read(&args.data, &args.label_field, Some(&labels.names))?;
+            let data = labelled(args, &labels.names)?;
             let pairs = pairs::labelled(&args.data, &data, &labels, &table, 0);
             (Targets::Labels(labels), pairs)
         }
         (Some(target), false) => {
-            let text = args.text_field.as_deref().unwrap_or("text");
-            (Targets::Sequences, pairs::sequences(&args.data, text, target, &table, 0)?)
+            (Targets::Sequences, pairs::sequences(&args.data, &args.read.text.options(), target, &table, 0)?)
         }
         (None, false) => {
             bail!("{} was trained on sequences: name the target's field with --target-field", dir.display())

@@ -6,25 +6,30 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::{self, files};
-use kinglet_data::dataset::Dataset;
+use kinglet_data::args::LabelArgs;
+use kinglet_data::dataset::{Dataset, ReadOptions};
 use kinglet_data::digest::sha256_of_file;
+use kinglet_data::survey::{Survey, shared};
 
 use crate::checkpoint::{self, Start};
 use crate::commands::ended;
 use crate::interrupt::Interrupt;
-use crate::model::{Classifier, ModelConfig};
+use crate::model::ModelConfig;
 use crate::random::{Purpose, derive_seed};
+use crate::recipes::{ENCODER, SCRATCH};
 use crate::targets::manifest::MANIFEST;
-use crate::tasks::classify::Classify;
 use crate::tasks::classify::config::{ClassifyKeys, Config, TransformerKeys};
 use crate::tasks::classify::data::{Data, Encoded};
 use crate::tasks::classify::network::{Network, classifier};
 use crate::tasks::classify::soft::{Soft, Source};
+use crate::tasks::classify::{Classify, Pace};
 use crate::teacher::WordPiece;
 use crate::teacher::transformer::{self, Transformer};
 use crate::tokenizer::files::{Encode, TokenizerFiles, encode};
 use crate::training::config::{OwnKeys, Train, parse, to_toml};
-use crate::training::run::{Run, RunArgs, Setup};
+use crate::training::folder;
+use crate::training::progress::say;
+use crate::training::run::{Ending, RunArgs, Setup};
 use crate::training::state::Fingerprint;
 use crate::training::task::Task;
 use crate::training::train::train;
@@ -40,20 +45,21 @@ use crate::training::train::train;
 pub struct FinetuneArgs {
     /// Training configuration, TOML
     ///
-    /// Sections `model` and `train`; unknown keys are rejected. See configs/ for examples. May be left out with --from; the defaults for a
-    /// Transformer are those of BERT's authors: 3 epochs, batches of 32, AdamW at 3e-5 with linear decay.
-    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    /// Sections `model` and `train`; unknown keys are rejected. Default, as in configs/: finetune.toml with --from, dilated.toml without; for
+    /// a Transformer what BERT's authors did: 3 epochs, batches of 32, AdamW at 3e-5 with linear decay.
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Labelled file to train on
     ///
-    /// JSONL, CSV or TSV, plain, .gz or .zst, with a field `text` and a label. Integer labels take their names from
-    /// MANIFEST.json next to the file.
-    #[arg(long, value_name = "FILE")]
+    /// JSON Lines, JSON, CSV, TSV, fastText's lines or Parquet, packed or not, or a folder of texts per class. Labels are names; integers
+    /// count the names in a MANIFEST.json next to the file, or in a Parquet file of Hugging Face.
+    #[arg(long, value_name = "DATA")]
     pub train: PathBuf,
     /// Labelled file to evaluate on
     ///
-    /// Its labels must occur in the training file. The weights with the best metric on it are kept.
-    #[arg(long, value_name = "FILE")]
+    /// Its labels must occur in the training file. The weights with the best metric on it are kept. To have it split off the training
+    /// file, use `kinglet-train fit`.
+    #[arg(long, value_name = "DATA")]
     pub dev: PathBuf,
     /// Checkpoint directory to start from
     ///
@@ -66,9 +72,9 @@ pub struct FinetuneArgs {
     /// Written by `kinglet-train tokenizer`. Required unless --from is given.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
-    /// Field or column with the labels
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    pub label_field: String,
+    /// How to read both files.
+    #[command(flatten)]
+    pub read: LabelArgs,
     /// A teacher's probabilities of the classes, by text
     ///
     /// A folder written by `kinglet-train teacher --probabilities`, or a .npy, .safetensors or .parquet file with a row per text and a
@@ -81,8 +87,10 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "soft_labels")]
     pub soft_texts: Vec<PathBuf>,
     /// Field or column with the text in --soft-texts
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub soft_text_field: String,
+    ///
+    /// Default: as for --text-field.
+    #[arg(long, value_name = "NAME")]
+    pub soft_text_field: Option<String>,
     /// The arguments of every run.
     #[command(flatten)]
     pub run: RunArgs,
@@ -94,16 +102,59 @@ pub struct FinetuneArgs {
 /// If an input is unusable or ambiguous, and as [`train()`].
 pub fn run(args: &FinetuneArgs, started: Instant) -> Result<()> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    train_model(args, started, &interrupt).map(|_| ())
+}
+
+/// Trains as [`run`] does and returns how training ended.
+///
+/// # Errors
+/// As [`run`].
+pub fn train_model(args: &FinetuneArgs, started: Instant, interrupt: &Interrupt) -> Result<Ending> {
+    act(args, started, interrupt, Act::Train).map(|done| done.ending)
+}
+
+/// Returns the seconds that an epoch of the training takes, its evaluation included, by a few steps that leave no trace; and its steps.
+///
+/// # Errors
+/// As [`run`].
+pub fn measure(args: &FinetuneArgs, interrupt: &Interrupt) -> Result<Pace> {
+    act(args, Instant::now(), interrupt, Act::Measure).and_then(|done| done.pace.context("nothing was measured"))
+}
+
+/// Returns the steps of an epoch.
+///
+/// # Errors
+/// As [`run`].
+pub fn steps_of_epoch(args: &FinetuneArgs, interrupt: &Interrupt) -> Result<u64> {
+    let done = act(args, Instant::now(), interrupt, Act::Count)?;
+    done.pace.map(|pace| pace.epoch_steps).context("nothing was counted")
+}
+
+/// What is done with a training that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Train,
+    Measure,
+    Count,
+}
+
+/// What became of it.
+struct Done {
+    ending: Ending,
+    pace: Option<Pace>,
+}
+
+fn act(args: &FinetuneArgs, started: Instant, interrupt: &Interrupt, act: Act) -> Result<Done> {
     let setup = args.run.setup(started)?;
     match &args.from {
-        Some(dir) if transformer::is_folder(dir) => from_transformer(args, dir, setup, &interrupt),
-        _ => kinglet(args, setup, &interrupt),
+        Some(dir) if transformer::is_folder(dir) => from_transformer(args, dir, setup, interrupt, act),
+        _ => kinglet(args, setup, interrupt, act),
     }
 }
 
 /// Trains a classifier of Kinglet.
-fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt) -> Result<()> {
-    let mut config: Config = read_config(args, &setup)?;
+fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt, act: Act) -> Result<Done> {
+    let mut config: Config = read_config(args, &setup, if args.from.is_some() { ENCODER } else { SCRATCH })?;
     ensure!(
         !config.train.own.frozen || args.soft_labels.is_none(),
         "train.frozen is true, which fits the head to labels alone: leave --soft-labels out"
@@ -121,17 +172,16 @@ fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt) -> Result<(
     config.model = Some(model.clone());
 
     let weights = located.map(|dir| dir.join(files::WEIGHTS));
-    let fingerprint = fingerprint(args, &config, &data, weights.as_deref())?;
     let today = |text: &str| to_toml(&toml::from_str::<Config>(text)?);
     let (own, seed) = (&config.train.own, derive_seed(config.train.keys.seed, Purpose::Weights, 0));
     let network = classifier(&model, from.as_ref(), &data.labels, data.texts(), own.zero_head, seed, setup.device)?;
-    let run = args.run.run(Classify::<Classifier>::NAME, setup, tokenizer.clone(), fingerprint, today)?;
-    begin(args, &run, config, data, network, interrupt)
+    let ready = Ready { args, setup, tokenizer: tokenizer.clone(), weights, config, data, network };
+    ready.act(today, interrupt, act)
 }
 
 /// Trains the Transformer in `dir`.
-fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &Interrupt) -> Result<()> {
-    let config: Config<TransformerKeys> = read_config(args, &setup)?;
+fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &Interrupt, act: Act) -> Result<Done> {
+    let config: Config<TransformerKeys> = read_config(args, &setup, "")?;
     ensure!(config.model.is_none(), "--from is a Transformer, which has its own shape: leave [model] out");
     let drop_connect = config.train.keys.drop_connect;
     ensure!(
@@ -156,13 +206,12 @@ fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &I
     let [train, dev] = [*max_length, 0].map(|length| origin.tokenizer(length).context("--from"));
     let (train, dev) = (word_pieces(train?), word_pieces(dev?));
     let data = read_data(args, &config.train, &train, &dev, interrupt)?;
-    let fingerprint = fingerprint(args, &config, &data, Some(&origin.weights()))?;
     let today = |text: &str| to_toml(&<Config>::from(toml::from_str::<Config<TransformerKeys>>(text)?));
     let tokenizer = origin.tokenizer_files().context("--from")?;
     let (own, seed) = (&config.train.own, derive_seed(config.train.keys.seed, Purpose::Weights, 0));
     let network = Transformer::new(&origin, &data.labels, seed, own.zero_head, setup.device).context("--from")?;
-    let run = args.run.run(Classify::<Transformer>::NAME, setup, tokenizer, fingerprint, today)?;
-    begin(args, &run, config, data, network, interrupt)
+    let ready = Ready { args, setup, tokenizer, weights: Some(origin.weights()), config, data, network };
+    ready.act(today, interrupt, act)
 }
 
 fn word_pieces(tokenizer: WordPiece) -> impl Fn(&str, &mut usize) -> Result<Vec<u32>> {
@@ -173,27 +222,85 @@ fn word_pieces(tokenizer: WordPiece) -> impl Fn(&str, &mut usize) -> Result<Vec<
     }
 }
 
-fn begin<N: Network>(
-    args: &FinetuneArgs,
-    run: &Run,
+/// A training whose inputs are read.
+struct Ready<'a, N> {
+    args: &'a FinetuneArgs,
+    setup: Setup,
+    tokenizer: TokenizerFiles,
+    /// The weights of --from.
+    weights: Option<PathBuf>,
     config: Config,
     data: Data,
     network: N,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let mut task = Classify::new(config, data, &run.tokenizer, args.from.clone(), network)?;
-    ended(run, train(run, &mut task, interrupt)?, "the best weights");
+}
+
+impl<N: Network> Ready<'_, N> {
+    fn act(self, today: impl Fn(&str) -> Result<String>, interrupt: &Interrupt, act: Act) -> Result<Done> {
+        let Ready { args, setup, tokenizer, weights, config, data, network } = self;
+        let mut task = Classify::new(config, data, &tokenizer, args.from.clone(), network)?;
+        if act == Act::Measure {
+            return Ok(Done { ending: Ending::Complete, pace: Some(task.pace(&setup.team)?) });
+        }
+        if act == Act::Count {
+            let pace = Pace { epoch_seconds: 0.0, epoch_steps: task.epoch_steps(), dev_seconds: 0.0 };
+            return Ok(Done { ending: Ending::Complete, pace: Some(pace) });
+        }
+        shape(args, &setup, &mut task)?;
+        let fingerprint = fingerprint(task.config(), task.data(), weights.as_deref())?;
+        let run = args.run.run(Classify::<N>::NAME, setup, tokenizer, fingerprint, today)?;
+        let ending = train(&run, &mut task, interrupt)?;
+        ended(&run, ending, "the best weights");
+        Ok(Done { ending, pace: None })
+    }
+}
+
+/// Shortens a training whose learning rate decays to what fits into its time limit, so that the decay is complete; a resumed one is as long
+/// as before.
+fn shape<N: Network>(args: &FinetuneArgs, setup: &Setup, task: &mut Classify<N>) -> Result<()> {
+    /// Share of the time that is planned.
+    const PLANNED: f64 = 0.92;
+    let keys = &task.config().train.keys;
+    if task.config().train.own.passes.max_steps > 0 || !keys.schedule.depends_on_length() {
+        return Ok(());
+    }
+    if args.run.resume {
+        let saved = args.run.out.join(folder::CONFIG);
+        // Without the file the state is missing too, which is reported where it is read.
+        let Ok(text) = std::fs::read_to_string(&saved) else { return Ok(()) };
+        let saved =
+            text.parse::<toml::Table>().ok().and_then(|table| table.get("train")?.get("max_steps")?.as_integer());
+        if let Some(steps) = saved.and_then(|steps| u64::try_from(steps).ok()).filter(|&steps| steps > 0) {
+            task.limit_steps(steps);
+        }
+        return Ok(());
+    }
+    let Some(left) = setup.limit.left().filter(|_| setup.team.size() == 1) else { return Ok(()) };
+    let pace = task.pace(&setup.team)?;
+    let left = setup.limit.left().unwrap_or(left);
+    // What the end of a run is given by the loop, or half of a short limit.
+    let reserve = 5.0 + 1.5 * pace.dev_seconds;
+    let usable = if left > 2.0 * reserve { left - reserve } else { left / 2.0 };
+    let possible = (PLANNED * usable / pace.epoch_seconds * pace.epoch_steps as f64) as u64;
+    let wanted = task.steps();
+    if possible < wanted {
+        task.limit_steps(possible.max(1));
+        say(&format!(
+            "{} of {wanted} steps fit into {:.1} minutes; the learning rate decays within them (train.max_steps)",
+            possible.max(1),
+            left / 60.0
+        ));
+    }
     Ok(())
 }
 
-/// Reads the configuration, with the defaults of `Own`.
-fn read_config<Own: OwnKeys>(args: &FinetuneArgs, setup: &Setup) -> Result<Config<Own>> {
+/// Reads the configuration, or `default` without a file, with the defaults of `Own`.
+fn read_config<Own: OwnKeys>(args: &FinetuneArgs, setup: &Setup, default: &str) -> Result<Config<Own>> {
     let (text, name) = match &args.config {
         Some(file) => {
             let name = format!("config {}", file.display());
             (std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?, name)
         }
-        None => (String::new(), "the defaults".to_owned()),
+        None => (default.to_owned(), "the defaults".to_owned()),
     };
     let mut config: Config<Own> =
         parse(&text, toml::Table::new(), &args.run.overrides).with_context(|| name.clone())?;
@@ -213,16 +320,33 @@ fn read_data(
     interrupt: &Interrupt,
 ) -> Result<Data> {
     let (keys, seed) = (&config.own, config.keys.seed);
-    let rows = Dataset::read(&args.train, &args.label_field, None)?;
+    let read = args.read.options();
+    let rows = Dataset::read(&args.train, &read, None)?;
+    if args.run.label.is_none() {
+        super::tell_notes(&args.train, &rows);
+    }
     let labels = rows.names.clone();
     let classes = labels.len();
+    if args.run.label.is_none() {
+        let survey = Survey::of(&rows);
+        say(&survey.facts(&labels).join("; "));
+        survey.warnings(&labels).iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
     keys.validate_for(classes)?;
-    let dev_rows = Dataset::read(&args.dev, &args.label_field, Some(&labels))?;
+    let dev_rows = Dataset::read(&args.dev, &read, Some(&labels))?;
+    if args.run.label.is_none() {
+        super::tell_notes(&args.dev, &dev_rows);
+        let both = shared(&rows, &dev_rows);
+        if both > 0 {
+            say(&format!("warning: {both} of the {} dev texts are in the training file too", dev_rows.texts.len()));
+        }
+    }
+    let soft_read = args.soft_text_field.as_deref().map_or_else(ReadOptions::default, ReadOptions::text);
     let source = args.soft_labels.as_ref().map(|targets| Source {
         targets,
         texts: &args.soft_texts,
-        text_field: &args.soft_text_field,
+        read: &soft_read,
         temperature: keys.soft_temperature,
         limit: keys.soft_limit,
         unsure: keys.soft_unsure,
@@ -234,16 +358,15 @@ fn read_data(
         soft,
         dev: Encoded::new(&args.dev, dev_rows, dev)?,
         labels,
-        label_field: args.label_field.clone(),
     })
 }
 
 /// Returns what a resumed run must share; `from`: the weights of `--from`. These words are part of saved states.
-fn fingerprint(args: &FinetuneArgs, config: &Config, data: &Data, from: Option<&Path>) -> Result<Fingerprint> {
+fn fingerprint(config: &Config, data: &Data, from: Option<&Path>) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint::new(to_toml(config)?);
     fingerprint.add("the training file's bytes", &data.train.sha256);
     fingerprint.add("the dev file's bytes", &data.dev.sha256);
-    fingerprint.add("--label-field", &args.label_field);
+    fingerprint.add("--label-field", &data.train.label_field);
     let sha256 = |path: &Path| sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()));
     if let Some(path) = from {
         fingerprint.add("the checkpoint of --from", &sha256(path)?);

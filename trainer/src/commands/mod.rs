@@ -6,6 +6,7 @@ pub mod distill;
 pub mod doctor;
 pub mod eval;
 pub mod finetune;
+pub mod fit;
 pub mod import_t5;
 pub mod info;
 pub mod pretrain;
@@ -17,9 +18,16 @@ pub mod tokenizer;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kinglet_data::dataset::Dataset;
 
 use crate::tokenizer::files::TokenizerFiles;
+use crate::training::progress::say;
 use crate::training::run::{Ending, Run, again};
+
+/// Says on stderr how a labelled file was read.
+fn tell_notes(file: &Path, data: &Dataset) {
+    say(&format!("{}: {}", file.display(), data.notes.join("; ")));
+}
 
 /// Reads and checks the tokenizer in `dir`, which `flag` names.
 fn read_tokenizer(flag: &str, dir: &Path) -> Result<TokenizerFiles> {
@@ -31,14 +39,14 @@ fn read_tokenizer(flag: &str, dir: &Path) -> Result<TokenizerFiles> {
 
 /// Reports on stderr, in the first process, how training ended and how to continue. `weights`: which ones were kept.
 fn ended(run: &Run, ending: Ending, weights: &str) {
-    if !run.team.leads() {
+    if !run.team.leads() || run.label.is_some() {
         return;
     }
     let out = run.out.display();
-    match ending {
-        Ending::Complete => eprintln!("done: {weights} are in {out}"),
-        Ending::Patience => eprintln!("done, stopped early: {weights} are in {out}"),
-        Ending::Time => eprintln!("time is up: {weights} so far are in {out}; to go on, run\n  {}", again()),
-        Ending::Interrupt => eprintln!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
-    }
+    say(&match ending {
+        Ending::Complete => format!("done: {weights} are in {out}"),
+        Ending::Patience => format!("done, stopped early: {weights} are in {out}"),
+        Ending::Time => format!("time is up: {weights} so far are in {out}; to go on, run\n  {}", again()),
+        Ending::Interrupt => format!("stopped: the state is saved in {out}; to go on, run\n  {}", again()),
+    });
 }

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kinglet_data::dataset::Dataset;
+use kinglet_data::args::TextArgs;
+use kinglet_data::dataset::{Dataset, ReadOptions};
 
 use crate::device::DeviceChoice;
 use crate::interrupt::Interrupt;
@@ -38,9 +39,9 @@ pub struct TeacherArgs {
     /// Must be empty or new unless --resume or --force is given.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Field or column with the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub text_field: String,
+    /// How to read the files.
+    #[command(flatten)]
+    pub read: TextArgs,
     /// Text put before each text
     ///
     /// E5 models expect "query: ". Default: the model's own default prompt, if it has one.
@@ -78,8 +79,10 @@ pub struct TeacherArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "probabilities")]
     pub labelled: Option<PathBuf>,
     /// Field or column with the labels of --labelled
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    pub label_field: String,
+    ///
+    /// Default: the first of label, labels, intent, category, class, target that it has.
+    #[arg(long, value_name = "NAME", requires = "labelled")]
+    pub label_field: Option<String>,
     /// Targets of the same teacher for the same files
     ///
     /// Their vectors are taken instead of computed: a corpus goes through the teacher once, and gets the probabilities of another task in
@@ -111,7 +114,7 @@ pub struct TeacherArgs {
     pub device: DeviceChoice,
     /// Threads of libtorch
     ///
-    /// Default: all cores. Results are reproducible for the same number.
+    /// Default: OMP_NUM_THREADS, or all cores. Results are reproducible for the same number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Continue the targets in --out
@@ -153,7 +156,7 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
     let mut teacher = Teacher::with(&args.model, device, precision, &options).context("--model")?;
     let plan = TargetsPlan {
         files: args.files.clone(),
-        text_field: args.text_field.clone(),
+        read: args.read.options(),
         out: args.out.clone(),
         dtype: args.dtype,
         vectors: args.vectors.as_deref().map(Targets::open).transpose().context("--vectors")?,
@@ -169,7 +172,9 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
     // Nothing is kept yet, so that a signal ends the program.
     let found = check(&teacher, &plan, &Interrupt::default())?;
     if let Some(file) = &args.labelled {
-        let data = Dataset::read(file, &args.label_field, None).context("--labelled")?;
+        let read = ReadOptions { label_field: args.label_field.clone(), ..ReadOptions::default() };
+        let data = Dataset::read(file, &read, None).context("--labelled")?;
+        super::tell_notes(file, &data);
         eprintln!("fitting {} classes to {} labelled texts", data.names.len(), data.texts.len());
         let fitted = teacher.fit(&data, file).context("--labelled")?;
         eprintln!("accuracy {:.1} % on held-out labelled texts", fitted.held_out);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::files;
 use kinglet::tokenizer::Table;
-use kinglet_data::dataset::Dataset;
+use kinglet_data::dataset::{Dataset, ReadOptions};
 use kinglet_data::digest::sha256_of_file;
 
 use crate::checkpoint::{self, ENCODER};
@@ -170,16 +170,17 @@ fn resolve_model(
 /// Reads the pairs of both files and the kind of their targets. Dev inputs are not truncated.
 fn read_pairs(args: &Text2TextArgs, table: &Table<'_>, max_length: usize) -> Result<Data> {
     if let Some(field) = &args.label_field {
-        let data = Dataset::read(&args.train, field, None)?;
-        let dev = Dataset::read(&args.dev, field, Some(&data.names))?;
+        let read = ReadOptions::labelled(field);
+        let data = Dataset::read(&args.train, &read, None)?;
+        let dev = Dataset::read(&args.dev, &read, Some(&data.names))?;
         let labels = Labels::new(data.names.clone(), table).with_context(|| args.train.display().to_string())?;
         let train = pairs::labelled(&args.train, &data, &labels, table, max_length);
         let dev = pairs::labelled(&args.dev, &dev, &labels, table, 0);
         return Ok(Data { targets: Targets::Labels(labels), train, dev });
     }
-    let text = args.text_field.as_deref().unwrap_or("text");
+    let read = args.text_field.as_deref().map_or_else(ReadOptions::default, ReadOptions::text);
     let target = args.target_field.as_deref().context("neither --target-field nor --label-field is given")?;
-    let train = pairs::sequences(&args.train, text, target, table, max_length)?;
-    let dev = pairs::sequences(&args.dev, text, target, table, 0)?;
+    let train = pairs::sequences(&args.train, &read, target, table, max_length)?;
+    let dev = pairs::sequences(&args.dev, &read, target, table, 0)?;
     Ok(Data { targets: Targets::Sequences, train, dev })
 }

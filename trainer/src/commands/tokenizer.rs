@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use kinglet::spec::files;
+use kinglet_data::args::TextArgs;
 
 use crate::out;
 use crate::tokenizer::{Summary, TokenizerPlan, train};
 
 /// Learn a subword vocabulary from text
 ///
-/// Reads the texts of JSONL, CSV, TSV or text files (one text per line), plain, .gz or .zst, and writes tokenizer.json (for Hugging
+/// Reads the texts of JSON, CSV, TSV, Parquet or text files (one text per line), packed or not, and writes tokenizer.json (for Hugging
 /// Face tokenizers), tokenizer_config.json (for transformers) and tokenizer.bin (for devices). The same texts produce the same files
 /// on any machine.
 ///
@@ -21,6 +22,9 @@ pub struct TokenizerArgs {
     /// Files to learn from
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub input: Vec<PathBuf>,
+    /// How to read the files.
+    #[command(flatten)]
+    pub read: TextArgs,
     /// Number of ids
     ///
     /// 3 special tokens, 256 bytes and the pieces.
@@ -50,8 +54,16 @@ pub struct TokenizerArgs {
 /// # Errors
 /// As [`train()`].
 pub fn run(args: TokenizerArgs) -> Result<()> {
-    let TokenizerArgs { input: inputs, vocab_size, lowercase, max_piece_length, character_coverage, out } = args;
-    let plan = TokenizerPlan { inputs, vocab_size, lowercase, max_piece_length, character_coverage, out };
+    let TokenizerArgs { input: inputs, read, vocab_size, lowercase, max_piece_length, character_coverage, out } = args;
+    let plan = TokenizerPlan {
+        inputs,
+        read: read.options(),
+        vocab_size,
+        lowercase,
+        max_piece_length,
+        character_coverage,
+        out,
+    };
     out::check(&plan.out)?;
     eprintln!("learning {} ids", plan.vocab_size);
     let summary = train(&plan)?;

@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use kinglet_data::dataset::{self, DocumentEnd};
+use kinglet_data::dataset::{self, DocumentEnd, ReadOptions};
 use kinglet_data::files::{sibling, write_atomically};
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ pub struct CorpusPlan {
     /// Directory to write to.
     pub out: PathBuf,
     /// Field or column with the text.
-    pub text_field: String,
+    pub read: ReadOptions,
     /// End of a document in text files.
     pub document_end: DocumentEnd,
     /// Token ids per shard; a shard can be longer by its last document.
@@ -142,7 +142,7 @@ fn read(plan: &CorpusPlan, send: SyncSender<Vec<String>>) -> Result<Vec<Source>>
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for path in &plan.files {
         let mut count = 0;
-        let mut documents = dataset::documents(path, &plan.text_field, plan.document_end)?;
+        let mut documents = dataset::documents(path, &plan.read, plan.document_end)?;
         for document in documents.by_ref() {
             let document = document?;
             count += 1;

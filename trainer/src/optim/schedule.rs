@@ -18,6 +18,13 @@ pub enum Decay {
     Cosine,
 }
 
+impl Decay {
+    /// Returns whether the rates depend on the number of all steps.
+    pub fn depends_on_length(self) -> bool {
+        matches!(self, Decay::Linear | Decay::Cosine)
+    }
+}
+
 /// Learning rate by step. Defaults: 1e-3, constant, no warm-up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet_data::dataset::{self, DataError, DocumentEnd, Documents};
+use kinglet_data::dataset::{self, DataError, DocumentEnd, Documents, ReadOptions};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -49,13 +49,12 @@ impl TextDigest {
     }
 }
 
-/// Returns the texts of a file, one by one: the lines of a text file, the field or column `text_field` of the rows of JSONL, CSV and
-/// TSV files, plain, .gz or .zst.
+/// Returns the texts of a file, one by one: the lines of a text file, the texts of the rows of other files.
 ///
 /// # Errors
 /// If the file cannot be opened; the iterator yields an error for a malformed row.
-pub fn texts(path: &Path, text_field: &str) -> Result<Documents, DataError> {
-    dataset::documents(path, text_field, DocumentEnd::Line)
+pub fn texts(path: &Path, read: &ReadOptions) -> Result<Documents, DataError> {
+    dataset::documents(path, read, DocumentEnd::Line)
 }
 
 /// What a first reading of text files found.
@@ -71,7 +70,7 @@ pub struct Survey {
 ///
 /// # Errors
 /// If a file cannot be read twice, as a pipe, or at all, has no texts, or `interrupt` was requested.
-pub fn survey(files: &[PathBuf], text_field: &str, interrupt: &Interrupt) -> Result<Survey> {
+pub fn survey(files: &[PathBuf], read: &ReadOptions, interrupt: &Interrupt) -> Result<Survey> {
     // All files are looked at before the first is read: that may take long.
     for path in files {
         let kind = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.file_type();
@@ -84,7 +83,7 @@ pub fn survey(files: &[PathBuf], text_field: &str, interrupt: &Interrupt) -> Res
     let mut replaced = 0;
     let record = |path: &PathBuf| {
         let mut digest = TextDigest::default();
-        let mut texts = texts(path, text_field)?;
+        let mut texts = texts(path, read)?;
         for text in texts.by_ref() {
             digest.push(&text?);
             let stop = digest.texts.is_multiple_of(INTERVAL) && interrupt.requested();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::spec::files;
+use kinglet_data::dataset::ReadOptions;
 use kinglet_data::digest::sha256_of_file;
 use tch::{Device, Kind, Tensor};
 
@@ -26,7 +27,7 @@ pub struct TargetsPlan {
     /// Text files, in order.
     pub files: Vec<PathBuf>,
     /// Field or column with the text.
-    pub text_field: String,
+    pub read: ReadOptions,
     /// Folder to write to.
     pub out: PathBuf,
     /// Targets of the same teacher for the same files, whose vectors are taken instead of computed.
@@ -76,7 +77,7 @@ pub fn check(teacher: &Teacher, plan: &TargetsPlan, interrupt: &Interrupt) -> Re
         "the teacher's sentence_bert_config.json has do_lower_case, which moves tokens: vectors per token are not supported"
     );
     TargetsWriter::check(&plan.out, plan.existing)?;
-    let found = survey(&plan.files, &plan.text_field, interrupt)?;
+    let found = survey(&plan.files, &plan.read, interrupt)?;
     if let Some(vectors) = &plan.vectors {
         reusable(vectors, &manifest(teacher, plan, found.files.clone())?).context("--vectors")?;
     }
@@ -180,7 +181,7 @@ fn read(tokenizer: &WordPiece, plan: &TargetsPlan, skip: u64, rows: u64, send: S
     let input = |texts: Vec<String>| Ok::<_, anyhow::Error>(Input { tokens: tokenizer.encode_all(&texts)?, texts });
     let (mut seen, mut shard) = (0, Vec::new());
     for path in &plan.files {
-        for text in texts(path, &plan.text_field)? {
+        for text in texts(path, &plan.read)? {
             let text = text?;
             seen += 1;
             if seen <= skip {

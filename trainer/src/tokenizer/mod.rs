@@ -56,9 +56,9 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
     let mut texts = 0u64;
     let mut spaced: HashMap<String, u64> = HashMap::new();
     for path in &plan.inputs {
-        for text in dataset::texts(path)? {
+        for text in dataset::texts(path, &plan.read)? {
             texts += 1;
-            for word in text?.split_whitespace() {
+            for word in text?.text.split_whitespace() {
                 match spaced.get_mut(word) {
                     Some(count) => *count += 1,
                     None => drop(spaced.insert(word.to_owned(), 1)),
@@ -251,6 +251,7 @@ mod tests {
         let input = dir.join("text.txt");
         std::fs::write(&input, text).unwrap();
         TokenizerPlan {
+            read: kinglet_data::dataset::ReadOptions::default(),
             inputs: vec![input],
             vocab_size: 400,
             lowercase: false,

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use kinglet::tokenizer::{CHUNK_CHARS, FIRST_BYTE, FIRST_PIECE, METASPACE};
+use kinglet_data::dataset::ReadOptions;
 
 /// A vocabulary to learn.
 #[derive(Clone, Debug)]
 pub struct TokenizerPlan {
     /// Input files, as read by [`kinglet_data::dataset::texts`].
     pub inputs: Vec<PathBuf>,
+    /// How they are read.
+    pub read: ReadOptions,
     /// Number of ids, at least [`TokenizerPlan::least_vocab_size`].
     pub vocab_size: usize,
     /// Whether text is lower-cased.

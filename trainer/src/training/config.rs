@@ -96,6 +96,8 @@ impl Default for Keys {
 pub struct EpochKeys {
     /// Passes over the training file. Default 10.
     pub epochs: u64,
+    /// Most steps, if the epochs have more: the learning-rate schedule ends with them. Default 0 for no limit.
+    pub max_steps: u64,
     /// Maximum number of tokens per batch, including padding, of both texts of a pair; 0 for no limit. Default 16,384.
     pub batch_tokens: usize,
     /// Batches per window within which texts are sorted by length. Default 50.
@@ -107,7 +109,7 @@ pub struct EpochKeys {
 
 impl Default for EpochKeys {
     fn default() -> Self {
-        EpochKeys { epochs: 10, batch_tokens: 16_384, bucket_batches: 50, max_length: 512 }
+        EpochKeys { epochs: 10, max_steps: 0, batch_tokens: 16_384, bucket_batches: 50, max_length: 512 }
     }
 }
 

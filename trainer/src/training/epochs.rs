@@ -34,13 +34,30 @@ impl Epochs {
             steps += batch::epoch(&lengths, batching, keys.seed, epoch).len() as u64;
             steps
         };
-        let ends = (0..passes.epochs).map(end).collect();
+        let mut ends: Vec<u64> = (0..passes.epochs).map(end).collect();
+        if passes.max_steps > 0 {
+            let complete = ends.partition_point(|&end| end < passes.max_steps);
+            ends.truncate(complete + 1);
+            if let Some(last) = ends.last_mut() {
+                *last = passes.max_steps.min(*last);
+            }
+        }
         Epochs { lengths, batching, seed: keys.seed, ends, current: None }
     }
 
     /// Returns the steps of all epochs.
     pub fn steps(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Returns the steps of the first epoch.
+    pub fn first_end(&self) -> u64 {
+        self.ends.first().copied().unwrap_or(0)
+    }
+
+    /// Returns the tokens of an epoch, padding not counted.
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
     }
 
     /// Returns the epoch of a step, both counted from 0; past the last step, the last epoch.
@@ -88,6 +105,21 @@ mod tests {
         assert_eq!(epochs.steps(), 9);
         assert_eq!([0, 2, 3, 8, 9].map(|step| epochs.of(step)), [0, 0, 1, 2, 2]);
         assert_eq!([1, 3, 6, 9].map(|steps| epochs.end_at(steps)), [false, true, true, true]);
+    }
+
+    #[test]
+    fn the_last_epoch_may_be_cut() {
+        let keys = Keys { batch_size: 4, ..Keys::default() };
+        let of = |max_steps| {
+            let passes = EpochKeys { epochs: 3, max_steps, ..EpochKeys::default() };
+            let epochs = Epochs::new(vec![3; 10], &keys, &passes);
+            (epochs.steps(), epochs.ends.len(), epochs.of(3))
+        };
+        assert_eq!(of(0), (9, 3, 1));
+        assert_eq!(of(100), (9, 3, 1));
+        assert_eq!(of(4), (4, 2, 1));
+        assert_eq!(of(3), (3, 1, 0));
+        assert_eq!(of(1), (1, 1, 0));
     }
 
     #[test]

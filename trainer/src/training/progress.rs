@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,19 +14,36 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
     last: Option<Instant>,
+    /// What a training is called that is a part of longer work: it then has no lines of its own.
+    label: Option<String>,
+    began: (Instant, u64),
 }
 
 impl Progress {
-    /// Starts at `step` of `total` steps.
-    pub fn new(step: u64, total: u64) -> Self {
+    /// Starts at `step` of `total` steps; `label`: the name of a training that is a part of longer work.
+    pub fn new(step: u64, total: u64, label: Option<&str>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(step);
-            let template = "{bar:32} {pos}/{len} steps  {elapsed} of {duration}  {msg}";
+            let name = label.map_or_else(String::new, |label| format!("{label}  "));
+            let template = format!("{name}{{bar:32}} {{pos}}/{{len}} steps  {{elapsed}} of {{duration}}  {{msg}}");
+            let template = template.as_str();
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.reset_eta();
             bar
         });
-        Progress { bar, total, last: None }
+        Progress { bar, total, last: None, label: label.map(str::to_owned), began: (Instant::now(), step) }
+    }
+
+    /// Returns the time left, at the speed so far.
+    fn left(&self, step: u64) -> String {
+        let (began, first) = self.began;
+        let seconds =
+            began.elapsed().as_secs_f64() * (self.total - step.min(self.total)) as f64 / (step - first).max(1) as f64;
+        match seconds {
+            0.0..90.0 => format!("{seconds:.0} s left"),
+            90.0..5400.0 => format!("{:.0} min left", seconds / 60.0),
+            _ => format!("{:.1} h left", seconds / 3600.0),
+        }
     }
 
     /// Advances to a step.
@@ -42,7 +59,12 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(format!("loss {loss:.4}  {more}")),
             None if self.last.is_none_or(|at| at.elapsed() >= QUIET) => {
-                eprintln!("step {step}/{}  loss {loss:.4}  lr {lr:.2e}  {more}", self.total);
+                let name = self.label.as_ref().map_or_else(String::new, |label| format!("{label}  "));
+                say(&format!(
+                    "{name}step {step}/{}  loss {loss:.4}  lr {lr:.2e}  {more}  {}",
+                    self.total,
+                    self.left(step)
+                ));
                 self.last = Some(Instant::now());
             }
             None => {}
@@ -52,8 +74,9 @@ impl Progress {
     /// Prints a permanent line.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            _ if self.label.is_some() => {}
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -63,6 +86,11 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Writes a line to stderr. Nobody may read it: that must not stop the work.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Progress without a known end.
@@ -95,7 +123,7 @@ impl Counter {
                 bar.tick();
             }
             None if self.last.elapsed() >= QUIET => {
-                eprintln!("{done}");
+                say(done);
                 self.last = Instant::now();
             }
             None => {}
@@ -105,8 +133,8 @@ impl Counter {
     /// Shows all of the work as a permanent line.
     pub fn end(self, done: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{done}")),
-            None => eprintln!("{done}"),
+            Some(bar) => bar.suspend(|| say(done)),
+            None => say(done),
         }
     }
 }

@@ -53,7 +53,7 @@ pub struct RunArgs {
     pub force: bool,
     /// Threads of libtorch
     ///
-    /// Default: all cores. Results are reproducible for the same number.
+    /// Default: OMP_NUM_THREADS, or all cores. Results are reproducible for the same number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Change one key of the configuration
@@ -61,6 +61,9 @@ pub struct RunArgs {
     /// May be repeated. Example: --set train.lr=5e-4 --set train.dropout=0
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// What the run is called if it is a part of longer work, which then reports on it.
+    #[arg(skip)]
+    pub label: Option<String>,
 }
 
 /// A run that can start.
@@ -82,6 +85,8 @@ pub struct Run {
     pub fingerprint: Fingerprint,
     /// What the run runs on.
     pub environment: Environment,
+    /// Its name as a part of longer work.
+    pub label: Option<String>,
 }
 
 /// What a run knows before its data are read.
@@ -91,7 +96,8 @@ pub struct Setup {
     pub device: Device,
     /// The processes that take part.
     pub team: Team,
-    limit: TimeLimit,
+    /// When training must be over.
+    pub limit: TimeLimit,
 }
 
 impl RunArgs {
@@ -135,7 +141,17 @@ impl RunArgs {
             fingerprint.check(&state.fingerprint, today)?;
         }
         let environment = Environment::of(device);
-        Ok(Run { out: self.out.clone(), device, team, limit, tokenizer, resume, fingerprint, environment })
+        Ok(Run {
+            out: self.out.clone(),
+            device,
+            team,
+            limit,
+            tokenizer,
+            resume,
+            fingerprint,
+            environment,
+            label: self.label.clone(),
+        })
     }
 
     /// Refuses to mix a new run with what is in the directory; changes nothing.
@@ -200,6 +216,11 @@ impl TimeLimit {
         let possible = minutes > 0.0 && minutes <= MOST_MINUTES;
         ensure!(possible, "--max-minutes is {minutes}, must be above 0 and at most {MOST_MINUTES}");
         Ok(TimeLimit(Some(started + Duration::from_secs_f64(minutes * 60.0))))
+    }
+
+    /// Returns the seconds that are left, if there is a limit.
+    pub fn left(&self) -> Option<f64> {
+        self.0.map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64())
     }
 
     /// Returns whether at most `reserve` seconds are left, which the end of a run that began at `begun` needs. If the

@@ -11,7 +11,7 @@ use crate::machine::device_name;
 use crate::optim::{Optimizer, clear_gradients, clip_gradients};
 use crate::random::{Purpose, derive_seed};
 use crate::training::folder::{self, RunFolder};
-use crate::training::progress::Progress;
+use crate::training::progress::{Progress, say};
 use crate::training::row::{Row, Scored};
 use crate::training::run::{Ending, Run};
 use crate::training::state::State;
@@ -51,11 +51,11 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             result.display()
         );
         if team.leads() {
-            eprintln!("{} is finished: {} steps done, nothing to resume", out.display(), at.step);
+            say(&format!("{} is finished: {} steps done, nothing to resume", out.display(), at.step));
         }
         return Ok(Ending::Complete);
     }
-    if team.leads() {
+    if team.leads() && run.label.is_none() {
         announce(run, task, &at);
     }
 
@@ -66,7 +66,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
     // and continues in the first.
     let mut losses = Tensor::from(if team.leads() { at.loss_sum } else { 0.0 }).to_device(run.device);
     let mut evaluation_seconds: Option<f64> = None;
-    let mut progress = team.leads().then(|| Progress::new(at.step, steps));
+    let mut progress = team.leads().then(|| Progress::new(at.step, steps, run.label.as_deref()));
     let (mut logged, mut logged_tokens, mut logged_wait) = (started, at.tokens, task.waited());
     let (mut saved, mut saved_step) = (started, at.step);
     let mut announced = false;
@@ -289,10 +289,15 @@ fn announce<T: Task>(run: &Run, task: &T, at: &State) {
         1 => String::new(),
         size => format!("{size} processes, "),
     };
-    eprintln!("{}", run.fingerprint.config.trim_end());
-    eprintln!("{}; {processes}{} with {} threads", task.describe(), device_name(run.device), tch::get_num_threads());
+    say(run.fingerprint.config.trim_end());
+    say(&format!(
+        "{}; {processes}{} with {} threads",
+        task.describe(),
+        device_name(run.device),
+        tch::get_num_threads()
+    ));
     match (at.step, task.steps()) {
-        (0, steps) => eprintln!("{steps} steps"),
-        (step, steps) => eprintln!("resuming after step {step} of {steps}"),
+        (0, steps) => say(&format!("{steps} steps")),
+        (step, steps) => say(&format!("resuming after step {step} of {steps}")),
     }
 }

@@ -47,13 +47,14 @@ pub struct Facts<'a> {
 /// If a file cannot be written.
 pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
     let Facts { run, config, parameters, data, from, at, epochs, best, ending, .. } = facts;
-    let file = |data: &Encoded| json!({ "file": data.file, "rows": data.ids.len(), "sha256": data.sha256 });
+    let file =
+        |data: &Encoded| json!({ "file": data.file, "rows": data.ids.len(), "sha256": data.sha256, "read": data.read });
     let mut training = json!({
         "config": config,
         "seed": config.train.keys.seed,
         "train": file(&data.train),
         "dev": file(&data.dev),
-        "label_field": data.label_field,
+        "label_field": data.train.label_field,
         "from": from,
         "parameters": parameters,
         "best": Row::Dev((*best).clone()),
@@ -139,7 +140,7 @@ fn card(facts: &Facts<'_>) -> String {
          One run. The weights are those of step {}, selected by {} on this dev file, so these values are slightly higher than on \
          unseen data.\n\n\
          ## Use\n\n```sh\n{usage}\n```\n",
-        data.label_field,
+        data.train.label_field,
         from.map_or_else(|| "Trained from scratch. ".to_owned(), |dir| format!("Started from `{}`. ", dir.display())),
         recipe(run, at, config.train.keys.seed),
         configuration(run),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use kinglet_data::dataset::Dataset;
+use kinglet_data::dataset::{Dataset, ReadOptions};
 
 use super::soft::Soft;
 use crate::tokenizer::files::Encode;
@@ -15,6 +15,10 @@ pub struct Encoded {
     pub file: PathBuf,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
+    /// How it is read again.
+    pub read: ReadOptions,
+    /// Field of the labels.
+    pub label_field: String,
     /// Token ids of each text.
     pub ids: Vec<Vec<u32>>,
     /// Class index of each text.
@@ -34,8 +38,6 @@ pub struct Data {
     pub dev: Encoded,
     /// Class names by index.
     pub labels: Vec<String>,
-    /// Field of the labels.
-    pub label_field: String,
 }
 
 impl Encoded {
@@ -46,7 +48,8 @@ impl Encoded {
     pub fn new(file: &Path, data: Dataset, encode: Encode<'_>) -> Result<Self> {
         let mut cut = 0;
         let ids = data.texts.iter().map(|text| encode(text, &mut cut)).collect::<Result<_>>()?;
-        Ok(Encoded { file: file.to_path_buf(), sha256: data.sha256, ids, labels: data.labels, cut })
+        let Dataset { sha256, read, label_field, labels, .. } = data;
+        Ok(Encoded { file: file.to_path_buf(), sha256, read, label_field, ids, labels, cut })
     }
 }
 

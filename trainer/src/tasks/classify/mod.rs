@@ -15,6 +15,7 @@ pub mod soft;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kinglet::tokenizer::Table;
@@ -23,6 +24,7 @@ use tch::{Reduction, Tensor};
 
 use crate::batch::{self, Batch};
 use crate::model::Mode;
+use crate::optim::{clear_gradients, clip_gradients};
 use crate::random::{Purpose, SplitMix64, derive_seed};
 use crate::regression::Fitted;
 use crate::tokenizer::files::{TokenizerFiles, truncate};
@@ -54,6 +56,17 @@ pub struct Classify<N> {
     sampler: Option<(TokenizerFiles, Sampler)>,
     /// The head of a frozen encoder.
     fitted: Option<Fitted>,
+}
+
+/// How fast a training is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// Seconds of an epoch with its evaluations.
+    pub epoch_seconds: f64,
+    /// Steps of an epoch.
+    pub epoch_steps: u64,
+    /// Seconds of one evaluation.
+    pub dev_seconds: f64,
 }
 
 /// Texts and what is said of them.
@@ -105,6 +118,68 @@ impl<N: Network> Classify<N> {
             task.fitted = Some(task.model.fit_head(&train.ids, &train.labels, weights, seed).context("train.frozen")?);
         }
         Ok(task)
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the data.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// Returns the steps of the first epoch.
+    pub fn epoch_steps(&self) -> u64 {
+        self.epochs.first_end()
+    }
+
+    /// Ends training, and the decay of the learning rate, with this step.
+    pub fn limit_steps(&mut self, steps: u64) {
+        let passes = &mut self.config.train.own.passes;
+        passes.max_steps = steps;
+        let lengths = self.data.texts().map(<[u32]>::len).collect();
+        self.epochs = Epochs::new(lengths, &self.config.train.keys, passes);
+    }
+
+    /// Measures how fast training is, by steps at a learning rate of zero, of which nothing remains.
+    ///
+    /// # Errors
+    /// If a batch cannot be made.
+    pub fn pace(&mut self, team: &Team) -> Result<Pace> {
+        /// Steps that are timed, and those before them, in which memory is first used.
+        const STEPS: u64 = 12;
+        const WARM_UP: u64 = 3;
+        let keys = self.config.train.keys.clone();
+        let (steps, mode) = (self.epochs.first_end().max(1), keys.mode());
+        let mut optimizer = keys.optimizer_config().build(self.model.parameters());
+        let (mut seconds, mut tokens) = (0.0, 0.0);
+        for number in 0..WARM_UP + STEPS {
+            // Windows of texts are sorted by length: all of an epoch is looked at.
+            let step = number * steps / (WARM_UP + STEPS);
+            let begun = Instant::now();
+            let parts = self.parts(step, team)?;
+            clear_gradients(self.model.parameters());
+            tch::manual_seed(keys.seed as i64);
+            for part in &parts {
+                let weight: f64 = parts.iter().map(|part| part.weight).sum();
+                self.loss(part, weight, &mode).share.backward();
+            }
+            clip_gradients(self.model.parameters(), keys.clip_norm);
+            optimizer.step(0.0);
+            if number >= WARM_UP {
+                seconds += begun.elapsed().as_secs_f64();
+                tokens += parts.iter().map(|part| part.tokens).sum::<f64>();
+            }
+        }
+        clear_gradients(self.model.parameters());
+        let per_token = seconds / f64::max(tokens, 1.0);
+        // An evaluation is the forward pass alone, about a third of a step.
+        let dev = self.data.dev.ids.iter().map(Vec::len).sum::<usize>() as f64 / 3.0;
+        let evaluations = if keys.eval_every == 0 { 1.0 } else { steps as f64 / keys.eval_every as f64 };
+        let epoch_seconds = per_token * (self.epochs.tokens() as f64 + dev * evaluations);
+        Ok(Pace { epoch_seconds, epoch_steps: steps, dev_seconds: per_token * dev })
     }
 
     /// Returns the ids of a training text in a step: those of its best pieces, or of others.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use kinglet_data::dataset::ReadOptions;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -25,8 +26,8 @@ pub struct Source<'a> {
     pub targets: &'a Path,
     /// The files with the texts, in order.
     pub texts: &'a [PathBuf],
-    /// Field or column with the text.
-    pub text_field: &'a str,
+    /// How the texts are read.
+    pub read: &'a ReadOptions,
     /// Divides the exponents of probabilities, as `p^(1/T)` and normalized again.
     pub temperature: f64,
     /// Maximum number of rows that are taken, those with the largest probability, beside those of labelled texts; 0 for all.
@@ -106,7 +107,7 @@ impl Soft {
         for path in source.texts {
             let mut digest = TextDigest::default();
             let before = row;
-            let mut texts = texts(path, source.text_field)?;
+            let mut texts = texts(path, source.read)?;
             for text in texts.by_ref() {
                 let text = text?;
                 digest.push(&text);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use kinglet::tokenizer::Table;
+use kinglet_data::dataset::ReadOptions;
 use sha2::{Digest, Sha256};
 
 use crate::interrupt::Interrupt;
@@ -39,7 +40,7 @@ pub struct Texts {
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
     /// Field or column with the text.
-    pub text_field: &'a str,
+    pub read: &'a ReadOptions,
     /// Maximum number of tokens of a text, including `</s>`; 0 for no limit.
     pub max_length: usize,
     /// Share of the texts that is held out: those whose hash is in the lowest part of its range, so that equal texts are
@@ -62,7 +63,7 @@ impl Texts {
         let limit = (reading.held_out * 2f64.powi(64)) as u64;
         for path in files {
             let (before, mut digest) = (out.len(), TextDigest::default());
-            let mut texts = texts(path, reading.text_field)?;
+            let mut texts = texts(path, reading.read)?;
             for text in texts.by_ref() {
                 let text = text?;
                 digest.push(&text);
@@ -153,7 +154,7 @@ mod tests {
             std::fs::write(file, content).unwrap();
         }
         let bytes = table();
-        let reading = Reading { text_field: "text", max_length: 4, held_out, eval_texts: 0 };
+        let reading = Reading { read: &ReadOptions::default(), max_length: 4, held_out, eval_texts: 0 };
         Texts::read(&files, &Table::new(&bytes).unwrap(), reading, &Interrupt::default())
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use kinglet::tokenizer::Table;
-use kinglet_data::dataset::{self, Dataset};
+use kinglet_data::dataset::{self, Dataset, ReadOptions};
 
 use crate::tokenizer::files::encode as cut_ids;
 
@@ -92,12 +92,12 @@ impl Labels {
 /// answer could equal it.
 pub fn sequences(
     file: &Path,
-    text_field: &str,
+    read: &ReadOptions,
     target_field: &str,
     table: &Table<'_>,
     max_length: usize,
 ) -> Result<Pairs> {
-    let dataset::Pairs { pairs, sha256 } = dataset::pairs(file, text_field, target_field)?;
+    let dataset::Pairs { pairs, sha256 } = dataset::pairs(file, read, target_field)?;
     let (inputs, targets): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
     let pairs = encode(file, sha256, &inputs, targets, table, max_length);
     let back = |(_, ids): &(Vec<u32>, Vec<u32>)| table.decode(ids).unwrap_or_default();

@@ -1,0 +1,61 @@
+//! Command-line arguments that say how data files are read.
+
+use clap::Args;
+
+use crate::dataset::{Format, Quoting, ReadOptions};
+
+/// How to read texts.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextArgs {
+    /// Field or column with the text; may be repeated, the parts are then joined by a space
+    ///
+    /// Default: the first of text, sentence, content, review, utterance that the file has, or the only field that can be it.
+    #[arg(long = "text-field", value_name = "NAME")]
+    pub text_fields: Vec<String>,
+    /// Format of the data: jsonl, json, csv, fasttext, parquet or text
+    ///
+    /// Default: by the file's ending and first bytes. The separator of csv (comma, semicolon, tab, bar) is found out.
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// How csv quotes: double (RFC 4180), backslash (\" within quoted fields) or none
+    ///
+    /// Default: found out, and said where it is in doubt.
+    #[arg(long, value_name = "HOW")]
+    pub quoting: Option<Quoting>,
+}
+
+/// How to read labelled texts.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelArgs {
+    /// How to read the texts.
+    #[command(flatten)]
+    pub text: TextArgs,
+    /// Field or column with the label
+    ///
+    /// Default: the first of label, labels, intent, category, class, target that the file has.
+    #[arg(short = 'l', long, value_name = "NAME")]
+    pub label_field: Option<String>,
+    /// Leave out rows without a label instead of failing
+    #[arg(long)]
+    pub skip_unlabelled: bool,
+}
+
+impl TextArgs {
+    /// Returns the options.
+    pub fn options(&self) -> ReadOptions {
+        ReadOptions {
+            format: self.format,
+            text_fields: self.text_fields.clone(),
+            quoting: self.quoting,
+            ..ReadOptions::default()
+        }
+    }
+}
+
+impl LabelArgs {
+    /// Returns the options.
+    pub fn options(&self) -> ReadOptions {
+        let (label_field, skip_unlabelled) = (self.label_field.clone(), self.skip_unlabelled);
+        ReadOptions { label_field, skip_unlabelled, ..self.text.options() }
+    }
+}

@@ -1,0 +1,340 @@
+//! What a labelled data set is like, and its division into training and dev rows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sha2::{Digest, Sha256};
+
+use crate::dataset::Dataset;
+
+/// Classes with fewer rows than this are called rare.
+const FEW: usize = 3;
+
+/// Most dev rows that a division takes: more make evaluation slower and the measured accuracy hardly more certain.
+const MOST_DEV: usize = 3000;
+
+/// A dev row per so many training rows.
+const DEV_SHARE: usize = 10;
+
+/// What was found in a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Survey {
+    /// Number of rows.
+    pub rows: usize,
+    /// Rows of each class.
+    pub classes: Vec<usize>,
+    /// Median, 95th percentile and maximum of the texts' lengths, in characters.
+    pub lengths: [usize; 3],
+    /// Texts without a letter or digit.
+    pub empty: usize,
+    /// Rows whose text, without regard to case and white space, stood in an earlier row with the same label.
+    pub repeated: usize,
+    /// Different texts that have more than one label.
+    pub conflicting: usize,
+    /// One of them, with two of its labels.
+    pub conflict: Option<(String, [usize; 2])>,
+    /// Pairs of classes whose names differ in case alone.
+    pub alike: Vec<[usize; 2]>,
+    /// Share of the letters in each script, the most frequent first.
+    pub scripts: Vec<(&'static str, f64)>,
+}
+
+/// Returns what makes texts equal: their words in lower case.
+fn key(text: &str) -> String {
+    let mut key = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !key.is_empty() {
+            key.push(' ');
+        }
+        key.extend(word.chars().flat_map(char::to_lowercase));
+    }
+    key
+}
+
+impl Survey {
+    /// Looks at all rows.
+    pub fn of(data: &Dataset) -> Survey {
+        let mut classes = vec![0; data.names.len()];
+        let mut lengths: Vec<usize> = data.texts.iter().map(|text| text.chars().count()).collect();
+        lengths.sort_unstable();
+        let at = |share: f64| lengths.get(((lengths.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0);
+        let (mut empty, mut repeated, mut letters) = (0, 0, 0_usize);
+        let mut seen: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut scripts: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut conflicting: Vec<(String, [usize; 2])> = Vec::new();
+        for (text, &label) in data.texts.iter().zip(&data.labels) {
+            if let Some(count) = classes.get_mut(label) {
+                *count += 1;
+            }
+            empty += usize::from(!text.chars().any(char::is_alphanumeric));
+            for script in text.chars().filter_map(script) {
+                letters += 1;
+                *scripts.entry(script).or_default() += 1;
+            }
+            let labels = seen.entry(key(text)).or_default();
+            if labels.contains(&label) {
+                repeated += 1;
+                continue;
+            }
+            if let [other] = labels[..] {
+                conflicting.push((text.clone(), [other, label]));
+            }
+            labels.push(label);
+        }
+        let mut by_case: HashMap<String, usize> = HashMap::new();
+        let twin =
+            |(class, name): (usize, &String)| by_case.insert(name.to_lowercase(), class).map(|other| [other, class]);
+        let alike = data.names.iter().enumerate().filter_map(twin).collect();
+        let mut scripts: Vec<(&str, f64)> =
+            scripts.into_iter().map(|(name, count)| (name, count as f64 / letters.max(1) as f64)).collect();
+        scripts.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Survey {
+            rows: data.texts.len(),
+            classes,
+            lengths: [at(0.5), at(0.95), at(1.0)],
+            empty,
+            repeated,
+            conflicting: conflicting.len(),
+            conflict: conflicting.into_iter().next(),
+            alike,
+            scripts,
+        }
+    }
+
+    /// Returns what a user wants to know first, one line each: rows and classes, balance, lengths, scripts.
+    pub fn facts(&self, names: &[String]) -> Vec<String> {
+        let with = |count: usize| names.get(self.classes.iter().position(|&rows| rows == count).unwrap_or(0));
+        let used: Vec<usize> = self.classes.iter().copied().filter(|&rows| rows > 0).collect();
+        let (least, most) = (used.iter().min().copied().unwrap_or(0), used.iter().max().copied().unwrap_or(0));
+        let name = |count| with(count).map_or("", String::as_str);
+        let [median, high, longest] = self.lengths;
+        let scripts = self.scripts.iter().filter(|(_, share)| *share >= 0.01);
+        let scripts: Vec<String> = scripts.map(|(name, share)| format!("{name} {:.0}%", 100.0 * share)).collect();
+        vec![
+            format!("{}, {}", counted(self.rows, "row", "rows"), counted(used.len(), "class", "classes")),
+            if least == most {
+                format!("{} per class", counted(least, "row", "rows"))
+            } else {
+                let (few, many) = (name(least), name(most));
+                format!("rows per class: {} (\"{few}\") to {} (\"{many}\")", grouped(least), grouped(most))
+            },
+            format!(
+                "characters per text: median {}, 95% at most {}, longest {}",
+                grouped(median),
+                grouped(high),
+                grouped(longest)
+            ),
+            format!("scripts: {}", if scripts.is_empty() { "no letters".to_string() } else { scripts.join(", ") }),
+        ]
+    }
+
+    /// Returns what looks wrong, one line each.
+    pub fn warnings(&self, names: &[String]) -> Vec<String> {
+        let name = |class: usize| names.get(class).map_or("", String::as_str);
+        let mut found = Vec::new();
+        let rows = |count: usize| counted(count, "row", "rows");
+        if self.empty > 0 {
+            found.push(format!("{} without a letter or digit", rows(self.empty)));
+        }
+        if self.repeated > 0 {
+            found.push(format!("{} repeat a text of the same class", rows(self.repeated)));
+        }
+        if let Some((text, [a, b])) = &self.conflict {
+            let (text, a, b) = (shortened(text), name(*a), name(*b));
+            found.push(format!(
+                "{} texts have more than one label, for example {text:?} both \"{a}\" and \"{b}\"",
+                grouped(self.conflicting)
+            ));
+        }
+        for [a, b] in self.alike.iter().take(3) {
+            found.push(format!("classes \"{}\" and \"{}\" differ in case alone", name(*a), name(*b)));
+        }
+        let rare: Vec<&str> =
+            (0..self.classes.len()).filter(|&c| (1..FEW).contains(&self.classes[c])).map(name).collect();
+        if let Some(first) = rare.first() {
+            found.push(format!(
+                "{} with fewer than {FEW} rows, for example \"{first}\": hardly to be learnt",
+                counted(rare.len(), "class", "classes")
+            ));
+        }
+        let missing = self.classes.iter().filter(|&&rows| rows == 0).count();
+        if missing > 0 {
+            found.push(format!("{missing} of the listed classes have no row"));
+        }
+        found
+    }
+}
+
+/// Returns how many texts of `dev` are in `train`, without regard to case and white space.
+pub fn shared(train: &Dataset, dev: &Dataset) -> usize {
+    let known: HashSet<String> = train.texts.iter().map(|text| key(text)).collect();
+    dev.texts.iter().filter(|text| known.contains(&key(text))).count()
+}
+
+/// Training and dev rows of one data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// Row numbers to train on, from 0.
+    pub train: Vec<usize>,
+    /// Row numbers to evaluate on.
+    pub dev: Vec<usize>,
+}
+
+/// The digest of a text, and its rows.
+type Group = ([u8; 32], Vec<usize>);
+
+/// Divides a data set: of each class a tenth of the rows is for dev, at most 3,000 of all classes together. Rows with equal texts, without
+/// regard to case and white space, stay on one side. Classes of fewer than three texts are for training alone. The division depends on
+/// `seed`, texts and labels, not on the order of the rows.
+pub fn divide(data: &Dataset, seed: u64) -> Division {
+    // Groups of rows with equal texts, under the class of the first; in the order of a digest.
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (row, text) in data.texts.iter().enumerate() {
+        groups.entry(key(text)).or_default().push(row);
+    }
+    let mut classes: BTreeMap<usize, Vec<Group>> = BTreeMap::new();
+    for (key, rows) in groups {
+        let mut hash = Sha256::new();
+        hash.update(seed.to_le_bytes());
+        hash.update(&key);
+        let class = rows.iter().map(|&row| data.labels[row]).min().unwrap_or(0);
+        classes.entry(class).or_default().push((hash.finalize().into(), rows));
+    }
+    let all = data.texts.len();
+    let wanted = (all / DEV_SHARE).clamp(1, MOST_DEV);
+    let mut division = Division { train: Vec::new(), dev: Vec::new() };
+    for (_, mut groups) in classes {
+        groups.sort();
+        let rows: usize = groups.iter().map(|(_, rows)| rows.len()).sum();
+        let share = if groups.len() < FEW { 0 } else { (rows * wanted + all / 2) / all.max(1) };
+        let share = if groups.len() < FEW { 0 } else { share.max(1) };
+        let mut taken = 0;
+        for (_, rows) in groups {
+            let side = if taken < share { &mut division.dev } else { &mut division.train };
+            taken += rows.len();
+            side.extend(rows);
+        }
+    }
+    division.train.sort_unstable();
+    division.dev.sort_unstable();
+    division
+}
+
+/// Returns a number with its thousands apart.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Returns a number with the right form of its noun.
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { more })
+}
+
+fn shortened(text: &str) -> String {
+    const MOST: usize = 60;
+    if text.chars().count() <= MOST { text.to_string() } else { text.chars().take(MOST).chain(['…']).collect() }
+}
+
+/// Returns the script of a letter, by the blocks of Unicode.
+fn script(c: char) -> Option<&'static str> {
+    if !c.is_alphabetic() {
+        return None;
+    }
+    Some(match u32::from(c) {
+        0..=0x24F | 0x1E00..=0x1EFF | 0xFB00..=0xFB06 | 0xFF21..=0xFF5A => "Latin",
+        0x370..=0x3FF | 0x1F00..=0x1FFF => "Greek",
+        0x400..=0x52F => "Cyrillic",
+        0x530..=0x58F => "Armenian",
+        0x590..=0x5FF => "Hebrew",
+        0x600..=0x6FF | 0x750..=0x77F | 0x8A0..=0x8FF | 0xFB50..=0xFDFF | 0xFE70..=0xFEFF => "Arabic",
+        0x900..=0x97F => "Devanagari",
+        0x980..=0x9FF => "Bengali",
+        0xB80..=0xBFF => "Tamil",
+        0xE00..=0xE7F => "Thai",
+        0x10A0..=0x10FF => "Georgian",
+        0x3040..=0x30FF | 0x31F0..=0x31FF => "Kana",
+        0x3400..=0x4DBF | 0x4E00..=0x9FFF | 0xF900..=0xFAFF | 0x20000..=0x3FFFF => "Han",
+        0x1100..=0x11FF | 0x3130..=0x318F | 0xAC00..=0xD7AF => "Hangul",
+        _ => "other",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::ReadOptions;
+
+    fn data(rows: &[(&str, usize)], names: &[&str]) -> Dataset {
+        Dataset {
+            texts: rows.iter().map(|(text, _)| (*text).to_string()).collect(),
+            labels: rows.iter().map(|(_, label)| *label).collect(),
+            names: names.iter().map(|name| (*name).to_string()).collect(),
+            sha256: String::new(),
+            label_field: "label".to_string(),
+            read: ReadOptions::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_counted_and_named() {
+        let rows =
+            [("Track it", 0), ("track  IT", 0), ("track it", 1), ("...", 1), ("zu spät", 2), ("где", 2), ("", 2)];
+        let found = Survey::of(&data(&rows, &["parcel", "refund", "Parcel", "none"]));
+        assert_eq!((found.rows, found.classes.clone()), (7, vec![2, 2, 3, 0]));
+        assert_eq!((found.empty, found.repeated, found.conflicting), (2, 1, 1));
+        assert_eq!(found.alike, [[0, 2]]);
+        assert_eq!(found.scripts[0].0, "Latin");
+        assert_eq!(found.lengths, [7, 8, 9]);
+        let names = ["parcel", "refund", "Parcel", "none"].map(String::from);
+        let warnings = found.warnings(&names).join("\n");
+        for word in
+            ["2 rows without a letter", "1 row repeat", "both \"parcel\" and \"refund\"", "differ in case", "no row"]
+        {
+            assert!(warnings.contains(word), "{word}: {warnings}");
+        }
+        assert_eq!(found.facts(&names)[0], "7 rows, 3 classes");
+    }
+
+    #[test]
+    fn a_division_is_stratified_and_keeps_equal_texts_together() {
+        let texts: Vec<String> = (0..400).map(|i| format!("text {}", i % 300)).collect();
+        let rows: Vec<(&str, usize)> = texts.iter().enumerate().map(|(i, text)| (text.as_str(), i % 300 % 4)).collect();
+        let data = data(&rows, &["a", "b", "c", "d"]);
+        let division = divide(&data, 1);
+        assert_eq!(division.train.len() + division.dev.len(), 400);
+        let side = |rows: &[usize]| -> HashSet<String> { rows.iter().map(|&row| key(&data.texts[row])).collect() };
+        assert!(side(&division.train).is_disjoint(&side(&division.dev)));
+        for class in 0..4 {
+            let dev = division.dev.iter().filter(|&&row| data.labels[row] == class).count();
+            assert!((10..=12).contains(&dev), "{dev} rows of class {class}");
+        }
+        assert_eq!(divide(&data, 1), division);
+        assert_ne!(divide(&data, 2), division);
+    }
+
+    #[test]
+    fn a_rare_class_is_trained_and_a_large_set_is_not_evaluated_whole() {
+        let texts: Vec<String> = (0..50_000).map(|i| format!("text {i}")).collect();
+        let rows: Vec<(&str, usize)> =
+            texts.iter().enumerate().map(|(i, text)| (text.as_str(), usize::from(i < 2))).collect();
+        let division = divide(&data(&rows, &["often", "rare"]), 3);
+        assert_eq!(division.dev.len(), 3000);
+        assert!(division.train.starts_with(&[0, 1]));
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped(7), "7");
+    }
+
+    #[test]
+    fn texts_on_both_sides_are_counted() {
+        let train = data(&[("a b", 0), ("c", 0)], &["x"]);
+        assert_eq!(shared(&train, &data(&[("A  b", 0), ("d", 0), ("c", 0)], &["x"])), 2);
+    }
+}

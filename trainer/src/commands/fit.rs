@@ -1,0 +1,499 @@
+//! `kinglet-train fit`: from labelled texts to a verified model, without a configuration.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use kinglet::spec::files;
+use kinglet::tokenizer::FIRST_PIECE;
+use kinglet_data::args::LabelArgs;
+use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::digest::sha256_of_file;
+use kinglet_data::files::write_atomically;
+use kinglet_data::survey::{self, Survey, grouped};
+
+use crate::device::DeviceChoice;
+use crate::fit::plan::{MOST_TRIALS, Plan, epochs_for};
+use crate::fit::record::{Inputs, Record};
+use crate::fit::search::{Candidate, Search, TRIALS, minutes_to};
+use crate::interrupt::Interrupt;
+use crate::out;
+use crate::tokenizer::files::TokenizerFiles;
+use crate::tokenizer::{TokenizerPlan, train as learn_vocabulary};
+use crate::training::progress::say;
+use crate::training::run::again;
+
+/// Make a model from labelled texts: one file to copy
+///
+/// Looks at the data and says what it found, splits off texts to evaluate on, trains several classifiers for a short time and the better
+/// ones for longer (successive halving), exports the best one to int8, and verifies it. DIR then has model.kinglet, the ONNX files, a report
+/// and a model card; its folder `checkpoint` has the weights for more training.
+///
+/// English texts start from the encoder encoder-en-small; texts in scripts that it does not know, from scratch with a vocabulary of their own.
+///
+/// Example: kinglet-train fit tickets.csv --out tickets
+#[derive(Args, Clone, Debug)]
+pub struct FitArgs {
+    /// Labelled texts
+    ///
+    /// JSON Lines, JSON, CSV, TSV, fastText's lines or Parquet, packed or not, or a folder with a folder of texts per class.
+    #[arg(value_name = "DATA")]
+    pub data: PathBuf,
+    /// Directory for the model
+    ///
+    /// Must be empty or new unless --resume or --force is given.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Minutes for all of it, about
+    ///
+    /// More are not used than help: small data are done sooner.
+    #[arg(long, value_name = "MINUTES", default_value_t = 10.0)]
+    pub minutes: f64,
+    /// Labelled texts to evaluate on
+    ///
+    /// Default: a tenth of DATA, at most 3,000 rows, with equal texts on one side and each class in proportion.
+    #[arg(long, value_name = "DATA")]
+    pub dev: Option<PathBuf>,
+    /// How to read both.
+    #[command(flatten)]
+    pub read: LabelArgs,
+    /// Encoder to start from, or `none` to start from scratch
+    ///
+    /// Default: encoder-en-small where it knows the script.
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// Trainings of the first round: 1, 2, 4 or 8
+    ///
+    /// Default: what the time allows. With --epochs as well, the result depends on the seed alone, not on the time.
+    #[arg(long, value_name = "N", requires = "epochs")]
+    pub trials: Option<usize>,
+    /// Epochs of the last training
+    #[arg(long, value_name = "N", requires = "trials")]
+    pub epochs: Option<f64>,
+    /// Seed of the split and of every training
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Device: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Threads of libtorch
+    ///
+    /// Default: OMP_NUM_THREADS, or all cores. Results are reproducible for the same number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// Continue the search in --out
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace what is in --out
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Share of the first tokens that an encoder may spell in bytes.
+const MOST_BYTES: f64 = 0.15;
+/// Texts whose tokens are counted for that.
+const LOOKED_AT: usize = 2000;
+/// Folders of `--out`.
+const DATA: &str = "data";
+const CHECKPOINT: &str = "checkpoint";
+const VOCABULARY: &str = "vocabulary";
+
+/// Where trainings start.
+#[derive(Clone, Debug)]
+enum Start {
+    /// An encoder.
+    Encoder(PathBuf),
+    /// Random weights, with a vocabulary of the training texts.
+    Scratch,
+}
+
+/// Makes the model.
+///
+/// # Errors
+/// If an input is unusable, a training fails, or the export fails or exceeds its bounds.
+pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    ensure!(args.minutes > 0.0 && args.minutes.is_finite(), "--minutes is {}, must be above 0", args.minutes);
+    let fixed = args.trials.zip(args.epochs).map(|(trials, epochs)| Plan::new(trials, epochs)).transpose()?;
+    let export = exporter()?;
+    let prepared = prepare(args)?;
+    let Prepared { start, train, dev, lengths, .. } = &prepared;
+    let mut record = open(args, &prepared)?;
+
+    let candidates = candidates(args, start, train, dev, *lengths)?;
+    let deadline = started + Duration::from_secs_f64(60.0 * args.minutes);
+    let search = Search {
+        out: &args.out,
+        train,
+        dev,
+        candidates: &candidates,
+        device: args.device,
+        threads: args.threads,
+        limit: fixed.is_none().then_some((deadline, args.minutes)),
+        interrupt: &interrupt,
+    };
+    if record.plan.is_none() {
+        let pace = search.measure()?;
+        let export_seconds = 10.0 + 0.06 * record.rows[1] as f64 + 4.0 * pace.dev_seconds;
+        let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64() - export_seconds;
+        let possible = (0.9 * left / pace.epoch_seconds).max(0.1);
+        record.plan =
+            Some(fixed.unwrap_or_else(|| Plan::within(possible, epochs_for(record.rows[0]), candidates.len())));
+        record.write(&args.out)?;
+    }
+    let plan = record.plan.context("there is no plan")?;
+    let count: usize = plan.rounds().iter().map(|round| round.trials).sum();
+    let kinds = if plan.trials == 1 {
+        "one training".to_owned()
+    } else {
+        format!("{count} trainings in {} rounds", plan.rounds().len())
+    };
+    say(&format!(
+        "{kinds}, the last one of {:.1} epochs; about {:.0} minutes are left",
+        plan.epochs,
+        minutes_to(deadline)
+    ));
+    if !search.run(&plan, &mut record)? {
+        say(&format!("stopped: what was trained is kept in {}; to go on, run\n  {}", args.out.display(), again()));
+        return Ok(());
+    }
+    say(record.table().trim_end());
+    finish(args, &prepared, &record, &export)
+}
+
+/// What is known before the first training.
+struct Prepared {
+    start: Start,
+    train: PathBuf,
+    dev: PathBuf,
+    rows: [usize; 2],
+    inputs: Inputs,
+    /// 95th percentile of the lengths in tokens.
+    lengths: usize,
+}
+
+/// Reads the data, says what it found, and writes both parts to the folder `data`.
+fn prepare(args: &FitArgs) -> Result<Prepared> {
+    out::check(&args.out)?;
+    let used = args.out.exists() && fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(
+        args.resume || args.force || !used,
+        "{} is not empty: --resume continues the search in it, --force replaces it",
+        args.out.display()
+    );
+    let data = Dataset::read(&args.data, &args.read.options(), None)?;
+    tell(&args.data, &data);
+    let classes = data.names.len();
+    ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.data.display());
+    let given = args.dev.as_ref().map(|dev| Dataset::read(dev, &args.read.options(), Some(&data.names))).transpose()?;
+    let all: Vec<usize> = (0..data.texts.len()).collect();
+    let (train_rows, dev_lines, dev_rows) = match (&args.dev, &given) {
+        (Some(path), Some(dev)) => {
+            tell(path, dev);
+            let both = survey::shared(&data, dev);
+            if both > 0 {
+                say(&format!("warning: {} of its texts are in {} too", grouped(both), args.data.display()));
+            }
+            let rows: Vec<usize> = (0..dev.texts.len()).collect();
+            (all, dev.json_lines(&rows), rows.len())
+        }
+        _ => {
+            let division = survey::divide(&data, args.seed);
+            ensure!(
+                !division.dev.is_empty(),
+                "{} has no class of three different texts, so that nothing can be split off to evaluate on; give more rows, or --dev",
+                args.data.display()
+            );
+            say(&format!(
+                "{} rows to train on, {} to evaluate on (seed {})",
+                grouped(division.train.len()),
+                grouped(division.dev.len()),
+                args.seed
+            ));
+            (division.train, data.json_lines(&division.dev), division.dev.len())
+        }
+    };
+    let (start, lengths) = start(args, &data)?;
+    let encoder = match &start {
+        Start::Encoder(folder) => Some(
+            sha256_of_file(&folder.join(files::WEIGHTS))
+                .with_context(|| format!("cannot read {}", folder.display()))?,
+        ),
+        Start::Scratch => None,
+    };
+    let inputs = Inputs { data: data.sha256.clone(), dev: given.map(|dev| dev.sha256), encoder, seed: args.seed };
+    let folder = args.out.join(DATA);
+    let paths = ["train.jsonl", "dev.jsonl"].map(|name| folder.join(name));
+    if !args.resume || !paths.iter().all(|path| path.exists()) {
+        if args.force {
+            clear(&args.out)?;
+        }
+        out::make(&folder)?;
+        for (path, lines) in paths.iter().zip([data.json_lines(&train_rows), dev_lines]) {
+            write_atomically(path, lines.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    let [train, dev] = paths;
+    Ok(Prepared { start, train, dev, rows: [train_rows.len(), dev_rows], inputs, lengths })
+}
+
+/// Says how a file was read and what is in it.
+fn tell(path: &Path, data: &Dataset) {
+    super::tell_notes(path, data);
+    let survey = Survey::of(data);
+    survey.facts(&data.names).iter().for_each(|fact| say(&format!("  {fact}")));
+    survey.warnings(&data.names).iter().for_each(|warning| say(&format!("  warning: {warning}")));
+}
+
+/// Removes what an earlier search made, and nothing else.
+fn clear(out: &Path) -> Result<()> {
+    for name in [DATA, TRIALS, CHECKPOINT, VOCABULARY] {
+        let folder = out.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+    }
+    let record = out.join(crate::fit::record::FILE);
+    if record.exists() {
+        fs::remove_file(&record).with_context(|| format!("cannot remove {}", record.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns the search in --out, or a new one.
+fn open(args: &FitArgs, prepared: &Prepared) -> Result<Record> {
+    let Prepared { inputs, rows, .. } = prepared;
+    let found = if args.resume { Record::read(&args.out)? } else { None };
+    let Some(record) = found else {
+        let kinglet = env!("CARGO_PKG_VERSION").to_owned();
+        let record = Record { kinglet, inputs: inputs.clone(), rows: *rows, plan: None, trials: Vec::new() };
+        record.write(&args.out)?;
+        return Ok(record);
+    };
+    for (what, same) in [
+        ("DATA", record.inputs.data == inputs.data),
+        ("--dev", record.inputs.dev == inputs.dev),
+        ("--from", record.inputs.encoder == inputs.encoder),
+        ("--seed", record.inputs.seed == inputs.seed),
+    ] {
+        ensure!(same, "the search in {} was begun with another {what}; --force starts anew", args.out.display());
+    }
+    Ok(record)
+}
+
+/// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too.
+fn start(args: &FitArgs, data: &Dataset) -> Result<(Start, usize)> {
+    let longest = |mut lengths: Vec<usize>| {
+        lengths.sort_unstable();
+        lengths.get(lengths.len() * 19 / 20).copied().unwrap_or(1)
+    };
+    // Spread over the file, which may be sorted.
+    let step = (data.texts.len() / LOOKED_AT).max(1);
+    let texts = || data.texts.iter().step_by(step);
+    let words = longest(texts().map(|text| 1 + text.split_whitespace().count() * 4 / 3).collect());
+    let letters = longest(texts().map(|text| 1 + text.chars().count() / 2).collect());
+    let scratch = (Start::Scratch, words.max(letters / 3));
+    if args.from.as_ref().is_some_and(|from| from.as_os_str() == "none") {
+        return Ok(scratch);
+    }
+    let (folder, given) = match &args.from {
+        Some(folder) => (folder.clone(), true),
+        None => match shipped("encoder-en-small") {
+            Some(folder) => (folder, false),
+            None => {
+                say(
+                    "note: models/encoder-en-small is not here, so training starts from scratch; name an encoder with --from",
+                );
+                return Ok(scratch);
+            }
+        },
+    };
+    let tokenizer = TokenizerFiles::read(&folder).with_context(|| format!("--from {}", folder.display()))?;
+    let table = tokenizer.table()?;
+    let (mut bytes, mut all, mut lengths) = (0, 0, Vec::new());
+    for text in texts() {
+        let ids = table.encode(text);
+        bytes += ids.iter().filter(|&&id| id < FIRST_PIECE).count() - 1;
+        all += ids.len() - 1;
+        lengths.push(ids.len());
+    }
+    let share = bytes as f64 / f64::max(1.0, all as f64);
+    let percent = 100.0 * share;
+    if share <= MOST_BYTES {
+        say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
+        return Ok((Start::Encoder(folder), longest(lengths)));
+    }
+    if given {
+        say(&format!("warning: {percent:.0}% of the tokens are not in the vocabulary of --from {}", folder.display()));
+        return Ok((Start::Encoder(folder), longest(lengths)));
+    }
+    say(&format!(
+        "start: from scratch with a vocabulary of these texts, as {percent:.0}% of their tokens are not in that of {}",
+        folder.display()
+    ));
+    Ok(scratch)
+}
+
+/// Returns the folder of a model of the repository: in KINGLET_MODELS, here, or where the program was built.
+fn shipped(name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("KINGLET_MODELS").map(PathBuf::from);
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let mut folders = named.into_iter().chain([PathBuf::from("models"), built]);
+    folders.find_map(|folder| {
+        let folder = folder.join(name);
+        folder.join(files::WEIGHTS).exists().then_some(folder)
+    })
+}
+
+/// Returns the program that exports, before anything is trained: that of the variable KINGLET_EXPORT, or the one beside this program or in
+/// PATH.
+fn exporter() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("KINGLET_EXPORT") {
+        return Ok(PathBuf::from(named));
+    }
+    let name = format!("kinglet-export{}", std::env::consts::EXE_SUFFIX);
+    let here = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(&name)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = here.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join(&name)));
+    places.find(|path| path.is_file()).with_context(|| {
+        format!(
+            "{name} is neither beside this program nor in PATH; build it with: cargo build --release -p kinglet-export"
+        )
+    })
+}
+
+/// Returns what may be trained, the most promising first.
+fn candidates(args: &FitArgs, start: &Start, train: &Path, dev: &Path, lengths: usize) -> Result<Vec<Candidate>> {
+    let max_length = (lengths + 8).next_multiple_of(32).clamp(32, 512);
+    let common = vec![
+        format!("train.max_length={max_length}"),
+        // A step of long texts has fewer of them.
+        "train.batch_tokens=8192".to_owned(),
+        format!("train.seed={}", args.seed),
+    ];
+    let made = |name: &str, settings: &[&str], from: Option<&Path>, tokenizer: Option<&Path>| Candidate {
+        name: name.to_owned(),
+        from: from.map(Path::to_path_buf),
+        tokenizer: tokenizer.map(Path::to_path_buf),
+        settings: common.iter().cloned().chain(settings.iter().map(|&setting| setting.to_owned())).collect(),
+    };
+    Ok(match start {
+        Start::Encoder(folder) => {
+            let made = |name, settings: &[&str]| made(name, settings, Some(folder), None);
+            vec![
+                made("usual settings", &[]),
+                made("half the learning rate", &["train.lr=1e-3"]),
+                made("other pieces of words", &["train.subword_sampling=0.1"]),
+                made("larger batches", &["train.batch_size=64"]),
+                made("twice the learning rate", &["train.lr=4e-3"]),
+                made("more dropout", &["train.dropout=0.3"]),
+                made("no label smoothing", &["train.label_smoothing=0"]),
+                made("slower embedding", &["train.embedding_lr_scale=1"]),
+            ]
+        }
+        Start::Scratch => {
+            let vocabulary = args.out.join(VOCABULARY);
+            vocabulary_of(&vocabulary, train, dev)?;
+            let made = |name, settings: &[&str]| made(name, settings, None, Some(&vocabulary));
+            vec![
+                made("usual settings", &[]),
+                made("more dropout", &["train.dropout=0.4"]),
+                made("half the learning rate", &["train.lr=1e-3"]),
+                made("two layers", &["model.num_hidden_layers=2", "model.kernel_sizes=[7,15]"]),
+                made("other pieces of words", &["train.subword_sampling=0.1"]),
+                made("smaller batches", &["train.batch_size=32"]),
+                made("no label smoothing", &["train.label_smoothing=0"]),
+                made("twice the learning rate", &["train.lr=4e-3"]),
+            ]
+        }
+    })
+}
+
+/// Learns the vocabulary of the training texts, unless it is there.
+fn vocabulary_of(folder: &Path, train: &Path, dev: &Path) -> Result<()> {
+    if folder.join(files::TOKENIZER_TABLE).exists() {
+        return Ok(());
+    }
+    let data =
+        Dataset::read(train, &ReadOptions::default(), None).with_context(|| format!("beside {}", dev.display()))?;
+    let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
+    // A piece should occur often enough to learn its vector.
+    let vocab_size = (characters / 60).clamp(1024, 8192);
+    say(&format!("learning a vocabulary of at most {} ids", grouped(vocab_size)));
+    let plan = TokenizerPlan {
+        inputs: vec![train.to_path_buf()],
+        read: ReadOptions::default(),
+        vocab_size,
+        lowercase: true,
+        max_piece_length: 16,
+        character_coverage: 0.9995,
+        out: folder.to_path_buf(),
+    };
+    learn_vocabulary(&plan).map(|_| ())
+}
+
+/// Exports the best training, keeps its checkpoint, and says what there is.
+fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -> Result<()> {
+    let best = record.best().context("nothing was trained")?;
+    let checkpoint = args.out.join(CHECKPOINT);
+    let trained = args.out.join(TRIALS).join(format!("{}-{}", best.round, best.candidate));
+    if trained.exists() {
+        if checkpoint.exists() {
+            fs::remove_dir_all(&checkpoint).with_context(|| format!("cannot replace {}", checkpoint.display()))?;
+        }
+        fs::rename(&trained, &checkpoint).with_context(|| format!("cannot move {}", trained.display()))?;
+    }
+    let trials = args.out.join(TRIALS);
+    if trials.exists() {
+        fs::remove_dir_all(&trials).with_context(|| format!("cannot remove {}", trials.display()))?;
+    }
+    say("exporting and verifying");
+    let said = Command::new(export)
+        .arg(&checkpoint)
+        .arg("--out")
+        .arg(&args.out)
+        .arg("--json")
+        .output()
+        .with_context(|| format!("cannot run {}", export.display()))?;
+    if !said.status.success() {
+        say(String::from_utf8_lossy(&said.stderr).trim_end());
+        bail!(
+            "the export failed; the trained model is in {}: mend what is said above, then run\n  {}",
+            checkpoint.display(),
+            again()
+        );
+    }
+    let report: serde_json::Value = serde_json::from_slice(&said.stdout).context("the exporter's report")?;
+    let accuracy = report["dev"]["accuracy_int8"].as_f64().unwrap_or(best.accuracy);
+    let n = prepared.rows[1] as f64;
+    let model = args.out.join(files::BUNDLE);
+    let bytes = fs::metadata(&model).map_or(0, |file| file.len());
+    let interval = 196.0 * (accuracy * (1.0 - accuracy) / n.max(1.0)).sqrt();
+    let Plan { trials, epochs } = record.plan.context("there is no plan")?;
+    let mut stdout = std::io::stdout().lock();
+    use std::io::Write;
+    writeln!(
+        stdout,
+        "accuracy  {:.2}% ± {interval:.2} on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
+        100.0 * accuracy,
+        grouped(prepared.rows[1])
+    )?;
+    writeln!(
+        stdout,
+        "model     {} ({} bytes)",
+        model.display(),
+        grouped(usize::try_from(bytes).unwrap_or(usize::MAX))
+    )?;
+    writeln!(
+        stdout,
+        "again     the same model whatever the time: --trials {trials} --epochs {epochs} --seed {}",
+        args.seed
+    )?;
+    writeln!(stdout, "classify  kinglet classify --model {} \"some text\"", model.display())?;
+    Ok(())
+}
+
+const _: () = assert!(MOST_TRIALS == 8, "there are eight candidates");

@@ -1,0 +1,5 @@
+//! From labelled texts to a classifier without a configuration: which trainings are tried, and what is known of them.
+
+pub mod plan;
+pub mod record;
+pub mod search;

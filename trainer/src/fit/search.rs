@@ -1,0 +1,183 @@
+//! The trainings of a search, one after the other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use kinglet::spec::files;
+use kinglet_data::args::LabelArgs;
+use kinglet_data::survey::grouped;
+
+use super::plan::{Plan, Round};
+use super::record::{Record, Trial};
+use crate::commands::finetune::{self, FinetuneArgs};
+use crate::device::DeviceChoice;
+use crate::interrupt::Interrupt;
+use crate::tasks::classify::Pace;
+use crate::training::progress::say;
+use crate::training::run::{Ending, RunArgs};
+
+/// Folder of the trainings in that of the search.
+pub const TRIALS: &str = "trials";
+
+/// A classifier that may be trained.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What it is called.
+    pub name: String,
+    /// The encoder that it starts from.
+    pub from: Option<PathBuf>,
+    /// The vocabulary, without an encoder.
+    pub tokenizer: Option<PathBuf>,
+    /// What differs from the recipe, as `KEY=VALUE`.
+    pub settings: Vec<String>,
+}
+
+/// The trainings of a search.
+pub struct Search<'a> {
+    /// Folder of the search.
+    pub out: &'a Path,
+    /// Texts to train on.
+    pub train: &'a Path,
+    /// Texts to evaluate on.
+    pub dev: &'a Path,
+    /// What may be trained, the most promising first.
+    pub candidates: &'a [Candidate],
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Threads of libtorch.
+    pub threads: Option<u16>,
+    /// When all of it must be over, and the minutes from the beginning; `None` if the time has no influence.
+    pub limit: Option<(Instant, f64)>,
+    /// Asks for a stop.
+    pub interrupt: &'a Interrupt,
+}
+
+impl Search<'_> {
+    /// Runs what is missing of a plan; returns `false` if a signal stopped it.
+    ///
+    /// # Errors
+    /// If a training fails, or the record cannot be written.
+    pub fn run(&self, plan: &Plan, record: &mut Record) -> Result<bool> {
+        let count: usize = plan.rounds().iter().map(|round| round.trials).sum();
+        let mut number = 0;
+        for (round, Round { trials, epochs }) in plan.rounds().into_iter().enumerate() {
+            let round = round + 1;
+            let chosen: Vec<usize> = match round {
+                1 => (1..=trials).collect(),
+                _ => record.ranking(round - 1).into_iter().take(trials).collect(),
+            };
+            for candidate in chosen {
+                number += 1;
+                if record.result(candidate, round).is_some() {
+                    continue;
+                }
+                // Whatever was slower than planned: what has been trained is a model.
+                if !record.trials.is_empty() && self.limit.is_some_and(|(deadline, _)| minutes_to(deadline) <= 0.2) {
+                    say("the time is over; later trainings are left out");
+                    return Ok(true);
+                }
+                let label = format!("training {number} of {count}");
+                match self.train(candidate, round, epochs, &label)? {
+                    Some(trial) => {
+                        let Trial { name, accuracy, minutes, .. } = &trial;
+                        say(&format!(
+                            "{label}: {name}, {epochs:.1} epochs in {minutes:.1} min: dev accuracy {:.2}%",
+                            100.0 * accuracy
+                        ));
+                        record.trials.push(trial);
+                        record.write(self.out)?;
+                    }
+                    None => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Measures how fast the first candidate is trained.
+    ///
+    /// # Errors
+    /// If it cannot be trained.
+    pub fn measure(&self) -> Result<Pace> {
+        let args = self.finetune(1, &self.out.join(TRIALS).join("pace"), &[], "pace")?;
+        let pace = finetune::measure(&args, self.interrupt)?;
+        let (seconds, steps) = (pace.epoch_seconds, grouped(usize::try_from(pace.epoch_steps).unwrap_or(0)));
+        say(&format!("an epoch takes about {seconds:.0} seconds ({steps} steps)"));
+        Ok(pace)
+    }
+
+    fn folder(&self, candidate: usize, round: usize) -> PathBuf {
+        self.out.join(TRIALS).join(format!("{round}-{candidate}"))
+    }
+
+    /// Returns the arguments of a training.
+    fn finetune(&self, candidate: usize, out: &Path, more: &[String], label: &str) -> Result<FinetuneArgs> {
+        let Candidate { from, tokenizer, settings, .. } =
+            candidate.checked_sub(1).and_then(|place| self.candidates.get(place)).context("no such candidate")?;
+        let resume = out.join(crate::training::state::FOLDER).exists();
+        let overrides = settings.iter().chain(more).cloned().collect();
+        Ok(FinetuneArgs {
+            config: None,
+            train: self.train.to_path_buf(),
+            dev: self.dev.to_path_buf(),
+            from: from.clone(),
+            tokenizer: tokenizer.clone(),
+            read: LabelArgs::default(),
+            soft_labels: None,
+            soft_texts: Vec::new(),
+            soft_text_field: None,
+            run: RunArgs {
+                out: out.to_path_buf(),
+                seed: None,
+                device: self.device,
+                max_minutes: None,
+                resume,
+                force: !resume,
+                threads: self.threads,
+                overrides,
+                label: Some(label.to_owned()),
+            },
+        })
+    }
+
+    /// Trains a candidate; `None` if a signal stopped it.
+    fn train(&self, candidate: usize, round: usize, epochs: f64, label: &str) -> Result<Option<Trial>> {
+        let out = self.folder(candidate, round);
+        let steps = self.steps_of_epoch(candidate)?;
+        let most = ((epochs * steps as f64).round() as u64).max(1);
+        // The warm-up of the recipes is for long trainings; few steps are evaluated at their end alone.
+        let more = [
+            format!("train.epochs={}", epochs.ceil().max(1.0)),
+            format!("train.max_steps={most}"),
+            format!("train.warmup_steps={}", (most / 10).min(100)),
+        ];
+        let mut args = self.finetune(candidate, &out, &more, label)?;
+        // A machine that became much slower must not hold the search for hours.
+        args.run.max_minutes = self.limit.map(|(deadline, all)| (minutes_to(deadline) + 0.5 * all).max(0.5));
+        let ending = finetune::train_model(&args, Instant::now(), self.interrupt).with_context(|| label.to_owned())?;
+        if ending == Ending::Interrupt {
+            return Ok(None);
+        }
+        let path = out.join(files::TRAINING);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let training: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let accuracy =
+            training["best"]["accuracy"].as_f64().with_context(|| format!("{} has no accuracy", path.display()))?;
+        let minutes = training["minutes"].as_f64().unwrap_or_default();
+        let name = self.candidates.get(candidate - 1).map_or_else(String::new, |candidate| candidate.name.clone());
+        Ok(Some(Trial { candidate, round, name, epochs, accuracy, minutes }))
+    }
+
+    /// Returns the steps of an epoch of a candidate.
+    fn steps_of_epoch(&self, candidate: usize) -> Result<u64> {
+        let args = self.finetune(candidate, &self.out.join(TRIALS).join("pace"), &[], "pace")?;
+        finetune::steps_of_epoch(&args, self.interrupt)
+    }
+}
+
+/// Returns the minutes until `deadline`, 0 after it.
+pub fn minutes_to(deadline: Instant) -> f64 {
+    deadline.saturating_duration_since(Instant::now()).as_secs_f64() / 60.0
+}

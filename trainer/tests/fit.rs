@@ -1,0 +1,152 @@
+//! `fit`: one file of labelled texts becomes a model; the same seed, trainings and epochs make the same one, interrupted or not.
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fixture;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fixture::{Task, seed, stderr};
+
+/// Stands for the exporter, which is a program of another package: notes its arguments and reports an accuracy.
+const EXPORTER: &str = "#!/bin/sh\necho \"$@\" >exported.txt\nmkdir -p \"$3\"\necho made >\"$3/model.kinglet\"\necho '{\"dev\": {\"accuracy_int8\": 0.5}}'\n";
+
+/// Arguments of a search of three trainings from scratch.
+const SEARCH: [&str; 8] = ["--from", "none", "--trials", "2", "--epochs", "6", "--device", "cpu"];
+
+fn task() -> Task {
+    let task = Task::new();
+    let path = task.path("exporter");
+    fs::write(&path, EXPORTER).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    task
+}
+
+fn fit(task: &Task, data: &str, out: &str, more: &[&str]) -> Command {
+    let mut command = task.command(&["fit", data, "--out", out, "--threads", "1", "--seed", &seed().to_string()]);
+    command.env("KINGLET_EXPORT", task.path("exporter")).args(more);
+    command
+}
+
+fn made(task: &Task, data: &str, out: &str, more: &[&str]) -> Output {
+    let output = fit(task, data, out, more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    output
+}
+
+fn record(task: &Task, out: &str) -> serde_json::Value {
+    let mut record: serde_json::Value = serde_json::from_slice(&task.bytes(out, "fit.json")).unwrap();
+    for trial in record["trials"].as_array_mut().unwrap() {
+        trial["minutes"] = 0.into();
+    }
+    record
+}
+
+#[test]
+fn a_file_becomes_a_model_and_the_same_search_the_same_model() {
+    let task = task();
+    let output = made(&task, "train.jsonl", "one", &SEARCH);
+    let (out, said) = (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output));
+    for words in
+        ["96 rows, 2 classes", "rows to train on", "3 trainings in 2 rounds", "dev accuracy", "learning a vocabulary"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(out.starts_with("accuracy  50.00% ±") && out.contains("--trials 2 --epochs 6"), "{out}");
+    assert!(out.trim_end().ends_with("kinglet classify --model one/model.kinglet \"some text\""), "{out}");
+    let exported = String::from_utf8(task.bytes("", "exported.txt")).unwrap();
+    assert_eq!(exported.trim_end(), "one/checkpoint --out one --json");
+    assert!(!task.path("one/trials").exists());
+
+    let record_of_one = record(&task, "one");
+    assert_eq!(record_of_one["trials"].as_array().unwrap().len(), 3);
+    made(&task, "train.jsonl", "two", &SEARCH);
+    assert_eq!(record_of_one, record(&task, "two"));
+    for file in ["checkpoint/model.safetensors", "data/dev.jsonl", "vocabulary/tokenizer.bin"] {
+        assert_eq!(task.bytes("one", file), task.bytes("two", file), "{file}");
+    }
+
+    // A search of other data, or a folder with anything in it, is not continued by mistake.
+    let refused = |data: &str, out: &str, more: &[&str]| {
+        let output = fit(&task, data, out, &[&SEARCH[..], more].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        stderr(&output)
+    };
+    assert!(refused("train.jsonl", "one", &[]).contains("is not empty"));
+    assert!(refused("dev.jsonl", "one", &["--resume"]).contains("begun with another DATA"));
+    assert!(refused("missing.csv", "three", &[]).contains("cannot read missing.csv"));
+    assert!(refused("train.jsonl", "three", &["--minutes", "0"]).contains("must be above 0"));
+    assert!(!task.path("three").exists());
+}
+
+#[test]
+fn an_interrupted_search_continues_and_makes_the_same_model() {
+    let task = task();
+    let long = [&SEARCH[..5], &["40", "--device", "cpu"]].concat();
+    made(&task, "train.jsonl", "whole", &long);
+    let mut child = fit(&task, "train.jsonl", "stopped", &long).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // In the first training, whose log has a row.
+    while !fs::read_to_string(task.path("stopped/trials/1-1/metrics.jsonl")).is_ok_and(|log| log.contains('\n')) {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "no row");
+        sleep(Duration::from_millis(2));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).trim_end().ends_with("--resume"), "{}", stderr(&output));
+    assert!(!task.path("stopped/checkpoint").exists());
+    made(&task, "train.jsonl", "stopped", &[&long[..], &["--resume"]].concat());
+    assert_eq!(record(&task, "whole"), record(&task, "stopped"));
+    let weights = "checkpoint/model.safetensors";
+    assert_eq!(task.bytes("whole", weights), task.bytes("stopped", weights));
+}
+
+#[test]
+fn the_time_decides_how_long_is_trained_and_given_dev_data_are_used() {
+    let task = task();
+    let output = made(
+        &task,
+        "train.jsonl",
+        "out",
+        &["--from", "none", "--device", "cpu", "--minutes", "0.5", "--dev", "dev.jsonl"],
+    );
+    let record = record(&task, "out");
+    assert_eq!(record["rows"], serde_json::json!([96, 30]), "{}", stderr(&output));
+    assert!(record["plan"]["epochs"].as_f64().unwrap() > 0.0);
+    assert!(!record["trials"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_time_limit_shapes_a_decaying_learning_rate() {
+    let task = Task::new();
+    let long = [
+        "--set",
+        "train.epochs=3000",
+        "--set",
+        "train.schedule=cosine",
+        "--set",
+        "train.eval_every=1000000",
+        "--set",
+        "train.log_every=1",
+    ];
+    let said = task.train("out", &[&long[..], &["--max-minutes", "0.05"]].concat());
+    assert!(said.contains("steps fit into"), "{said}");
+    let config = String::from_utf8(task.bytes("out", "config.resolved.toml")).unwrap();
+    let steps = config.lines().find_map(|line| line.strip_prefix("max_steps = ")).unwrap().to_owned();
+    assert!(steps != "0", "{config}");
+    let rows = task.metrics("out");
+    let last = rows.iter().rfind(|row| row["kind"] == "train").unwrap();
+    // Measuring left no trace: the same steps without a limit end in the same loss, if the limit did not stop them first.
+    if last["step"].to_string() == steps {
+        let steps = format!("train.max_steps={steps}");
+        task.train("same", &[&long[..], &["--set", &steps]].concat());
+        assert_eq!(rows, task.metrics("same"));
+        assert_eq!(task.bytes("out", "model.safetensors"), task.bytes("same", "model.safetensors"));
+    }
+}
