@@ -8,12 +8,13 @@
 //!    operator for tract.
 //! 4. [`verify`] compares the ONNX files with PyTorch on golden texts and dev data, [`native`] the bundle with tract.
 //! 5. [`calibrations`] fits temperature and thresholds ([`calibrate`], [`out_of_scope`]) and [`diagram`] draws them.
-//! 6. [`report`] states the results.
+//! 6. [`report`] states the results, [`html`] and [`readme`] for people.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use kinglet::bundle::Buffer;
 use kinglet::spec::{Task, files};
 use kinglet_data::digest::sha256;
 use kinglet_data::files::write_atomically;
@@ -27,7 +28,7 @@ use data::{DevSource, LabelledData};
 use prepare::Prepared;
 use report::{File, Report};
 use scored::ScoredText;
-use verify::Scores;
+use verify::{Int8, Scores};
 
 pub mod binomial;
 pub mod bundle;
@@ -38,22 +39,19 @@ pub mod custom_op;
 pub mod data;
 pub mod diagram;
 pub mod graph;
+pub mod html;
+pub mod names;
 pub mod native;
 pub mod onnx;
 pub mod out_of_scope;
 pub mod prepare;
+pub mod readme;
 pub mod report;
+pub mod runner;
 pub mod scored;
 pub mod verify;
 
-/// Name of the exported file for comparing other runtimes.
-///
-/// It holds the checkpoint's golden tensors and tract's scores for the same texts one by one, `fp32_logits` and `int8_logits` (of a
-/// model that embeds `fp32_embedding` and `int8_embedding`), `[N, num_labels]` f32.
-pub const VERIFICATION: &str = "verification.safetensors";
-
-/// Name of the exported reliability diagram: accuracy by confidence, before and after calibration.
-pub const DIAGRAM: &str = "reliability.svg";
+pub use names::{DIAGRAM, PAGE, VERIFICATION};
 
 /// What to export, from where and how.
 #[derive(Clone, Debug)]
@@ -86,6 +84,7 @@ pub struct ExportJob {
 /// are not errors: [`Report::failures`] lists them.
 pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     progress("reading the checkpoint");
+    writable(&job.out)?;
     let (checkpoint, weights) = Checkpoint::read(&job.checkpoint)?;
     ensure!(
         !job.custom_op || checkpoint.config.mixer.is_conv(),
@@ -111,11 +110,16 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     let fp32_scores = verify::scores(&fp32_model, &checkpoint.golden)?;
     let int8_scores = verify::scores(&int8_model, &checkpoint.golden)?;
     let golden = verify::agreement(checkpoint.config.task, &checkpoint.golden, &fp32_scores, &int8_scores);
-    let rows = |data: &LabelledData| {
+    // Without calibration, which changes no score.
+    let bundle = bundle::file(&checkpoint, &model, None)?;
+    let buffer = bundle.as_deref().map(Buffer::new);
+    let mut runner = buffer.as_ref().map(runner::Runner::new).transpose().context("the bundle cannot be run")?;
+    let mut rows = |data: &LabelledData| {
         progress(&format!("classifying {} texts of {} twice", data.data.texts.len(), data.file));
-        verify::rows(&checkpoint, &fp32_model, &int8_model, data)
+        let int8 = runner.as_mut().map_or(Int8::Tract(&int8_model), Int8::Native);
+        verify::rows(&checkpoint, &fp32_model, int8, data)
     };
-    let dev_rows = dev_data.as_ref().map(rows).transpose()?;
+    let dev_rows = dev_data.as_ref().map(&mut rows).transpose()?;
     let dev = dev_data.as_ref().zip(dev_rows.as_ref()).map(|(data, rows)| verify::dev(&checkpoint, data, rows));
 
     let mut notes = Vec::new();
@@ -137,10 +141,11 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     let mut failures = verify::failures(&golden, dev.as_ref());
     let mut exported = vec![(files::ONNX, fp32), (files::ONNX_INT8, int8)];
     let mut native = None;
-    if let Some(bundle) = bundle::file(&checkpoint, &model, int8_calibration)? {
+    if let (Some(bundle), Some(runner)) = (bundle::file(&checkpoint, &model, int8_calibration)?, &mut runner) {
         progress("comparing the native engine with tract");
-        let dev = dev_data.as_ref().zip(dev_rows.as_ref().map(|[_, int8]| int8.as_slice()));
-        let measured = native::compare(&bundle, &checkpoint, &int8_scores, dev).context("the bundle cannot be run")?;
+        let dev =
+            dev_data.as_ref().zip(dev_rows.as_ref()).map(|(data, [_, int8])| (data, int8.as_slice(), &int8_model));
+        let measured = native::compare(runner, &checkpoint, &int8_scores, dev).context("the bundle cannot be run")?;
         failures.extend(native::failures(&measured));
         native = Some(measured);
         let mut operator = None;
@@ -176,9 +181,26 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
         weights: model.errors,
         notes,
     };
+    let mut diagram = None;
     if let Some(calibration) = &report.calibration {
         let svg = diagram::svg("Confidence and accuracy, int8", &calibration.int8.measured)?;
-        exported.push((DIAGRAM, svg.into_bytes()));
+        exported.push((DIAGRAM, svg.clone().into_bytes()));
+        diagram = Some(svg);
+    }
+    if let (Some(data), Some([_, int8])) = (&dev_data, &dev_rows) {
+        let page = html::page(&report, &checkpoint, data, int8, diagram.as_deref());
+        exported.push((PAGE, page.into_bytes()));
+    }
+    // A checkpoint has a card of its own.
+    let own = |path: &Path| path.canonicalize().ok();
+    if own(&job.out).is_none_or(|out| own(&job.checkpoint) != Some(out)) {
+        exported.push((files::CARD, readme::card(&report, &checkpoint).into_bytes()));
+    }
+    for name in [files::TOKENIZER, files::TOKENIZER_CONFIG] {
+        // Older checkpoints have no configuration for transformers.
+        if let Ok(bytes) = fs::read(job.checkpoint.join(name)) {
+            exported.push((name, bytes));
+        }
     }
     exported.push((VERIFICATION, verification(&checkpoint, &fp32_scores, &int8_scores)?));
     if !report.failures.is_empty() {
@@ -194,6 +216,18 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
         write_atomically(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(report)
+}
+
+/// Checks before the work that files can be written to the directory, if it is there.
+fn writable(out: &Path) -> Result<()> {
+    let existing = out.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    ensure!(existing.is_dir(), "{} is not a directory", existing.display());
+    if out.exists() {
+        let probe = out.join(format!(".kinglet-probe.{}", std::process::id()));
+        let written = fs::write(&probe, "").and_then(|()| fs::remove_file(&probe));
+        written.with_context(|| format!("--out {} cannot be written to", out.display()))?;
+    }
+    Ok(())
 }
 
 /// Refuses what only models with labels have, for one that embeds.

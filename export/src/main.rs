@@ -1,10 +1,13 @@
 //! The `kinglet-export` program.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use kinglet::spec::{Task, files};
+use kinglet_data::pipe;
 use kinglet_export::calibrate::Targets;
 use kinglet_export::data::DevSource;
 use kinglet_export::{ExportJob, export};
@@ -35,7 +38,7 @@ struct Args {
     out: PathBuf,
     /// Dev data for measuring accuracy
     ///
-    /// JSONL, CSV or TSV, plain, .gz or .zst. Default: the file that training.json names.
+    /// JSON Lines, JSON, CSV, TSV, fastText's lines or Parquet, packed or not. Default: the file that training.json names.
     #[arg(long, value_name = "FILE", conflicts_with = "no_dev")]
     dev: Option<PathBuf>,
     /// Do not measure accuracy
@@ -111,10 +114,15 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("kinglet-export: {e:#}");
+    pipe::quiet();
+    let args = Args::parse();
+    match catch_unwind(AssertUnwindSafe(|| run(&args))) {
+        Ok(Ok(code)) => code,
+        // `kinglet-export … | head`: nobody reads the rest.
+        Err(payload) if pipe::is_closed(payload.as_ref()) => ExitCode::SUCCESS,
+        Err(payload) => resume_unwind(payload),
+        Ok(Err(e)) => {
+            eprintln!("error: {e:#}");
             ExitCode::from(2)
         }
     }
@@ -132,10 +140,17 @@ fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("note: {note}");
     }
     for failure in &report.failures {
-        eprintln!("kinglet-export: {failure}");
+        eprintln!("failure: {failure}");
     }
     if report.failures.is_empty() {
-        eprintln!("written to {}", job.out.display());
+        let name = if report.native.is_some() { files::BUNDLE } else { files::ONNX_INT8 };
+        let verb = if report.config.task == Task::Embed { "embed" } else { "classify" };
+        let file = job.out.join(name);
+        eprintln!(
+            "written to {}; the one file to copy is {name}: kinglet {verb} --model {} \"some text\"",
+            job.out.display(),
+            file.display()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("only the report was written to {}", job.out.display());

@@ -5,16 +5,17 @@
 //! is rare, and moves scores by a step of int8, far more than an ulp.
 
 use anyhow::{Context, Result};
-use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
-use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use kinglet::spec::Task;
+use kinglet::tokenizer::Table;
 use kinglet::vector::normalize;
 use kinglet_data::metrics::Confusion;
+use kinglet_onnx::TractModel;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::data::LabelledData;
+use crate::runner::Runner;
 use crate::scored::{Cosine, ScoredText, best, max_difference};
 use crate::verify::{Scores, too_far};
 
@@ -33,7 +34,7 @@ pub struct Native {
     /// Cosine to PyTorch's vectors on the golden texts; of a model that embeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosine_to_pytorch: Option<Cosine>,
-    /// On the dev data.
+    /// On the dev data: the accuracy on all of them, the differences on at most 200.
     pub dev: Option<NativeDev>,
 }
 
@@ -72,57 +73,55 @@ pub struct NativeDev {
     pub difference: NativeDifference,
 }
 
-/// Runs the bundle on the golden texts and on the dev data.
+/// Dev texts on which the native engine is compared with tract, at most: tract's int8 product takes about a hundred times as long.
+const COMPARED: usize = 200;
+
+/// Compares the engine with tract on the golden texts and on some of the dev data.
 ///
-/// `int8`: tract's scores of the golden texts. `dev`: the data and tract's scores.
+/// `int8`: tract's scores of the golden texts. `dev`: the data, the engine's scores of them, and tract.
 ///
 /// # Errors
-/// If the bytes are not a bundle, or the engine fails.
+/// If an engine fails.
 pub fn compare(
-    bytes: &[u8],
+    runner: &mut Runner<'_>,
     checkpoint: &Checkpoint,
     int8: &Scores,
-    dev: Option<(&LabelledData, &[ScoredText])>,
+    dev: Option<(&LabelledData, &[ScoredText], &TractModel)>,
 ) -> Result<Native> {
-    let buffer = Buffer::new(bytes);
-    let bundle = Bundle::new(buffer.as_slice())?;
-    let table = bundle.tokenizer();
-    let classes = bundle.config().num_labels;
-    let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
-    let mut engine = NativeEngine::new(bundle, &mut scratch)?;
-    let mut logits = vec![0.0; classes];
-
     let golden: &Golden = &checkpoint.golden;
-    let task = checkpoint.config.task;
+    let (task, classes) = (checkpoint.config.task, checkpoint.config.num_labels.max(golden.logits.len() / golden.rows));
     let (mut difference, mut golden_to_pytorch) = (Differences::new(task), 0.0f64);
     let mut vectors = Vec::new();
     let texts = int8.single.chunks(classes).zip(golden.logits.chunks(classes));
     for (row, (tract, pytorch)) in texts.enumerate() {
-        engine.logits(&golden.text(row), &mut logits).with_context(|| format!("golden text {}", row + 1))?;
+        let logits = runner.scores(&golden.text(row)).with_context(|| format!("golden text {}", row + 1))?;
         if task == Task::Embed {
-            normalize(&mut logits).with_context(|| format!("golden text {}", row + 1))?;
-            vectors.extend_from_slice(&logits);
+            normalize(logits).with_context(|| format!("golden text {}", row + 1))?;
+            vectors.extend_from_slice(logits);
         }
-        difference.add(&logits, tract);
-        golden_to_pytorch = golden_to_pytorch.max(max_difference(&logits, pytorch));
+        difference.add(logits, tract);
+        golden_to_pytorch = golden_to_pytorch.max(max_difference(logits, pytorch));
     }
     let cosine_to_pytorch = (task == Task::Embed).then(|| Cosine::of(&vectors, &golden.logits, classes));
     let golden = difference.measured();
 
     let dev = dev
-        .map(|(data, rows)| {
+        .map(|(data, rows, tract)| {
             let (mut difference, mut confusion) = (Differences::new(task), Confusion::new(classes));
-            for (at, (text, row)) in data.data.texts.iter().zip(rows).enumerate() {
-                engine
-                    .logits(&table.encode(text), &mut logits)
-                    .with_context(|| format!("{}: text {}", data.file, at + 1))?;
-                difference.add(&logits, &row.logits);
-                confusion.add(row.gold, best(&logits));
+            rows.iter().for_each(|row| confusion.add(row.gold, best(&row.logits)));
+            let (table, mut tract, mut logits) =
+                (Table::new(&checkpoint.tokenizer)?, tract.engine(), vec![0.0; classes]);
+            // Spread over the file, which may be sorted.
+            let step = rows.len().div_ceil(COMPARED).max(1);
+            for (at, (text, row)) in data.data.texts.iter().zip(rows).enumerate().step_by(step) {
+                let scored = tract.logits(&table.encode(text), &mut logits);
+                scored.with_context(|| format!("{}: text {}", data.file, at + 1))?;
+                difference.add(&row.logits, &logits);
             }
             anyhow::Ok(NativeDev { accuracy: confusion.accuracy(), difference: difference.measured() })
         })
         .transpose()?;
-    Ok(Native { backend: engine.backend().name(), golden, golden_to_pytorch, cosine_to_pytorch, dev })
+    Ok(Native { backend: runner.backend(), golden, golden_to_pytorch, cosine_to_pytorch, dev })
 }
 
 /// Returns a message for every bound that is not kept.

@@ -9,8 +9,10 @@ use kinglet_data::metrics::Confusion;
 use kinglet_onnx::TractModel;
 use serde::Serialize;
 
+use crate::binomial::Binomial;
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::data::LabelledData;
+use crate::runner::Runner;
 use crate::scored::{Cosine, ScoredText, best, fold, max_difference};
 
 /// Largest allowed difference between the float32 model and PyTorch.
@@ -69,6 +71,10 @@ pub struct Dev {
     pub accuracy_int8: f64,
     /// Accuracy lost by int8, in points (percent).
     pub drop_points: f64,
+    /// Texts that the float32 model alone labels correctly.
+    pub lost: usize,
+    /// Texts that the int8 model alone labels correctly.
+    pub won: usize,
     /// Every text that the two models label differently.
     pub flips: Vec<Flip>,
 }
@@ -138,27 +144,41 @@ pub fn agreement(task: Task, golden: &Golden, fp32: &Scores, int8: &Scores) -> A
     }
 }
 
-/// Scores all texts one by one with the float32 model and the int8 model.
+/// What runs the int8 model.
+pub enum Int8<'a, 'b> {
+    /// The native engine, which is much faster.
+    Native(&'a mut Runner<'b>),
+    /// tract, for models that the native engine does not run.
+    Tract(&'a TractModel),
+}
+
+/// Scores all texts one by one with the float32 model in tract and the int8 model.
 ///
 /// # Errors
 /// If there is no text, or the engine fails.
 pub fn rows(
     checkpoint: &Checkpoint,
     fp32: &TractModel,
-    int8: &TractModel,
+    int8: Int8<'_, '_>,
     data: &LabelledData,
 ) -> Result<[Vec<ScoredText>; 2]> {
     let texts = data.data.texts.len();
     ensure!(texts > 0, "{} has no text", data.file);
     let table = Table::new(&checkpoint.tokenizer)?;
-    let mut engines = [fp32.engine(), int8.engine()];
+    let mut fp32 = fp32.engine();
+    let mut int8: Box<dyn FnMut(&[u32]) -> Result<Vec<f32>>> = match int8 {
+        Int8::Native(runner) => Box::new(|ids| runner.scores(ids).map(|logits| logits.to_vec())),
+        Int8::Tract(model) => {
+            let mut engine = model.engine();
+            Box::new(move |ids| scored(&mut engine, ids))
+        }
+    };
     let mut rows = [Vec::with_capacity(texts), Vec::with_capacity(texts)];
     let progress = ProgressBar::new(texts as u64).with_message("texts");
     for (at, (text, &gold)) in data.data.texts.iter().zip(&data.data.labels).enumerate() {
         let (ids, fold) = (table.encode(text), fold(text));
-        for (engine, rows) in engines.iter_mut().zip(&mut rows) {
-            let mut logits = vec![0.0; engine.num_labels()];
-            engine.logits(&ids, &mut logits).with_context(|| format!("{}: text {}", data.file, at + 1))?;
+        for (logits, rows) in [scored(&mut fp32, &ids), int8(&ids)].into_iter().zip(&mut rows) {
+            let logits = logits.with_context(|| format!("{}: text {}", data.file, at + 1))?;
             rows.push(ScoredText { logits, gold, fold });
         }
         progress.inc(1);
@@ -167,16 +187,24 @@ pub fn rows(
     Ok(rows)
 }
 
+fn scored(engine: &mut impl Engine, ids: &[u32]) -> Result<Vec<f32>> {
+    let mut logits = vec![0.0; engine.num_labels()];
+    engine.logits(ids, &mut logits)?;
+    Ok(logits)
+}
+
 /// Compares both models on the dev data. `rows`: the result of [`rows`].
 pub fn dev(checkpoint: &Checkpoint, dev: &LabelledData, rows: &[Vec<ScoredText>; 2]) -> Dev {
     let classes = checkpoint.config.num_labels;
     let mut confusions = [Confusion::new(classes), Confusion::new(classes)];
-    let mut flips = Vec::new();
+    let (mut flips, mut lost, mut won) = (Vec::new(), 0, 0);
     let [fp32, int8] = rows;
     for ((first, second), text) in fp32.iter().zip(int8).zip(&dev.data.texts) {
         let labels = [first, second].map(|row| best(&row.logits));
         confusions.iter_mut().zip(labels).for_each(|(confusion, label)| confusion.add(first.gold, label));
         let [first_label, second_label] = labels;
+        lost += usize::from(first_label == first.gold && second_label != first.gold);
+        won += usize::from(second_label == first.gold && first_label != first.gold);
         if first_label != second_label {
             let name = |class: usize| checkpoint.labels.get(class).cloned().unwrap_or_default();
             let gold = name(first.gold);
@@ -192,6 +220,8 @@ pub fn dev(checkpoint: &Checkpoint, dev: &LabelledData, rows: &[Vec<ScoredText>;
         accuracy_fp32,
         accuracy_int8,
         drop_points: (accuracy_fp32 - accuracy_int8) * 100.0,
+        lost,
+        won,
         flips,
     }
 }
@@ -206,6 +236,12 @@ pub(crate) fn too_far(model: &str, cosine: Cosine) -> Option<String> {
             cosine.mean, cosine.min
         )
     })
+}
+
+/// Returns whether chance alone loses as many of the texts that change as often as once in 20 times: a sign test, by which few texts, each
+/// of them several points, show nothing.
+fn by_chance(lost: usize, won: usize) -> bool {
+    Binomial::new(lost + won).at_most(won, lost + won, 0.5) >= 0.05
 }
 
 /// Returns a message for every bound that is not kept.
@@ -225,10 +261,11 @@ pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
     out.extend(golden.int8.cosine.and_then(|cosine| too_far("the int8 model", cosine)));
     if let Some(dev) = dev {
         // A drop of exactly the bound in texts may come out an ulp above it in points.
-        if dev.drop_points > INT8_BOUND_POINTS + 1e-9 {
+        if dev.drop_points > INT8_BOUND_POINTS + 1e-9 && !by_chance(dev.lost, dev.won) {
             out.push(format!(
-                "int8 loses {:.2} points of accuracy on {}, at most {INT8_BOUND_POINTS} are allowed",
-                dev.drop_points, dev.file
+                "int8 loses {:.2} points of accuracy on {} ({} of {} texts are labelled correctly before quantization alone, {} after it \
+                 alone), at most {INT8_BOUND_POINTS} are allowed; train with another seed or with train.weight_decay",
+                dev.drop_points, dev.file, dev.lost, dev.rows, dev.won
             ));
         }
     }
@@ -253,6 +290,8 @@ mod tests {
             accuracy_fp32: 0.9,
             accuracy_int8: 0.9 - drop_points / 100.0,
             drop_points,
+            lost: (10.0 * drop_points.max(0.0)).round() as usize,
+            won: 0,
             flips: Vec::new(),
         };
         failures(&golden, Some(&dev))
@@ -264,6 +303,12 @@ mod tests {
         assert_eq!(measured(f64::INFINITY, -1.0).len(), 1);
         assert_eq!(measured(2e-4, 0.6).len(), 2);
         assert!(measured(0.0, 0.6)[0].contains("0.60 points of accuracy on dev.jsonl"));
+    }
+
+    #[test]
+    fn a_few_texts_are_no_loss() {
+        assert!(by_chance(1, 0) && by_chance(4, 0) && by_chance(8, 3) && by_chance(0, 0));
+        assert!(!by_chance(5, 0) && !by_chance(30, 10));
     }
 
     #[test]

@@ -104,7 +104,10 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
     let run = Run::of(&config());
     let output = run.export(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(names(&run.path("out")), [files::ONNX_INT8, files::BUNDLE, files::ONNX, files::REPORT, VERIFICATION]);
+    assert_eq!(
+        names(&run.path("out")),
+        [files::CARD, files::ONNX_INT8, files::BUNDLE, files::ONNX, files::REPORT, VERIFICATION]
+    );
     let report = run.report();
     assert_eq!((&report["failures"], &report["dev"], &report["calibration"]), (&json!([]), &Value::Null, &Value::Null));
     assert_eq!(report["config"]["task"], "embed");
@@ -150,7 +153,7 @@ fn attention_embeds_without_a_bundle() {
     let run = Run::of(&embeds(fixture::config(Mixer::Attention, Norm::PreRms, Pooling::Mean)));
     let output = run.export(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(names(&run.path("out")), [files::ONNX_INT8, files::ONNX, files::REPORT, VERIFICATION]);
+    assert_eq!(names(&run.path("out")), [files::CARD, files::ONNX_INT8, files::ONNX, files::REPORT, VERIFICATION]);
 }
 
 #[test]

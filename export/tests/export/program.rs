@@ -6,9 +6,9 @@ use std::process::{Command, Output};
 
 use kinglet::classifier::Classifier;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, files};
-use kinglet_export::VERIFICATION;
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
+use kinglet_export::{PAGE, VERIFICATION};
 use kinglet_onnx::{Precision, TractModel};
 use serde_json::{Value, json};
 
@@ -73,7 +73,12 @@ fn a_good_checkpoint_is_exported_verified_and_reported() {
     let run = Run::new();
     let output = run.export(&["--dev", run.dev(40, 10)]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(names(&run.path("out")), [files::ONNX_INT8, files::BUNDLE, files::ONNX, files::REPORT, VERIFICATION]);
+    let wanted = [files::CARD, files::ONNX_INT8, files::BUNDLE, files::ONNX, PAGE, files::REPORT, VERIFICATION];
+    assert_eq!(names(&run.path("out")), wanted);
+    let page = fs::read_to_string(run.path("out").join(PAGE)).unwrap();
+    assert!(page.contains("75.00%") && page.contains("Most surely wrong") && !page.contains("http"), "{page}");
+    let card = fs::read_to_string(run.path("out").join(files::CARD)).unwrap();
+    assert!(card.contains("kinglet classify --model model.kinglet"), "{card}");
 
     let report = run.report();
     assert_eq!(report["failures"], json!([]));
@@ -176,7 +181,8 @@ fn flips_are_listed_and_too_large_a_drop_fails() {
     let output = run.export(&["--dev", run.dev(40, 0)]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("points of accuracy on dev.jsonl, at most 0.5 are allowed"),
+        stderr(&output).contains("points of accuracy on dev.jsonl (")
+            && stderr(&output).contains("at most 0.5 are allowed"),
         "{}",
         stderr(&output)
     );
@@ -232,7 +238,8 @@ fn what_cannot_be_exported_ends_with_code_2_and_says_why() {
     fs::write(run.path("empty.jsonl"), "").unwrap();
     says(&["--dev", "empty.jsonl"], "empty.jsonl");
     fs::write(run.path("out"), "a file").unwrap();
-    says(&["--no-dev"], "cannot make the directory out");
+    says(&["--no-dev"], "out is not a directory");
+    fs::remove_file(run.path("out")).unwrap();
     fs::remove_file(run.path("checkpoint").join(files::WEIGHTS)).unwrap();
     says(&["--no-dev"], "model.safetensors");
 }

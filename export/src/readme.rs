@@ -1,0 +1,101 @@
+//! The model card of an exported model: `README.md` beside its files.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
+use kinglet::spec::{Task, files};
+
+use crate::checkpoint::Checkpoint;
+use crate::names::{DIAGRAM, PAGE, VERIFICATION};
+use crate::report::Report;
+
+/// Returns the card of a report without failures.
+pub fn card(report: &Report, checkpoint: &Checkpoint) -> String {
+    let c = &report.config;
+    let embeds = c.task == Task::Embed;
+    let mut out = String::from("---\nlibrary_name: kinglet\n");
+    let tag = if embeds { "sentence-similarity" } else { "text-classification" };
+    let _ = writeln!(out, "pipeline_tag: {tag}\n---\n");
+    let _ = writeln!(out, "# A {} model of Kinglet\n", c.mixer.kind().name());
+    let what = if embeds {
+        format!("Embeds a text into {} values", c.num_labels)
+    } else {
+        format!("Classifies a text into one of {} classes", c.num_labels)
+    };
+    let _ = writeln!(
+        out,
+        "{what}. {} layers × {} channels, {} parameters, {} token ids.\n",
+        c.num_hidden_layers, c.hidden_size, report.parameters, c.vocab_size
+    );
+    let bundle = report.files.iter().any(|file| file.name == files::BUNDLE);
+    let (file, verb) =
+        (if bundle { files::BUNDLE } else { files::ONNX_INT8 }, if embeds { "embed" } else { "classify" });
+    let _ = writeln!(
+        out,
+        "## Use\n\nOne file is all that a device needs: `{file}`.\n\n```sh\nkinglet {verb} --model {file} \"some text\"\n```\n"
+    );
+    if let Some(dev) = &report.dev {
+        let n = dev.rows.max(1) as f64;
+        let interval = 196.0 * (dev.accuracy_int8 * (1.0 - dev.accuracy_int8) / n).sqrt();
+        let _ = writeln!(
+            out,
+            "## Accuracy\n\n{:.2}% ± {interval:.2} of {} texts (95% interval of the sample), {:.2}% before quantization. Training chose its best\n\
+             weights on them, so expect slightly less on others. `{PAGE}` shows the classes and the errors.\n",
+            100.0 * dev.accuracy_int8,
+            dev.rows,
+            100.0 * dev.accuracy_fp32
+        );
+    }
+    if let Some(calibration) = &report.calibration {
+        let (values, measured) = (&calibration.int8.values, &calibration.int8.measured);
+        let answered = if values.threshold > 0.0 {
+            format!("At or below {:.3} the answer is `unsure`", values.threshold)
+        } else {
+            "No answer needs to be withheld".to_owned()
+        };
+        let _ = writeln!(
+            out,
+            "Scores are calibrated probabilities. {answered}: {:.1}% of the texts are answered, {:.2}% of these wrongly\n(target {}%; measured by \
+             cross-fitting).\n",
+            100.0 * measured.selective.answered,
+            100.0 * (1.0 - measured.selective.accuracy),
+            100.0 * calibration.stated.error_rate
+        );
+    }
+    let _ = writeln!(out, "## Files\n\n| file | bytes | SHA-256 |\n|---|---:|---|");
+    for file in &report.files {
+        let _ = writeln!(out, "| `{}` | {} | `{}` |", file.name, file.bytes, file.sha256);
+    }
+    if bundle {
+        let _ = writeln!(
+            out,
+            "\nThe native engine needs the bundle and {} bytes of working memory in chunks of {DEFAULT_CHUNK} tokens, {} in chunks of 8, for texts of\n\
+             any length.",
+            scratch_bytes(c, DEFAULT_CHUNK),
+            scratch_bytes(c, 8)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\nAlso here: `{}` (all measurements), `{VERIFICATION}` (ids and scores to compare other runtimes with), `{}` (for Hugging Face's\n\
+         tokenizers){}.",
+        files::REPORT,
+        files::TOKENIZER,
+        if report.calibration.is_some() { format!(", `{DIAGRAM}`") } else { String::new() }
+    );
+    let training = checkpoint.training.as_ref();
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(train) = training.and_then(|training| training.train.as_ref()) {
+        let sha256 = train.sha256.as_ref().map_or_else(String::new, |sha256| format!(", SHA-256 `{sha256}`"));
+        let from = training.and_then(|training| training.from.as_deref());
+        let from = from.map_or_else(String::new, |from| format!(", starting from `{}`", name(from)));
+        let _ = writeln!(
+            out,
+            "\n## Data\n\nTrained on `{}`{sha256}{from}. Licences of the data{} apply to the model as well; the card of the checkpoint has the recipe.",
+            name(&train.file),
+            if from.is_empty() { "" } else { " and of that model" }
+        );
+    }
+    out
+}
