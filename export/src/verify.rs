@@ -152,6 +152,9 @@ pub enum Int8<'a, 'b> {
     Tract(&'a TractModel),
 }
 
+/// Returns the scores of a text.
+type Scorer<'a> = Box<dyn FnMut(&[u32]) -> Result<Vec<f32>> + 'a>;
+
 /// Scores all texts one by one with the float32 model in tract and the int8 model.
 ///
 /// # Errors
@@ -166,7 +169,7 @@ pub fn rows(
     ensure!(texts > 0, "{} has no text", data.file);
     let table = Table::new(&checkpoint.tokenizer)?;
     let mut fp32 = fp32.engine();
-    let mut int8: Box<dyn FnMut(&[u32]) -> Result<Vec<f32>>> = match int8 {
+    let mut int8: Scorer<'_> = match int8 {
         Int8::Native(runner) => Box::new(|ids| runner.scores(ids).map(|logits| logits.to_vec())),
         Int8::Tract(model) => {
             let mut engine = model.engine();

@@ -138,12 +138,12 @@ fn a_time_limit_shapes_a_decaying_learning_rate() {
     let said = task.train("out", &[&long[..], &["--max-minutes", "0.05"]].concat());
     assert!(said.contains("steps fit into"), "{said}");
     let config = String::from_utf8(task.bytes("out", "config.resolved.toml")).unwrap();
-    let steps = config.lines().find_map(|line| line.strip_prefix("max_steps = ")).unwrap().to_owned();
-    assert!(steps != "0", "{config}");
+    let steps: u64 = config.lines().find_map(|line| line.strip_prefix("max_steps = ")).unwrap().parse().unwrap();
+    assert!(steps > 0, "{config}");
     let rows = task.metrics("out");
     let last = rows.iter().rfind(|row| row["kind"] == "train").unwrap();
     // Measuring left no trace: the same steps without a limit end in the same loss, if the limit did not stop them first.
-    if last["step"].to_string() == steps {
+    if last["step"] == steps {
         let steps = format!("train.max_steps={steps}");
         task.train("same", &[&long[..], &["--set", &steps]].concat());
         assert_eq!(rows, task.metrics("same"));

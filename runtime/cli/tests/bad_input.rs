@@ -299,7 +299,8 @@ fn data_that_cannot_be_evaluated() {
         run.fails_with(&[&[name], words].concat());
     }
     run(&["eval", "--model", path, "--data", "no-such.jsonl"]).fails_with(&["cannot read no-such.jsonl"]);
-    let long = folder.write("long.jsonl", format!("{good}{{\"text\":\"{}\",\"label\":1}}", "car ".repeat(20_000)));
+    let long =
+        folder.write("long.jsonl", format!("{good}{{\"text\":\"{}\",\"label\":\"machine\"}}", "car ".repeat(20_000)));
     run(&["eval", "--model", path, "--data", long.to_str().unwrap()]).fails_with(&[
         "long.jsonl, text 2",
         "20001 tokens",

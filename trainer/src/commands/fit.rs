@@ -368,7 +368,7 @@ fn exporter() -> Result<PathBuf> {
 /// Returns what may be trained, the most promising first.
 fn candidates(args: &FitArgs, start: &Start, train: &Path, dev: &Path, lengths: usize) -> Result<Vec<Candidate>> {
     let max_length = (lengths + 8).next_multiple_of(32).clamp(32, 512);
-    let common = vec![
+    let common = [
         format!("train.max_length={max_length}"),
         // A step of long texts has fewer of them.
         "train.batch_tokens=8192".to_owned(),
