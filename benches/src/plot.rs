@@ -4,6 +4,8 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+pub use kinglet_data::survey::grouped;
+
 /// One named line of points `(tokens, value)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
@@ -120,19 +122,6 @@ fn number(value: f64) -> String {
     grouped(value.round() as u64)
 }
 
-/// Formats a number with digits in groups of three, from 1,000 on.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +145,7 @@ mod tests {
     #[test]
     fn digits_are_grouped() {
         assert_eq!(
-            ["1", "999", "1000", "1048576"].map(|n| grouped(n.parse().unwrap())),
+            ["1", "999", "1000", "1048576"].map(|n| grouped(n.parse::<u64>().unwrap())),
             ["1", "999", "1,000", "1,048,576"]
         );
         assert_eq!([0.0078125, 0.5, 2.0, 64.0, 8192.0].map(number), ["0.0078", "0.5", "2", "64", "8,192"]);

@@ -72,7 +72,7 @@ pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoi
     Ok(data)
 }
 
-/// Reads a file: by `label_field` where it is given, else as training read it, else by the field that training recorded if the file has it.
+/// Reads a file: by `label_field` where it is given, else as training read it, else by the field that training recorded.
 fn read(
     label_field: Option<&str>,
     recorded: Option<ReadOptions>,

@@ -9,6 +9,7 @@ use std::path::Path;
 use kinglet::answer::softmax;
 use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
 use kinglet_data::metrics::Confusion;
+use kinglet_data::survey::grouped;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::LabelledData;
@@ -172,7 +173,7 @@ pub fn page(
     let _ = writeln!(
         out,
         "<h2>Most surely wrong</h2>\n<p>{} of {} texts get another label than the data have. Where the model is sure, look at the data first: {doubtful} \
-         have a probability of at least {DOUBTFUL} for another class (marked ●), which is often an error of the label.</p>\n\
+         have a probability of at least {DOUBTFUL} for another class (marked ●), which may be an error of the label.</p>\n\
          <div class=\"scroll\"><table>\n<tr><th></th><th>text</th><th>label in the data</th><th>model</th><th class=\"n\">probability</th></tr>",
         errors.len(),
         rows.len()
@@ -239,10 +240,6 @@ fn escaped(text: &str) -> String {
 fn shortened(text: &str) -> String {
     const MOST: usize = 400;
     if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
-}
-
-fn grouped(number: usize) -> String {
-    kinglet_data::survey::grouped(number)
 }
 
 #[cfg(test)]

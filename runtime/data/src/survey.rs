@@ -219,8 +219,8 @@ pub fn divide(data: &Dataset, seed: u64) -> Division {
     division
 }
 
-/// Returns a number with its thousands apart.
-pub fn grouped(number: usize) -> String {
+/// Returns a whole number with its thousands apart.
+pub fn grouped(number: impl std::fmt::Display) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {

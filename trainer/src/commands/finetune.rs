@@ -88,7 +88,7 @@ pub struct FinetuneArgs {
     pub soft_texts: Vec<PathBuf>,
     /// Field or column with the text in --soft-texts
     ///
-    /// Default: as for --text-field.
+    /// Default: the first of text, sentence, content, review, utterance that they have.
     #[arg(long, value_name = "NAME")]
     pub soft_text_field: Option<String>,
     /// The arguments of every run.

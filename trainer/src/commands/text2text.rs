@@ -48,7 +48,7 @@ pub struct Text2TextArgs {
     pub dev: PathBuf,
     /// Field or column with the input
     ///
-    /// With --target-field only. Default: text, as in labelled files.
+    /// With --target-field only. Default: a common name such as text, or the only other field.
     #[arg(long, value_name = "NAME", conflicts_with = "label_field")]
     pub text_field: Option<String>,
     /// Field or column with the target, a text

@@ -30,7 +30,7 @@ pub struct CorpusPlan {
     pub tokenizer: PathBuf,
     /// Directory to write to.
     pub out: PathBuf,
-    /// Field or column with the text.
+    /// How the files are read.
     pub read: ReadOptions,
     /// End of a document in text files.
     pub document_end: DocumentEnd,

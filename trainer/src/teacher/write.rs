@@ -26,7 +26,7 @@ use crate::training::progress::Counter;
 pub struct TargetsPlan {
     /// Text files, in order.
     pub files: Vec<PathBuf>,
-    /// Field or column with the text.
+    /// How the files are read.
     pub read: ReadOptions,
     /// Folder to write to.
     pub out: PathBuf,

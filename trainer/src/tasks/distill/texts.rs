@@ -39,7 +39,7 @@ pub struct Texts {
 /// How texts are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
-    /// Field or column with the text.
+    /// How the files are read.
     pub read: &'a ReadOptions,
     /// Maximum number of tokens of a text, including `</s>`; 0 for no limit.
     pub max_length: usize,
