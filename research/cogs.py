@@ -37,7 +37,7 @@ def tokenizer(trainer):
     pairs = map(json.loads, project.lines(f"{project.data('cogs')}/train.jsonl.zst"))
     text.parent.mkdir(parents=True, exist_ok=True)
     write(text, "".join(pair["source"] + "\n" + pair["target"] + "\n" for pair in pairs))
-    run([trainer, "tokenizer", "--input", text, "--vocab-size", VOCABULARY, "--character-coverage", 1,
+    run([trainer, "tokenizer", "--force", "--input", text, "--vocab-size", VOCABULARY, "--character-coverage", 1,
          "--out", out], BASE / "tokenizer.log")
     return out
 

@@ -27,7 +27,7 @@ def export():
     want(*(task for task, _, _ in MODELS))
     for task, mixer, outside in MODELS:
         name = f"{task}-{mixer}"
-        command = [program("kinglet-export"), RUNS / "results" / name, "--out", RUNS / "confidence" / name]
+        command = [program("kinglet-export"), RUNS / "results" / name, "--out", RUNS / "confidence" / name, "--force"]
         subprocess.run([*command, *(["--out-of-scope", outside] if outside else [])], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         report = json.loads((RUNS / "confidence" / name / "report.json").read_text())
         found[name] = {"calibration": report["calibration"], "notes": report["notes"], "kinglet": report["kinglet"], "tract": report["tract"]}

@@ -59,7 +59,7 @@ def distill(name, args):
     trainer = program("kinglet-train")
     task_teacher.vectors(args.threads)
     if not (tokenizer / "tokenizer.bin").exists():
-        run([trainer, "tokenizer", "--vocab-size", what["vocab"], "--lowercase", "--out", tokenizer, "--input", task_teacher.POOL,
+        run([trainer, "tokenizer", "--force", "--vocab-size", what["vocab"], "--lowercase", "--out", tokenizer, "--input", task_teacher.POOL,
              HERE / TASK / "train.jsonl.zst"], BASE / f"{name}-tokenizer.log")
     command = [trainer, "distill", "--config", "configs/distill.toml", "--mixer", "dilated", "--tokenizer", tokenizer,
                "--targets", task_teacher.VECTORS, "--teacher", encoder.TEACHER, "--threads", args.threads]
@@ -80,7 +80,7 @@ def ship(name):
     """Exports the classifier and copies what the repository holds, with its card."""
     what, (_, _, trained, exported) = MODELS[name], paths(name)
     out = ROOT / "models" / name
-    run([program("kinglet-export"), trained, "--out", exported, "--out-of-scope", "oos"])
+    run([program("kinglet-export"), trained, "--out", exported, "--force", "--out-of-scope", "oos"])
     size = (ROOT / exported / "model.kinglet").stat().st_size
     if size > what["limit"]:
         sys.exit(f"default-model: {size} bytes, more than {what['limit']}")

@@ -35,7 +35,7 @@ SETTINGS = {
 }
 FROZEN = "train.frozen=true"
 # With soft labels: the number of certain texts, the shape of training, and what else differs.
-SOFT = ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1"]
+SOFT = ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1", "train.lr=2e-3", "train.subword_sampling=0"]
 SOFT_SETTINGS = {task: ["train.epochs=6", "train.eval_every=785"] for task in peer_rows.TASKS if peer_rows.TASKS[task].rows}
 SOFT_SETTINGS |= {"banking77": ["train.epochs=8", "train.eval_every=850"],
                   "clinc150": ["train.soft_unsure=20000", "train.epochs=7", "train.eval_every=1000"],
@@ -107,7 +107,7 @@ def last(out):
 def answers(out, task, dev):
     """Exports a run to int8 and returns the labels of the dev rows, as the data name them, and the bytes of the bundle."""
     exported = out.with_name(out.name + "-onnx")
-    project.run([program("kinglet-export"), out, "--out", exported], out.with_suffix(".log"))
+    project.run([program("kinglet-export"), out, "--out", exported, "--force"], out.with_suffix(".log"))
     bundle = exported / "model.kinglet"
     said = printed(program("kinglet"), "classify", "--model", bundle, "--json", "--threshold", "0", "--file", peer_rows.file(task, "dev"))
     labels = [json.loads(line)["label"] for line in said.splitlines()]

@@ -83,7 +83,7 @@ def texts():
 
 def vocabulary():
     if not (VOCABULARY / "tokenizer.bin").exists():
-        run([program("kinglet-train"), "tokenizer", "--vocab-size", VOCABULARY_SIZE, "--lowercase", "--out", VOCABULARY, "--input", TEXTS],
+        run([program("kinglet-train"), "tokenizer", "--force", "--vocab-size", VOCABULARY_SIZE, "--lowercase", "--out", VOCABULARY, "--input", TEXTS],
             BASE / "vocabulary.log")
 
 

@@ -55,7 +55,7 @@ def prepare():
     """Vocabulary and tokenized corpora."""
     files = {"free": CORPUS, "valid": VALID}
     if not (BASE / "vocabulary/tokenizer.bin").exists():
-        run([program("kinglet-train"), "tokenizer", "--vocab-size", 8192, "--lowercase", "--out", BASE / "vocabulary",
+        run([program("kinglet-train"), "tokenizer", "--force", "--vocab-size", 8192, "--lowercase", "--out", BASE / "vocabulary",
              "--input", f"{project.data('corpus')}/small.txt.zst"], BASE / "vocabulary.log")
     for name, parts in files.items():
         if not (BASE / name / "corpus.json").exists():

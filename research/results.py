@@ -30,12 +30,12 @@ def train(task, plan, mixer, threads):
     trainer = program("kinglet-train")
     files = [f"{data(plan.get('data', task))}/{part}.jsonl.zst" for part in ("train", "dev")]
     if not (tokenizer / "tokenizer.bin").exists():
-        run([trainer, "tokenizer", "--vocab-size", plan["vocab"], "--out", tokenizer,
+        run([trainer, "tokenizer", "--force", "--vocab-size", plan["vocab"], "--out", tokenizer,
              "--input", files[0], *(["--lowercase"] if plan.get("lowercase") else [])], log=base / f"{task}-tokenizer.log")
     tasks.train([trainer, "finetune", "--config", f"configs/{mixer}.toml", "--train", files[0], "--dev", files[1], "--label-field", plan["field"],
                  "--tokenizer", tokenizer, "--threads", threads], out, base / f"{task}-{mixer}.log", plan["set"])
     if not (exported / "report.json").exists():
-        run([program("kinglet-export"), out, "--out", exported, "--dev", files[1],
+        run([program("kinglet-export"), out, "--out", exported, "--force", "--dev", files[1],
              "--label-field", plan["field"]], log=base / f"{task}-{mixer}.log")
     report = json.loads((exported / "report.json").read_text())
     training = json.loads((out / "training.json").read_text())

@@ -166,6 +166,7 @@ pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
             calibration: None,
             targets: None,
             out_of_scope: None,
+            search: None,
             custom_op: mixer.is_conv(),
         };
         let report = export(&job, |step| progress(&format!("{}: {step}", out.display())))?;

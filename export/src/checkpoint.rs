@@ -93,6 +93,11 @@ impl Checkpoint {
         let config = at(dir, files::CONFIG, |bytes| {
             refuse_transformer(&bytes)?;
             let config: Config = serde_json::from_slice(&bytes)?;
+            ensure!(
+                config.task != Task::Classify || config.num_labels > 0,
+                "it is that of an encoder, which has no labels; make a classifier of it first: kinglet-train fit DATA --from {}",
+                dir.display()
+            );
             config.validate()?;
             Ok(config)
         })?;

@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::LabelledData;
 use crate::report::Report;
 use crate::scored::{ScoredText, best};
+use crate::search::Search;
 
 /// Errors that are listed.
 const ERRORS: usize = 40;
@@ -39,13 +40,14 @@ th { color: var(--soft); font-weight: 500; } .n { text-align: right; font-varian
 code { background: var(--card); padding: .1rem .3rem; border-radius: .2rem; }
 ";
 
-/// Returns the page. `rows`: the int8 model's scores of the dev data; `diagram`: the reliability diagram, an SVG.
+/// Returns the page. `rows`: the int8 model's scores of the dev data; `diagram`: the reliability diagram, an SVG; `search`: the trainings
+/// that led to the model.
 pub fn page(
     report: &Report,
     checkpoint: &Checkpoint,
-    data: &LabelledData,
-    rows: &[ScoredText],
+    (data, rows): (&LabelledData, &[ScoredText]),
     diagram: Option<&str>,
+    search: Option<&Search>,
 ) -> String {
     let labels = &checkpoint.labels;
     let name = |class: usize| escaped(labels.get(class).map_or("", String::as_str));
@@ -91,6 +93,10 @@ pub fn page(
         );
     }
 
+    if let Some(search) = search {
+        out.push_str(&search.html(escaped));
+    }
+
     // Confidence.
     if let Some(calibration) = &report.calibration {
         let (values, measured) = (&calibration.int8.values, &calibration.int8.measured);
@@ -125,21 +131,14 @@ pub fn page(
         (0..labels.len()).filter_map(|class| confusion.f1(class).map(|f1| (f1, class))).collect();
     classes.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     for &(f1, class) in &classes {
-        let gold: u64 = (0..labels.len()).map(|given| confusion.count(class, given)).sum();
-        let given: u64 = (0..labels.len()).map(|gold| confusion.count(gold, class)).sum();
-        let of = |all: u64| {
-            if all == 0 {
-                "–".to_owned()
-            } else {
-                format!("{:.3}", confusion.count(class, class) as f64 / all as f64)
-            }
-        };
+        let gold = confusion.of_class(class);
+        let shown = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), |share| format!("{share:.3}"));
         let _ = writeln!(
             out,
             "<tr><td>{}</td><td class=\"n\">{gold}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{f1:.3}</td></tr>",
             name(class),
-            of(given),
-            of(gold)
+            shown(confusion.precision(class)),
+            shown(confusion.recall(class))
         );
     }
     out.push_str("</table></div>\n");
@@ -207,7 +206,7 @@ fn matrix(out: &mut String, confusion: &Confusion, classes: usize, name: &impl F
     }
     out.push_str("</tr>\n");
     for gold in 0..classes {
-        let all: u64 = (0..classes).map(|given| confusion.count(gold, given)).sum();
+        let all = confusion.of_class(gold);
         let _ = write!(out, "<tr><th>{}</th>", name(gold));
         for given in 0..classes {
             let count = confusion.count(gold, given);

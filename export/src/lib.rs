@@ -28,6 +28,7 @@ use data::{DevSource, LabelledData};
 use prepare::Prepared;
 use report::{File, Report};
 use scored::ScoredText;
+use search::Search;
 use verify::{Int8, Scores};
 
 pub mod binomial;
@@ -49,6 +50,7 @@ pub mod readme;
 pub mod report;
 pub mod runner;
 pub mod scored;
+pub mod search;
 pub mod verify;
 
 pub use names::{DIAGRAM, PAGE, VERIFICATION};
@@ -72,6 +74,8 @@ pub struct ExportJob {
     pub custom_op: bool,
     /// The label of texts outside all others, whose detection is reported.
     pub out_of_scope: Option<String>,
+    /// The record of the search that led to the checkpoint, for the page.
+    pub search: Option<PathBuf>,
 }
 
 /// Exports a checkpoint.
@@ -85,6 +89,7 @@ pub struct ExportJob {
 pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     progress("reading the checkpoint");
     writable(&job.out)?;
+    let search = job.search.as_deref().map(Search::read).transpose()?;
     let (checkpoint, weights) = Checkpoint::read(&job.checkpoint)?;
     ensure!(
         !job.custom_op || checkpoint.config.mixer.is_conv(),
@@ -188,7 +193,7 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
         diagram = Some(svg);
     }
     if let (Some(data), Some([_, int8])) = (&dev_data, &dev_rows) {
-        let page = html::page(&report, &checkpoint, data, int8, diagram.as_deref());
+        let page = html::page(&report, &checkpoint, (data, int8), diagram.as_deref(), search.as_ref());
         exported.push((PAGE, page.into_bytes()));
     }
     // A checkpoint has a card of its own.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use kinglet::spec::{Task, files};
+use kinglet_data::files::check_free;
 use kinglet_data::pipe;
 use kinglet_export::calibrate::Targets;
 use kinglet_export::data::DevSource;
@@ -75,6 +76,14 @@ struct Args {
     /// for attention.
     #[arg(long, alias = "fused")]
     custom_op: bool,
+    /// Record of the search that led to the checkpoint, for the page
+    ///
+    /// fit.json of `kinglet-train fit`, which passes it itself.
+    #[arg(long, value_name = "FILE")]
+    search: Option<PathBuf>,
+    /// Replace an exported model in --out
+    #[arg(long)]
+    force: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -100,6 +109,7 @@ impl Args {
             }),
             custom_op: self.custom_op,
             out_of_scope: self.out_of_scope.clone(),
+            search: self.search.clone(),
         }
     }
 }
@@ -130,6 +140,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     let job = args.job();
+    for name in [files::BUNDLE, files::ONNX_INT8, files::REPORT] {
+        check_free(&args.out.join(name), args.force)?;
+    }
     let report = export(&job, |step| eprintln!("{step} …"))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

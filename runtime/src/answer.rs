@@ -63,6 +63,8 @@ pub struct Answer<'p> {
     threshold: f32,
     /// Smallest probability of a class of the set; `None` if the model is not calibrated.
     set_threshold: Option<f32>,
+    /// Whether the text is empty.
+    empty: bool,
 }
 
 impl<'p> Answer<'p> {
@@ -91,12 +93,23 @@ impl<'p> Answer<'p> {
             best: Prediction { class, probability },
             threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
             set_threshold: calibration.map(|calibration| calibration.set_threshold),
+            empty: false,
         })
     }
 
-    /// Replaces the model's threshold: 0 (never unsure) to 1 (always unsure).
+    /// Replaces the model's threshold: 0 (never unsure, except about an empty text) to 1 (always unsure).
     pub fn with_threshold(self, threshold: f32) -> Self {
         Answer { threshold, ..self }
+    }
+
+    /// Says whether the text is [empty](crate::tokenizer::is_empty), so that it has no label whatever the threshold.
+    pub fn with_empty(self, empty: bool) -> Self {
+        Answer { empty, ..self }
+    }
+
+    /// Returns whether the text was said to be empty: its probabilities are those that the model gives before a word.
+    pub fn is_empty(&self) -> bool {
+        self.empty
     }
 
     /// Returns the probability of each class, `[num_labels]`.
@@ -109,9 +122,10 @@ impl<'p> Answer<'p> {
         self.best
     }
 
-    /// Returns the most likely class if its probability exceeds the threshold, or `None` if the model is unsure.
+    /// Returns the most likely class if its probability exceeds the threshold, or `None` if the model is unsure or the text
+    /// empty.
     pub fn label(&self) -> Option<Prediction> {
-        Some(self.best).filter(|best| best.probability > self.threshold)
+        Some(self.best).filter(|best| !self.empty && best.probability > self.threshold)
     }
 
     /// Returns the threshold of [`Answer::label`].
@@ -119,7 +133,7 @@ impl<'p> Answer<'p> {
         self.threshold
     }
 
-    /// Returns whether no class is likely enough.
+    /// Returns whether there is no label: no class is likely enough, or the text is empty.
     pub fn is_unsure(&self) -> bool {
         self.label().is_none()
     }
@@ -291,6 +305,8 @@ mod tests {
         assert_eq!(answer(&[0.5, 0.3, 0.2]).label(), None);
         assert_eq!(answer(&[0.3, 0.6, 0.1]).label(), sure(1, 0.6));
         assert_eq!(answer(&[0.5, 0.5]).with_threshold(0.0).label(), sure(0, 0.5));
+        let empty = answer(&[0.0, 1.0]).with_empty(true).with_threshold(0.0);
+        assert!(empty.is_empty() && empty.is_unsure() && empty.best().class == 1);
         assert!(answer(&[0.0, 1.0]).with_threshold(1.0).is_unsure());
         assert_eq!(answer(&[0.0, 1.0]).with_threshold(1.0).best(), Prediction { class: 1, probability: 1.0 });
         assert_eq!(Answer::from_probabilities(&[0.5, 0.5], None).unwrap().label(), sure(0, 0.5));

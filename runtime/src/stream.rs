@@ -3,7 +3,7 @@
 use crate::bundle::ReadBundle;
 use crate::engine::native::{NativeEngine, Scratch};
 use crate::error::Error;
-use crate::tokenizer::Encoder;
+use crate::tokenizer::{Content, Encoder};
 
 /// A native engine, or a borrow of one, in a [`Stream`].
 pub trait HoldEngine {
@@ -77,13 +77,16 @@ impl<E: HoldEngine> HoldEngine for &mut E {
 pub struct Stream<E> {
     encoder: Encoder,
     engine: E,
+    content: Content,
+    /// Whether `content` is that of a text that has ended.
+    ended: bool,
 }
 
 impl<E: HoldEngine> Stream<E> {
     /// Creates a stream at the beginning of a text. Discards what the engine was given before.
     pub fn new(mut engine: E) -> Self {
         engine.engine_mut().reset();
-        Stream { encoder: Encoder::new(), engine }
+        Stream { encoder: Encoder::new(), engine, content: Content::new(), ended: false }
     }
 
     /// Returns the engine.
@@ -108,7 +111,9 @@ impl<E: HoldEngine> Stream<E> {
     /// If the text has more than [`MAX_TOKENS`](crate::engine::native::MAX_TOKENS) tokens; it cannot be scored then,
     /// and every call returns the error until [`Stream::reset`].
     pub fn push(&mut self, text: impl AsRef<[u8]>) -> Result<(), Error> {
-        let Stream { encoder, engine } = self;
+        self.begin();
+        self.content.push(text.as_ref());
+        let Stream { encoder, engine, .. } = self;
         engine.engine_mut().push_text(encoder, Some(text.as_ref()))
     }
 
@@ -133,7 +138,9 @@ impl<E: HoldEngine> Stream<E> {
     /// # Errors
     /// If `out` has the wrong length or the text has too many tokens. In either case the text is over.
     pub fn finish(&mut self, out: &mut [f32]) -> Result<u64, Error> {
-        let Stream { encoder, engine } = self;
+        self.begin();
+        self.ended = true;
+        let Stream { encoder, engine, .. } = self;
         let engine = engine.engine_mut();
         let pushed = engine.push_text(encoder, None);
         let tokens = engine.tokens();
@@ -142,9 +149,23 @@ impl<E: HoldEngine> Stream<E> {
         result.map(|()| tokens)
     }
 
+    /// Begins a text after one that has ended.
+    fn begin(&mut self) {
+        if self.ended {
+            (self.content, self.ended) = (Content::new(), false);
+        }
+    }
+
+    /// Returns whether the text so far, or the last one if none has begun since [`Stream::finish`], is
+    /// [empty](crate::tokenizer::is_empty): [`Answer::with_empty`](crate::answer::Answer::with_empty) takes it.
+    pub fn is_empty(&self) -> bool {
+        self.content.is_empty()
+    }
+
     /// Discards the text so far.
     pub fn reset(&mut self) {
         self.encoder.reset();
         self.engine.engine_mut().reset();
+        (self.content, self.ended) = (Content::new(), false);
     }
 }

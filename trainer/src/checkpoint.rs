@@ -166,8 +166,9 @@ impl Start {
 /// Returns the checkpoint directory that `dir` is or contains: a pre-training run has that of its encoder inside.
 ///
 /// # Errors
-/// If there is none, or a checkpoint with another inside.
+/// If the directory does not exist, there is none in it, or a checkpoint with another inside.
 pub fn locate(dir: &Path) -> Result<PathBuf> {
+    ensure!(dir.exists(), "{} does not exist", dir.display());
     let candidates = [dir.to_path_buf(), dir.join(ENCODER)];
     ensure!(
         !candidates.iter().all(|dir| dir.join(files::CONFIG).exists()),

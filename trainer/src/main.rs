@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use kinglet_data::pipe;
 use kinglet_train::commands::dev::{curves, gpu_check, step_time};
 use kinglet_train::commands::{
     corpus, distill, doctor, eval, finetune, fit, import_t5, info, pretrain, teacher, text2text, tokenizer,
 };
+use kinglet_train::training::arguments;
 use kinglet_train::{device, ffi};
 
 /// Train text classifiers for Kinglet
@@ -67,7 +69,17 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| OLD_COMMANDS.iter().any(|old| word == old)) {
         words.insert(1, "dev".into());
     }
-    let Cli { command } = Cli::parse_from(words);
+    let command = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli.command,
+        Err(error) => match continued(&words, &error) {
+            Ok(Some(words)) => Cli::parse_from(words).command,
+            Ok(None) => error.exit(),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                return ExitCode::from(2);
+            }
+        },
+    };
     let advice = memory_advice(&command);
     // tch panics if libtorch throws, for example for lack of memory; the panic's message is already on stderr.
     match catch_unwind(AssertUnwindSafe(|| run(command, started))) {
@@ -87,6 +99,20 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Returns the whole command of one that only says where to go on; `None` if `error` has another cause.
+fn continued(words: &[OsString], error: &clap::Error) -> Result<Option<Vec<OsString>>> {
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return Ok(None);
+    }
+    let cli = Cli::command();
+    let command = words.get(1).and_then(|name| cli.find_subcommand(name));
+    let takes_value = |name: &str| {
+        let mut arguments = command.into_iter().flat_map(|command| command.get_arguments());
+        arguments.any(|argument| argument.get_long() == Some(name) && argument.get_action().takes_values())
+    };
+    arguments::complete(words, takes_value)
 }
 
 /// Returns advice for lack of memory, in keys that the command has.

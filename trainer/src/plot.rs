@@ -2,6 +2,20 @@
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// What a figure says besides its curves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Labels<'a> {
+    /// Its title.
+    pub title: &'a str,
+    /// What the vertical axis shows.
+    pub y: &'a str,
+    /// A remark under the title; empty for none.
+    pub note: &'a str,
+    /// The step whose weights were kept.
+    pub best: Option<f64>,
+}
 
 /// A named curve of points `(step, value)`.
 #[derive(Clone, Debug)]
@@ -31,12 +45,12 @@ fn coincide(a: &Curve<'_>, b: &Curve<'_>) -> bool {
     common.next().is_some_and(|first| first && common.all(|equal| equal))
 }
 
-/// Draws the curves as SVG, 800 × 480 pixels, with a dot at every point. Points that are not finite are omitted. A
-/// curve that a later one covers, equal at all common steps, is drawn wider behind it.
+/// Draws the curves as SVG, 800 × 480 pixels, with a dot at every point and a line at the best step. Points that are not finite are
+/// omitted. A curve that a later one covers, equal at all common steps, is drawn wider behind it.
 ///
 /// # Errors
 /// If the drawing library fails.
-pub fn svg(title: &str, y_label: &str, curves: &[Curve<'_>]) -> Result<String> {
+pub fn svg(labels: &Labels<'_>, curves: &[Curve<'_>]) -> Result<String> {
     let finite = || curves.iter().flat_map(|c| &c.points).filter(|p| p.1.is_finite());
     let (mut low, mut high, mut last) = (f64::INFINITY, f64::NEG_INFINITY, 1.0f64);
     for &(x, y) in finite() {
@@ -51,7 +65,7 @@ pub fn svg(title: &str, y_label: &str, curves: &[Curve<'_>]) -> Result<String> {
     let mut out = String::new();
     {
         let area = SVGBackend::with_string(&mut out, (800, 480)).into_drawing_area();
-        draw(&area, title, y_label, curves, last, low - margin..high + margin)
+        draw(&area, labels, curves, last, low - margin..high + margin)
             .map_err(|e| anyhow::anyhow!("{e}"))
             .context("cannot draw the SVG")?;
     }
@@ -60,20 +74,44 @@ pub fn svg(title: &str, y_label: &str, curves: &[Curve<'_>]) -> Result<String> {
 
 fn draw(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    title: &str,
-    y_label: &str,
+    labels: &Labels<'_>,
     curves: &[Curve<'_>],
     last: f64,
     y: std::ops::Range<f64>,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    /// Ticks of the horizontal axis.
+    const TICKS: usize = 11;
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 20))
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..last, y)?;
-    chart.configure_mesh().x_desc("step").y_desc(y_label).light_line_style(BLACK.mix(0.05)).draw()?;
+    let Labels { title, y: y_label, note, best } = *labels;
+    let mut chart = ChartBuilder::on(area);
+    chart.caption(title, ("sans-serif", 20)).margin(12);
+    if !note.is_empty() {
+        // Room between title and chart.
+        chart.margin_top(12).caption(title, ("sans-serif", 20).into_font().into_text_style(area));
+        area.draw(&Text::new(note.to_owned(), (72, 40), ("sans-serif", 12).into_font().color(&BLACK.mix(0.6))))?;
+    }
+    let (low, high) = (y.start, y.end);
+    let mut chart = chart.x_label_area_size(40).y_label_area_size(60).build_cartesian_2d(0.0..last, y)?;
+    // Steps are whole: no more ticks than steps.
+    let ticks = (last as usize).saturating_add(1).min(TICKS);
+    chart
+        .configure_mesh()
+        .x_desc("step")
+        .x_labels(ticks)
+        .x_label_formatter(&|step| format!("{step:.0}"))
+        .y_desc(y_label)
+        .light_line_style(BLACK.mix(0.05))
+        .draw()?;
+    if let Some(step) = best.filter(|step| *step <= last) {
+        let dash = BLACK.mix(0.5).stroke_width(1);
+        chart.draw_series(DashedLineSeries::new([(step, low), (step, high)], 5, 4, dash))?;
+        // To the left of the line where there is no room to its right.
+        let right = step < 0.75 * last;
+        let place = chart.backend_coord(&(step, high));
+        let (x, anchor) = if right { (place.0 + 5, HPos::Left) } else { (place.0 - 5, HPos::Right) };
+        let style = ("sans-serif", 12).into_font().color(&BLACK.mix(0.6)).pos(Pos::new(anchor, VPos::Top));
+        area.draw(&Text::new(format!("kept: step {step:.0}"), (x, place.1 + 3), style))?;
+    }
     for (i, (curve, colour)) in curves.iter().zip(COLOURS.iter().cycle()).enumerate() {
         let covered = curves[i + 1..].iter().any(|later| coincide(curve, later));
         let points: Vec<(f64, f64)> = curve.points.iter().copied().filter(|p| p.1.is_finite()).collect();
@@ -101,8 +139,12 @@ mod tests {
     #[test]
     fn a_plot_shows_title_axis_and_a_dot_a_point() {
         let curve = Curve { name: "accuracy", points: vec![(1.0, 0.5), (2.0, 0.75), (3.0, f64::NAN)] };
-        let svg = svg("Dev accuracy", "accuracy", &[curve]).unwrap();
+        let labels = Labels { title: "Dev accuracy", y: "accuracy", note: "a remark", best: Some(2.0) };
+        let svg = svg(&labels, &[curve]).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+        assert!(svg.contains("a remark") && svg.contains("kept: step 2"));
+        // Steps are whole numbers.
+        assert!(svg.contains(">\n2\n<") && !svg.contains(">\n1.5\n<"), "{svg}");
         assert!(svg.contains("Dev accuracy") && !svg.contains("NaN"));
         assert_eq!(svg.matches("<circle").count(), 2);
     }
@@ -110,7 +152,8 @@ mod tests {
     #[test]
     fn a_curve_under_another_is_drawn_broad() {
         let curve = |name, y: [f64; 2]| Curve { name, points: vec![(1.0, y[0]), (2.0, y[1])] };
-        let broad = |curves: &[Curve<'_>]| svg("Loss", "loss", curves).unwrap().matches("stroke-width=\"9\"").count();
+        let labels = Labels { title: "Loss", y: "loss", ..Labels::default() };
+        let broad = |curves: &[Curve<'_>]| svg(&labels, curves).unwrap().matches("stroke-width=\"9\"").count();
         assert_eq!(broad(&[curve("whole", [1.0, 0.5]), curve("resumed", [1.0, 0.5])]), 1);
         assert_eq!(broad(&[curve("light", [1.0, 0.5]), curve("attention", [1.0, 0.6])]), 0);
         let part = Curve { name: "resumed", points: vec![(2.0, 0.5)] };
@@ -120,6 +163,6 @@ mod tests {
 
     #[test]
     fn a_plot_without_points_is_still_a_picture() {
-        assert!(svg("Loss", "loss", &[]).unwrap().contains("</svg>"));
+        assert!(svg(&Labels::default(), &[]).unwrap().contains("</svg>"));
     }
 }

@@ -348,3 +348,103 @@ fn the_help_shows_what_users_need() {
         assert!(stdout(&task.run(&["dev", "--help"])).contains(tool));
     }
 }
+
+#[test]
+fn rows_to_evaluate_on_are_split_off_and_a_run_goes_on_by_its_folder_alone() {
+    let task = Task::new();
+    let finetune = |out: &str, more: &[&str]| {
+        let words = [
+            "finetune",
+            "--train",
+            "train.jsonl",
+            "--tokenizer",
+            "tokenizer",
+            "--config",
+            "config.toml",
+            "--device",
+            "cpu",
+        ];
+        let threads = ["--threads", "1", "--seed", "3", "--out", out];
+        let output = task.run(&[&words[..], &threads, more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = finetune("whole", &["--set", "train.schedule=constant"]);
+    assert!(said.contains("rows to train on") && said.contains("to evaluate on (seed 3)"), "{said}");
+    let training: Value = serde_json::from_slice(&task.bytes("whole", "training.json")).unwrap();
+    let (train, dev) = (&training["train"]["rows"], &training["dev"]["rows"]);
+    assert_eq!(train.as_u64().unwrap() + dev.as_u64().unwrap(), 96);
+    assert_eq!(training["dev"]["file"], "whole/dev.jsonl");
+    let lines = String::from_utf8(task.bytes("whole", "dev.jsonl")).unwrap();
+    assert_eq!(lines.lines().count() as u64, dev.as_u64().unwrap());
+    // The recorded file is the one that was evaluated on.
+    let output = task.run(&["eval", "--checkpoint", "whole", "--data", "whole/dev.jsonl", "--device", "cpu", "--json"]);
+    let scores: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(scores["accuracy"], training["best"]["accuracy"]);
+
+    // Stopped after some steps and continued by the folder alone, it becomes the same.
+    finetune("parts", &["--set", "train.schedule=constant", "--max-minutes", "0.000001"]);
+    let output = task.run(&["finetune", "--resume", "--out", "parts", "--max-minutes", "5"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(task.bytes("whole", "model.safetensors"), task.bytes("parts", "model.safetensors"));
+    let output = task.run(&["finetune", "--resume", "--out", "nowhere"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("--train"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_start_that_does_not_fit_is_named_in_words() {
+    let task = Task::new();
+    let nowhere = task.run(&[
+        "finetune",
+        "--train",
+        "train.jsonl",
+        "--dev",
+        "dev.jsonl",
+        "--from",
+        "models/nope",
+        "--out",
+        "out",
+    ]);
+    assert!(
+        nowhere.status.code() == Some(2) && stderr(&nowhere).contains("models/nope does not exist"),
+        "{}",
+        stderr(&nowhere)
+    );
+    task.train("run", &["--set", "train.epochs=1"]);
+    let words = [
+        "finetune",
+        "--train",
+        "train.jsonl",
+        "--dev",
+        "dev.jsonl",
+        "--from",
+        "run",
+        "--out",
+        "other",
+        "--config",
+        "config.toml",
+    ];
+    let other = task.run(&[&words[..], &["--set", "model.mixer=dilated", "--set", "model.kernel_heads=0"]].concat());
+    let said = stderr(&other);
+    assert!(
+        said.contains("mixer is \"dilated\", in the checkpoint \"light\"") && !said.contains("ModelConfig"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_vocabulary_is_replaced_only_when_asked() {
+    let task = Task::new();
+    let learn = |more: &[&str]| {
+        let words = ["tokenizer", "--input", "train.jsonl", "--vocab-size", "380", "--out", "words"];
+        task.run(&[&words[..], more].concat())
+    };
+    assert_eq!(learn(&[]).status.code(), Some(0));
+    let again = learn(&[]);
+    assert!(
+        again.status.code() == Some(2) && stderr(&again).contains("words/tokenizer.bin exists"),
+        "{}",
+        stderr(&again)
+    );
+    assert_eq!(learn(&["--force"]).status.code(), Some(0));
+}

@@ -59,7 +59,7 @@ fn a_file_becomes_a_model_and_the_same_search_the_same_model() {
     assert!(out.starts_with("accuracy  50.00% ±") && out.contains("--trials 2 --epochs 6"), "{out}");
     assert!(out.trim_end().ends_with("kinglet classify --model one/model.kinglet \"some text\""), "{out}");
     let exported = String::from_utf8(task.bytes("", "exported.txt")).unwrap();
-    assert_eq!(exported.trim_end(), "one/checkpoint --out one --json");
+    assert_eq!(exported.trim_end(), "one/checkpoint --out one --search one/fit.json --force --json");
     assert!(!task.path("one/trials").exists());
 
     let record_of_one = record(&task, "one");
@@ -149,4 +149,24 @@ fn a_time_limit_shapes_a_decaying_learning_rate() {
         assert_eq!(rows, task.metrics("same"));
         assert_eq!(task.bytes("out", "model.safetensors"), task.bytes("same", "model.safetensors"));
     }
+}
+
+#[test]
+fn a_budget_decides_the_shape_before_training() {
+    let task = task();
+    let long = [&SEARCH[..], &["--budget", "flash=160K,ram=20K,ms=5"]].concat();
+    let said = stderr(&made(&task, "train.jsonl", "small", &long));
+    assert!(said.contains("within the budget: 2 layers of ") && said.contains(" ms for "), "{said}");
+    let config = String::from_utf8(task.bytes("small", "checkpoint/config.resolved.toml")).unwrap();
+    let shape = &record(&task, "small")["shape"];
+    assert!(config.contains(&format!("hidden_size = {}", shape["hidden_size"])), "{shape}: {config}");
+    assert!(shape["hidden_size"].as_u64().unwrap() < 96, "{shape}");
+    // What nothing fits is refused with numbers, and leaves no folder.
+    let none = [&SEARCH[..], &["--budget", "flash=110K,ram=8K"]].concat();
+    let output = fit(&task, "train.jsonl", "none", &none).output().unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("nothing fits") && said.contains("bytes of RAM, 8,192 are there"), "{said}");
+    assert_eq!((output.status.code(), task.path("none").exists()), (Some(2), false));
+    let output = fit(&task, "train.jsonl", "small", &[&SEARCH[..], &["--resume"]].concat()).output().unwrap();
+    assert!(stderr(&output).contains("begun with another --budget"), "{}", stderr(&output));
 }

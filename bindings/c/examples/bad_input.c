@@ -166,6 +166,11 @@ static void calls(kinglet_engine *engine) {
   expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, NULL, 0), "push: no text at all");
   expect(KINGLET_STATUS_MISALIGNED, kinglet_engine_push((kinglet_engine *)(void *)((char *)engine + 1), "a", 1), "push: not an engine's address");
 
+  expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, " ?!", 3), "a text without a letter");
+  expect(KINGLET_STATUS_OK, kinglet_engine_finish(engine, want, labels), "its scores");
+  expect(KINGLET_STATUS_OK, kinglet_engine_probabilities(engine, want, labels, got), "its probabilities");
+  expect(KINGLET_STATUS_OK, kinglet_engine_answer(engine, got, labels, &answer), "its answer");
+  expect_true(answer.unsure == 1, "it is unsure");
   expect(KINGLET_STATUS_OK, kinglet_engine_finish(engine, want, labels), "an empty text");
   expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, "wake me at seven", 16), "a text");
   expect(KINGLET_STATUS_OK, kinglet_engine_finish(engine, want, labels), "its scores");

@@ -66,7 +66,8 @@ impl Model {
         stream.finish(scores)?;
         if let Some(to) = to {
             let calibration = self.engines.model().calibration();
-            *to = Answer::new(&answer::Answer::from_logits(scores, calibration.as_ref(), room)?);
+            let answer = answer::Answer::from_logits(scores, calibration.as_ref(), room)?;
+            *to = Answer::new(&answer.with_empty(stream.is_empty()));
         }
         Ok(())
     }

@@ -17,12 +17,15 @@ use crate::model::Model;
 /// ['translate', 'change_language']
 #[pyclass(frozen, module = "kinglet_text")]
 pub struct Answer {
-    /// The label; None if the model is unsure.
+    /// The label; None if the model is unsure or the text empty.
     #[pyo3(get)]
     label: Option<Py<PyString>>,
     /// The most likely label, whether the model is sure or not.
     #[pyo3(get)]
     likeliest: Py<PyString>,
+    /// Whether the text has no letter, digit or symbol.
+    #[pyo3(get)]
+    empty: bool,
     /// The probability of the most likely label, 0 to 1, calibrated if the model is.
     #[pyo3(get)]
     probability: f32,
@@ -40,7 +43,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Creates the answer from scores. `names`: of the labels, by class.
+    /// Creates the answer from scores. `names`: of the labels, by class; `empty`: whether the text is.
     ///
     /// # Errors
     /// `ValueError` if a score is not a number.
@@ -50,11 +53,13 @@ impl Answer {
         names: &[Py<PyString>],
         threshold: f32,
         logits: Vec<f32>,
+        empty: bool,
     ) -> PyResult<Self> {
         let mut probabilities = vec![0.0; logits.len()];
         let answer = answer::Answer::from_logits(&logits, model.calibration().as_ref(), &mut probabilities)
             .map_err(|error| PyValueError::new_err(format!("text: {error}")))?
-            .with_threshold(threshold);
+            .with_threshold(threshold)
+            .with_empty(empty);
         let name = |one: Prediction| names.get(one.class).map(|name| name.clone_ref(py));
         let set = answer.set().map(|set| set.filter_map(name).collect());
         let ranking = answer.likeliest().filter_map(|one| Some((name(one)?, one.probability))).collect();
@@ -63,6 +68,7 @@ impl Answer {
         Ok(Answer {
             label,
             likeliest,
+            empty,
             probability,
             set,
             probabilities: PyArray1::from_vec(py, probabilities).unbind(),

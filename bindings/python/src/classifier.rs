@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kinglet::answer::{self, classes};
 use kinglet::bundle::ReadBundle;
 use kinglet::calibration::Calibration;
+use kinglet::tokenizer::is_empty;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,7 +15,7 @@ use crate::answer::Answer;
 use crate::batch::Each;
 use crate::opened::{Opened, from_json};
 use crate::stream::TextStream;
-use crate::texts;
+use crate::texts::{self, Text};
 
 /// What to do with a single text.
 const SINGLE: &str = "call classify(text)";
@@ -100,13 +101,15 @@ impl Classifier {
         Ok(Classifier { opened, names, threshold, explicit_threshold })
     }
 
-    /// Returns the label of each text, or None if the model is unsure: no label is more probable than the threshold.
+    /// Returns the label of each text, or None if the model is unsure: no label is more probable than the threshold, or the text
+    /// has no letter, digit or symbol.
     ///
     /// Args:
-    ///     texts: any iterable of `str` or `bytes` (UTF-8; invalid parts are read as U+FFFD), of any length, including empty ones.
+    ///     texts: any iterable of `str` or `bytes` (UTF-8; invalid parts are read as U+FFFD), of any length, including empty ones: a
+    ///         list, a column of pandas, polars or Arrow, a generator.
     ///
     /// Raises:
-    ///     TypeError: texts is a single text, or contains something that is not a text; its index is named.
+    ///     TypeError: texts is a single text or a table, or contains something that is not a text or missing; its index is named.
     ///     ValueError: a text contains a lone surrogate, or the model returns a score that is not a number.
     ///
     /// >>> kinglet_text.Classifier().predict(["what is the tax rate", "colourless green ideas sleep furiously"])
@@ -123,8 +126,10 @@ impl Classifier {
             out.fill(answer.with_threshold(threshold).label().map(|one| one.class));
             Ok(())
         })?;
-        let name = |class: Option<usize>| class.and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py));
-        Ok(classes.into_iter().map(name).collect())
+        let name = |(class, text): (Option<usize>, &Text)| {
+            class.filter(|_| !is_empty(text.as_ref())).and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py))
+        };
+        Ok(classes.into_iter().zip(&texts).map(name).collect())
     }
 
     /// Returns the probability of each label, `[len(texts), len(labels)]` float32: calibrated if the model is. Rows sum
@@ -185,7 +190,8 @@ impl Classifier {
     /// ('alarm', 0.72)
     fn classify(&self, text: &Bound<'_, PyAny>) -> PyResult<Answer> {
         let logits = self.one(text)?;
-        Answer::new(text.py(), &self.opened.model, &self.names, self.threshold, logits)
+        let empty = is_empty(Text::new(text, || "text".to_string())?.as_ref());
+        Answer::new(text.py(), &self.opened.model, &self.names, self.threshold, logits, empty)
     }
 
     /// Returns a hash of the exact scores of a text, 8 hexadecimal digits: the CRC-32C of their bytes, as printed by

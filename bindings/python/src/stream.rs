@@ -72,8 +72,8 @@ impl TextStream {
         f(live.as_mut().ok_or_else(|| PyValueError::new_err("the stream is closed"))?)
     }
 
-    fn answer(&self, py: Python<'_>, logits: Vec<f32>) -> PyResult<Answer> {
-        Answer::new(py, &self.model, &self.names, self.threshold, logits)
+    fn answer(&self, py: Python<'_>, logits: Vec<f32>, empty: bool) -> PyResult<Answer> {
+        Answer::new(py, &self.model, &self.names, self.threshold, logits, empty)
     }
 }
 
@@ -115,7 +115,7 @@ impl TextStream {
         self.with(|stream| {
             let mut logits = vec![0.0; self.model.values()];
             match stream.snapshot(&mut logits).map_err(wrong)? {
-                Some(_) => self.answer(py, logits).map(Some),
+                Some(_) => self.answer(py, logits, stream.is_empty()).map(Some),
                 None => Ok(None),
             }
         })
@@ -126,7 +126,7 @@ impl TextStream {
         self.with(|stream| {
             let mut logits = vec![0.0; self.model.values()];
             stream.finish(&mut logits).map_err(wrong)?;
-            self.answer(py, logits)
+            self.answer(py, logits, stream.is_empty())
         })
     }
 

@@ -36,6 +36,10 @@ impl Text {
         }
         match object.cast::<PyBytes>() {
             Ok(bytes) => Ok(Text::Bytes(PyBackedBytes::from(bytes.clone()))),
+            Err(_) if is_missing(object) => {
+                let what = format!("{} is {}, a missing value; drop such rows or fill them with \"\"", name(), object);
+                Err(PyTypeError::new_err(what))
+            }
             Err(_) => Err(PyTypeError::new_err(format!("{} is {}, not str or bytes", name(), kind(object)))),
         }
     }
@@ -44,7 +48,7 @@ impl Text {
 /// Returns the texts of an iterable; `or`: what to do with a single text.
 ///
 /// # Errors
-/// `TypeError` if it is not an iterable of texts: a single text, a mapping, or with an element that is not a text,
+/// `TypeError` if it is not an iterable of texts: a single text, a table, a mapping, or with an element that is not a text,
 /// whose index is named; `ValueError` if a text contains a lone surrogate.
 pub fn all(texts: &Bound<'_, PyAny>, or: &str) -> PyResult<Vec<Text>> {
     let single = texts.is_instance_of::<PyString>()
@@ -57,8 +61,29 @@ pub fn all(texts: &Bound<'_, PyAny>, or: &str) -> PyResult<Vec<Text>> {
     if texts.is_instance_of::<PyDict>() {
         return Err(no_texts());
     }
-    let texts = texts.try_iter().map_err(|_| no_texts())?;
+    if let Some(column) = first_column(texts) {
+        let what = format!("texts is a table, {}; pass a column, such as texts[{column}]", kind(texts));
+        return Err(PyTypeError::new_err(what));
+    }
+    // Arrow's columns hold scalars of their own.
+    let column = if texts.hasattr("to_pylist")? { texts.call_method0("to_pylist")? } else { texts.clone() };
+    let texts = column.try_iter().map_err(|_| no_texts())?;
     texts.enumerate().map(|(i, text)| Text::new(&text?, || format!("texts[{i}]"))).collect()
+}
+
+/// Returns the name of a column of a table, of pandas, polars, Arrow or datasets, as Python writes it: that of the text, if one is called so.
+fn first_column(table: &Bound<'_, PyAny>) -> Option<String> {
+    let columns = ["columns", "column_names"].into_iter().find_map(|name| table.getattr(name).ok())?;
+    let names: Vec<Bound<'_, PyAny>> = columns.try_iter().ok()?.collect::<PyResult<_>>().ok()?;
+    let text = names.iter().find(|name| name.extract::<&str>().is_ok_and(|name| name.eq_ignore_ascii_case("text")));
+    let column = text.or(names.first())?;
+    column.repr().ok().map(|name| name.to_string())
+}
+
+/// Returns whether an object stands for a value that is not there: None, a NaN, or pandas' NA.
+fn is_missing(object: &Bound<'_, PyAny>) -> bool {
+    let is_nan = || object.extract::<f64>().is_ok_and(f64::is_nan);
+    object.is_none() || is_nan() || object.get_type().name().is_ok_and(|name| name == "NAType")
 }
 
 /// Returns the type of an object, with its module unless that is `builtins`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import kinglet_text
 from conftest import INTENTS
+from kinglet_text.sklearn import KingletClassifier
 
 WHOLE = INTENTS.read_bytes()
 METHODS = ["predict", "predict_proba", "scores", "predict_set"]
@@ -72,6 +73,51 @@ def test_no_texts_give_empty_results(classifier: kinglet_text.Classifier) -> Non
 def test_empty_texts_and_nul_are_texts(classifier: kinglet_text.Classifier) -> None:
     assert np.isclose(classifier.predict_proba(["", " \n", "\0", "wake\0me"]).sum(axis=1), 1).all()
     assert classifier.fingerprint("wake\0me") != classifier.fingerprint("wake")
+
+
+class Table:
+    """A table as pandas and polars have it."""
+
+    columns = ("id", "Text")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Column:
+    """A column as Arrow has it."""
+
+    def __init__(self, values: list[str | None]) -> None:
+        self.values = values
+
+    def to_pylist(self) -> list[str | None]:
+        return self.values
+
+
+def test_a_table_is_refused_and_its_columns_are_texts(classifier: kinglet_text.Classifier) -> None:
+    with pytest.raises(TypeError, match=r"texts is a table, .*Table; pass a column, such as texts\['Text'\]$"):
+        classifier.predict(Table())
+    assert classifier.predict(Column(["wake me at seven"])) == classifier.predict(["wake me at seven"])  # type: ignore[arg-type]
+    for missing, shown in ((None, "None"), (float("nan"), "nan")):
+        with pytest.raises(TypeError, match=rf"^texts\[1\] is {shown}, a missing value; drop such rows"):
+            classifier.predict(["wake me", missing])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="^X is dict, not texts"):
+        KingletClassifier().fit({"text": ["wake me"]}, ["alarm"])
+
+
+def test_a_text_without_a_letter_digit_or_symbol_has_no_label(classifier: kinglet_text.Classifier) -> None:
+    always = kinglet_text.Classifier(threshold=0)
+    assert always.predict(["", " ?!", b"\xff", "7", "\N{THUMBS UP SIGN}"])[:3] == [None] * 3
+    assert None not in always.predict(["7", "\N{THUMBS UP SIGN}", "wake me"])
+    for text in ("", "\u3000\u2026"):
+        answer = always.classify(text)
+        assert answer.empty and answer.label is None and answer.likeliest in always.labels
+    with always.stream() as stream:
+        stream.push(" .")
+        assert stream.finish().empty
+        stream.push("wake me")
+        assert not stream.finish().empty
+        assert stream.finish().empty
 
 
 def test_a_single_text_of_a_wrong_type_is_named(classifier: kinglet_text.Classifier) -> None:

@@ -28,12 +28,14 @@ export interface Prediction {
 
 /** The answer for a text. */
 export interface Answer {
-  /** The most likely label, or null if the model is unsure. */
+  /** The most likely label, or null if the model is unsure or the text empty. */
   label: string | null;
   /** Probability of the most likely label, also if unsure. */
   score: number;
-  /** Whether no label is likely enough. Models without calibration are always sure. */
+  /** Whether no label is likely enough, or the text is empty. Models without calibration are otherwise always sure. */
   unsure: boolean;
+  /** Whether the text has no letter, digit or symbol. */
+  empty: boolean;
   /** Whether probabilities are calibrated. */
   calibrated: boolean;
   /** The most likely labels, most likely first. */

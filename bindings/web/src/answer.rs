@@ -17,12 +17,18 @@ fn object<const N: usize>(properties: [(&str, JsValue); N]) -> Result<JsValue, J
     Ok(object.into())
 }
 
-/// Returns the `Answer` of `js/kinglet.d.ts`. `scores`: `[num_labels]`, before softmax; `tokens`: of the scored text.
-pub(crate) fn answer(bundle: &impl ReadBundle, scores: &[f32], tokens: u64, top: usize) -> Result<JsValue, JsValue> {
+/// Returns the `Answer` of `js/kinglet.d.ts`. `scores`: `[num_labels]`, before softmax; `tokens`, `empty`: of the scored text.
+pub(crate) fn answer(
+    bundle: &impl ReadBundle,
+    scores: &[f32],
+    tokens: u64,
+    empty: bool,
+    top: usize,
+) -> Result<JsValue, JsValue> {
     let (labels, calibration) = (bundle.labels(), bundle.calibration());
     let label = |class: usize| JsValue::from(labels.get(class).unwrap_or_default());
     let mut probabilities = vec![0.0; scores.len()];
-    let answer = Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?;
+    let answer = Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?.with_empty(empty);
     let likeliest = Array::new();
     for one in answer.likeliest().take(top) {
         likeliest.push(&object([("label", label(one.class)), ("score", one.probability.into())])?);
@@ -32,6 +38,7 @@ pub(crate) fn answer(bundle: &impl ReadBundle, scores: &[f32], tokens: u64, top:
         ("label", answer.label().map_or(JsValue::NULL, |one| label(one.class))),
         ("score", answer.best().probability.into()),
         ("unsure", answer.is_unsure().into()),
+        ("empty", answer.is_empty().into()),
         ("calibrated", calibration.is_some().into()),
         ("top", likeliest.into()),
         ("set", set.map_or(JsValue::NULL, JsValue::from)),

@@ -34,6 +34,11 @@ impl Stream {
         self.stream.finish(&mut self.scores).map_err(thrown)
     }
 
+    /// Returns whether the text, or the last one after its end, has no letter, digit or symbol.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stream.is_empty()
+    }
+
     /// Returns the scores before softmax that were computed last, `[num_labels]`.
     pub(crate) fn scores(&self) -> &[f32] {
         &self.scores
@@ -58,7 +63,10 @@ impl Stream {
     pub fn snapshot(&mut self, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = self::top(top)?;
         match self.stream.snapshot(&mut self.scores).map_err(thrown)? {
-            Some(tokens) => answer(self.stream.engine().model(), &self.scores, u64::from(tokens), top),
+            Some(tokens) => {
+                let empty = self.stream.is_empty();
+                answer(self.stream.engine().model(), &self.scores, u64::from(tokens), empty, top)
+            }
             None => Ok(JsValue::UNDEFINED),
         }
     }
@@ -70,7 +78,7 @@ impl Stream {
     pub fn finish(&mut self, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = self::top(top)?;
         let tokens = self.end()?;
-        answer(self.stream.engine().model(), &self.scores, tokens, top)
+        answer(self.stream.engine().model(), &self.scores, tokens, self.stream.is_empty(), top)
     }
 
     /// Discards the text so far.

@@ -101,7 +101,12 @@ wrong(() => classifier.classify("x", "many"), TypeError, /top must be a number, 
 for (const top of [0, -1, 1.5, NaN]) wrong(() => classifier.classify("x", top), RangeError, /whole number above 0/);
 wrong(() => classifier.stream().push(null), TypeError, /not null/);
 assert.equal(classifier.classify("x", 1e9).top.length, classifier.labels.length);
-assert.equal(classifier.classify("").tokens, 1, "an empty text has an answer");
+for (const [text, tokens] of [["", 1], [" \n", 1], ["?!", undefined]]) {
+  const answer = classifier.classify(text);
+  assert.deepEqual([answer.label, answer.unsure, answer.empty], [null, true, true], `${text}: an empty text has no label`);
+  if (tokens) assert.equal(answer.tokens, tokens);
+}
+assert.equal(classifier.classify("7").empty, false);
 assert.equal(classifier.classify("\ud83c").fingerprint, classifier.classify("\ufffd").fingerprint);
 
 // Vectors of a model that embeds: those of the host, of length 1; each kind of model refuses the other's class.

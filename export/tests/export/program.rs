@@ -36,7 +36,12 @@ impl Run {
 
     pub fn export(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet-export"));
-        command.current_dir(self.dir.path()).args(["checkpoint", "--out", "out"]).args(args).output().unwrap()
+        command
+            .current_dir(self.dir.path())
+            .args(["checkpoint", "--out", "out", "--force"])
+            .args(args)
+            .output()
+            .unwrap()
     }
 
     pub fn report(&self) -> Value {
@@ -249,4 +254,28 @@ fn the_tract_that_reports_name_is_the_one_that_is_pinned() {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let pinned = format!("tract-onnx = {{ version = \"={}\"", kinglet_onnx::TRACT_VERSION);
     assert!(fs::read_to_string(manifest).unwrap().contains(&pinned), "{pinned}");
+}
+
+#[test]
+fn an_exported_model_is_replaced_only_when_asked() {
+    let run = Run::new();
+    assert_eq!(run.export(&["--no-dev"]).status.code(), Some(0));
+    let before = fs::read(run.path("out/model.kinglet")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet-export"));
+    let output = command.current_dir(run.path("")).args(["checkpoint", "--out", "out", "--no-dev"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("out/model.kinglet exists; choose another name, or replace it with --force"));
+    assert_eq!(fs::read(run.path("out/model.kinglet")).unwrap(), before);
+}
+
+#[test]
+fn an_encoder_is_called_one() {
+    let run = Run::new();
+    let path = run.path("checkpoint/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["num_labels"] = 0.into();
+    fs::write(&path, config.to_string()).unwrap();
+    let output = run.export(&["--no-dev"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("it is that of an encoder, which has no labels"), "{}", stderr(&output));
 }

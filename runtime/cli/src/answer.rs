@@ -28,12 +28,17 @@ impl Printed<'_> {
         self.answer.likeliest().take(self.top)
     }
 
-    /// Returns the labels with their scores as they are printed: the first label of an unsure answer as `unsure (LABEL)`.
+    /// Returns the labels with their scores as they are printed: the first label of an unsure answer as `unsure (LABEL)`, that of
+    /// an empty text as `unsure` with a score of 0.
     fn labels(&self) -> impl Iterator<Item = (String, f32)> {
-        let unsure = self.answer.is_unsure();
+        let (unsure, empty) = (self.answer.is_unsure(), self.answer.is_empty());
         self.top().enumerate().map(move |(i, one)| {
             let label = self.name(one.class);
-            (if i == 0 && unsure { format!("unsure ({label})") } else { label.to_string() }, one.probability)
+            match i {
+                0 if empty => ("unsure".to_string(), 0.0),
+                0 if unsure => (format!("unsure ({label})"), one.probability),
+                _ => (label.to_string(), one.probability),
+            }
         })
     }
 
@@ -49,9 +54,9 @@ impl Printed<'_> {
         Ok(())
     }
 
-    /// Writes labels and scores, each with a tab behind.
-    pub fn columns(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.labels().try_for_each(|(label, score)| write!(out, "{label}\t{score:.4}\t"))
+    /// Returns labels and scores, each with a tab behind.
+    pub fn columns(&self) -> String {
+        self.labels().map(|(label, score)| format!("{label}\t{score:.4}\t")).collect()
     }
 
     /// Adds the fields that every answer has.
@@ -60,6 +65,9 @@ impl Printed<'_> {
         let label = self.answer.label().map_or(Value::Null, |best| self.name(best.class).into());
         object.insert("label".to_string(), label);
         object.insert("score".to_string(), number(best.probability));
+        if self.answer.is_empty() {
+            object.insert("empty".to_string(), true.into());
+        }
         let one = |one: Prediction| json!({ "label": self.name(one.class), "score": number(one.probability) });
         object.insert("top".to_string(), self.top().map(one).collect());
         let set = self.answer.set();
@@ -75,14 +83,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_empty_text_is_unsure_of_nothing() {
+        let labels = ["no".to_string(), "yes".to_string()];
+        let answer = Answer::from_probabilities(&[0.25, 0.75], None).unwrap().with_empty(true);
+        let printed = Printed { answer, labels: &labels, top: 1 };
+        let mut out = Vec::new();
+        printed.bars(&mut out).unwrap();
+        assert_eq!(printed.columns() + &String::from_utf8(out).unwrap(), "unsure\t0.0000\tunsure  0.0000\n");
+        let mut object = Map::new();
+        printed.put(&mut object);
+        assert_eq!((&object["label"], &object["empty"], &object["score"]), (&Value::Null, &json!(true), &json!(0.75)));
+    }
+
+    #[test]
     fn columns_and_bars_are_as_documented() {
         let labels = ["or no".to_string(), "yes".to_string()];
         let mut out = Vec::new();
         for (threshold, top) in [(0.5, 2), (0.8, 2), (0.8, 1), (0.5, 1)] {
             let answer = Answer::from_probabilities(&[0.25, 0.75], None).unwrap().with_threshold(threshold);
             let printed = Printed { answer, labels: &labels, top };
-            printed.columns(&mut out).unwrap();
-            out.push(b'\n');
+            writeln!(out, "{}", printed.columns()).unwrap();
             printed.bars(&mut out).unwrap();
         }
         let wanted = format!(

@@ -3,19 +3,21 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Error, Result, bail};
 use clap::error::ErrorKind;
 use kinglet::classifier::Classifier;
 use kinglet_data::args::TextArgs;
+use kinglet_data::dataset;
+use kinglet_data::files::check_free;
 use serde_json::{Map, Value, json};
 
 use super::answer::Printed;
-use super::input::{self, Text, Texts};
-use super::model::ModelArg;
-use super::output::{Notes, Outcome, explain, probability, report, usage};
-use super::stream;
+use super::input::{self, Seen, Text, Texts};
+use super::model::{Model, ModelArg};
+use super::output::{Notes, Outcome, Progress, explain, number, probability, report, usage};
+use super::{parallel, stream};
 
 /// Classify a text, or each line of a file
 ///
@@ -31,7 +33,10 @@ use super::stream;
 /// still arriving (from a pipe or 'tail -f'): 'bytes<TAB>label<TAB>score<TAB>running' whenever the most likely label
 /// changes, and a last line with 'final'. A running label does not cover the last few words, since the model looks ahead.
 ///
-/// Empty text is classified too. Invalid UTF-8 is replaced by U+FFFD. A line that cannot be classified (because it is
+/// --output writes a copy of --file with the columns 'predicted_label' and 'predicted_score' added; its other columns stay, in the
+/// format that was read. An unsure answer has no label there.
+///
+/// A text without a letter, digit or symbol is 'unsure', whatever the threshold. Invalid UTF-8 is replaced by U+FFFD. A line that cannot be classified (because it is
 /// too long) is reported on stderr with its number. Its output line has an empty label, or 'error' with --json, and the
 /// exit code is 1.
 ///
@@ -39,6 +44,7 @@ use super::stream;
 ///   kinglet classify "wake me at seven tomorrow"
 ///   kinglet classify --top 3 --json < requests.txt
 ///   kinglet classify --model out/ --file letter.txt --whole --truncate 4096
+///   kinglet classify --model out/ --file tickets.csv --output labelled.csv
 ///   tail -f -n +1 chat.log | kinglet classify --stream
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -73,8 +79,20 @@ pub struct Args {
     #[arg(short = 'k', long, value_name = "K", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     top: u64,
 
+    /// Write --file to FILE with columns added: the label (none if unsure) and its score
+    #[arg(short, long, value_name = "FILE", requires = "file", conflicts_with_all = ["whole", "stream", "json", "top"])]
+    output: Option<PathBuf>,
+
+    /// Replace the file of --output if it exists
+    #[arg(long, requires = "output")]
+    force: bool,
+
+    /// Threads for the texts of --file; the output does not depend on it [default: all cores, one for ONNX models]
+    #[arg(short = 'j', long, value_name = "N", requires = "file", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS))]
+    threads: Option<u16>,
+
     /// Print one JSON object per line. Fields: 'label' (null when unsure), 'score', 'top', 'calibrated'; 'set' for calibrated
-    /// models (the labels expected to include the correct one); 'line', 'truncated' and 'tokens' where they apply; 'bytes',
+    /// models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol; 'line', 'truncated' and 'tokens' where they apply; 'bytes',
     /// 'tokens' and 'final' with --stream
     #[arg(long, verbatim_doc_comment)]
     json: bool,
@@ -88,10 +106,23 @@ pub struct Args {
     truncate: Option<u64>,
 }
 
+/// Largest number of threads.
+pub const MOST_THREADS: i64 = 1024;
+
+/// What the answer for an empty text is.
+const OF_EMPTY: &str = "the answer is unsure";
+
+/// Columns that --output adds.
+const ADDED: [&str; 2] = ["predicted_label", "predicted_score"];
+
 /// Input to classify.
 enum Source {
     One(Text),
-    Many(Texts),
+    /// Texts that are there already, or that arrive one by one and are answered so.
+    Many {
+        texts: Texts,
+        arriving: bool,
+    },
     Stream(input::Source),
 }
 
@@ -113,13 +144,16 @@ impl Args {
             let mut texts: Vec<Text> = self.texts.iter().map(|text| Text::of_argument(text)).collect();
             return Ok(match (texts.len(), texts.pop()) {
                 (1, Some(text)) => Source::One(text),
-                (_, last) => Source::Many(Box::new(texts.into_iter().chain(last).map(|text| Ok(Ok(text))))),
+                (_, last) => {
+                    let texts = texts.into_iter().chain(last).map(|text| Ok(Ok(text)));
+                    Source::Many { texts: Box::new(texts), arriving: true }
+                }
             });
         }
         match self.file.as_ref().filter(|file| !dash(&file.as_os_str().to_os_string())) {
             Some(file) if self.stream => Ok(Source::Stream(input::file_stream(file)?)),
             Some(file) if self.whole => Ok(Source::One(input::file_whole(file)?)),
-            Some(file) => Ok(Source::Many(input::file_texts(file, &self.read.options())?)),
+            Some(file) => Ok(Source::Many { texts: input::file_texts(file, &self.read.options())?, arriving: false }),
             None => {
                 if self.texts.is_empty() && self.file.is_none() && io::stdin().is_terminal() {
                     usage::<Args>(
@@ -131,36 +165,163 @@ impl Args {
                 if self.stream {
                     return Ok(Source::Stream(input::stdin_stream()));
                 }
-                Ok(if self.whole { Source::One(input::stdin_whole()?) } else { Source::Many(input::stdin_lines()) })
+                Ok(match self.whole {
+                    true => Source::One(input::stdin_whole()?),
+                    false => Source::Many { texts: input::stdin_lines(), arriving: true },
+                })
             }
         }
     }
 }
 
+impl Args {
+    fn classifier<'m>(&self, model: &'m Model) -> Result<Classifier<'m>> {
+        let mut classifier = model.classifier()?;
+        classifier.truncate = self.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        classifier.threshold = self.threshold.unwrap_or(classifier.threshold);
+        Ok(classifier)
+    }
+
+    /// Returns a classifier for each thread.
+    fn classifiers<'m>(&self, model: &'m Model, threads: usize) -> Result<Vec<Classifier<'m>>> {
+        (0..threads).map(|_| self.classifier(model)).collect()
+    }
+
+    /// Writes the rows of `file` to `output` with their labels.
+    fn copy(&self, model: &Model, file: &Path, output: &Path) -> Result<Outcome> {
+        check_free(output, self.force).map_err(Error::msg)?;
+        if output.canonicalize().is_ok_and(|output| file.canonicalize().is_ok_and(|file| file == output)) {
+            bail!("--output is the file that is read, {}; choose another name", file.display());
+        }
+        let records = dataset::records(file, &self.read.options())?;
+        let mut copy = records.copy(output, &ADDED).map_err(Error::msg)?;
+        let mut notes = Notes::new(OF_EMPTY);
+        let mut progress = Progress::new(None);
+        let (mut rows, mut failed) = (0, 0);
+        let mut classifiers = self.classifiers(model, model.threads(self.threads))?;
+        parallel::in_order(
+            &mut classifiers,
+            records.map(|record| record.map_err(Error::from)),
+            |record| record.text.len(),
+            |classifier, record| {
+                let answer = classifier.classify(&record.text).map_err(|error| explain(error).to_string());
+                let answer = answer.map(|answer| (answer.label().map(|one| one.class), answer.best().probability));
+                (record, answer)
+            },
+            |(record, answer)| {
+                rows += 1;
+                notes.tell(Seen::of(&record), Some(rows));
+                let values = match answer {
+                    Ok((class, score)) => {
+                        let label = class.and_then(|class| model.labels().get(class));
+                        [label.map_or(Value::Null, |label| label.as_str().into()), number(score)]
+                    }
+                    Err(message) => {
+                        failed += 1;
+                        report(&format!("error: row {rows}: {message}"));
+                        [Value::Null, Value::Null]
+                    }
+                };
+                progress.tell(rows);
+                copy.row(&record, &values).map_err(Error::msg)
+            },
+        )?;
+        copy.finish().map_err(Error::msg)?;
+        progress.end();
+        let [label, score] = ADDED;
+        report(&format!("{rows} rows written to {} with the columns {label} and {score}", output.display()));
+        if failed > 0 {
+            report(&format!("{failed} of {rows} rows could not be classified"));
+            return Ok(Outcome::Partly);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Prints a line for each text.
+    fn many(&self, model: &Model, (texts, arriving): (Texts, bool), out: &mut dyn Write) -> Result<Outcome> {
+        let (labels, top) = (model.labels(), self.top());
+        let mut notes = Notes::new(OF_EMPTY);
+        let (mut failed, mut lines) = (0, 0);
+        let threads = if arriving { 1 } else { model.threads(self.threads) };
+        parallel::in_order(
+            &mut self.classifiers(model, threads)?,
+            texts.zip(1u64..).map(|(text, line)| Ok((text?, line))),
+            |(text, _)| text.as_ref().map_or(0, |text| text.text.len()),
+            |classifier, (text, line)| {
+                let seen = text.as_ref().map(Text::seen).unwrap_or_default();
+                let printed = text.and_then(|text| {
+                    classifier.classify(&text.text).map_err(|error| explain(error).to_string())?;
+                    let tokens = classifier.truncated().then(|| classifier.tokens());
+                    let answer = classifier.answer().map_err(|error| error.to_string())?;
+                    let answer = Printed { answer, labels, top };
+                    Ok(match self.json {
+                        true => format!("{}\n", object(Some(line), &answer, tokens)),
+                        false => format!("{}{}\n", answer.columns(), escaped(&text.text)),
+                    })
+                });
+                (line, seen, printed)
+            },
+            |(line, seen, printed)| {
+                lines = line;
+                notes.tell(seen, Some(line));
+                match (printed, self.json) {
+                    (Ok(printed), _) => out.write_all(printed.as_bytes())?,
+                    (Err(message), json) => {
+                        failed += 1;
+                        report(&format!("error: line {line}: {message}"));
+                        if json {
+                            writeln!(out, "{}", json!({ "line": line, "error": message }))?;
+                        } else {
+                            writeln!(out, "{}", "\t".repeat(2 * top.min(labels.len())))?;
+                        }
+                    }
+                }
+                if arriving {
+                    // The other end of the pipe may wait for this answer before it sends the next line.
+                    out.flush()?;
+                }
+                Ok(())
+            },
+        )?;
+        out.flush()?;
+        if failed > 0 {
+            report(&format!("{failed} of {lines} lines could not be classified"));
+            return Ok(Outcome::Partly);
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn top(&self) -> usize {
+        usize::try_from(self.top).unwrap_or(usize::MAX)
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
+    // clap does not ask for --file beside a TEXT, with which it conflicts.
+    if args.file.is_none() && (args.output.is_some() || args.threads.is_some()) {
+        let option = if args.output.is_some() { "--output" } else { "--threads" };
+        usage::<Args>("classify", ErrorKind::MissingRequiredArgument, &format!("{option} is for the texts of --file"));
+    }
+    if let (Some(file), Some(output)) = (&args.file, &args.output) {
+        let model = args.model.open()?;
+        model.check_classifies()?;
+        return args.copy(&model, file, output);
+    }
     let source = args.source()?;
     let model = args.model.open()?;
     model.check_classifies()?;
-    let (labels, top) = (model.labels(), usize::try_from(args.top).unwrap_or(usize::MAX));
-    let classifier = || -> Result<Classifier<'_>> {
-        let mut classifier = model.classifier()?;
-        classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        classifier.threshold = args.threshold.unwrap_or(classifier.threshold);
-        Ok(classifier)
-    };
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut notes = Notes::new("the label reflects the model's prior");
     match source {
         Source::Stream(input) => {
-            let plan = stream::Plan { top, json: args.json, every: args.every, threshold: args.threshold };
+            let plan = stream::Plan { top: args.top(), json: args.json, every: args.every, threshold: args.threshold };
             stream::run(&model, input, &mut out, &plan)
         }
         Source::One(text) => {
-            let mut classifier = classifier()?;
-            notes.tell(&text, None);
+            let mut classifier = args.classifier(&model)?;
+            Notes::new(OF_EMPTY).tell(text.seen(), None);
             classifier.classify(&text.text).map_err(explain)?;
-            let answer = Printed { answer: classifier.answer()?, labels, top };
+            let answer = Printed { answer: classifier.answer()?, labels: model.labels(), top: args.top() };
             if args.json {
                 let tokens = classifier.truncated().then(|| classifier.tokens());
                 writeln!(out, "{}", object(None, &answer, tokens))?;
@@ -170,51 +331,12 @@ pub fn run(args: Args) -> Result<Outcome> {
             out.flush()?;
             Ok(Outcome::Done)
         }
-        Source::Many(texts) => {
-            let mut classifier = classifier()?;
-            let (mut failed, mut lines) = (0, 0);
-            for text in texts {
-                lines += 1;
-                let result = text?.and_then(|text| {
-                    notes.tell(&text, Some(lines));
-                    classifier.classify(&text.text).map_err(|error| explain(error).to_string())?;
-                    Ok(text.text)
-                });
-                match (result, args.json) {
-                    (Ok(text), json) => {
-                        let answer = Printed { answer: classifier.answer()?, labels, top };
-                        if json {
-                            let tokens = classifier.truncated().then(|| classifier.tokens());
-                            writeln!(out, "{}", object(Some(lines), &answer, tokens))?;
-                        } else {
-                            answer.columns(&mut out)?;
-                            writeln!(out, "{}", escaped(&text))?;
-                        }
-                    }
-                    (Err(message), json) => {
-                        failed += 1;
-                        report(&format!("error: line {lines}: {message}"));
-                        if json {
-                            writeln!(out, "{}", json!({ "line": lines, "error": message }))?;
-                        } else {
-                            writeln!(out, "{}", "\t".repeat(2 * top.min(labels.len())))?;
-                        }
-                    }
-                }
-                // The other end of the pipe may wait for this answer before it sends the next line.
-                out.flush()?;
-            }
-            if failed > 0 {
-                report(&format!("{failed} of {lines} lines could not be classified"));
-                return Ok(Outcome::Partly);
-            }
-            Ok(Outcome::Done)
-        }
+        Source::Many { texts, arriving } => args.many(&model, (texts, arriving), &mut out),
     }
 }
 
 /// Returns a text on one line and without control characters, which could change what a terminal or a program reads.
-fn escaped(text: &str) -> Cow<'_, str> {
+pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }

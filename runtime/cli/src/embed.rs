@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     match source {
         Source::Few(texts) => {
             for text in texts {
-                notes.tell(&text, None);
+                notes.tell(text.seen(), None);
                 writeln!(out, "{}", array(embedder.embed(&text.text).map_err(explain)?))?;
             }
         }
@@ -113,7 +113,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             for text in texts {
                 lines += 1;
                 let vector = text?.and_then(|text| {
-                    notes.tell(&text, Some(lines));
+                    notes.tell(text.seen(), Some(lines));
                     let vector = embedder.embed(&text.text).map(array);
                     vector.map_err(|error| explain(error).to_string())
                 });

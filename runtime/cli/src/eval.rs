@@ -1,36 +1,46 @@
 //! `kinglet eval`: accuracy and calibration of a model on labelled data.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
 use kinglet::answer::Answer;
+use kinglet::calibration::Calibration;
 use kinglet::classifier::Classifier;
 use kinglet_data::args::LabelArgs;
 use kinglet_data::calibration_metrics::{BINS, Reliability};
 use kinglet_data::dataset::Dataset;
+use kinglet_data::files::check_free;
 use kinglet_data::metrics::Confusion;
+use kinglet_data::rows::{Layout, RowWriter};
 use serde_json::{Map, Value, json};
 
+use super::classify::MOST_THREADS;
 use super::model::ModelArg;
-use super::output::{Outcome, explain, number, probability, report, shows_progress};
+use super::output::{Outcome, Progress, explain, number, probability, report};
+use super::parallel;
 
 /// Number of confused pairs in the text report.
 const CONFUSED_PAIRS: usize = 5;
 
 /// Measure accuracy and calibration on labelled data
 ///
-/// Reads .jsonl, .json, .csv and .tsv files, fastText's lines, plain, .gz or .zst, and folders with a folder of texts per
-/// class. Labels are names that the model knows; integers count the names of a MANIFEST.json beside the file. Reports accuracy, macro F1 (averaged over the classes that occur), F1 of class 1 for two classes, rows
-/// per second (tokenizing and scoring on one thread, including the preparation of the engine) and the pairs of classes
-/// that are confused most often.
+/// Reads .jsonl, .json, .csv and .tsv files, fastText's lines, plain, .gz or .zst, and folders with a folder of texts per class. Labels
+/// are names that the model knows; integers count the names of a MANIFEST.json beside the file. Reports accuracy, macro F1 (averaged
+/// over the classes that occur), F1 of class 1 for two classes, rows per second (tokenizing and scoring on all threads, including the
+/// preparation of the engines) and the pairs of classes that are confused most often.
 ///
 /// Also reports the expected calibration error (15 bins of equal width, and of equal size), the share of texts answered
 /// above the threshold, and the accuracy of those answers. For calibrated models, it reports how many label sets contain
 /// the correct label and their mean size. On the data used for calibration these numbers are optimistic.
 ///
-/// Example: kinglet eval --model out/ --data dev.jsonl.zst --json
+/// --report writes precision, recall and F1 of each class, --errors the rows that the model gets wrong, the surest first: what to look
+/// at first, in the model or in the labels.
+///
+/// Examples:
+///   kinglet eval --model out/ --data dev.jsonl.zst --json
+///   kinglet eval --model out/ --data dev.csv --report classes.csv --errors wrong.csv
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -44,8 +54,24 @@ pub struct Args {
     #[command(flatten)]
     read: LabelArgs,
 
+    /// Write precision, recall, F1 and rows of each class to FILE: .csv, .tsv, .jsonl or .json
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Write the rows with a wrong answer to FILE, the surest first: .csv, .tsv, .jsonl or .json
+    #[arg(long, value_name = "FILE")]
+    errors: Option<PathBuf>,
+
+    /// Replace the files of --report and --errors if they exist
+    #[arg(long)]
+    force: bool,
+
+    /// Threads; the answers do not depend on it [default: all cores, one for ONNX models]
+    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS))]
+    threads: Option<u16>,
+
     /// Print one JSON object. Fields: 'rows', 'accuracy', 'macro_f1', 'binary_f1' (two classes), 'rows_per_second', 'labels',
-    /// 'confusion' (confusion[i][j] counts rows of class i predicted as j), and 'confidence' with 'calibrated', 'ece',
+    /// 'confusion' (the pairs that occur, each with 'label', 'predicted' and 'rows'), and 'confidence' with 'calibrated', 'ece',
     /// 'ece_adaptive', 'brier', 'nll', 'threshold', 'answered', 'accuracy_answered'; for calibrated models also 'set_coverage'
     /// and 'mean_set_size'
     #[arg(long, verbatim_doc_comment)]
@@ -66,44 +92,136 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
+    for path in args.report.iter().chain(&args.errors) {
+        check_free(path, args.force).map_err(Error::msg)?;
+        layout(path)?;
+    }
     let model = args.model.open()?;
     model.check_classifies()?;
-    let data = Dataset::read(&args.data, &args.read.options(), Some(model.labels()))?;
+    let labels = model.labels();
+    let data = Dataset::read(&args.data, &args.read.options(), Some(labels))?;
     report(&format!("{}: {}", args.data.display(), data.notes.join("; ")));
-    let mut classifier = model.classifier()?;
-    classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    if let Some(threshold) = args.threshold {
-        classifier.threshold = threshold;
-    }
-    let mut confusion = Confusion::new(model.labels().len());
+    let classifier = |_| -> Result<Classifier<'_>> {
+        let mut classifier = model.classifier()?;
+        classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        classifier.threshold = args.threshold.unwrap_or(classifier.threshold);
+        Ok(classifier)
+    };
+    let mut confusion = Confusion::new(labels.len());
     let mut confidences = Confidences::default();
-    let mut progress = Progress::new(data.texts.len());
+    let mut errors = Vec::new();
+    let mut progress = Progress::new(Some(data.texts.len()));
     let start = Instant::now();
-    for (i, (text, &gold)) in data.texts.iter().zip(&data.labels).enumerate() {
-        let answer = classifier.classify(text).map_err(explain);
-        let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), i + 1))?;
-        confusion.add(gold, answer.best().class);
-        confidences.add(&answer, gold);
-        progress.tell(i + 1);
-    }
+    let mut classifiers = (0..model.threads(args.threads)).map(classifier).collect::<Result<Vec<_>>>()?;
+    let rows = data.texts.iter().zip(&data.labels).enumerate();
+    parallel::in_order(
+        &mut classifiers,
+        rows.map(|(row, (text, &gold))| Ok((row, text, gold))),
+        |(_, text, _)| text.len(),
+        |classifier, (row, text, gold)| {
+            let answer = classifier.classify(text).map_err(explain);
+            let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), row + 1))?;
+            Ok((row, gold, answer.probabilities().to_vec()))
+        },
+        |answered: Result<_>| {
+            let (row, gold, probabilities) = answered?;
+            let answer = Answer::from_probabilities(&probabilities, model.calibration().as_ref())?;
+            let best = answer.best();
+            confusion.add(gold, best.class);
+            confidences.add(&answer, gold);
+            if best.class != gold {
+                errors.push(Wrong { row, predicted: best.class, probability: best.probability });
+            }
+            progress.tell(row as u64 + 1);
+            Ok(())
+        },
+    )?;
     let seconds = start.elapsed().as_secs_f64();
     progress.end();
+    let calibrated = Calibrated {
+        calibration: model.calibration(),
+        threshold: args.threshold.or(model.calibration().map(|calibration| calibration.threshold)).unwrap_or_default(),
+    };
     let speed = confusion.rows() as f64 / seconds.max(1e-9);
+    if let Some(path) = &args.report {
+        write_classes(path, &confusion, labels)?;
+    }
+    if let Some(path) = &args.errors {
+        errors.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.row.cmp(&b.row)));
+        write_errors(path, &errors, &data, labels)?;
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
-        let mut object = object(&confusion, model.labels(), speed);
-        object.insert("confidence".to_string(), confidences.object(&classifier));
+        let mut object = object(&confusion, labels, speed);
+        object.insert("confidence".to_string(), confidences.object(&calibrated));
         writeln!(out, "{}", Value::Object(object))?;
     } else {
-        table(&mut out, &confusion, model.labels(), speed)?;
-        confidences.table(&mut out, &classifier)?;
-        confused(&mut out, &confusion, model.labels())?;
+        table(&mut out, &confusion, labels, speed)?;
+        confidences.table(&mut out, &calibrated)?;
+        confused(&mut out, &confusion, labels)?;
         if args.confusion {
-            matrix(&mut out, &confusion, model.labels())?;
+            matrix(&mut out, &confusion, labels)?;
         }
     }
     out.flush()?;
     Ok(Outcome::Done)
+}
+
+/// A row with a wrong answer.
+struct Wrong {
+    row: usize,
+    predicted: usize,
+    probability: f32,
+}
+
+/// Returns how the rows of an output file are written.
+fn layout(path: &Path) -> Result<Layout> {
+    match Layout::of(path) {
+        Some(layout) => Ok(layout),
+        None => bail!("{}: the name must end in .csv, .tsv, .jsonl or .json", path.display()),
+    }
+}
+
+/// Writes rows with these columns.
+fn write_rows(path: &Path, columns: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> Result<()> {
+    let layout = layout(path)?;
+    let cannot = || format!("cannot write {}", path.display());
+    let mut out = RowWriter::create(path, layout).with_context(cannot)?;
+    if let Layout::Separated { .. } = layout {
+        out.fields(columns.iter().copied()).with_context(cannot)?;
+    }
+    for row in rows {
+        out.values(columns, &row).with_context(cannot)?;
+    }
+    out.finish().with_context(cannot)
+}
+
+/// Writes what the model does on each class.
+fn write_classes(path: &Path, confusion: &Confusion, labels: &[String]) -> Result<()> {
+    let rows = labels.iter().enumerate().map(|(class, label)| {
+        let scores = [confusion.precision(class), confusion.recall(class), confusion.f1(class)];
+        let [precision, recall, f1] = scores.map(|score| json!(score));
+        let counts = [confusion.of_class(class), confusion.predicted_as(class)];
+        let [rows, predicted] = counts.map(|count| json!(count));
+        vec![json!(label), precision, recall, f1, rows, predicted]
+    });
+    write_rows(path, &["label", "precision", "recall", "f1", "rows", "predicted"], rows)
+}
+
+/// Writes the rows with a wrong answer.
+fn write_errors(path: &Path, errors: &[Wrong], data: &Dataset, labels: &[String]) -> Result<()> {
+    let name = |class: usize| json!(labels.get(class));
+    let rows = errors.iter().map(|&Wrong { row, predicted, probability }| {
+        let gold = data.labels.get(row).map_or(Value::Null, |&gold| name(gold));
+        vec![json!(row + 1), json!(data.texts.get(row)), gold, name(predicted), number(probability)]
+    });
+    write_rows(path, &["row", "text", "label", "predicted", "score"], rows)
+}
+
+/// How answers are judged.
+struct Calibrated {
+    calibration: Option<Calibration>,
+    threshold: f32,
 }
 
 /// Confidence of the model, row by row.
@@ -125,12 +243,12 @@ impl Confidences {
         }
     }
 
-    fn object(&self, classifier: &Classifier<'_>) -> Value {
-        let (rows, threshold) = (&self.rows, classifier.threshold);
+    fn object(&self, judged: &Calibrated) -> Value {
+        let (rows, threshold) = (&self.rows, judged.threshold);
         let selective = rows.selective(threshold);
         let mut object = Map::new();
         let mut put = |name: &str, value: Value| object.insert(name.to_string(), value);
-        put("calibrated", classifier.calibration().is_some().into());
+        put("calibrated", judged.calibration.is_some().into());
         put("ece", json!(rows.ece(BINS)));
         put("ece_adaptive", json!(rows.adaptive_ece(BINS)));
         put("brier", json!(rows.brier()));
@@ -138,25 +256,25 @@ impl Confidences {
         put("threshold", number(threshold));
         put("answered", json!(selective.answered));
         put("accuracy_answered", json!(selective.accuracy));
-        if classifier.calibration().is_some() {
+        if judged.calibration.is_some() {
             put("set_coverage", json!(self.held as f64 / rows.rows().max(1) as f64));
             put("mean_set_size", json!(self.labels as f64 / rows.rows().max(1) as f64));
         }
         Value::Object(object)
     }
 
-    fn table(&self, out: &mut dyn Write, classifier: &Classifier<'_>) -> Result<()> {
+    fn table(&self, out: &mut dyn Write, judged: &Calibrated) -> Result<()> {
         let rows = &self.rows;
-        let selective = rows.selective(classifier.threshold);
+        let selective = rows.selective(judged.threshold);
         let (ece, adaptive) = (rows.ece(BINS), rows.adaptive_ece(BINS));
-        let calibrated = if classifier.calibration().is_some() { "" } else { " (not calibrated)" };
+        let calibrated = if judged.calibration.is_some() { "" } else { " (not calibrated)" };
         writeln!(out, "ECE        {ece:.4}  {adaptive:.4} with bins of equal size{calibrated}")?;
         writeln!(
             out,
             "answered   {:.4}  above {:.4}, accuracy {:.4}",
-            selective.answered, classifier.threshold, selective.accuracy
+            selective.answered, judged.threshold, selective.accuracy
         )?;
-        if let Some(calibration) = classifier.calibration() {
+        if let Some(calibration) = &judged.calibration {
             let n = rows.rows().max(1) as f64;
             let (held, size) = (self.held as f64 / n, self.labels as f64 / n);
             writeln!(
@@ -170,8 +288,8 @@ impl Confidences {
 }
 
 fn object(confusion: &Confusion, labels: &[String], speed: f64) -> Map<String, Value> {
-    let classes = 0..labels.len();
-    let row = |gold: usize| -> Value { classes.clone().map(|given| confusion.count(gold, given)).collect() };
+    let name = |class: usize| labels.get(class);
+    let pair = |(gold, predicted, rows)| json!({ "label": name(gold), "predicted": name(predicted), "rows": rows });
     let mut object = Map::new();
     object.insert("rows".to_string(), confusion.rows().into());
     object.insert("accuracy".to_string(), json!(confusion.accuracy()));
@@ -181,7 +299,7 @@ fn object(confusion: &Confusion, labels: &[String], speed: f64) -> Map<String, V
     }
     object.insert("rows_per_second".to_string(), json!(speed));
     object.insert("labels".to_string(), json!(labels));
-    object.insert("confusion".to_string(), classes.clone().map(row).collect());
+    object.insert("confusion".to_string(), confusion.pairs().map(pair).collect());
     object
 }
 
@@ -220,30 +338,4 @@ fn matrix(out: &mut dyn Write, confusion: &Confusion, labels: &[String]) -> Resu
         writeln!(out)?;
     }
     Ok(())
-}
-
-/// A counter on stderr, shown only on a terminal.
-struct Progress {
-    rows: usize,
-    shown: bool,
-    last: Instant,
-}
-
-impl Progress {
-    fn new(rows: usize) -> Self {
-        Progress { rows, shown: shows_progress(), last: Instant::now() }
-    }
-
-    fn tell(&mut self, done: usize) {
-        if self.shown && self.last.elapsed() > Duration::from_millis(200) {
-            self.last = Instant::now();
-            let _ = write!(io::stderr(), "\r{done} of {} rows", self.rows);
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
 }

@@ -7,7 +7,8 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet_data::dataset::{self, DataError, ReadOptions};
+use kinglet::tokenizer::is_empty;
+use kinglet_data::dataset::{self, DataError, ReadOptions, Record};
 
 /// Largest text in bytes; a longer one is rejected before it fills the memory.
 const MAX_TEXT_BYTES: u64 = 1 << 28;
@@ -21,12 +22,33 @@ pub struct Text {
     pub replaced: bool,
 }
 
+/// What there is to note about a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether bytes were replaced.
+    pub replaced: bool,
+    /// Whether it has no letter, digit or symbol.
+    pub empty: bool,
+}
+
+impl Seen {
+    /// Looks at a row of a file.
+    pub fn of(record: &Record) -> Self {
+        Seen { replaced: record.replaced, empty: is_empty(record.text.as_bytes()) }
+    }
+}
+
 impl Text {
     fn of(bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
             Ok(text) => Text { text, replaced: false },
             Err(e) => Text { text: String::from_utf8_lossy(e.as_bytes()).into_owned(), replaced: true },
         }
+    }
+
+    /// Returns what there is to note.
+    pub fn seen(&self) -> Seen {
+        Seen { replaced: self.replaced, empty: is_empty(self.text.as_bytes()) }
     }
 
     /// Reads a command-line argument, without the mark of [`mark_texts`].

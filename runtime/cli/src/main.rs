@@ -7,11 +7,13 @@ mod answer;
 mod classify;
 mod embed;
 mod eval;
+mod explain;
 mod fingerprint;
 mod info;
 mod input;
 mod model;
 mod output;
+mod parallel;
 mod stream;
 
 use std::any::Any;
@@ -45,6 +47,7 @@ enum Command {
     Classify(classify::Args),
     Embed(embed::Args),
     Eval(eval::Args),
+    Explain(explain::Args),
     Fingerprint(fingerprint::Args),
     Info(info::Args),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Classify(args) => classify::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Fingerprint(args) => fingerprint::run(args),
         Command::Info(args) => info::run(args),
     });

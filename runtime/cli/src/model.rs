@@ -1,8 +1,10 @@
 //! The model of a command: a bundle, or an ONNX file in a program with tract.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use kinglet::answer::classes;
 use kinglet::backend::Backend;
 use kinglet::calibration::Calibration;
@@ -10,13 +12,13 @@ use kinglet::classifier::Classifier;
 use kinglet::embedder::Embedder;
 use kinglet::model;
 use kinglet::spec::Config;
-#[cfg(not(feature = "tract"))]
 use kinglet::spec::files;
 use kinglet::{Error, FileError};
 #[cfg(feature = "tract")]
 use kinglet_onnx::{ModelError, TractModel};
 
 use super::output::explain;
+use super::parallel;
 
 /// Environment variables that select the backend; the second is the former name.
 const BACKEND_VARIABLES: [&str; 2] = ["KINGLET_BACKEND", "KINGLET_KERNEL"];
@@ -70,7 +72,14 @@ impl Model {
         let Some(path) = path else { return bundle(model::builtin()?) };
         match model::open(path, verify) {
             Ok(model) => bundle(model),
+            Err(Error::File { path, error: FileError::NotBundle }) if !looks_like_onnx(&path) => {
+                bail!("{} is neither a .kinglet nor an .onnx file; kinglet-export writes them", path.display())
+            }
             Err(Error::File { path, error: FileError::NotBundle }) => open_onnx(&path),
+            Err(Error::File { path, error: FileError::NoModel }) if path.join(files::WEIGHTS).is_file() => {
+                let path = path.display();
+                bail!("{path} is a checkpoint; export it first: kinglet-export {path} --out {path}-export")
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -141,6 +150,15 @@ impl Model {
         }
     }
 
+    /// Returns the threads for a file: `asked`, or all cores; one for an ONNX model, as each thread prepares plans of its own.
+    pub fn threads(&self, asked: Option<u16>) -> usize {
+        match self {
+            Model::Bundle(_) => parallel::threads(asked),
+            #[cfg(feature = "tract")]
+            Model::Onnx(_) => asked.map_or(1, usize::from),
+        }
+    }
+
     /// Returns the engine's name in reports: with the backend of the native one, with the version of tract.
     pub fn engine_name(&self) -> String {
         match self {
@@ -149,6 +167,13 @@ impl Model {
             Model::Onnx(model) => model.engine_name(),
         }
     }
+}
+
+/// Returns whether a file is named or begins as ONNX files do: with field 1 of its message, a number.
+fn looks_like_onnx(path: &Path) -> bool {
+    let mut first = [0];
+    path.extension().is_some_and(|extension| extension == "onnx")
+        || (File::open(path).is_ok_and(|mut file| file.read_exact(&mut first).is_ok()) && first == [0x08])
 }
 
 #[cfg(feature = "tract")]

@@ -1,11 +1,12 @@
 //! What commands share: how they end, what they say on stderr, and numbers.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use serde_json::Value;
 
-use super::input::Text;
+use super::input::Seen;
 
 /// Result of a command that could run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,11 +20,6 @@ pub enum Outcome {
 /// Writes a line to stderr, ignoring a closed stderr.
 pub fn report(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
-}
-
-/// Returns whether stderr is a terminal, so that progress is worth showing.
-pub fn shows_progress() -> bool {
-    io::stderr().is_terminal()
 }
 
 /// Parses a probability between 0 and 1.
@@ -59,15 +55,45 @@ impl Notes {
     }
 
     /// Shows what there is to note about a text, of line `line` if it is one.
-    pub fn tell(&mut self, text: &Text, line: Option<u64>) {
+    pub fn tell(&mut self, seen: Seen, line: Option<u64>) {
         let place = line.map_or(String::new(), |line| format!("line {line}: "));
-        if text.replaced && !self.replaced {
+        if seen.replaced && !self.replaced {
             self.replaced = true;
             report(&format!("warning: {place}invalid UTF-8 was replaced by U+FFFD (shown once)"));
         }
-        if text.text.trim().is_empty() && !self.empty {
+        if seen.empty && !self.empty {
             self.empty = true;
             report(&format!("note: {place}empty input; {} (shown once)", self.of_empty));
+        }
+    }
+}
+
+/// A counter of rows on stderr, shown only on a terminal.
+pub struct Progress {
+    of: Option<usize>,
+    shown: bool,
+    last: Instant,
+}
+
+impl Progress {
+    /// Creates a counter; `of`: the number of rows, if it is known.
+    pub fn new(of: Option<usize>) -> Self {
+        Progress { of, shown: io::stderr().is_terminal(), last: Instant::now() }
+    }
+
+    /// Shows the number of rows so far, now and then.
+    pub fn tell(&mut self, done: u64) {
+        if self.shown && self.last.elapsed() > Duration::from_millis(200) {
+            self.last = Instant::now();
+            let of = self.of.map_or(String::new(), |of| format!(" of {of}"));
+            let _ = write!(io::stderr(), "\r{done}{of} rows");
+        }
+    }
+
+    /// Removes the counter.
+    pub fn end(&self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

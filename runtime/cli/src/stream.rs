@@ -40,7 +40,8 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
     let (labels, calibration) = (bundle.labels(), bundle.calibration());
     let mut stream = Stream::new(bundle.engines().take()?);
     let mut logits = vec![0.0; labels.len()];
-    let mut answers = Answers { out, plan, labels, calibration, probabilities: logits.clone(), last: None };
+    let mut answers =
+        Answers { out, plan, labels, calibration, probabilities: logits.clone(), empty: true, last: None };
 
     let every = plan.every.unwrap_or(u64::MAX);
     let (mut bytes, mut due) = (0u64, every);
@@ -62,11 +63,13 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
             due = due.saturating_add(every);
         }
         if stream.snapshot(&mut logits)?.is_some() {
+            answers.empty = stream.is_empty();
             answers.running(bytes, stream.tokens(), &logits, is_due)?;
         }
     }
     mark.end(|text| stream.push(text))?;
     let tokens = stream.finish(&mut logits)?;
+    answers.empty = stream.is_empty();
     answers.last(bytes, tokens, &logits)?;
     Ok(Outcome::Done)
 }
@@ -112,6 +115,8 @@ struct Answers<'a> {
     labels: &'a [String],
     calibration: Option<Calibration>,
     probabilities: Vec<f32>,
+    /// Whether the text so far is empty.
+    empty: bool,
     /// The last printed class, and whether it was unsure.
     last: Option<(usize, bool)>,
 }
@@ -120,7 +125,8 @@ impl Answers<'_> {
     fn answer(&mut self, logits: &[f32]) -> Result<Printed<'_>> {
         let answer = Answer::from_logits(logits, self.calibration.as_ref(), &mut self.probabilities)?;
         let threshold = self.plan.threshold.unwrap_or(answer.threshold());
-        Ok(Printed { answer: answer.with_threshold(threshold), labels: self.labels, top: self.plan.top })
+        let answer = answer.with_threshold(threshold).with_empty(self.empty);
+        Ok(Printed { answer, labels: self.labels, top: self.plan.top })
     }
 
     fn running(&mut self, bytes: u64, tokens: u64, logits: &[f32], is_due: bool) -> Result<()> {
@@ -128,7 +134,7 @@ impl Answers<'_> {
         let answer = self.answer(logits)?;
         let said = Some((answer.answer.best().class, answer.answer.is_unsure()));
         if is_due || said != last {
-            let line = line(json, bytes, tokens, &answer, false)?;
+            let line = line(json, bytes, tokens, &answer, false);
             self.last = said;
             self.write(&line)?;
         }
@@ -137,7 +143,7 @@ impl Answers<'_> {
 
     fn last(&mut self, bytes: u64, tokens: u64, logits: &[f32]) -> Result<()> {
         let json = self.plan.json;
-        let line = line(json, bytes, tokens, &self.answer(logits)?, true)?;
+        let line = line(json, bytes, tokens, &self.answer(logits)?, true);
         self.write(&line)
     }
 
@@ -149,19 +155,16 @@ impl Answers<'_> {
 }
 
 /// `bytes<TAB>label<TAB>score<TAB>running`, or an object.
-fn line(json: bool, bytes: u64, tokens: u64, answer: &Printed<'_>, is_final: bool) -> Result<String> {
+fn line(json: bool, bytes: u64, tokens: u64, answer: &Printed<'_>, is_final: bool) -> String {
     if json {
         let mut object = Map::new();
         object.insert("bytes".to_string(), bytes.into());
         object.insert("tokens".to_string(), tokens.into());
         object.insert("final".to_string(), is_final.into());
         answer.put(&mut object);
-        return Ok(Value::Object(object).to_string());
+        return Value::Object(object).to_string();
     }
-    let mut line = format!("{bytes}\t").into_bytes();
-    answer.columns(&mut line)?;
-    line.extend(if is_final { "final" } else { "running" }.as_bytes());
-    Ok(String::from_utf8(line)?)
+    format!("{bytes}\t{}{}", answer.columns(), if is_final { "final" } else { "running" })
 }
 
 #[cfg(test)]

@@ -189,7 +189,8 @@ fn command_lines_that_make_no_sense() {
         (&["classify", "cat", "--file", "f"], "--file"),
         (&["classify", "cat", "--whole"], "--whole"),
         (&["eval"], "--data"),
-        (&["explain"], "explain"),
+        (&["explian"], "explian"),
+        (&["explain"], "TEXT"),
     ] {
         run(arguments).fails_with(&[word, "--help"]);
     }
@@ -200,10 +201,14 @@ fn bytes_that_are_not_utf8_are_replaced_with_one_warning() {
     let folder = Folder::new();
     let path = folder.path().to_str().unwrap();
     let run = run_with(&["classify", "--model", path], b"ok\ncat \xFF\xFE dog\n\xC3\ncar");
-    assert_eq!(run.err, "warning: line 2: invalid UTF-8 was replaced by U+FFFD (shown once)\n");
+    assert_eq!(
+        run.err,
+        "warning: line 2: invalid UTF-8 was replaced by U+FFFD (shown once)\n\
+         note: line 3: empty input; the answer is unsure (shown once)\n"
+    );
     assert_eq!(
         run.answers(),
-        "machine\t0.6225\tok\nanimal\t0.9994\tcat \u{FFFD}\u{FFFD} dog\nmachine\t0.6225\t\u{FFFD}\nmachine\t0.9890\tcar\n"
+        "machine\t0.6225\tok\nanimal\t0.9994\tcat \u{FFFD}\u{FFFD} dog\nunsure\t0.0000\t\u{FFFD}\nmachine\t0.9890\tcar\n"
     );
 }
 
@@ -219,16 +224,16 @@ fn an_argument_that_is_not_utf8_is_replaced_with_a_warning() {
 }
 
 #[test]
-fn empty_text_gets_an_answer_and_a_note() {
+fn empty_text_is_unsure_and_noted() {
     let folder = Folder::new();
     let path = folder.path().to_str().unwrap();
     for text in ["", " \u{3000}\t"] {
         let run = run(&["classify", "--model", path, text]);
         assert!(run.err.starts_with("note: ") && run.err.lines().count() == 1, "{run:?}");
-        assert_eq!(run.answers(), "machine  0.6225\n");
+        assert_eq!(run.answers(), "unsure  0.0000\n");
     }
     let run = run_with(&["classify", "--model", path, "--whole"], b"");
-    assert_eq!(run.answers(), "machine  0.6225\n");
+    assert_eq!(run.answers(), "unsure  0.0000\n");
 }
 
 #[test]

@@ -68,7 +68,9 @@ fn eval_reads_bundles() {
     let (folder, path) = folder();
     let data = folder.write("d.csv", "label,text\nanimal,cat\nanimal,car\nmachine,train\n");
     let out = object(&run(&["eval", "--model", text(&path), "--data", text(&data), "--json"]).answers());
-    assert_eq!(out["confusion"], json!([[1, 1], [0, 1]]));
+    let pair = |label, predicted, rows| json!({"label": label, "predicted": predicted, "rows": rows});
+    let pairs = [pair("animal", "animal", 1), pair("animal", "machine", 1), pair("machine", "machine", 1)];
+    assert_eq!(out["confusion"], json!(pairs));
 }
 
 #[test]

@@ -46,7 +46,9 @@ fn eval_counts_as_by_hand_on_every_kind_of_file() {
         let got = object(&out);
         assert_eq!((&got["rows"], &got["accuracy"]), (&json!(4), &json!(0.75)), "{}", file.display());
         assert_eq!(got["labels"], json!(fixture::LABELS));
-        assert_eq!(got["confusion"], json!([[2, 1], [0, 1]]));
+        let pair = |label, predicted, rows| json!({"label": label, "predicted": predicted, "rows": rows});
+        let pairs = [pair("animal", "animal", 2), pair("animal", "machine", 1), pair("machine", "machine", 1)];
+        assert_eq!(got["confusion"], json!(pairs));
         // animal: 2·2/(2·2 + 1) = 0.8; machine: 2·1/(2·1 + 1) = 2/3.
         assert!((got["binary_f1"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-12, "{out}");
         assert!((got["macro_f1"].as_f64().unwrap() - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12, "{out}");

@@ -16,6 +16,18 @@ pub fn sibling(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Checks that there is nothing at `path` yet, unless it may be replaced: the rule of every output of every program.
+///
+/// # Errors
+/// If it exists and `force` is false.
+pub fn check_free(path: &Path, force: bool) -> io::Result<()> {
+    if force || !path.exists() {
+        return Ok(());
+    }
+    let what = std::format!("{} exists; choose another name, or replace it with --force", path.display());
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, what))
+}
+
 /// Writes `bytes` to a temporary sibling of `path`, syncs it and renames it to `path`.
 ///
 /// # Errors

@@ -9,5 +9,6 @@ pub mod files;
 pub mod metrics;
 pub mod nearest;
 pub mod pipe;
+pub mod rows;
 pub mod survey;
 mod zstd_reader;

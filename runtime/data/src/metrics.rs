@@ -49,12 +49,39 @@ impl Confusion {
         ratio(right, self.rows())
     }
 
+    /// Returns the rows of class `gold`, whatever was predicted.
+    pub fn of_class(&self, gold: usize) -> u64 {
+        (0..self.classes).map(|predicted| self.count(gold, predicted)).sum()
+    }
+
+    /// Returns the rows that were predicted as `predicted`.
+    pub fn predicted_as(&self, predicted: usize) -> u64 {
+        (0..self.classes).map(|gold| self.count(gold, predicted)).sum()
+    }
+
+    /// Returns the share of the rows predicted as `class` that are of it; `None` if there are none.
+    pub fn precision(&self, class: usize) -> Option<f64> {
+        let predicted = self.predicted_as(class);
+        (predicted > 0).then(|| ratio(self.count(class, class), predicted))
+    }
+
+    /// Returns the share of the rows of `class` that were predicted as it; `None` if there are none.
+    pub fn recall(&self, class: usize) -> Option<f64> {
+        let gold = self.of_class(class);
+        (gold > 0).then(|| ratio(self.count(class, class), gold))
+    }
+
     /// Returns the F1 of one class, `2·tp / (2·tp + fp + fn)`, or `None` if it occurs neither in gold nor in
     /// predictions.
     pub fn f1(&self, class: usize) -> Option<f64> {
-        let gold: u64 = (0..self.classes).map(|p| self.count(class, p)).sum();
-        let predicted: u64 = (0..self.classes).map(|g| self.count(g, class)).sum();
-        (gold + predicted > 0).then(|| ratio(2 * self.count(class, class), gold + predicted))
+        let all = self.of_class(class) + self.predicted_as(class);
+        (all > 0).then(|| ratio(2 * self.count(class, class), all))
+    }
+
+    /// Returns the pairs of classes that occur, `(gold, predicted, rows)`, in their order, right ones included.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, usize, u64)> {
+        let all = (0..self.classes).flat_map(move |gold| (0..self.classes).map(move |predicted| (gold, predicted)));
+        all.map(|(gold, predicted)| (gold, predicted, self.count(gold, predicted))).filter(|pair| pair.2 > 0)
     }
 
     /// Returns the unweighted mean of [`Self::f1`] over the classes that occur in gold or predictions (scikit-learn's
@@ -71,12 +98,7 @@ impl Confusion {
 
     /// Returns the most frequent confusions: `(gold, predicted, rows)`, most first, ties by class.
     pub fn worst(&self, most: usize) -> Vec<(usize, usize, u64)> {
-        let mut pairs: Vec<_> = (0..self.classes)
-            .flat_map(|g| (0..self.classes).map(move |p| (g, p)))
-            .filter(|(g, p)| g != p)
-            .map(|(g, p)| (g, p, self.count(g, p)))
-            .filter(|pair| pair.2 > 0)
-            .collect();
+        let mut pairs: Vec<_> = self.pairs().filter(|(gold, predicted, _)| gold != predicted).collect();
         pairs.sort_by_key(|&(g, p, n)| (core::cmp::Reverse(n), g, p));
         pairs.truncate(most);
         pairs
@@ -105,6 +127,13 @@ mod tests {
         assert!((c.macro_f1() - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(c.binary_f1(), None);
         assert_eq!(c.worst(1), [(0, 1, 1)]);
+        // precision_recall_fscore_support: [1, 2/3, 1/2, 0], [1/2, 2/3, 1, 0], support [2, 3, 1, 0].
+        let precision: Vec<_> = (0..4).map(|class| c.precision(class)).collect();
+        let recall: Vec<_> = (0..4).map(|class| c.recall(class)).collect();
+        assert_eq!(precision, [Some(1.0), Some(2.0 / 3.0), Some(0.5), None]);
+        assert_eq!(recall, [Some(0.5), Some(2.0 / 3.0), Some(1.0), None]);
+        assert_eq!((c.of_class(1), c.predicted_as(2)), (3, 2));
+        assert_eq!(c.pairs().collect::<Vec<_>>(), [(0, 0, 1), (0, 1, 1), (1, 1, 2), (1, 2, 1), (2, 2, 1)]);
     }
 
     #[test]

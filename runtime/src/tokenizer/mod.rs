@@ -24,12 +24,14 @@
 //! | 259 and up | pieces, sorted by their bytes |
 
 mod bound;
+mod content;
 mod encoder;
 mod table;
 #[cfg(test)]
 mod tests;
 mod utf8;
 
+pub use content::{Content, is_empty};
 pub use encoder::Encoder;
 pub(crate) use table::TableIndex;
 pub use table::{Table, TableError};

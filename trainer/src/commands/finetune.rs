@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::{self, files};
 use kinglet_data::args::LabelArgs;
-use kinglet_data::dataset::{Dataset, ReadOptions};
-use kinglet_data::digest::sha256_of_file;
+use kinglet_data::dataset::{Dataset, Format, LABEL_NAMES, ReadOptions};
+use kinglet_data::digest::{sha256, sha256_of_file};
+use kinglet_data::files::write_atomically;
 use kinglet_data::survey::{Survey, shared};
 
 use crate::checkpoint::{self, Start};
@@ -57,10 +58,10 @@ pub struct FinetuneArgs {
     pub train: PathBuf,
     /// Labelled file to evaluate on
     ///
-    /// Its labels must occur in the training file. The weights with the best metric on it are kept. To have it split off the training
-    /// file, use `kinglet-train fit`.
+    /// Its labels must occur in the training file. The weights with the best metric on it are kept. Default: a tenth of the training file,
+    /// at most 3,000 rows, with equal texts on one side and each class in proportion, which is written to dev.jsonl in --out.
     #[arg(long, value_name = "DATA")]
-    pub dev: PathBuf,
+    pub dev: Option<PathBuf>,
     /// Checkpoint directory to start from
     ///
     /// The checkpoint of a classifier or an encoder, the folder of a pre-training run or a distillation, or a BERT-type Transformer in
@@ -91,6 +92,9 @@ pub struct FinetuneArgs {
     /// Default: the first of text, sentence, content, review, utterance that they have.
     #[arg(long, value_name = "NAME")]
     pub soft_text_field: Option<String>,
+    /// Epochs, a fraction of one allowed, in place of those of the configuration.
+    #[arg(skip)]
+    pub epochs: Option<f64>,
     /// The arguments of every run.
     #[command(flatten)]
     pub run: RunArgs,
@@ -121,21 +125,11 @@ pub fn measure(args: &FinetuneArgs, interrupt: &Interrupt) -> Result<Pace> {
     act(args, Instant::now(), interrupt, Act::Measure).and_then(|done| done.pace.context("nothing was measured"))
 }
 
-/// Returns the steps of an epoch.
-///
-/// # Errors
-/// As [`run`].
-pub fn steps_of_epoch(args: &FinetuneArgs, interrupt: &Interrupt) -> Result<u64> {
-    let done = act(args, Instant::now(), interrupt, Act::Count)?;
-    done.pace.map(|pace| pace.epoch_steps).context("nothing was counted")
-}
-
 /// What is done with a training that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Train,
     Measure,
-    Count,
 }
 
 /// What became of it.
@@ -241,13 +235,16 @@ impl<N: Network> Ready<'_, N> {
         if act == Act::Measure {
             return Ok(Done { ending: Ending::Complete, pace: Some(task.pace(&setup.team)?) });
         }
-        if act == Act::Count {
-            let pace = Pace { epoch_seconds: 0.0, epoch_steps: task.epoch_steps(), dev_seconds: 0.0 };
-            return Ok(Done { ending: Ending::Complete, pace: Some(pace) });
+        if let Some(epochs) = args.epochs {
+            task.set_epochs(epochs);
         }
         shape(args, &setup, &mut task)?;
         let fingerprint = fingerprint(task.config(), task.data(), weights.as_deref())?;
         let run = args.run.run(Classify::<N>::NAME, setup, tokenizer, fingerprint, today)?;
+        if let Some(lines) = task.data().split.as_ref().filter(|_| run.team.leads()) {
+            let path = run.out.join(folder::DEV);
+            write_atomically(&path, lines.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        }
         let ending = train(&run, &mut task, interrupt)?;
         ended(&run, ending, "the best weights");
         Ok(Done { ending, pace: None })
@@ -334,31 +331,61 @@ fn read_data(
     }
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
     keys.validate_for(classes)?;
-    let dev_rows = Dataset::read(&args.dev, &read, Some(&labels))?;
+    let Some(dev_file) = &args.dev else {
+        let division = super::divide(&rows, &args.train, seed)?;
+        let (train_rows, mut dev_rows) = (rows.take(&division.train), rows.take(&division.dev));
+        let lines = rows.json_lines(&division.dev);
+        (dev_rows.sha256, dev_rows.label_field) = (sha256(lines.as_bytes()), LABEL_NAMES[0].to_owned());
+        dev_rows.read = ReadOptions { format: Some(Format::Jsonl), ..ReadOptions::labelled(LABEL_NAMES[0]) };
+        let soft = read_soft(args, keys, seed, &labels, &train_rows, train, interrupt)?;
+        return Ok(Data {
+            train: Encoded::new(&args.train, train_rows, train)?,
+            soft,
+            dev: Encoded::new(&args.run.out.join(folder::DEV), dev_rows, dev)?,
+            split: Some(lines),
+            labels,
+        });
+    };
+    let dev_rows = Dataset::read(dev_file, &read, Some(&labels))?;
     if args.run.label.is_none() {
-        super::tell_notes(&args.dev, &dev_rows);
+        super::tell_notes(dev_file, &dev_rows);
         let both = shared(&rows, &dev_rows);
         if both > 0 {
             say(&format!("warning: {both} of the {} dev texts are in the training file too", dev_rows.texts.len()));
         }
     }
-    let soft_read = args.soft_text_field.as_deref().map_or_else(ReadOptions::default, ReadOptions::text);
-    let source = args.soft_labels.as_ref().map(|targets| Source {
+    let soft = read_soft(args, keys, seed, &labels, &rows, train, interrupt)?;
+    Ok(Data {
+        train: Encoded::new(&args.train, rows, train)?,
+        soft,
+        dev: Encoded::new(dev_file, dev_rows, dev)?,
+        split: None,
+        labels,
+    })
+}
+
+/// Reads the soft labels, if there are any.
+fn read_soft(
+    args: &FinetuneArgs,
+    keys: &ClassifyKeys,
+    seed: u64,
+    labels: &[String],
+    rows: &Dataset,
+    train: Encode<'_>,
+    interrupt: &Interrupt,
+) -> Result<Option<Soft>> {
+    let Some(targets) = &args.soft_labels else { return Ok(None) };
+    let read = args.soft_text_field.as_deref().map_or_else(ReadOptions::default, ReadOptions::text);
+    let source = Source {
         targets,
         texts: &args.soft_texts,
-        read: &soft_read,
+        read: &read,
         temperature: keys.soft_temperature,
         limit: keys.soft_limit,
         unsure: keys.soft_unsure,
         seed,
-    });
-    let soft = source.map(|source| Soft::read(source, &labels, &rows.texts, train, interrupt)).transpose()?;
-    Ok(Data {
-        train: Encoded::new(&args.train, rows, train)?,
-        soft,
-        dev: Encoded::new(&args.dev, dev_rows, dev)?,
-        labels,
-    })
+    };
+    Soft::read(source, labels, &rows.texts, train, interrupt).map(Some)
 }
 
 /// Returns what a resumed run must share; `from`: the weights of `--from`. These words are part of saved states.
@@ -420,8 +447,8 @@ fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_l
             }
             ensure!(
                 given == found,
-                "[model] differs from the checkpoint of --from (leave [model] out to take the checkpoint's): \
-                 {given:?} against {found:?}"
+                "[model] differs from the checkpoint of --from (leave [model] out to take the checkpoint's): {}",
+                differences(&given, &found)?
             );
             found
         }
@@ -432,4 +459,16 @@ fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_l
     }
     model.validate().context("[model]")?;
     Ok(model)
+}
+
+/// Returns the keys in which two models differ, with both values.
+fn differences(given: &ModelConfig, found: &ModelConfig) -> Result<String> {
+    let [given, found] = [given, found].map(serde_json::to_value);
+    let (given, found) = (given?, found?);
+    let keys = given.as_object().into_iter().flatten();
+    let differ = keys.filter(|(key, value)| found.get(key) != Some(value));
+    let words = differ.map(|(key, value)| {
+        format!("{key} is {value}, in the checkpoint {}", found.get(key).unwrap_or(&serde_json::Value::Null))
+    });
+    Ok(words.collect::<Vec<_>>().join("; "))
 }

@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::files;
-use kinglet::tokenizer::FIRST_PIECE;
 use kinglet_data::args::LabelArgs;
-use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::dataset::Dataset;
 use kinglet_data::digest::sha256_of_file;
 use kinglet_data::files::write_atomically;
 use kinglet_data::survey::{self, Survey, grouped};
 
 use crate::device::DeviceChoice;
-use crate::fit::plan::{MOST_TRIALS, Plan, epochs_for};
+use crate::fit::budget::Budget;
+use crate::fit::plan::{Plan, epochs_for};
 use crate::fit::record::{Inputs, Record};
-use crate::fit::search::{Candidate, Search, TRIALS, minutes_to};
+use crate::fit::search::{Search, TRIALS, minutes_to};
+use crate::fit::start::{Start, Texts, candidates, start, within};
 use crate::interrupt::Interrupt;
 use crate::out;
-use crate::tokenizer::files::TokenizerFiles;
-use crate::tokenizer::{TokenizerPlan, train as learn_vocabulary};
+use crate::training::arguments;
 use crate::training::progress::say;
 use crate::training::run::again;
 
@@ -65,6 +65,13 @@ pub struct FitArgs {
     /// Default: encoder-en-small where it knows the script.
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
+    /// What the device has, such as flash=256K,ram=64K,ms=5,clock=168M
+    ///
+    /// Takes the largest model that fits: flash holds the model and the engine, RAM its working memory, and a text as long as the longest
+    /// twentieth of the texts takes at most so many milliseconds at one instruction per cycle. What is left out is not limited; the clock is
+    /// 168 MHz by default. All of it is computed before training, for a Cortex-M4F.
+    #[arg(long, value_name = "LIMITS")]
+    pub budget: Option<Budget>,
     /// Trainings of the first round: 1, 2, 4 or 8
     ///
     /// Default: what the time allows. With --epochs as well, the result depends on the seed alone, not on the time.
@@ -85,6 +92,8 @@ pub struct FitArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Continue the search in --out
+    ///
+    /// With --out alone, all else is as it was when the search began.
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
     /// Replace what is in --out
@@ -92,23 +101,10 @@ pub struct FitArgs {
     pub force: bool,
 }
 
-/// Share of the first tokens that an encoder may spell in bytes.
-const MOST_BYTES: f64 = 0.15;
-/// Texts whose tokens are counted for that.
-const LOOKED_AT: usize = 2000;
 /// Folders of `--out`.
 const DATA: &str = "data";
 const CHECKPOINT: &str = "checkpoint";
 const VOCABULARY: &str = "vocabulary";
-
-/// Where trainings start.
-#[derive(Clone, Debug)]
-enum Start {
-    /// An encoder.
-    Encoder(PathBuf),
-    /// Random weights, with a vocabulary of the training texts.
-    Scratch,
-}
 
 /// Makes the model.
 ///
@@ -120,10 +116,26 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     let fixed = args.trials.zip(args.epochs).map(|(trials, epochs)| Plan::new(trials, epochs)).transpose()?;
     let export = exporter()?;
     let prepared = prepare(args)?;
-    let Prepared { start, train, dev, lengths, .. } = &prepared;
+    let Prepared { data, train, dev, length, .. } = &prepared;
     let mut record = open(args, &prepared)?;
 
-    let candidates = candidates(args, start, train, dev, *lengths)?;
+    let (texts, vocabulary) = (Texts { data, length: *length }, args.out.join(VOCABULARY));
+    let start = match (&args.budget, &record.shape) {
+        (None, _) => prepared.start.clone(),
+        (Some(_), Some(shape)) => Start::Scratch { shape: Some(shape.clone()) },
+        (Some(budget), None) => {
+            let given = args.from.is_some();
+            within(budget, prepared.start.clone(), given, &texts, &vocabulary, train).inspect_err(|_| {
+                // Nothing was trained: the folder is as it was.
+                let _ = clear(&args.out).and_then(|()| Ok(fs::remove_dir(&args.out)?));
+            })?
+        }
+    };
+    if let (Start::Scratch { shape: Some(shape) }, None) = (&start, &record.shape) {
+        record.shape = Some(shape.clone());
+        record.write(&args.out)?;
+    }
+    let candidates = candidates(&start, &texts, args.seed, &vocabulary, train)?;
     let deadline = started + Duration::from_secs_f64(60.0 * args.minutes);
     let search = Search {
         out: &args.out,
@@ -137,7 +149,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     };
     if record.plan.is_none() {
         let pace = search.measure()?;
-        let export_seconds = 10.0 + 0.06 * record.rows[1] as f64 + 4.0 * pace.dev_seconds;
+        let export_seconds = 10.0 + 0.01 * record.rows[1] as f64 + 4.0 * pace.dev_seconds;
         let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64() - export_seconds;
         let possible = (0.9 * left / pace.epoch_seconds).max(0.1);
         record.plan =
@@ -167,12 +179,13 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
 /// What is known before the first training.
 struct Prepared {
     start: Start,
+    data: Dataset,
     train: PathBuf,
     dev: PathBuf,
     rows: [usize; 2],
     inputs: Inputs,
     /// 95th percentile of the lengths in tokens.
-    lengths: usize,
+    length: usize,
 }
 
 /// Reads the data, says what it found, and writes both parts to the folder `data`.
@@ -201,30 +214,21 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
             (all, dev.json_lines(&rows), rows.len())
         }
         _ => {
-            let division = survey::divide(&data, args.seed);
-            ensure!(
-                !division.dev.is_empty(),
-                "{} has no class of three different texts, so that nothing can be split off to evaluate on; give more rows, or --dev",
-                args.data.display()
-            );
-            say(&format!(
-                "{} rows to train on, {} to evaluate on (seed {})",
-                grouped(division.train.len()),
-                grouped(division.dev.len()),
-                args.seed
-            ));
+            let division = super::divide(&data, &args.data, args.seed)?;
             (division.train, data.json_lines(&division.dev), division.dev.len())
         }
     };
-    let (start, lengths) = start(args, &data)?;
+    let (start, length) = start(args.from.as_deref(), &data)?;
     let encoder = match &start {
-        Start::Encoder(folder) => Some(
+        Start::Encoder { folder, .. } => Some(
             sha256_of_file(&folder.join(files::WEIGHTS))
                 .with_context(|| format!("cannot read {}", folder.display()))?,
         ),
-        Start::Scratch => None,
+        Start::Scratch { .. } => None,
     };
-    let inputs = Inputs { data: data.sha256.clone(), dev: given.map(|dev| dev.sha256), encoder, seed: args.seed };
+    let budget = args.budget.map(|budget| budget.to_string());
+    let dev = given.map(|dev| dev.sha256);
+    let inputs = Inputs { data: data.sha256.clone(), dev, encoder, seed: args.seed, budget };
     let folder = args.out.join(DATA);
     let paths = ["train.jsonl", "dev.jsonl"].map(|name| folder.join(name));
     if !args.resume || !paths.iter().all(|path| path.exists()) {
@@ -237,7 +241,7 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
         }
     }
     let [train, dev] = paths;
-    Ok(Prepared { start, train, dev, rows: [train_rows.len(), dev_rows], inputs, lengths })
+    Ok(Prepared { start, rows: [train_rows.len(), dev_rows], data, train, dev, inputs, length })
 }
 
 /// Says how a file was read and what is in it.
@@ -256,9 +260,11 @@ fn clear(out: &Path) -> Result<()> {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
     }
-    let record = out.join(crate::fit::record::FILE);
-    if record.exists() {
-        fs::remove_file(&record).with_context(|| format!("cannot remove {}", record.display()))?;
+    for name in [crate::fit::record::FILE, arguments::FILE] {
+        let file = out.join(name);
+        if file.exists() {
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
     }
     Ok(())
 }
@@ -269,8 +275,10 @@ fn open(args: &FitArgs, prepared: &Prepared) -> Result<Record> {
     let found = if args.resume { Record::read(&args.out)? } else { None };
     let Some(record) = found else {
         let kinglet = env!("CARGO_PKG_VERSION").to_owned();
-        let record = Record { kinglet, inputs: inputs.clone(), rows: *rows, plan: None, trials: Vec::new() };
+        let record =
+            Record { kinglet, inputs: inputs.clone(), rows: *rows, shape: None, plan: None, trials: Vec::new() };
         record.write(&args.out)?;
+        arguments::keep(&args.out)?;
         return Ok(record);
     };
     for (what, same) in [
@@ -278,74 +286,11 @@ fn open(args: &FitArgs, prepared: &Prepared) -> Result<Record> {
         ("--dev", record.inputs.dev == inputs.dev),
         ("--from", record.inputs.encoder == inputs.encoder),
         ("--seed", record.inputs.seed == inputs.seed),
+        ("--budget", record.inputs.budget == inputs.budget),
     ] {
         ensure!(same, "the search in {} was begun with another {what}; --force starts anew", args.out.display());
     }
     Ok(record)
-}
-
-/// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too.
-fn start(args: &FitArgs, data: &Dataset) -> Result<(Start, usize)> {
-    let longest = |mut lengths: Vec<usize>| {
-        lengths.sort_unstable();
-        lengths.get(lengths.len() * 19 / 20).copied().unwrap_or(1)
-    };
-    // Spread over the file, which may be sorted.
-    let step = (data.texts.len() / LOOKED_AT).max(1);
-    let texts = || data.texts.iter().step_by(step);
-    let words = longest(texts().map(|text| 1 + text.split_whitespace().count() * 4 / 3).collect());
-    let letters = longest(texts().map(|text| 1 + text.chars().count() / 2).collect());
-    let scratch = (Start::Scratch, words.max(letters / 3));
-    if args.from.as_ref().is_some_and(|from| from.as_os_str() == "none") {
-        return Ok(scratch);
-    }
-    let (folder, given) = match &args.from {
-        Some(folder) => (folder.clone(), true),
-        None => match shipped("encoder-en-small") {
-            Some(folder) => (folder, false),
-            None => {
-                say(
-                    "note: models/encoder-en-small is not here, so training starts from scratch; name an encoder with --from",
-                );
-                return Ok(scratch);
-            }
-        },
-    };
-    let tokenizer = TokenizerFiles::read(&folder).with_context(|| format!("--from {}", folder.display()))?;
-    let table = tokenizer.table()?;
-    let (mut bytes, mut all, mut lengths) = (0, 0, Vec::new());
-    for text in texts() {
-        let ids = table.encode(text);
-        bytes += ids.iter().filter(|&&id| id < FIRST_PIECE).count() - 1;
-        all += ids.len() - 1;
-        lengths.push(ids.len());
-    }
-    let share = bytes as f64 / f64::max(1.0, all as f64);
-    let percent = 100.0 * share;
-    if share <= MOST_BYTES {
-        say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
-        return Ok((Start::Encoder(folder), longest(lengths)));
-    }
-    if given {
-        say(&format!("warning: {percent:.0}% of the tokens are not in the vocabulary of --from {}", folder.display()));
-        return Ok((Start::Encoder(folder), longest(lengths)));
-    }
-    say(&format!(
-        "start: from scratch with a vocabulary of these texts, as {percent:.0}% of their tokens are not in that of {}",
-        folder.display()
-    ));
-    Ok(scratch)
-}
-
-/// Returns the folder of a model of the repository: in KINGLET_MODELS, here, or where the program was built.
-fn shipped(name: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("KINGLET_MODELS").map(PathBuf::from);
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
-    let mut folders = named.into_iter().chain([PathBuf::from("models"), built]);
-    folders.find_map(|folder| {
-        let folder = folder.join(name);
-        folder.join(files::WEIGHTS).exists().then_some(folder)
-    })
 }
 
 /// Returns the program that exports, before anything is trained: that of the variable KINGLET_EXPORT, or the one beside this program or in
@@ -363,76 +308,6 @@ fn exporter() -> Result<PathBuf> {
             "{name} is neither beside this program nor in PATH; build it with: cargo build --release -p kinglet-export"
         )
     })
-}
-
-/// Returns what may be trained, the most promising first.
-fn candidates(args: &FitArgs, start: &Start, train: &Path, dev: &Path, lengths: usize) -> Result<Vec<Candidate>> {
-    let max_length = (lengths + 8).next_multiple_of(32).clamp(32, 512);
-    let common = [
-        format!("train.max_length={max_length}"),
-        // A step of long texts has fewer of them.
-        "train.batch_tokens=8192".to_owned(),
-        format!("train.seed={}", args.seed),
-    ];
-    let made = |name: &str, settings: &[&str], from: Option<&Path>, tokenizer: Option<&Path>| Candidate {
-        name: name.to_owned(),
-        from: from.map(Path::to_path_buf),
-        tokenizer: tokenizer.map(Path::to_path_buf),
-        settings: common.iter().cloned().chain(settings.iter().map(|&setting| setting.to_owned())).collect(),
-    };
-    Ok(match start {
-        Start::Encoder(folder) => {
-            let made = |name, settings: &[&str]| made(name, settings, Some(folder), None);
-            vec![
-                made("usual settings", &[]),
-                made("half the learning rate", &["train.lr=1e-3"]),
-                made("other pieces of words", &["train.subword_sampling=0.1"]),
-                made("larger batches", &["train.batch_size=64"]),
-                made("twice the learning rate", &["train.lr=4e-3"]),
-                made("more dropout", &["train.dropout=0.3"]),
-                made("no label smoothing", &["train.label_smoothing=0"]),
-                made("slower embedding", &["train.embedding_lr_scale=1"]),
-            ]
-        }
-        Start::Scratch => {
-            let vocabulary = args.out.join(VOCABULARY);
-            vocabulary_of(&vocabulary, train, dev)?;
-            let made = |name, settings: &[&str]| made(name, settings, None, Some(&vocabulary));
-            vec![
-                made("usual settings", &[]),
-                made("more dropout", &["train.dropout=0.4"]),
-                made("half the learning rate", &["train.lr=1e-3"]),
-                made("two layers", &["model.num_hidden_layers=2", "model.kernel_sizes=[7,15]"]),
-                made("other pieces of words", &["train.subword_sampling=0.1"]),
-                made("smaller batches", &["train.batch_size=32"]),
-                made("no label smoothing", &["train.label_smoothing=0"]),
-                made("twice the learning rate", &["train.lr=4e-3"]),
-            ]
-        }
-    })
-}
-
-/// Learns the vocabulary of the training texts, unless it is there.
-fn vocabulary_of(folder: &Path, train: &Path, dev: &Path) -> Result<()> {
-    if folder.join(files::TOKENIZER_TABLE).exists() {
-        return Ok(());
-    }
-    let data =
-        Dataset::read(train, &ReadOptions::default(), None).with_context(|| format!("beside {}", dev.display()))?;
-    let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
-    // A piece should occur often enough to learn its vector.
-    let vocab_size = (characters / 60).clamp(1024, 8192);
-    say(&format!("learning a vocabulary of at most {} ids", grouped(vocab_size)));
-    let plan = TokenizerPlan {
-        inputs: vec![train.to_path_buf()],
-        read: ReadOptions::default(),
-        vocab_size,
-        lowercase: true,
-        max_piece_length: 16,
-        character_coverage: 0.9995,
-        out: folder.to_path_buf(),
-    };
-    learn_vocabulary(&plan).map(|_| ())
 }
 
 /// Exports the best training, keeps its checkpoint, and says what there is.
@@ -455,7 +330,9 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
         .arg(&checkpoint)
         .arg("--out")
         .arg(&args.out)
-        .arg("--json")
+        .arg("--search")
+        .arg(args.out.join(crate::fit::record::FILE))
+        .args(["--force", "--json"])
         .output()
         .with_context(|| format!("cannot run {}", export.display()))?;
     if !said.status.success() {
@@ -495,5 +372,3 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     writeln!(stdout, "classify  kinglet classify --model {} \"some text\"", model.display())?;
     Ok(())
 }
-
-const _: () = assert!(MOST_TRIALS == 8, "there are eight candidates");

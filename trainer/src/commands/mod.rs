@@ -17,8 +17,9 @@ pub mod tokenizer;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kinglet_data::dataset::Dataset;
+use kinglet_data::survey::{self, Division};
 
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::progress::say;
@@ -27,6 +28,25 @@ use crate::training::run::{Ending, Run, again};
 /// Says on stderr how a labelled file was read.
 fn tell_notes(file: &Path, data: &Dataset) {
     say(&format!("{}: {}", file.display(), data.notes.join("; ")));
+}
+
+/// Splits off rows to evaluate on, and says how many.
+///
+/// # Errors
+/// If there are too few.
+fn divide(data: &Dataset, file: &Path, seed: u64) -> Result<Division> {
+    let division = survey::divide(data, seed);
+    ensure!(
+        !division.dev.is_empty(),
+        "{} has no class of three different texts, so that nothing can be split off to evaluate on; give more rows, or --dev",
+        file.display()
+    );
+    say(&format!(
+        "{} rows to train on, {} to evaluate on (seed {seed})",
+        survey::grouped(division.train.len()),
+        survey::grouped(division.dev.len()),
+    ));
+    Ok(division)
 }
 
 /// Reads and checks the tokenizer in `dir`, which `flag` names.

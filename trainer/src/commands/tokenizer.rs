@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use kinglet::spec::files;
 use kinglet_data::args::TextArgs;
+use kinglet_data::files::check_free;
 
 use crate::out;
 use crate::tokenizer::{Summary, TokenizerPlan, train};
@@ -47,6 +48,9 @@ pub struct TokenizerArgs {
     /// Directory to write to, created if missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Replace a vocabulary in --out
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Learns a vocabulary, writes its files and prints a summary.
@@ -54,7 +58,8 @@ pub struct TokenizerArgs {
 /// # Errors
 /// As [`train()`].
 pub fn run(args: TokenizerArgs) -> Result<()> {
-    let TokenizerArgs { input: inputs, read, vocab_size, lowercase, max_piece_length, character_coverage, out } = args;
+    let TokenizerArgs { input: inputs, read, vocab_size, lowercase, max_piece_length, character_coverage, out, force } =
+        args;
     let plan = TokenizerPlan {
         inputs,
         read: read.options(),
@@ -65,6 +70,7 @@ pub fn run(args: TokenizerArgs) -> Result<()> {
         out,
     };
     out::check(&plan.out)?;
+    check_free(&plan.out.join(files::TOKENIZER_TABLE), force)?;
     eprintln!("learning {} ids", plan.vocab_size);
     let summary = train(&plan)?;
     let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters } = summary;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use kinglet_data::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
+use super::budget::Shape;
 use super::plan::Plan;
 
 /// Name of the file.
@@ -21,6 +22,9 @@ pub struct Record {
     pub inputs: Inputs,
     /// Rows to train and to evaluate on.
     pub rows: [usize; 2],
+    /// The shape that a budget led to, of models trained from scratch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Shape>,
     /// How many trainings of which length, once their speed is known.
     pub plan: Option<Plan>,
     /// The finished trainings.
@@ -39,6 +43,9 @@ pub struct Inputs {
     pub encoder: Option<String>,
     /// Seed of the division and of all trainings.
     pub seed: u64,
+    /// What the device has, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
 }
 
 /// A finished training.
@@ -131,9 +138,9 @@ mod tests {
             accuracy,
             minutes: 1.0,
         };
-        let inputs = Inputs { data: "d".to_owned(), dev: None, encoder: None, seed: 1 };
+        let inputs = Inputs { data: "d".to_owned(), dev: None, encoder: None, seed: 1, budget: None };
         let trials = vec![trial(1, 1, 0.5), trial(2, 1, 0.75), trial(3, 1, 0.75), trial(2, 2, 0.75)];
-        Record { kinglet: "0".to_owned(), inputs, rows: [90, 10], plan: None, trials }
+        Record { kinglet: "0".to_owned(), inputs, rows: [90, 10], shape: None, plan: None, trials }
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Search<'_> {
     /// # Errors
     /// If it cannot be trained.
     pub fn measure(&self) -> Result<Pace> {
-        let args = self.finetune(1, &self.out.join(TRIALS).join("pace"), &[], "pace")?;
+        let args = self.finetune(1, &self.out.join(TRIALS).join("pace"), None, "pace")?;
         let pace = finetune::measure(&args, self.interrupt)?;
         let (seconds, steps) = (pace.epoch_seconds, grouped(usize::try_from(pace.epoch_steps).unwrap_or(0)));
         say(&format!("an epoch takes about {seconds:.0} seconds ({steps} steps)"));
@@ -112,22 +112,22 @@ impl Search<'_> {
         self.out.join(TRIALS).join(format!("{round}-{candidate}"))
     }
 
-    /// Returns the arguments of a training.
-    fn finetune(&self, candidate: usize, out: &Path, more: &[String], label: &str) -> Result<FinetuneArgs> {
+    /// Returns the arguments of a training of so many epochs.
+    fn finetune(&self, candidate: usize, out: &Path, epochs: Option<f64>, label: &str) -> Result<FinetuneArgs> {
         let Candidate { from, tokenizer, settings, .. } =
             candidate.checked_sub(1).and_then(|place| self.candidates.get(place)).context("no such candidate")?;
         let resume = out.join(crate::training::state::FOLDER).exists();
-        let overrides = settings.iter().chain(more).cloned().collect();
         Ok(FinetuneArgs {
             config: None,
             train: self.train.to_path_buf(),
-            dev: self.dev.to_path_buf(),
+            dev: Some(self.dev.to_path_buf()),
             from: from.clone(),
             tokenizer: tokenizer.clone(),
             read: LabelArgs::default(),
             soft_labels: None,
             soft_texts: Vec::new(),
             soft_text_field: None,
+            epochs,
             run: RunArgs {
                 out: out.to_path_buf(),
                 seed: None,
@@ -136,7 +136,7 @@ impl Search<'_> {
                 resume,
                 force: !resume,
                 threads: self.threads,
-                overrides,
+                overrides: settings.clone(),
                 label: Some(label.to_owned()),
             },
         })
@@ -145,15 +145,7 @@ impl Search<'_> {
     /// Trains a candidate; `None` if a signal stopped it.
     fn train(&self, candidate: usize, round: usize, epochs: f64, label: &str) -> Result<Option<Trial>> {
         let out = self.folder(candidate, round);
-        let steps = self.steps_of_epoch(candidate)?;
-        let most = ((epochs * steps as f64).round() as u64).max(1);
-        // The warm-up of the recipes is for long trainings; few steps are evaluated at their end alone.
-        let more = [
-            format!("train.epochs={}", epochs.ceil().max(1.0)),
-            format!("train.max_steps={most}"),
-            format!("train.warmup_steps={}", (most / 10).min(100)),
-        ];
-        let mut args = self.finetune(candidate, &out, &more, label)?;
+        let mut args = self.finetune(candidate, &out, Some(epochs), label)?;
         // A machine that became much slower must not hold the search for hours.
         args.run.max_minutes = self.limit.map(|(deadline, all)| (minutes_to(deadline) + 0.5 * all).max(0.5));
         let ending = finetune::train_model(&args, Instant::now(), self.interrupt).with_context(|| label.to_owned())?;
@@ -168,12 +160,6 @@ impl Search<'_> {
         let minutes = training["minutes"].as_f64().unwrap_or_default();
         let name = self.candidates.get(candidate - 1).map_or_else(String::new, |candidate| candidate.name.clone());
         Ok(Some(Trial { candidate, round, name, epochs, accuracy, minutes }))
-    }
-
-    /// Returns the steps of an epoch of a candidate.
-    fn steps_of_epoch(&self, candidate: usize) -> Result<u64> {
-        let args = self.finetune(candidate, &self.out.join(TRIALS).join("pace"), &[], "pace")?;
-        finetune::steps_of_epoch(&args, self.interrupt)
     }
 }
 

@@ -53,7 +53,8 @@ impl TokenizerFiles {
         self.0.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
     }
 
-    fn bytes(&self, file: &str) -> Option<&[u8]> {
+    /// Returns the bytes of a file, by its name.
+    pub fn bytes(&self, file: &str) -> Option<&[u8]> {
         self.iter().find(|(name, _)| *name == file).map(|(_, bytes)| bytes)
     }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`CONFIG`] | the resolved training configuration |
 //! | [`METRICS`] | one JSON object per line: [`Row`] |
+//! | [`DEV`] | the rows to evaluate on, if they were split off |
+//! | [`crate::training::arguments::FILE`] | the command that began the run |
 //! | [`ENVIRONMENT`] | versions, CPU, GPU, threads, git commit |
 //! | [`TENSORBOARD`] | event files |
 //! | `loss.svg`, `dev.svg` | training and dev loss, dev metrics |
@@ -34,8 +36,10 @@ pub const TENSORBOARD: &str = "tensorboard";
 /// The answers of a text-to-text model: one JSON object per dev pair, in the order of the file: `target`, `answer` (null if it does not end, or has tokens
 /// that no text has), `right`.
 pub const PREDICTIONS: &str = "predictions.jsonl";
+/// The rows to evaluate on that were split off the training file, as JSON Lines.
+pub const DEV: &str = "dev.jsonl";
 /// Results of runs of every task, which a new run may not leave next to its own.
-pub const RESULTS: [&str; 10] = [
+pub const RESULTS: [&str; 11] = [
     files::CONFIG,
     files::SEQ2SEQ,
     files::WEIGHTS,
@@ -46,6 +50,7 @@ pub const RESULTS: [&str; 10] = [
     ENCODER,
     EMBEDDER,
     PREDICTIONS,
+    DEV,
 ];
 
 /// The folder of a running training.
@@ -124,12 +129,12 @@ impl RunFolder {
         &self.rows
     }
 
-    /// Draws the figures from the rows so far; `unit`: that of the losses.
+    /// Draws the figures from the rows so far; `unit`, `note`: as in [`row::pictures`].
     ///
     /// # Errors
     /// If a figure cannot be drawn or written.
-    pub fn draw(&self, unit: &str) -> Result<()> {
-        for (file, svg) in row::pictures(&self.rows, unit)? {
+    pub fn draw(&self, unit: &str, note: &str) -> Result<()> {
+        for (file, svg) in row::pictures(&self.rows, unit, note)? {
             self.write(file, svg.as_bytes())?;
         }
         Ok(())

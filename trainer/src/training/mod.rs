@@ -1,5 +1,6 @@
 //! Training: the loop ([`train`]), the interface of tasks ([`task`]), and the shared parts of all runs.
 
+pub mod arguments;
 pub mod card;
 pub mod config;
 pub mod epochs;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::plot::{self, Curve};
+use crate::plot::{self, Curve, Labels};
 
 /// Figure of the losses.
 const LOSS_PLOT: &str = "loss.svg";
@@ -105,11 +105,11 @@ impl Row {
     }
 }
 
-/// Draws all rows so far: SVG by file name. `unit`: that of the losses.
+/// Draws all rows so far: SVG by file name. `unit`: that of the losses; `note`: why those of training and evaluation differ.
 ///
 /// # Errors
 /// If a picture cannot be drawn.
-pub fn pictures(rows: &[Row], unit: &str) -> Result<Vec<(&'static str, String)>> {
+pub fn pictures(rows: &[Row], unit: &str, note: &str) -> Result<Vec<(&'static str, String)>> {
     let mut losses = ["train", "dev", "held out"].map(|name| Curve { name, points: Vec::new() });
     let mut metrics: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for row in rows {
@@ -127,12 +127,14 @@ pub fn pictures(rows: &[Row], unit: &str) -> Result<Vec<(&'static str, String)>>
         }
     }
     let losses: Vec<Curve<'_>> = losses.into_iter().filter(|curve| !curve.points.is_empty()).collect();
-    let mut out = vec![(LOSS_PLOT, plot::svg("Loss", unit, &losses)?)];
+    let best = rows.iter().rev().filter_map(Row::scored).find(|row| row.best).map(|row| row.step as f64);
+    let note = if losses.len() > 1 { note } else { "" };
+    let mut out = vec![(LOSS_PLOT, plot::svg(&Labels { title: "Loss", y: unit, note, best }, &losses)?)];
     if !metrics.is_empty() {
         let names: Vec<String> = metrics.keys().map(|name| name.replace('_', " ").replace("f1", "F1")).collect();
         let curves: Vec<Curve<'_>> =
             names.iter().zip(metrics.into_values()).map(|(name, points)| Curve { name, points }).collect();
-        out.push((DEV_PLOT, plot::svg("Dev metrics", "share", &curves)?));
+        out.push((DEV_PLOT, plot::svg(&Labels { title: "Dev metrics", y: "share", note: "", best }, &curves)?));
     }
     Ok(out)
 }
@@ -158,6 +160,6 @@ mod tests {
         let named = |tag: &str| scalars.iter().find(|(name, _)| name == tag).map(|(_, number)| *number);
         assert_eq!((step, named("valid/loss"), named("valid/bits_per_byte")), (15, Some(6.25), Some(2.5)));
         assert!(!row.scored().unwrap().best);
-        assert_eq!(pictures(&[row], "nats").unwrap().len(), 1);
+        assert_eq!(pictures(&[row], "nats", "").unwrap().len(), 1);
     }
 }

@@ -14,7 +14,7 @@ use crate::out;
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::state::{Fingerprint, State};
 use crate::training::team::Team;
-use crate::training::{folder, state};
+use crate::training::{arguments, folder, state};
 
 /// The longest time limit: a year.
 const MOST_MINUTES: f64 = 525_600.0;
@@ -44,7 +44,7 @@ pub struct RunArgs {
     pub max_minutes: Option<f64>,
     /// Continue the run in --out
     ///
-    /// The result equals that of a run that never stopped, bit for bit on the CPU with the same number of threads. Configuration and
+    /// With --out alone, all else is as it was when the run began. The result equals that of a run that never stopped, bit for bit on the CPU with the same number of threads. Configuration and
     /// data must be the same as before.
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
@@ -141,6 +141,9 @@ impl RunArgs {
             fingerprint.check(&state.fingerprint, today)?;
         }
         let environment = Environment::of(device);
+        if team.leads() && !self.resume && self.label.is_none() {
+            arguments::keep(&self.out)?;
+        }
         Ok(Run {
             out: self.out.clone(),
             device,

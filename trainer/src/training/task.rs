@@ -102,6 +102,13 @@ pub trait Task {
     /// Returns the shared keys of `[train]`.
     fn keys(&self) -> &Keys;
 
+    /// Returns what makes the loss of training larger than that of evaluation, for the figure.
+    fn handicaps(&self) -> Vec<&'static str> {
+        let keys = self.keys();
+        let all = [(keys.dropout > 0.0, "dropout"), (keys.drop_connect > 0.0, "dropped kernel weights")];
+        all.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
+    }
+
     /// Returns the model's master weights.
     fn parameters(&self) -> &[(Self::Parameter, Tensor)];
 

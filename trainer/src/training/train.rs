@@ -215,7 +215,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
                     progress.line(&format!("stage \"{name}\" ends with {}", evaluation.words));
                 }
                 folder.push(T::ROW(Scored { step, epoch, loss, scores: evaluation.scores, best, seconds }))?;
-                folder.draw(T::LOSS)?;
+                folder.draw(T::LOSS, &loss_note(&task.handicaps()))?;
             }
             if of_stage.end == steps && !end && t.patience > 0 && at.place.without_better >= t.patience {
                 stop = Some(Ending::Patience);
@@ -299,5 +299,13 @@ fn announce<T: Task>(run: &Run, task: &T, at: &State) {
     match (at.step, task.steps()) {
         (0, steps) => say(&format!("{steps} steps")),
         (step, steps) => say(&format!("resuming after step {step} of {steps}")),
+    }
+}
+
+/// Returns the remark of the figure of losses.
+fn loss_note(handicaps: &[&str]) -> String {
+    match handicaps {
+        [] => String::new(),
+        all => format!("Training loss: with {}; evaluation: without, so it may lie below.", all.join(", ")),
     }
 }

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -112,10 +112,12 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def predict(self, X: Iterable[str | bytes]) -> NDArray[np.str_]:
         """Returns the label of each text, `[len(X)]`, or `unsure` for some, if it is set."""
         classifier = self._fitted()
+        if self.unsure is None:
+            # The most likely label, the first in the model's order among ties; of texts without a word too.
+            return np.asarray(classifier.labels)[classifier.predict_proba(_texts(X)).argmax(axis=1)]
         answers = classifier.predict(_texts(X))
         # What follows gives whole arrays of one string type, whatever the answers are.
-        widest = max([len(name) for name in classifier.labels] + [len(self.unsure or "")])
-        # Without `unsure` the classifier was opened with a threshold of 0: a probability is always greater.
+        widest = max(len(name) for name in [*classifier.labels, self.unsure])
         return np.array([self.unsure if answer is None else answer for answer in answers], dtype=f"<U{widest}")
 
     def predict_proba(self, X: Iterable[str | bytes]) -> NDArray[np.float32]:
@@ -153,6 +155,8 @@ def _texts(X: Iterable[str | bytes]) -> list[str | bytes]:
     """A list, with what the estimator refuses refused in scikit-learn's words."""
     if isinstance(X, (str, bytes)):
         raise TypeError(f"X is a single {type(X).__name__}; give a list of texts")
+    if isinstance(X, Mapping):
+        raise TypeError(f"X is {type(X).__name__}, not texts; give one column, such as list(X['text'])")
     if getattr(X, "ndim", 1) != 1:
         raise ValueError(f"X has {getattr(X, 'ndim')} dimensions, must have one: a text each; give one column")
     return list(X)

@@ -28,6 +28,10 @@ pub struct Args {
     /// Model to show: a .kinglet or .onnx file, or a directory with model.kinglet, model.int8.onnx or model.onnx, in this order
     /// [default: the built-in model]
     #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+
+    /// The same, as the other commands take it
+    #[arg(short, long, value_name = "PATH", conflicts_with = "path")]
     model: Option<PathBuf>,
 
     /// Skip the checksums of a .kinglet file; its structure is still checked
@@ -49,8 +53,9 @@ const MOST_ROWS: i64 = 1 << 20;
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<Outcome> {
-    let model = Model::open(args.model.as_deref(), !args.no_verify)?;
-    let path = args.model.as_deref().map(model::find).transpose()?;
+    let named = args.path.or(args.model);
+    let model = Model::open(named.as_deref(), !args.no_verify)?;
+    let path = named.as_deref().map(model::find).transpose()?;
     let contents = match (model.as_bundle(), &path) {
         (Some(model), _) => Cow::Borrowed(model.bundle().as_bytes()),
         (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),

@@ -10,6 +10,8 @@ pub(super) enum Wanted {
     Label,
     /// The target of a pair.
     Target,
+    /// All that the row has, to write it again.
+    Record,
 }
 
 /// The fields of a file.
@@ -32,7 +34,7 @@ impl Fields {
         options: &ReadOptions,
         wanted: Wanted,
     ) -> Result<Fields, String> {
-        let labelled = wanted != Wanted::Nothing;
+        let labelled = matches!(wanted, Wanted::Label | Wanted::Target);
         let (what, flag) =
             if wanted == Wanted::Target { ("target", "--target-field") } else { ("label", "--label-field") };
         for name in &options.text_fields {

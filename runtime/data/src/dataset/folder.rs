@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::error::DataError;
-use super::row::Row;
+use super::row::{Kept, Row};
 use crate::digest;
 
 /// The texts of a folder, with the names of their folders as labels, and the digest of both.
@@ -25,7 +25,7 @@ pub(super) fn read(path: &Path) -> Result<(Vec<Row>, String), DataError> {
                 return Err(DataError::Whole { path: file.clone(), what: super::open::not_utf8(bytes) });
             };
             let text = text.trim_end_matches(['\n', '\r']).to_string();
-            rows.push(Row { number: rows.len() + 1, text, label: Some(label.into()), replaced: false });
+            rows.push(Row::new(rows.len() + 1, text, Some(label.into()), Kept::Nothing));
         }
     }
     if rows.is_empty() {

@@ -7,9 +7,26 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::DataError;
+use super::fields::Wanted;
 use super::lines::{ObjectRow, too_long};
 use super::open::MAX_ROW_BYTES;
-use super::row::Row;
+use super::row::{Kept, Row};
+
+/// A reader that keeps what it reads, if wanted.
+struct Recorded<R> {
+    bytes: R,
+    kept: Option<Vec<u8>>,
+}
+
+impl<R: Read> Read for Recorded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        }
+        Ok(read)
+    }
+}
 
 /// The rows of a file that is an array of objects.
 pub(super) struct ArrayRows {
@@ -44,12 +61,19 @@ impl ArrayRows {
     }
 
     /// Reads the next object, of which `first` is the first byte.
-    fn object(&mut self, first: u8) -> Result<Map<String, Value>, String> {
+    fn object(&mut self, first: u8) -> Result<(Map<String, Value>, Kept), String> {
         let started = [first];
-        let mut bytes = (&started[..]).chain((&mut self.reader).take(MAX_ROW_BYTES));
+        let bytes = (&started[..]).chain((&mut self.reader).take(MAX_ROW_BYTES));
+        let mut bytes = Recorded { bytes, kept: (self.row.wanted == Wanted::Record).then(Vec::new) };
         let read = Map::deserialize(&mut serde_json::Deserializer::from_reader(&mut bytes));
+        let Recorded { bytes, kept } = bytes;
         let full = bytes.into_inner().1.limit() == 0;
-        read.map_err(|error| if full { too_long() } else { format!("not an object of a JSON array: {error}") })
+        let kept = kept.map_or(Kept::Nothing, |kept| Kept::Object(String::from_utf8_lossy(&kept).into_owned()));
+        match read {
+            Ok(object) => Ok((object, kept)),
+            Err(_) if full => Err(too_long()),
+            Err(error) => Err(format!("not an object of a JSON array: {error}")),
+        }
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, DataError> {
@@ -70,8 +94,8 @@ impl ArrayRows {
         self.number = row;
         let (path, object) = (self.path.clone(), self.object(first));
         object
-            .and_then(|object| self.row.read(object))
-            .map(|(text, label)| Some(Row { number: row, text, label, replaced: false }))
+            .and_then(|(object, kept)| self.row.read(object).map(|(text, label)| (text, label, kept)))
+            .map(|(text, label, kept)| Some(Row::new(row, text, label, kept)))
             .map_err(|what| DataError::Row { path, row, what })
     }
 

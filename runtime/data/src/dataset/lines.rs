@@ -10,7 +10,7 @@ use super::fasttext;
 use super::fields::{Fields, Wanted};
 use super::open::{MARK, MAX_ROW_BYTES, not_utf8};
 use super::options::{Format, ReadOptions};
-use super::row::{Chosen, Row};
+use super::row::{Chosen, Kept, Row};
 
 /// Lines without their ends (`\n` or `\r\n`), which the last one may lack.
 pub(super) struct Lines {
@@ -135,17 +135,22 @@ impl LineRows {
             Format::Text => {
                 let text = String::from_utf8_lossy(line);
                 let replaced = matches!(text, std::borrow::Cow::Owned(_));
-                Ok(Some(Row { number, text: text.into_owned(), label: None, replaced }))
+                Ok(Some(Row { replaced, ..Row::new(number, text.into_owned(), None, Kept::Nothing) }))
             }
             _ if line.iter().all(u8::is_ascii_whitespace) => Ok(None),
             Format::FastText => {
                 let (text, label) = fasttext::parse(utf8(line)?);
-                Ok(Some(Row { number, text, label, replaced: false }))
+                Ok(Some(Row::new(number, text, label, Kept::Nothing)))
             }
             _ => {
-                let object = serde_json::from_str(utf8(line)?).map_err(|error| malformed(line, &error))?;
+                let line = utf8(line)?;
+                let object = serde_json::from_str(line).map_err(|error| malformed(line.as_bytes(), &error))?;
                 let (text, label) = self.row.read(object)?;
-                Ok(Some(Row { number, text, label, replaced: false }))
+                let kept = match self.row.wanted {
+                    Wanted::Record => Kept::Object(line.to_string()),
+                    _ => Kept::Nothing,
+                };
+                Ok(Some(Row::new(number, text, label, kept)))
             }
         }
     }

@@ -24,6 +24,7 @@ mod open;
 mod options;
 #[cfg(feature = "formats")]
 mod parquet;
+mod records;
 mod row;
 mod separated;
 
@@ -36,6 +37,9 @@ use serde_json::{Map, Value};
 pub use self::error::DataError;
 pub use self::options::{Format, LABEL_NAMES, Quoting, ReadOptions, TEXT_NAMES};
 
+pub use self::records::{Record, Records, records};
+
+use self::dialect::Dialect;
 use self::fields::{Fields, Wanted};
 use self::labels::{Classes, Written};
 use self::lines::ObjectRow;
@@ -77,6 +81,8 @@ struct Reading {
     /// The file, to hash the rest of it; none for a folder, whose digest is known.
     file: Result<Hashed, String>,
     format: Option<Format>,
+    /// How a CSV file separates and quotes, and the names of its columns.
+    columns: Option<(Dialect, Vec<String>)>,
     /// Its fields, known with the first row at the latest.
     fields: Chosen,
     /// Class names that the file itself lists.
@@ -95,6 +101,7 @@ impl Reading {
                 rows,
                 file: Err(sha256),
                 format: None,
+                columns: None,
                 fields: Chosen::default(),
                 listed: None,
                 notes,
@@ -103,16 +110,18 @@ impl Reading {
         let opened = Opened::new(path)?;
         let format = match options.format {
             Some(format) => format,
-            None => opened.format(path, wanted != Wanted::Nothing)?,
+            None => opened.format(path, matches!(wanted, Wanted::Label | Wanted::Target))?,
         };
         let file = opened.file.clone();
         let (fields, mut listed, mut notes) = (Chosen::default(), None, Vec::from([format.to_string()]));
+        let mut columns = None;
         let row = lines::ObjectRow { fields: fields.clone(), options: options.clone(), wanted };
         let rows: Rows = match format {
             Format::Csv => {
                 let (rows, written) = separated::rows(path, opened, &row)?;
+                columns = Some((written.dialect, written.names));
                 // "CSV, semicolon-separated" in one remark, warnings apart.
-                let mut written = written.into_iter();
+                let mut written = written.notes.into_iter();
                 notes = Vec::from([format!("{format}, {}", written.next().unwrap_or_default())]);
                 notes.extend(written);
                 rows
@@ -125,7 +134,7 @@ impl Reading {
             }
             _ => Box::new(lines::LineRows::new(path.into(), opened.reader, format, row)),
         };
-        Ok(Reading { rows, file: Ok(file), format: Some(format), fields, listed, notes })
+        Ok(Reading { rows, file: Ok(file), format: Some(format), columns, fields, listed, notes })
     }
 
     /// Returns whether the format tells text from numbers.
@@ -233,6 +242,21 @@ fn quoted(names: &[String]) -> String {
 }
 
 impl Dataset {
+    /// Returns some of the rows, numbered from 0. The digest stays that of the whole file.
+    pub fn take(&self, rows: &[usize]) -> Dataset {
+        let texts = rows.iter().filter_map(|&row| self.texts.get(row).cloned()).collect();
+        let labels = rows.iter().filter_map(|&row| self.labels.get(row).copied()).collect();
+        Dataset {
+            texts,
+            labels,
+            names: self.names.clone(),
+            sha256: self.sha256.clone(),
+            label_field: self.label_field.clone(),
+            read: self.read.clone(),
+            notes: self.notes.clone(),
+        }
+    }
+
     /// Returns some of the rows, numbered from 0, as JSON Lines with the fields `text` and `label`, a name.
     pub fn json_lines(&self, rows: &[usize]) -> String {
         let mut out = String::new();

@@ -11,9 +11,9 @@ use ::parquet::schema::types::Type;
 use serde_json::{Map, Number, Value};
 
 use super::error::DataError;
-use super::fields::Fields;
+use super::fields::{Fields, Wanted};
 use super::lines::ObjectRow;
-use super::row::{Row, Rows};
+use super::row::{Kept, Row, Rows};
 
 /// Key of the file's metadata in which Hugging Face's `datasets` describes the columns.
 const HUGGING_FACE: &str = "huggingface";
@@ -39,10 +39,9 @@ pub(super) fn rows(path: &Path, row: ObjectRow) -> Result<(Rows, Option<Vec<Stri
     let names =
         described.zip(fields.label.as_deref()).and_then(|(pair, label)| class_names(pair.value.as_deref()?, label));
     // Columns that are not wanted may be of any type.
-    let wanted = schema
-        .get_fields()
-        .iter()
-        .filter(|column| fields.text.iter().chain(&fields.label).any(|name| name == column.name()));
+    let wanted = schema.get_fields().iter().filter(|column| {
+        row.wanted == Wanted::Record || fields.text.iter().chain(&fields.label).any(|name| name == column.name())
+    });
     let wanted = Type::group_type_builder(schema.name()).with_fields(wanted.cloned().collect());
     let wanted = wanted.build().map_err(|error| whole(format!("not a readable Parquet file: {error}")))?;
     let rows = guarded(|| RowIter::from_file_into(Box::new(reader)).project(Some(wanted))).map_err(whole)?;
@@ -92,10 +91,21 @@ impl Iterator for ParquetRows {
         let number = self.number;
         let row = object(&record, &self.fields)
             .and_then(|object| self.row.read(object))
-            .map(|(text, label)| Row { number, text, label, replaced: false })
+            .map(|(text, label)| Row::new(number, text, label, kept(&record, self.row.wanted)))
             .map_err(|what| DataError::Row { path: self.path.clone(), row: number, what });
         Some(row)
     }
+}
+
+/// Returns all columns of a row as an object of JSON; those that are neither text nor a number as text.
+fn kept(record: &Record, wanted: Wanted) -> Kept {
+    if wanted != Wanted::Record {
+        return Kept::Nothing;
+    }
+    let column = |(name, field): (&String, &Field)| {
+        (name.clone(), value(field).unwrap_or_else(|_| Value::from(field.to_string())))
+    };
+    Kept::Object(Value::Object(record.get_column_iter().map(column).collect()).to_string())
 }
 
 /// Returns the wanted columns of a row.

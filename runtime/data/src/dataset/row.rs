@@ -16,6 +16,27 @@ pub(super) struct Row {
     pub(super) label: Option<Value>,
     /// Whether bytes of the text were no UTF-8.
     pub(super) replaced: bool,
+    /// The whole row, where it is wanted.
+    pub(super) kept: Kept,
+}
+
+impl Row {
+    /// Returns a row of valid UTF-8.
+    pub(super) fn new(number: usize, text: String, label: Option<Value>, kept: Kept) -> Row {
+        Row { number, text, label, replaced: false, kept }
+    }
+}
+
+/// A row as its file has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Not wanted, or the text is all.
+    #[default]
+    Nothing,
+    /// The fields of a CSV file.
+    Fields(Vec<String>),
+    /// The text of a JSON object.
+    Object(String),
 }
 
 /// The rows of a file, one by one.

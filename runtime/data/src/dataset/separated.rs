@@ -6,15 +6,25 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::dialect::{Scan, Scanned, find};
+use super::dialect::{Dialect, Scan, Scanned, find};
 use super::error::DataError;
+use super::fields::Wanted;
 use super::lines::{ObjectRow, join};
 use super::open::{Opened, not_utf8};
 use super::options::Quoting;
-use super::row::{Row, Rows};
+use super::row::{Kept, Row, Rows};
 
-/// Returns the rows of an open file and how it is written, for a user.
-pub(super) fn rows(path: &Path, opened: Opened, chooser: &ObjectRow) -> Result<(Rows, Vec<String>), DataError> {
+/// How a file is written.
+pub(super) struct Columns {
+    pub(super) dialect: Dialect,
+    /// Names of the columns.
+    pub(super) names: Vec<String>,
+    /// The same for a user, and warnings.
+    pub(super) notes: Vec<String>,
+}
+
+/// Returns the rows of an open file and how it is written.
+pub(super) fn rows(path: &Path, opened: Opened, chooser: &ObjectRow) -> Result<(Rows, Columns), DataError> {
     let row = |(row, what)| DataError::Row { path: path.to_path_buf(), row, what };
     let (prefix, whole) = opened.prefix;
     if let Some(at) = std::str::from_utf8(&prefix).err().filter(|error| error.error_len().is_some()) {
@@ -44,8 +54,17 @@ pub(super) fn rows(path: &Path, opened: Opened, chooser: &ObjectRow) -> Result<(
         }
     )]);
     notes.extend(said);
-    let rows = Separated { records: reader.into_records(), scan, path: path.to_path_buf(), text, label, ended: false };
-    Ok((Box::new(rows), notes))
+    let names = header.iter().map(String::from).collect();
+    let rows = Separated {
+        records: reader.into_records(),
+        scan,
+        path: path.to_path_buf(),
+        text,
+        label,
+        keep: chooser.wanted == Wanted::Record,
+        ended: false,
+    };
+    Ok((Box::new(rows), Columns { dialect, names, notes }))
 }
 
 struct Separated<R> {
@@ -54,6 +73,8 @@ struct Separated<R> {
     path: PathBuf,
     text: Vec<usize>,
     label: Option<usize>,
+    /// Whether whole rows are wanted.
+    keep: bool,
     ended: bool,
 }
 
@@ -83,7 +104,8 @@ impl<R: std::io::Read> Iterator for Separated<R> {
             join(&mut text, record.get(column).unwrap_or_default());
         }
         let label = self.label.and_then(|column| record.get(column)).map(Value::from);
-        Some(Ok(Row { number, text, label, replaced: false }))
+        let kept = if self.keep { Kept::Fields(record.iter().map(String::from).collect()) } else { Kept::Nothing };
+        Some(Ok(Row::new(number, text, label, kept)))
     }
 }
 

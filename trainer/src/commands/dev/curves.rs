@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use kinglet_data::files::write_atomically;
 use serde_json::Value;
 
-use crate::plot::{self, Curve};
+use crate::plot::{self, Curve, Labels};
 use crate::training::folder::METRICS;
 
 /// Draw the losses of several runs in one figure
@@ -44,7 +44,7 @@ pub fn run(args: &CurvesArgs) -> Result<()> {
     let curves: Vec<Curve<'_>> =
         names.iter().zip(losses).map(|(name, points)| Curve { name: name.as_str(), points }).collect();
     let title = if args.held_out { "Held-out loss" } else { "Training loss" };
-    let svg = plot::svg(title, "loss, nats", &curves)?;
+    let svg = plot::svg(&Labels { title, y: "loss, nats", ..Labels::default() }, &curves)?;
     write_atomically(&args.out, svg.as_bytes()).with_context(|| format!("writing {}", args.out.display()))?;
     eprintln!("wrote {}", args.out.display());
     Ok(())

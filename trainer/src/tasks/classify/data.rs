@@ -36,6 +36,8 @@ pub struct Data {
     pub soft: Option<Soft>,
     /// Evaluation data.
     pub dev: Encoded,
+    /// The evaluation data as JSON Lines, where they were split off the training file.
+    pub split: Option<String>,
     /// Class names by index.
     pub labels: Vec<String>,
 }

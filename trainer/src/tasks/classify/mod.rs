@@ -131,8 +131,16 @@ impl<N: Network> Classify<N> {
     }
 
     /// Returns the steps of the first epoch.
-    pub fn epoch_steps(&self) -> u64 {
+    fn epoch_steps(&self) -> u64 {
         self.epochs.first_end()
+    }
+
+    /// Makes training last so many epochs, a fraction of one allowed; the learning rate rises in a tenth of the steps, at most 100.
+    pub fn set_epochs(&mut self, epochs: f64) {
+        let steps = ((epochs * self.epoch_steps() as f64).round() as u64).max(1);
+        self.config.train.own.passes.epochs = epochs.ceil().max(1.0) as u64;
+        self.config.train.keys.warmup_steps = (steps / 10).min(100);
+        self.limit_steps(steps);
     }
 
     /// Ends training, and the decay of the learning rate, with this step.
@@ -224,6 +232,18 @@ impl<N: Network> Task for Classify<N> {
 
     fn keys(&self) -> &Keys {
         &self.config.train.keys
+    }
+
+    fn handicaps(&self) -> Vec<&'static str> {
+        let (keys, own) = (&self.config.train.keys, &self.config.train.own);
+        let all = [
+            (keys.dropout > 0.0, "dropout"),
+            (keys.drop_connect > 0.0, "dropped kernel weights"),
+            (own.label_smoothing > 0.0, "label smoothing"),
+            (own.subword_sampling > 0.0, "other pieces of words"),
+            (self.data.soft.is_some(), "soft labels"),
+        ];
+        all.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
     }
 
     fn parameters(&self) -> &[(N::Weight, Tensor)] {

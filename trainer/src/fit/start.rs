@@ -1,0 +1,301 @@
+//! Where trainings start, and what is tried from there.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use kinglet::spec::{Config, files};
+use kinglet::tokenizer::FIRST_PIECE;
+use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::survey::grouped;
+
+use super::budget::{Budget, Cost, Shape, bundle_bytes};
+use super::plan::MOST_TRIALS;
+use super::search::Candidate;
+use crate::tokenizer::files::TokenizerFiles;
+use crate::tokenizer::{TokenizerPlan, train as learn_vocabulary};
+use crate::training::progress::say;
+
+/// The encoder that English texts start from, and the larger one that a budget may hold.
+const ENCODER: &str = "encoder-en-small";
+const LARGER: &str = "encoder-en";
+/// Share of the first tokens that an encoder may spell in bytes.
+const MOST_BYTES: f64 = 0.15;
+/// Texts whose tokens are counted for that.
+const LOOKED_AT: usize = 2000;
+/// Words of short training texts from which on random weights are tried first, and the words of a text that is not short.
+const MANY_WORDS: usize = 1_200_000;
+const LONG: usize = 100;
+/// Most ids of a vocabulary of the training texts.
+const MOST_IDS: usize = 16_384;
+
+/// Where trainings start.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// An encoder.
+    Encoder {
+        /// Its folder.
+        folder: PathBuf,
+        /// Whether there are so many words that random weights may be better.
+        many: bool,
+    },
+    /// Random weights, with a vocabulary of the training texts.
+    Scratch {
+        /// Its shape; otherwise that of the recipe.
+        shape: Option<Shape>,
+    },
+}
+
+/// What is known of the texts.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    /// The training data.
+    pub data: &'a Dataset,
+    /// 95th percentile of their lengths in tokens.
+    pub length: usize,
+}
+
+/// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too. `from`: the encoder that was named, or `none`.
+///
+/// # Errors
+/// If the encoder cannot be read.
+pub fn start(from: Option<&Path>, data: &Dataset) -> Result<(Start, usize)> {
+    let longest = |mut lengths: Vec<usize>| {
+        lengths.sort_unstable();
+        lengths.get(lengths.len() * 19 / 20).copied().unwrap_or(1)
+    };
+    // Spread over the file, which may be sorted.
+    let step = (data.texts.len() / LOOKED_AT).max(1);
+    let texts = || data.texts.iter().step_by(step);
+    let words = longest(texts().map(|text| 1 + text.split_whitespace().count() * 4 / 3).collect());
+    let letters = longest(texts().map(|text| 1 + text.chars().count() / 2).collect());
+    let scratch = (Start::Scratch { shape: None }, words.max(letters / 3));
+    let all_words = texts().map(|text| text.split_whitespace().count()).sum::<usize>() * step;
+    let many = all_words >= MANY_WORDS && all_words / data.texts.len().max(1) < LONG;
+    if from.is_some_and(|from| from.as_os_str() == "none") {
+        return Ok(scratch);
+    }
+    let (folder, given) = match from {
+        Some(folder) => (folder.to_path_buf(), true),
+        None => match shipped(ENCODER) {
+            Some(folder) => (folder, false),
+            None => {
+                say(&format!(
+                    "note: models/{ENCODER} is not here, so training starts from scratch; name an encoder with --from"
+                ));
+                return Ok(scratch);
+            }
+        },
+    };
+    let tokenizer = TokenizerFiles::read(&folder).with_context(|| format!("--from {}", folder.display()))?;
+    let table = tokenizer.table()?;
+    let (mut bytes, mut all, mut lengths) = (0, 0, Vec::new());
+    for text in texts() {
+        let ids = table.encode(text);
+        bytes += ids.iter().filter(|&&id| id < FIRST_PIECE).count() - 1;
+        all += ids.len() - 1;
+        lengths.push(ids.len());
+    }
+    let share = bytes as f64 / f64::max(1.0, all as f64);
+    let percent = 100.0 * share;
+    if share <= MOST_BYTES {
+        say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
+        return Ok((Start::Encoder { folder, many }, longest(lengths)));
+    }
+    if given {
+        say(&format!("warning: {percent:.0}% of the tokens are not in the vocabulary of --from {}", folder.display()));
+        return Ok((Start::Encoder { folder, many }, longest(lengths)));
+    }
+    say(&format!(
+        "start: from scratch with a vocabulary of these texts, as {percent:.0}% of their tokens are not in that of {}",
+        folder.display()
+    ));
+    Ok(scratch)
+}
+
+/// Returns the folder of a model of the repository: in KINGLET_MODELS, here, or where the program was built.
+fn shipped(name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("KINGLET_MODELS").map(PathBuf::from);
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let mut folders = named.into_iter().chain([PathBuf::from("models"), built]);
+    folders.find_map(|folder| {
+        let folder = folder.join(name);
+        folder.join(files::WEIGHTS).exists().then_some(folder)
+    })
+}
+
+/// Returns what a classifier takes that starts from the encoder in `folder`.
+fn encoder_cost(budget: &Budget, folder: &Path, texts: &Texts<'_>) -> Result<Cost> {
+    let path = folder.join(files::CONFIG);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut config: Config = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    config.num_labels = texts.data.names.len();
+    config.task = kinglet::spec::Task::Classify;
+    let tokenizer = TokenizerFiles::read(folder)?;
+    let table = tokenizer.bytes(files::TOKENIZER_TABLE).unwrap_or_default();
+    Ok(budget.cost(&config, bundle_bytes(&config, table, &texts.data.names)?, texts.length))
+}
+
+/// Returns the largest start that fits a budget: an encoder, where `start` is one, or random weights of a shape, with a vocabulary learnt
+/// into `vocabulary`. `given`: whether the encoder of `start` was named.
+///
+/// # Errors
+/// If nothing fits, with numbers; if an encoder cannot be read or a vocabulary not be learnt.
+pub fn within(
+    budget: &Budget,
+    start: Start,
+    given: bool,
+    texts: &Texts<'_>,
+    vocabulary: &Path,
+    train: &Path,
+) -> Result<Start> {
+    let Texts { data, length } = *texts;
+    if let Start::Encoder { folder, .. } = &start {
+        let larger = if given { None } else { shipped(LARGER) };
+        for folder in larger.iter().chain([folder]) {
+            let cost = encoder_cost(budget, folder, texts)?;
+            if budget.excess(&cost).is_none() {
+                say(&format!("within the budget: {}, with {cost}", folder.display()));
+                return Ok(Start::Encoder { folder: folder.clone(), many: false });
+            }
+            if given {
+                bail!("--budget: a model from {} takes {}", folder.display(), budget.excess(&cost).unwrap_or_default());
+            }
+        }
+        say("no encoder fits the budget, so training starts from scratch with a vocabulary of these texts");
+    }
+    let classes = data.names.len();
+    let mut least = String::new();
+    for shape in Shape::all() {
+        let fits = |ids: usize, table: Option<&[u8]>| -> Result<(Cost, Option<String>)> {
+            let config = shape.config(ids, classes)?;
+            let bundle = match table {
+                Some(table) => bundle_bytes(&config, table, &data.names)?,
+                // Before the vocabulary is learnt: the bytes of its weights alone, which can only be too few.
+                None => config.parameters(),
+            };
+            let cost = budget.cost(&config, bundle, length);
+            Ok((cost, budget.excess(&cost)))
+        };
+        let ids = shape.vocab_size.min(most_ids(data));
+        let (_, over) = fits(ids, None)?;
+        if let Some(over) = over {
+            least = over;
+            continue;
+        }
+        learn(vocabulary, train, ids)?;
+        let tokenizer = TokenizerFiles::read(vocabulary)?;
+        let table = tokenizer.bytes(files::TOKENIZER_TABLE).unwrap_or_default();
+        let (cost, over) = fits(tokenizer.table()?.vocab_size(), Some(table))?;
+        match over {
+            None => {
+                say(&format!(
+                    "within the budget: {} layers of {} channels, with {cost}",
+                    shape.kernel_sizes.len(),
+                    shape.hidden_size
+                ));
+                return Ok(Start::Scratch { shape: Some(shape) });
+            }
+            Some(over) => least = over,
+        }
+    }
+    bail!("--budget: nothing fits; the smallest model takes {least}")
+}
+
+/// Returns what may be trained, the most promising first. `vocabulary`: the folder for that of the training texts in the file `train`.
+///
+/// # Errors
+/// If the vocabulary cannot be learnt.
+pub fn candidates(
+    start: &Start,
+    texts: &Texts<'_>,
+    seed: u64,
+    vocabulary: &Path,
+    train: &Path,
+) -> Result<Vec<Candidate>> {
+    let max_length = (texts.length + 8).next_multiple_of(32).clamp(32, 512);
+    let common = [
+        format!("train.max_length={max_length}"),
+        // A step of long texts has fewer of them.
+        "train.batch_tokens=8192".to_owned(),
+        format!("train.seed={seed}"),
+    ];
+    let made = |name: &str, settings: &[&str], from: Option<&Path>, tokenizer: Option<&Path>| Candidate {
+        name: name.to_owned(),
+        from: from.map(Path::to_path_buf),
+        tokenizer: tokenizer.map(Path::to_path_buf),
+        settings: common.iter().cloned().chain(settings.iter().map(|&setting| setting.to_owned())).collect(),
+    };
+    let learnt = || -> Result<()> {
+        if vocabulary.join(files::TOKENIZER_TABLE).exists() {
+            Ok(())
+        } else {
+            learn(vocabulary, train, most_ids(texts.data))
+        }
+    };
+    Ok(match start {
+        Start::Encoder { folder, many } => {
+            let from = |name, settings: &[&str]| made(name, settings, Some(folder), None);
+            let mut candidates = vec![
+                from("usual settings", &[]),
+                from("half the learning rate", &["train.lr=5e-4"]),
+                from("twice the learning rate", &["train.lr=2e-3"]),
+                from("the best pieces of words alone", &["train.subword_sampling=0"]),
+                from("larger batches", &["train.batch_size=64"]),
+                from("more dropout", &["train.dropout=0.3"]),
+                from("no label smoothing", &["train.label_smoothing=0"]),
+                from("slower embedding", &["train.embedding_lr_scale=1"]),
+            ];
+            if *many {
+                learnt()?;
+                // So many words teach more about their topics than the encoder knows: names, numbers, rare words.
+                candidates.insert(0, made("from scratch", &["train.dropout=0.3"], None, Some(vocabulary)));
+                candidates.truncate(MOST_TRIALS);
+            }
+            candidates
+        }
+        Start::Scratch { shape } => {
+            learnt()?;
+            let settings = shape.as_ref().map(Shape::settings).unwrap_or_default();
+            let shaped: Vec<&str> = settings.iter().map(String::as_str).collect();
+            let made = |name, more: &[&str]| made(name, &[&shaped, more].concat(), None, Some(vocabulary));
+            let mut candidates = vec![
+                made("usual settings", &[]),
+                made("more dropout", &["train.dropout=0.4"]),
+                made("half the learning rate", &["train.lr=1e-3"]),
+                made("other pieces of words", &["train.subword_sampling=0.1"]),
+                made("smaller batches", &["train.batch_size=32"]),
+                made("no label smoothing", &["train.label_smoothing=0"]),
+                made("twice the learning rate", &["train.lr=4e-3"]),
+            ];
+            match shape {
+                None => candidates
+                    .insert(3, made("two layers", &["model.num_hidden_layers=2", "model.kernel_sizes=[7,15]"])),
+                Some(_) => candidates.push(made("less dropout", &["train.dropout=0.1"])),
+            }
+            candidates
+        }
+    })
+}
+
+/// Returns the most ids that the texts are enough for: a piece should occur often enough to learn its vector.
+fn most_ids(data: &Dataset) -> usize {
+    let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
+    (characters / 60).clamp(1024, MOST_IDS)
+}
+
+/// Learns the vocabulary of the training texts.
+fn learn(folder: &Path, train: &Path, vocab_size: usize) -> Result<()> {
+    say(&format!("learning a vocabulary of at most {} ids", grouped(vocab_size)));
+    let plan = TokenizerPlan {
+        inputs: vec![train.to_path_buf()],
+        read: ReadOptions::default(),
+        vocab_size,
+        lowercase: true,
+        max_piece_length: 16,
+        character_coverage: 0.9995,
+        out: folder.to_path_buf(),
+    };
+    learn_vocabulary(&plan).map(|_| ())
+}
+
+const _: () = assert!(MOST_TRIALS == 8, "there are eight candidates");
