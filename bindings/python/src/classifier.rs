@@ -127,7 +127,10 @@ impl Classifier {
             Ok(())
         })?;
         let name = |(class, text): (Option<usize>, &Text)| {
-            class.filter(|_| !is_empty(text.as_ref())).and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py))
+            class
+                .filter(|_| !is_empty(text.as_ref()))
+                .and_then(|class| self.names.get(class))
+                .map(|name| name.clone_ref(py))
         };
         Ok(classes.into_iter().zip(&texts).map(name).collect())
     }

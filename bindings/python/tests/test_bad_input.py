@@ -30,7 +30,7 @@ METHODS = ["predict", "predict_proba", "scores", "predict_set"]
         (None, "texts is NoneType, not an iterable of str or bytes"),
         (7, "texts is int, not an iterable"),
         ({"wake": "me"}, "texts is dict, not an iterable"),
-        (["wake me", None], r"texts\[1\] is NoneType, not str or bytes"),
+        (["wake me", None], r"texts\[1\] is None, a missing value"),
         (["a", "b", 3.5], r"texts\[2\] is float, not str or bytes"),
         ([["wake me"]], r"texts\[0\] is list, not str or bytes"),
         (np.array([["a"], ["b"]]), r"texts\[0\] is numpy.ndarray, not str or bytes"),

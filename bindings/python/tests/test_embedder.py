@@ -69,7 +69,7 @@ def test_threads_change_nothing(sentences: Path, embedder: kinglet_text.Embedder
         (bytearray(b"wake me"), r"texts is a single bytearray; give a list of texts, or convert it with bytes\(texts\)"),
         (None, "texts is NoneType, not an iterable of str or bytes"),
         (7, "texts is int, not an iterable"),
-        (["wake me", None], r"texts\[1\] is NoneType, not str or bytes"),
+        (["wake me", None], r"texts\[1\] is None, a missing value"),
     ],
 )
 def test_texts_of_wrong_types(embedder: kinglet_text.Embedder, texts: Any, message: str) -> None:

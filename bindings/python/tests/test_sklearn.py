@@ -177,7 +177,7 @@ def test_what_is_wrong_is_said() -> None:
         KingletClassifier().fit(np.array([["t"]]), ["alarm"])
     with pytest.raises(TypeError, match="X is a single str"):
         KingletClassifier().fit("text", ["alarm"])
-    with pytest.raises(TypeError, match=r"texts\[1\] is float"):
+    with pytest.raises(TypeError, match=r"texts\[1\] is nan, a missing value"):
         KingletClassifier().fit(["t"], ["alarm"]).predict(["t", float("nan")])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="threads is 0"):
         KingletClassifier(threads=0).fit(["t"], ["alarm"])

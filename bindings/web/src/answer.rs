@@ -28,7 +28,8 @@ pub(crate) fn answer(
     let (labels, calibration) = (bundle.labels(), bundle.calibration());
     let label = |class: usize| JsValue::from(labels.get(class).unwrap_or_default());
     let mut probabilities = vec![0.0; scores.len()];
-    let answer = Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?.with_empty(empty);
+    let answer =
+        Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?.with_empty(empty);
     let likeliest = Array::new();
     for one in answer.likeliest().take(top) {
         likeliest.push(&object([("label", label(one.class)), ("score", one.probability.into())])?);

@@ -19,6 +19,9 @@ pub(super) fn pooling(g: &mut GraphBuilder, pooling: Pooling, x: &Value, mask: &
             let kept = g.op("Mul", &format!("{path}/mask"), &[x, &mask.tokens]);
             let sum = g.op_with("ReduceSum", path, &[&kept, &axis], &flat);
             let tokens = g.op_with("ReduceSum", &format!("{path}/tokens"), &[&mask.tokens, &axis], &flat);
+            // A row without tokens, which a batch of other programs may have, is 0 and not 0 / 0.
+            let one = g.scalar(1.0);
+            let tokens = g.op("Max", &format!("{path}/tokens"), &[&tokens, &one]);
             g.op("Div", path, &[&sum, &tokens])
         }
         Pooling::Max => {

@@ -114,7 +114,9 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         classifier = self._fitted()
         if self.unsure is None:
             # The most likely label, the first in the model's order among ties; of texts without a word too.
-            return np.asarray(classifier.labels)[classifier.predict_proba(_texts(X)).argmax(axis=1)]
+            names: NDArray[np.str_] = np.asarray(classifier.labels)
+            likeliest: NDArray[np.str_] = names[classifier.predict_proba(_texts(X)).argmax(axis=1)]
+            return likeliest
         answers = classifier.predict(_texts(X))
         # What follows gives whole arrays of one string type, whatever the answers are.
         widest = max(len(name) for name in [*classifier.labels, self.unsure])
