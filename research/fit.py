@@ -148,7 +148,9 @@ def page():
     missing = [title for task, title in SETS.items() if any(str(seed) not in records(task).get("fit", {}) for seed in SEEDS)]
     if missing:
         lines += ["", f"Not measured yet with all of the seeds {', '.join(map(str, SEEDS))}: {', '.join(missing)}."]
-    lines += ["", "The command line of the first column is one: `kinglet-train fit DATA --out DIR` (with `--dev` and `--threads 1` here)."]
+    lines += ["", "The command line of the first column is one: `kinglet-train fit DATA --out DIR` (with `--dev` and `--threads 1` here).",
+              "fastText's autotune is unbounded in size unless `-autotune-modelsize` is given (`findings/fasttext-autotune-size.sh`, version 0.9.2);",
+              "that option quantizes the model."]
     return "\n".join(lines) + "\n"
 
 

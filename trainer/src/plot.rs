@@ -83,15 +83,19 @@ fn draw(
     const TICKS: usize = 11;
     area.fill(&WHITE)?;
     let Labels { title, y: y_label, note, best } = *labels;
-    let mut chart = ChartBuilder::on(area);
-    chart.caption(title, ("sans-serif", 20)).margin(12);
+    let (head, body) = area.split_vertically(if note.is_empty() { 36 } else { 54 });
+    let centre = ("sans-serif", 20).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Top));
+    head.draw(&Text::new(title.to_owned(), (400, 12), centre))?;
     if !note.is_empty() {
-        // Room between title and chart.
-        chart.margin_top(12).caption(title, ("sans-serif", 20).into_font().into_text_style(area));
-        area.draw(&Text::new(note.to_owned(), (72, 40), ("sans-serif", 12).into_font().color(&BLACK.mix(0.6))))?;
+        head.draw(&Text::new(note.to_owned(), (72, 36), ("sans-serif", 12).into_font().color(&BLACK.mix(0.6))))?;
     }
     let (low, high) = (y.start, y.end);
-    let mut chart = chart.x_label_area_size(40).y_label_area_size(60).build_cartesian_2d(0.0..last, y)?;
+    let mut chart = ChartBuilder::on(&body)
+        .margin(12)
+        .margin_top(4)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..last, y)?;
     // Steps are whole: no more ticks than steps.
     let ticks = (last as usize).saturating_add(1).min(TICKS);
     chart

@@ -92,12 +92,13 @@ pub struct Args {
     threads: Option<u16>,
 
     /// Print one JSON object per line. Fields: 'label' (null when unsure), 'score', 'top', 'calibrated'; 'set' for calibrated
-    /// models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol; 'line', 'truncated' and 'tokens' where they apply; 'bytes',
-    /// 'tokens' and 'final' with --stream
+    /// models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol; 'line',
+    /// 'truncated' and 'tokens' where they apply; 'bytes', 'tokens' and 'final' with --stream
     #[arg(long, verbatim_doc_comment)]
     json: bool,
 
-    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label, 1 never [default: the calibrated model's own]
+    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label unless the text is empty, 1 never [default: the calibrated
+    /// model's own]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     threshold: Option<f32>,
 
@@ -172,9 +173,7 @@ impl Args {
             }
         }
     }
-}
 
-impl Args {
     fn classifier<'m>(&self, model: &'m Model) -> Result<Classifier<'m>> {
         let mut classifier = model.classifier()?;
         classifier.truncate = self.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));

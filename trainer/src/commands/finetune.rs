@@ -331,37 +331,34 @@ fn read_data(
     }
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
     keys.validate_for(classes)?;
-    let Some(dev_file) = &args.dev else {
-        let division = super::divide(&rows, &args.train, seed)?;
-        let (train_rows, mut dev_rows) = (rows.take(&division.train), rows.take(&division.dev));
-        let lines = rows.json_lines(&division.dev);
-        (dev_rows.sha256, dev_rows.label_field) = (sha256(lines.as_bytes()), LABEL_NAMES[0].to_owned());
-        dev_rows.read = ReadOptions { format: Some(Format::Jsonl), ..ReadOptions::labelled(LABEL_NAMES[0]) };
-        let soft = read_soft(args, keys, seed, &labels, &train_rows, train, interrupt)?;
-        return Ok(Data {
-            train: Encoded::new(&args.train, train_rows, train)?,
-            soft,
-            dev: Encoded::new(&args.run.out.join(folder::DEV), dev_rows, dev)?,
-            split: Some(lines),
-            labels,
-        });
-    };
-    let dev_rows = Dataset::read(dev_file, &read, Some(&labels))?;
-    if args.run.label.is_none() {
-        super::tell_notes(dev_file, &dev_rows);
-        let both = shared(&rows, &dev_rows);
-        if both > 0 {
-            say(&format!("warning: {both} of the {} dev texts are in the training file too", dev_rows.texts.len()));
+    let (rows, dev_rows, dev_file, split) = match &args.dev {
+        Some(file) => {
+            let dev_rows = Dataset::read(file, &read, Some(&labels))?;
+            if args.run.label.is_none() {
+                super::tell_notes(file, &dev_rows);
+                let both = shared(&rows, &dev_rows);
+                if both > 0 {
+                    let all = dev_rows.texts.len();
+                    say(&format!("warning: {both} of the {all} dev texts are in the training file too"));
+                }
+            }
+            (rows, dev_rows, file.clone(), None)
         }
-    }
+        None => {
+            let division = super::divide(&rows, &args.train, seed)?;
+            let lines = rows.json_lines(&division.dev);
+            let dev_rows = Dataset {
+                sha256: sha256(lines.as_bytes()),
+                label_field: LABEL_NAMES[0].to_owned(),
+                read: ReadOptions { format: Some(Format::Jsonl), ..ReadOptions::labelled(LABEL_NAMES[0]) },
+                ..rows.take(&division.dev)
+            };
+            (rows.take(&division.train), dev_rows, args.run.out.join(folder::DEV), Some(lines))
+        }
+    };
     let soft = read_soft(args, keys, seed, &labels, &rows, train, interrupt)?;
-    Ok(Data {
-        train: Encoded::new(&args.train, rows, train)?,
-        soft,
-        dev: Encoded::new(dev_file, dev_rows, dev)?,
-        split: None,
-        labels,
-    })
+    let (train, dev) = (Encoded::new(&args.train, rows, train)?, Encoded::new(&dev_file, dev_rows, dev)?);
+    Ok(Data { train, soft, dev, split, labels })
 }
 
 /// Reads the soft labels, if there are any.

@@ -156,16 +156,15 @@ impl<N: Network> Classify<N> {
     /// # Errors
     /// If a batch cannot be made.
     pub fn pace(&mut self, team: &Team) -> Result<Pace> {
-        /// Steps that are timed, and those before them, in which memory is first used.
+        /// Steps that are timed.
         const STEPS: u64 = 12;
-        const WARM_UP: u64 = 3;
         let keys = self.config.train.keys.clone();
         let (steps, mode) = (self.epochs.first_end().max(1), keys.mode());
         let mut optimizer = keys.optimizer_config().build(self.model.parameters());
         let (mut seconds, mut tokens) = (0.0, 0.0);
-        for number in 0..WARM_UP + STEPS {
-            // Windows of texts are sorted by length: all of an epoch is looked at.
-            let step = number * steps / (WARM_UP + STEPS);
+        for number in 0..2 * STEPS {
+            // Windows of texts are sorted by length: all of an epoch is looked at. The first time, libraries prepare for the shape of a batch.
+            let (step, timed) = ((number / 2) * steps / STEPS, number % 2 == 1);
             let begun = Instant::now();
             let parts = self.parts(step, team)?;
             clear_gradients(self.model.parameters());
@@ -176,7 +175,7 @@ impl<N: Network> Classify<N> {
             }
             clip_gradients(self.model.parameters(), keys.clip_norm);
             optimizer.step(0.0);
-            if number >= WARM_UP {
+            if timed {
                 seconds += begun.elapsed().as_secs_f64();
                 tokens += parts.iter().map(|part| part.tokens).sum::<f64>();
             }
