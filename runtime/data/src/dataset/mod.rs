@@ -37,7 +37,7 @@ use serde_json::{Map, Value};
 pub use self::error::DataError;
 pub use self::options::{Format, LABEL_NAMES, Quoting, ReadOptions, TEXT_NAMES};
 
-pub use self::records::{Record, Records, records};
+pub use self::records::{Record, Records, RowCopy, records};
 
 use self::dialect::Dialect;
 use self::fields::{Fields, Wanted};

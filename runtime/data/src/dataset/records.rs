@@ -48,7 +48,7 @@ impl Iterator for Records {
 }
 
 impl Records {
-    /// Begins to write the rows to `output`, with the columns `added` after their own. Values are then passed to [`Copy::row`].
+    /// Begins to write the rows to `output`, with the columns `added` after their own. Values are then passed to [`RowCopy::row`].
     ///
     /// CSV and TSV files keep their separator and their quoting, JSON Lines and arrays the text of their objects. Lines of text
     /// become a column `text`, and rows of Parquet files objects of JSON Lines.
@@ -56,7 +56,7 @@ impl Records {
     /// # Errors
     /// If the ending of `output` is for another format, if a column of the name is there already, or if the file cannot be
     /// created.
-    pub fn copy(&self, output: &Path, added: &[&str]) -> Result<Copy, String> {
+    pub fn copy(&self, output: &Path, added: &[&str]) -> Result<RowCopy, String> {
         let layout = Layout::of(output);
         let (wanted, layout) = match (self.format, &self.columns, layout) {
             // The file's own separator and quoting, whatever the ending says.
@@ -91,7 +91,7 @@ impl Records {
         if let Layout::Separated { .. } = layout {
             rows.fields(header.iter().map(String::as_str)).map_err(|error| error.to_string())?;
         }
-        Ok(Copy { rows, layout, added: added.iter().map(|name| (*name).to_string()).collect() })
+        Ok(RowCopy { rows, layout, added: added.iter().map(|name| (*name).to_string()).collect() })
     }
 }
 
@@ -100,13 +100,13 @@ fn taken(name: &str) -> String {
 }
 
 /// Rows that are written again with columns added.
-pub struct Copy {
+pub struct RowCopy {
     rows: RowWriter,
     layout: Layout,
     added: Vec<String>,
 }
 
-impl Copy {
+impl RowCopy {
     /// Writes a row with the values of the added columns, as many.
     ///
     /// # Errors
