@@ -297,16 +297,18 @@ fn batch(columns: usize) -> (Tensor, Tensor) {
 
 #[test]
 fn padding_does_not_change_logits() {
+    // Some ten steps of f32 at the largest logits: how products are summed depends on the shape and on the processor.
+    const BOUND: f64 = 1e-5;
     for (name, model) in models() {
         let (ids, mask) = batch(9);
         let together = model.forward(&ids, &mask, &Mode::eval());
         let (wide_ids, wide_mask) = batch(40);
         let wide = model.forward(&wide_ids, &wide_mask, &Mode::eval());
-        assert_close(&values(&wide), &values(&together), 2e-6, &format!("{name} padded to 40"));
+        assert_close(&values(&wide), &values(&together), BOUND, &format!("{name} padded to 40"));
         for (row, tokens) in [(0, 9), (1, 4), (2, 1)] {
             let narrow = |t: &Tensor| t.narrow(0, row, 1).narrow(1, 0, tokens);
             let alone = model.forward(&narrow(&ids), &narrow(&mask), &Mode::eval());
-            assert_close(&values(&alone), &values(&together.get(row)), 2e-6, &format!("{name} row {row}"));
+            assert_close(&values(&alone), &values(&together.get(row)), BOUND, &format!("{name} row {row}"));
         }
     }
 }

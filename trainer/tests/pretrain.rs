@@ -420,7 +420,10 @@ fn fine_tuning_starts_from_a_run_or_its_encoder() {
     fs::write(p.0.path("second.toml"), fs::read_to_string(p.0.path("config.toml")).unwrap().replace("= 32", "= 64"))
         .unwrap();
     let said = refused(&["--from", "run"]);
-    assert!(said.contains("[model] differs") && said.contains("intermediate_size: 64"), "{said}");
+    assert!(
+        said.contains("[model] differs") && said.contains("intermediate_size is 64, in the checkpoint 32"),
+        "{said}"
+    );
     let said = refused(&["--from", "corpus"]);
     assert!(said.contains("corpus is no checkpoint and no run of pre-training or distillation"), "{said}");
     fs::remove_file(p.0.path("run/encoder/tokenizer.bin")).unwrap();

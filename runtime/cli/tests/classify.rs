@@ -121,7 +121,7 @@ fn a_calibration_that_cannot_be_is_refused() {
 fn a_pipe_is_answered_line_by_line() {
     let folder = Folder::new();
     let lines = b"a cat\r\n\ntrain\tcar\nnothing";
-    let wanted = "animal\t0.9707\ta cat\nmachine\t0.6225\t\nmachine\t0.9998\ttrain\\tcar\nmachine\t0.6225\tnothing\n";
+    let wanted = "animal\t0.9707\ta cat\nunsure\t0.0000\t\nmachine\t0.9998\ttrain\\tcar\nmachine\t0.6225\tnothing\n";
     assert_eq!(run_with(&classify(&folder, &[]), lines).answers(), wanted);
     assert_eq!(run_with(&classify(&folder, &["-"]), lines).answers(), wanted);
     assert_eq!(run_with(&classify(&folder, &["--file", "-"]), lines).answers(), wanted);
