@@ -126,7 +126,8 @@ def cell(runs):
         return "–"
     mean = 100 * sum(run["accuracy"] for run in runs.values()) / len(runs)
     size = max(run["bytes"] for run in runs.values()) / 1e6
-    return f"{mean:.1f} ({len(runs)}), {size:.1f} MB" if size < 100 else f"{mean:.1f} ({len(runs)}), {size:,.0f} MB"
+    beside = "†" if any("beside" in run for run in runs.values()) else ""
+    return f"{mean:.1f}{beside} ({len(runs)}), {size:{'.1f' if size < 100 else ',.0f'}} MB"
 
 
 def page():
@@ -145,6 +146,8 @@ def page():
             best = max(means.values())
             cells = [f"**{cell(have.get(peer))}**" if means.get(peer) == best else cell(have.get(peer)) for peer in PEERS]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    if any("beside" in run for task in SETS for runs in records(task).values() for run in runs.values()):
+        lines += ["", "† Its core was shared with other work for some of the ten minutes."]
     missing = [title for task, title in SETS.items() if any(str(seed) not in records(task).get("fit", {}) for seed in SEEDS)]
     if missing:
         lines += ["", f"Not measured yet with all of the seeds {', '.join(map(str, SEEDS))}: {', '.join(missing)}."]

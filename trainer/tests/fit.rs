@@ -169,4 +169,14 @@ fn a_budget_decides_the_shape_before_training() {
     assert_eq!((output.status.code(), task.path("none").exists()), (Some(2), false));
     let output = fit(&task, "train.jsonl", "small", &[&SEARCH[..], &["--resume"]].concat()).output().unwrap();
     assert!(stderr(&output).contains("begun with another --budget"), "{}", stderr(&output));
+    // A budget that nothing fits any more costs a search nothing that it has: here the one above, as if it had chosen no shape.
+    let path = task.path("small/fit.json");
+    let mut search: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    search.as_object_mut().unwrap().remove("shape");
+    search["inputs"]["budget"] = "ram=1024,clock=168000000".into();
+    fs::write(&path, search.to_string()).unwrap();
+    let lost = [&SEARCH[..], &["--budget", "ram=1K", "--resume"]].concat();
+    let output = fit(&task, "train.jsonl", "small", &lost).output().unwrap();
+    assert!(stderr(&output).contains("nothing fits"), "{}", stderr(&output));
+    assert!(task.path("small/checkpoint/model.safetensors").exists() && path.exists());
 }

@@ -36,9 +36,9 @@ use super::{parallel, stream};
 /// --output writes a copy of --file with the columns 'predicted_label' and 'predicted_score' added; its other columns stay, in the
 /// format that was read. An unsure answer has no label there.
 ///
-/// A text without a letter, digit or symbol is 'unsure', whatever the threshold. Invalid UTF-8 is replaced by U+FFFD. A line that cannot be classified (because it is
-/// too long) is reported on stderr with its number. Its output line has an empty label, or 'error' with --json, and the
-/// exit code is 1.
+/// A text without a letter, digit or symbol is 'unsure', whatever the threshold. Invalid UTF-8 is replaced by U+FFFD. A line
+/// that cannot be classified (because it is too long) is reported on stderr with its number. Its output line has an empty
+/// label, or 'error' with --json, and the exit code is 1.
 ///
 /// Examples:
 ///   kinglet classify "wake me at seven tomorrow"
@@ -174,16 +174,9 @@ impl Args {
         }
     }
 
-    fn classifier<'m>(&self, model: &'m Model) -> Result<Classifier<'m>> {
-        let mut classifier = model.classifier()?;
-        classifier.truncate = self.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        classifier.threshold = self.threshold.unwrap_or(classifier.threshold);
-        Ok(classifier)
-    }
-
     /// Returns a classifier for each thread.
     fn classifiers<'m>(&self, model: &'m Model, threads: usize) -> Result<Vec<Classifier<'m>>> {
-        (0..threads).map(|_| self.classifier(model)).collect()
+        (0..threads).map(|_| model.classifier_with(self.truncate, self.threshold)).collect()
     }
 
     /// Writes the rows of `file` to `output` with their labels.
@@ -209,7 +202,7 @@ impl Args {
             },
             |(record, answer)| {
                 rows += 1;
-                notes.tell(Seen::of(&record), Some(rows));
+                notes.tell(Seen::of(&record.text, record.replaced), Some(rows));
                 let values = match answer {
                     Ok((class, score)) => {
                         let label = class.and_then(|class| model.labels().get(class));
@@ -317,7 +310,7 @@ pub fn run(args: Args) -> Result<Outcome> {
             stream::run(&model, input, &mut out, &plan)
         }
         Source::One(text) => {
-            let mut classifier = args.classifier(&model)?;
+            let mut classifier = model.classifier_with(args.truncate, args.threshold)?;
             Notes::new(OF_EMPTY).tell(text.seen(), None);
             classifier.classify(&text.text).map_err(explain)?;
             let answer = Printed { answer: classifier.answer()?, labels: model.labels(), top: args.top() };

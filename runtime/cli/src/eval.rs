@@ -7,7 +7,6 @@ use std::time::Instant;
 use anyhow::{Context, Error, Result, bail};
 use kinglet::answer::Answer;
 use kinglet::calibration::Calibration;
-use kinglet::classifier::Classifier;
 use kinglet_data::args::LabelArgs;
 use kinglet_data::calibration_metrics::{BINS, Reliability};
 use kinglet_data::dataset::Dataset;
@@ -101,17 +100,12 @@ pub fn run(args: Args) -> Result<Outcome> {
     let labels = model.labels();
     let data = Dataset::read(&args.data, &args.read.options(), Some(labels))?;
     report(&format!("{}: {}", args.data.display(), data.notes.join("; ")));
-    let classifier = |_| -> Result<Classifier<'_>> {
-        let mut classifier = model.classifier()?;
-        classifier.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        classifier.threshold = args.threshold.unwrap_or(classifier.threshold);
-        Ok(classifier)
-    };
     let mut confusion = Confusion::new(labels.len());
     let mut confidences = Confidences::default();
     let mut errors = Vec::new();
     let mut progress = Progress::new(Some(data.texts.len()));
     let start = Instant::now();
+    let classifier = |_| model.classifier_with(args.truncate, args.threshold);
     let mut classifiers = (0..model.threads(args.threads)).map(classifier).collect::<Result<Vec<_>>>()?;
     let rows = data.texts.iter().zip(&data.labels).enumerate();
     parallel::in_order(

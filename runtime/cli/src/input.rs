@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use kinglet::tokenizer::is_empty;
-use kinglet_data::dataset::{self, DataError, ReadOptions, Record};
+use kinglet_data::dataset::{self, DataError, ReadOptions};
 
 /// Largest text in bytes; a longer one is rejected before it fills the memory.
 const MAX_TEXT_BYTES: u64 = 1 << 28;
@@ -32,9 +32,9 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Looks at a row of a file.
-    pub fn of(record: &Record) -> Self {
-        Seen { replaced: record.replaced, empty: is_empty(record.text.as_bytes()) }
+    /// Looks at a text. `replaced`: whether bytes of it were.
+    pub fn of(text: &str, replaced: bool) -> Self {
+        Seen { replaced, empty: is_empty(text.as_bytes()) }
     }
 }
 
@@ -48,7 +48,7 @@ impl Text {
 
     /// Returns what there is to note.
     pub fn seen(&self) -> Seen {
-        Seen { replaced: self.replaced, empty: is_empty(self.text.as_bytes()) }
+        Seen::of(&self.text, self.replaced)
     }
 
     /// Reads a command-line argument, without the mark of [`mark_texts`].

@@ -138,6 +138,14 @@ impl Model {
         }
     }
 
+    /// Returns a classifier that reads at most `truncate` tokens, with `threshold` in place of the model's.
+    pub fn classifier_with(&self, truncate: Option<u64>, threshold: Option<f32>) -> Result<Classifier<'_>> {
+        let mut classifier = self.classifier()?;
+        classifier.truncate = truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        classifier.threshold = threshold.unwrap_or(classifier.threshold);
+        Ok(classifier)
+    }
+
     /// Returns an embedder with the engine of the model.
     pub fn embedder(&self) -> Result<Embedder<'_>> {
         match self {

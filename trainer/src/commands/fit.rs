@@ -126,8 +126,10 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         (Some(budget), None) => {
             let given = args.from.is_some();
             within(budget, prepared.start.clone(), given, &texts, &vocabulary, train).inspect_err(|_| {
-                // Nothing was trained: the folder is as it was.
-                let _ = clear(&args.out).and_then(|()| Ok(fs::remove_dir(&args.out)?));
+                // A new search has trained nothing: its folder is as it was. One that is resumed keeps all it has.
+                if !args.resume {
+                    let _ = clear(&args.out).and_then(|()| Ok(fs::remove_dir(&args.out)?));
+                }
             })?
         }
     };
