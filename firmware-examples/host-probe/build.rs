@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::Path};
 
 use kinglet::bundle::{self, Parts};
 use kinglet::spec::{Config, Mixer, Weight};
-use kinglet::tokenizer::Table;
+use kinglet::tokenizer::{Normalization, Table};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .chain(["▁", "▁wake", "▁me", "▁at", "▁seven"].map(|piece| (piece.to_string(), -1024)))
         .collect();
     pieces.sort();
-    let tokenizer = Table::write(&pieces, true)?;
+    let tokenizer = Table::write(&pieces, Normalization::LOWERCASE)?;
     let config = Config {
         vocab_size: Table::new(&tokenizer)?.vocab_size(),
         intermediate_size: 40,

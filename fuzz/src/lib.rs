@@ -2,7 +2,7 @@
 
 use kinglet::bundle::{Parts, write};
 use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, Task};
-use kinglet::tokenizer::Table;
+use kinglet::tokenizer::{Normalization, Table};
 
 /// Returns a table with some words.
 pub fn tokenizer() -> Vec<u8> {
@@ -10,7 +10,7 @@ pub fn tokenizer() -> Vec<u8> {
     pieces.push(("▁wake".into(), -3000));
     pieces.push(("字".into(), -4000));
     pieces.sort();
-    Table::write(&pieces, false).unwrap_or_default()
+    Table::write(&pieces, Normalization::default()).unwrap_or_default()
 }
 
 /// Returns name and bytes of one bundle per mixer and norm; those with `post_layer` classify, the others embed.

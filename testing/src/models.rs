@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kinglet::spec::{Config, LayerWeight, Role, Weight};
-use kinglet::tokenizer::{METASPACE, Table, TableError};
+use kinglet::tokenizer::{METASPACE, Normalization, Table, TableError};
 
 use crate::random::Random;
 
@@ -40,5 +40,5 @@ pub fn table(
     let characters = ('!'..='~').filter(|c| !(lowercase && c.is_ascii_uppercase())).map(|c| (c.to_string(), character));
     let mut all: Vec<(String, i16)> = characters.chain([(METASPACE.to_string(), space)]).chain(pieces).collect();
     all.sort();
-    Table::write(&all, lowercase)
+    Table::write(&all, Normalization { nfc: false, lowercase })
 }

@@ -161,7 +161,7 @@ fn a_tokenizer_of_a_larger_vocabulary() {
     let many = (0..100).map(|i| format!("▁word{i}"));
     let mut pieces: Vec<(String, i16)> = pieces.chain(characters).chain(many).map(|piece| (piece, -1024)).collect();
     pieces.sort();
-    let other = kinglet::tokenizer::Table::write(&pieces, false).unwrap();
+    let other = kinglet::tokenizer::Table::write(&pieces, kinglet::tokenizer::Normalization::default()).unwrap();
     assert!(other.len() > table.len());
     let value = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &other);
     refuses(&folder.write("m.onnx", with_metadata(metadata::TOKENIZER, &value)), &["m.onnx", "tokenizer", "embedding"]);

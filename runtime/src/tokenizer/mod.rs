@@ -1,16 +1,18 @@
 //! Text to token ids: a unigram vocabulary with byte fallback, streaming, without allocation.
 //!
 //! The result equals that of Hugging Face `tokenizers` 0.22 on the `tokenizer.json` that `kinglet-train tokenizer`
-//! writes next to the table, for every input:
+//! writes next to the table, for every input but that of step 2:
 //! 1. Invalid UTF-8 is replaced as by `String::from_utf8_lossy`: U+FFFD for each maximal part of a character.
-//! 2. `Lowercase`, if the table says so: each character by [`char::to_lowercase`], without context.
-//! 3. `WhitespaceSplit`: words are separated by [`char::is_whitespace`].
-//! 4. `Metaspace`: a word gets a leading [`METASPACE`] unless it begins with one.
-//! 5. `FixedLength`: words are cut into chunks of [`CHUNK_CHARS`] characters, so memory is bounded for any input.
-//! 6. `Unigram`: the pieces whose scores have the largest sum, by the Viterbi algorithm. Among equal sums, the first
+//! 2. `NFC`, if the table says so: canonical composition, by Unicode 9.0 as in `tokenizers`, so that texts that print alike have the
+//!    same ids. More than 31 combining characters in a row, which no language has, are composed in parts.
+//! 3. `Lowercase`, if the table says so: each character by [`char::to_lowercase`], without context.
+//! 4. `WhitespaceSplit`: words are separated by [`char::is_whitespace`].
+//! 5. `Metaspace`: a word gets a leading [`METASPACE`] unless it begins with one.
+//! 6. `FixedLength`: words are cut into chunks of [`CHUNK_CHARS`] characters, so memory is bounded for any input.
+//! 7. `Unigram`: the pieces whose scores have the largest sum, by the Viterbi algorithm. Among equal sums, the first
 //!    one found wins, with starts visited from left to right. A character that no single piece covers costs
 //!    [`UNKNOWN_COST`] and becomes its UTF-8 bytes.
-//! 7. `TemplateProcessing`: the text ends with [`END`], so there is always at least one token.
+//! 8. `TemplateProcessing`: the text ends with [`END`], so there is always at least one token.
 //!
 //! Scores are integers in units of [`SCORE_UNIT`], also in `tokenizer.json`, so both sides compare the same exact sums.
 //!
@@ -26,6 +28,9 @@
 mod bound;
 mod content;
 mod encoder;
+mod error;
+#[cfg(feature = "nfc")]
+mod nfc;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -33,8 +38,11 @@ mod utf8;
 
 pub use content::{Content, is_empty};
 pub use encoder::Encoder;
+pub use error::TableError;
+#[cfg(feature = "alloc")]
+pub use nfc::is_composable;
 pub(crate) use table::TableIndex;
-pub use table::{Table, TableError};
+pub use table::{Normalization, Table};
 
 /// Id of `<pad>`, which fills the shorter rows of a batch.
 pub const PAD: u32 = 0;
@@ -51,6 +59,8 @@ pub const FIRST_PIECE: u32 = FIRST_BYTE + 256;
 pub const METASPACE: char = '\u{2581}';
 /// Maximum number of characters in a chunk of a word, including the leading [`METASPACE`].
 pub const CHUNK_CHARS: usize = 64;
+/// Most bytes of a piece.
+const MAX_PIECE_BYTES: usize = 256;
 /// Resolution of a piece's score.
 pub const SCORE_UNIT: f64 = 1.0 / 1024.0;
 /// Score of `<pad>`, `</s>`, `<unk>` and the byte tokens in `tokenizer.json`: far below any sum of pieces that spells

@@ -1,16 +1,16 @@
 //! The vocabulary as one flat table of bytes.
 
 use super::bound::Bound;
-use super::{FIRST_BYTE, FIRST_PIECE, METASPACE, Token};
+use super::{FIRST_BYTE, FIRST_PIECE, MAX_PIECE_BYTES, METASPACE, TableError, Token};
 use core::{fmt, ops::Range, str};
 
 const MAGIC: [u8; 4] = *b"KTOK";
 const VERSION: u32 = 1;
 const LOWERCASE: u32 = 1;
+const NFC: u32 = 2;
 const HEADER: usize = 20;
 const INDEX: usize = 257;
 const MAX_PIECES: usize = 1 << 20;
-const MAX_PIECE_BYTES: usize = 256;
 /// UTF-8 of [`METASPACE`].
 const MARK: [u8; METASPACE.len_utf8()] = {
     let mut mark = [0; METASPACE.len_utf8()];
@@ -35,7 +35,7 @@ const FEW: usize = 8;
 /// |---|---|
 /// | 4 | magic `KTOK` |
 /// | 4 | version, u32: 1 |
-/// | 4 | flags, u32: bit 0 lower-cases the text, the others are 0 |
+/// | 4 | flags, u32: bit 0 lower-cases the text, bit 1 brings it into NFC first, the others are 0 |
 /// | 4 | `N`, u32, at most 1,048,576 |
 /// | 4 | `S`, u32 |
 /// | 257 · 4 | index, u32: entry `b` is the first piece whose first byte is `b` or more; entry 256 is `N` |
@@ -61,10 +61,24 @@ pub struct Table<'a> {
     index: TableIndex,
 }
 
+/// What is done to a text before it is divided into words, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Normalization {
+    /// Canonical composition, so that texts that print alike are alike.
+    pub nfc: bool,
+    /// Lower case.
+    pub lowercase: bool,
+}
+
+impl Normalization {
+    /// Lower case alone.
+    pub const LOWERCASE: Self = Normalization { nfc: false, lowercase: true };
+}
+
 /// Values computed once from a table's bytes; together they rebuild the table.
 #[derive(Clone, Copy)]
 pub(crate) struct TableIndex {
-    lowercase: bool,
+    normalization: Normalization,
     /// Number of pieces.
     pieces: usize,
     words: Words,
@@ -83,117 +97,12 @@ struct Words {
 const _: () = assert!(super::CHUNK_CHARS as i64 * super::UNKNOWN_COST as i64 <= 1 << 27);
 const _: () = assert!(super::CHUNK_CHARS as i64 * (i16::MAX as i64) <= 1 << 27);
 
-/// Error for bytes that are not a table, or pieces that do not form one. `piece` counts from 0.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableError {
-    /// The bytes end too early or too late for the numbers in their header.
-    Length {
-        /// Bytes required by the header, or the size of the header itself.
-        need: usize,
-        /// Bytes found.
-        got: usize,
-    },
-    /// The first four bytes are not `KTOK`.
-    Magic {
-        /// The first four bytes.
-        got: [u8; 4],
-    },
-    /// The version of the format is not supported.
-    Version {
-        /// The version that this crate reads.
-        expected: u32,
-        /// The version found.
-        got: u32,
-    },
-    /// Flags that this version does not define.
-    Flags {
-        /// The flags found.
-        got: u32,
-    },
-    /// There are more pieces than the format allows.
-    TooManyPieces {
-        /// The limit.
-        max: usize,
-        /// The number found.
-        got: usize,
-    },
-    /// A piece is empty, too long, or its offsets do not follow those of the previous piece.
-    PieceLength {
-        /// The piece.
-        piece: usize,
-        /// Its begin in the text.
-        begin: usize,
-        /// Its end in the text.
-        end: usize,
-    },
-    /// A piece is not UTF-8.
-    NotUtf8 {
-        /// The piece.
-        piece: usize,
-    },
-    /// A piece is not greater than the previous one.
-    NotSorted {
-        /// The piece.
-        piece: usize,
-    },
-    /// A piece is spelled like a special token or a byte token.
-    Reserved {
-        /// The piece.
-        piece: usize,
-    },
-    /// The index disagrees with the pieces.
-    Index {
-        /// The first byte whose entry is wrong, or 256.
-        byte: usize,
-        /// The entry required by the pieces.
-        expected: usize,
-        /// The entry found.
-        got: usize,
-    },
-    /// A character that must be a piece of its own is not.
-    MissingCharacter {
-        /// The character.
-        character: char,
-    },
-    /// The bytes between scores and text are not zero.
-    Padding,
-}
-
-impl fmt::Display for TableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("tokenizer table: ")?;
-        match *self {
-            TableError::Length { need, got } => write!(f, "it has {got} bytes, must have {need}"),
-            TableError::Magic { got } => write!(f, "it begins with {got:02x?}, not with \"KTOK\""),
-            TableError::Version { expected, got } => {
-                write!(f, "it has version {got}, but this program reads version {expected}")
-            }
-            TableError::Flags { got } => write!(f, "it has unknown flags {got:#x}"),
-            TableError::TooManyPieces { max, got } => write!(f, "it has {got} pieces, must have at most {max}"),
-            TableError::PieceLength { piece, begin, end } => {
-                write!(
-                    f,
-                    "piece {piece} is at {begin}..{end}, must follow the previous one with 1 to {MAX_PIECE_BYTES} bytes"
-                )
-            }
-            TableError::NotUtf8 { piece } => write!(f, "piece {piece} is not UTF-8"),
-            TableError::NotSorted { piece } => write!(f, "piece {piece} is not greater than the previous piece"),
-            TableError::Reserved { piece } => write!(f, "piece {piece} is spelled like a special token"),
-            TableError::Index { byte, expected, got } => {
-                write!(f, "the index has {got} for byte {byte}, but the pieces require {expected}")
-            }
-            TableError::MissingCharacter { character } => write!(f, "the character {character:?} is not a piece"),
-            TableError::Padding => f.write_str("the padding after the scores is not zero"),
-        }
-    }
-}
-
-impl core::error::Error for TableError {}
-
 impl fmt::Debug for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("pieces", &self.scores.len()).field("lowercase", &self.index.lowercase).finish()
+        f.debug_struct("Table")
+            .field("pieces", &self.scores.len())
+            .field("normalization", &self.index.normalization)
+            .finish()
     }
 }
 
@@ -238,8 +147,12 @@ impl<'a> Table<'a> {
         if version != VERSION {
             return Err(TableError::Version { expected: VERSION, got: version });
         }
-        if flags & !LOWERCASE != 0 {
+        if flags & !(LOWERCASE | NFC) != 0 {
             return Err(TableError::Flags { got: flags });
+        }
+        let normalization = Normalization { nfc: flags & NFC != 0, lowercase: flags & LOWERCASE != 0 };
+        if normalization.nfc && !cfg!(feature = "nfc") {
+            return Err(TableError::NeedsNfc);
         }
         let (pieces, size) = (pieces as usize, size as usize);
         if pieces > MAX_PIECES {
@@ -254,7 +167,7 @@ impl<'a> Table<'a> {
             return Err(TableError::Padding);
         }
         let words = Words { first: 0, letters: [0; _] };
-        let mut table = TableIndex { lowercase: flags & LOWERCASE != 0, pieces, words, bound: None }.table(bytes);
+        let mut table = TableIndex { normalization, pieces, words, bound: None }.table(bytes);
         table.index.words = table.words();
         let ascii = 0..table.first_at(0x80).min(pieces);
         table.index.bound = Bound::new(ascii.map(|piece| (table.len_of(piece), table.score_at(piece))));
@@ -323,7 +236,7 @@ impl<'a> Table<'a> {
             entry += 1;
         }
         let missing = ('!'..='~')
-            .filter(|c| !(self.index.lowercase && c.is_ascii_uppercase()))
+            .filter(|c| !(self.index.normalization.lowercase && c.is_ascii_uppercase()))
             .chain([METASPACE])
             .find(|c| self.find(c.encode_utf8(&mut [0; 4]).as_bytes()).is_none());
         missing.map_or(Ok(()), |character| Err(TableError::MissingCharacter { character }))
@@ -331,7 +244,17 @@ impl<'a> Table<'a> {
 
     /// Returns whether the text is lower-cased first.
     pub const fn lowercase(&self) -> bool {
-        self.index.lowercase
+        self.index.normalization.lowercase
+    }
+
+    /// Returns whether the text is brought into NFC first.
+    pub const fn nfc(&self) -> bool {
+        self.index.normalization.nfc
+    }
+
+    /// Returns what is done to a text first.
+    pub const fn normalization(&self) -> Normalization {
+        self.index.normalization
     }
 
     /// Returns the number of ids, including special and byte tokens. All ids are smaller.
@@ -528,7 +451,10 @@ impl Table<'_> {
     ///
     /// # Errors
     /// As [`Table::new`], which reads the bytes back.
-    pub fn write<S: AsRef<str>>(pieces: &[(S, i16)], lowercase: bool) -> Result<alloc::vec::Vec<u8>, TableError> {
+    pub fn write<S: AsRef<str>>(
+        pieces: &[(S, i16)],
+        normalization: Normalization,
+    ) -> Result<alloc::vec::Vec<u8>, TableError> {
         if pieces.len() > MAX_PIECES {
             return Err(TableError::TooManyPieces { max: MAX_PIECES, got: pieces.len() });
         }
@@ -554,7 +480,9 @@ impl Table<'_> {
         }
         let mut out = alloc::vec::Vec::new();
         out.extend(MAGIC);
-        for word in [VERSION, if lowercase { LOWERCASE } else { 0 }, pieces.len() as u32, end as u32] {
+        let Normalization { nfc, lowercase } = normalization;
+        let flags = if lowercase { LOWERCASE } else { 0 } | if nfc { NFC } else { 0 };
+        for word in [VERSION, flags, pieces.len() as u32, end as u32] {
             out.extend(word.to_le_bytes());
         }
         first.iter().chain(&ends).for_each(|word| out.extend(word.to_le_bytes()));

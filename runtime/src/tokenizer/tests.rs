@@ -40,7 +40,7 @@ fn characters() -> Pieces {
 }
 
 fn table(lowercase: bool) -> Vec<u8> {
-    Table::write(&pieces(lowercase), lowercase).expect("the pieces make a table")
+    Table::write(&pieces(lowercase), Normalization { nfc: false, lowercase }).expect("the pieces make a table")
 }
 
 /// Returns the tokens of a text, bytes as `<0x..>`.
@@ -154,7 +154,7 @@ fn each_way_to_be_malformed_has_its_error() {
     let written = |change: &dyn Fn(&mut Pieces)| {
         let mut pieces = pieces(false);
         change(&mut pieces);
-        Table::write(&pieces, false).err()
+        Table::write(&pieces, Normalization::default()).err()
     };
     assert!(matches!(written(&|p| p.swap(3, 4)), Some(TableError::Index { .. } | TableError::NotSorted { .. })));
     assert!(matches!(written(&|p| p[0].0.clear()), Some(TableError::PieceLength { piece: 0, .. })));
@@ -168,7 +168,10 @@ fn each_way_to_be_malformed_has_its_error() {
         };
         assert!(matches!(written(&add), Some(TableError::Reserved { .. })), "{name}");
     }
-    assert_eq!(Table::write::<&str>(&[], true).err(), Some(TableError::MissingCharacter { character: '!' }));
+    assert_eq!(
+        Table::write::<&str>(&[], Normalization::LOWERCASE).err(),
+        Some(TableError::MissingCharacter { character: '!' })
+    );
 }
 
 #[test]
@@ -193,7 +196,7 @@ fn a_table_with_any_byte_changed_is_refused_or_safe() {
 fn extreme_scores_do_not_overflow() {
     for score in [i16::MIN, i16::MAX] {
         let pieces: Vec<_> = pieces(false).into_iter().map(|(p, _)| (p, score)).collect();
-        let bytes = Table::write(&pieces, false).unwrap();
+        let bytes = Table::write(&pieces, Normalization::default()).unwrap();
         let table = Table::new(&bytes).unwrap();
         assert_eq!(table.encode("a".repeat(1000)).last(), Some(&END));
         assert_eq!(table.encode("€".repeat(1000)).len(), 3002);
@@ -303,7 +306,7 @@ fn what_is_left_out_of_the_search_never_wins() {
                 pieces.push((piece, score));
             }
             pieces.sort();
-            let bytes = Table::write(&pieces, false).unwrap();
+            let bytes = Table::write(&pieces, Normalization::default()).unwrap();
             let table = Table::new(&bytes).unwrap();
             assert_eq!(table.encode(&word).split_last(), Some((&END, &viterbi(&pieces, &word)[..])), "{word} {whole}");
         }
@@ -317,7 +320,7 @@ fn the_bound_of_ascii_is_not_that_of_other_characters() {
         [("▁ab", -10), ("▁abé", -20), ("é", -1), ("▁a▁b", -20), ("▁a", -10), ("▁b", -1)].map(|(p, s)| (p.into(), s)),
     );
     pieces.sort();
-    let bytes = Table::write(&pieces, false).unwrap();
+    let bytes = Table::write(&pieces, Normalization::default()).unwrap();
     assert_eq!(spell(&bytes, "abé"), ["▁ab", "é", "</s>"]);
     assert_eq!(spell(&bytes, "a▁b"), ["▁a", "▁b", "</s>"]);
 }
@@ -333,7 +336,7 @@ fn every_first_letter_of_a_word_finds_its_pieces() {
         );
     }
     pieces.sort();
-    let bytes = Table::write(&pieces, false).unwrap();
+    let bytes = Table::write(&pieces, Normalization::default()).unwrap();
     let table = Table::new(&bytes).unwrap();
     for (id, (piece, _)) in (FIRST_PIECE..).zip(&pieces).filter(|(_, (p, _))| p.chars().count() > 1) {
         assert_eq!(table.encode(piece.trim_start_matches('▁')), [id, END], "{piece}");
@@ -348,7 +351,7 @@ proptest! {
         pieces in vocabulary(),
         words in proptest::collection::vec("[abcA`,~é▁\u{7F}€]{1,12}|[abc]{1,20}[,.]?|[ab]{60,70}", 1..8),
     ) {
-        let bytes = Table::write(&pieces, false).unwrap();
+        let bytes = Table::write(&pieces, Normalization::default()).unwrap();
         let table = Table::new(&bytes).unwrap();
         for word in words {
             let ids = table.encode(&word);

@@ -9,7 +9,7 @@ use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
 use kinglet::spec::{
     Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Storage, Task, Weight,
 };
-use kinglet::tokenizer::Table;
+use kinglet::tokenizer::{Normalization, Table};
 pub use kinglet_testing::Random;
 
 /// A table of the pieces that every table has, and a few words.
@@ -22,7 +22,7 @@ pub fn tokenizer() -> Vec<u8> {
         .chain(["en", "er", "ch", "ß", "字"].map(|piece| (piece.to_owned(), -700)))
         .collect();
     pieces.sort();
-    Table::write(&pieces, true).unwrap()
+    Table::write(&pieces, Normalization::LOWERCASE).unwrap()
 }
 
 pub fn vocab_size() -> usize {

@@ -155,13 +155,19 @@ fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt, act: Act) -
     );
     let located = args.from.as_ref().map(|dir| checkpoint::locate(dir).context("--from")).transpose()?;
     let tokenizer = read_tokenizer(args, located.as_deref())?;
-    let table = tokenizer.table()?;
     let from = located.as_deref().map(|dir| Start::read(dir, setup.device).context("--from")).transpose()?;
 
+    let rows = read_rows(args)?;
+    let tokenizer = match args.from {
+        // A vocabulary that was learnt for these texts says itself whether it composes them.
+        Some(_) => tokenizer.composing_for(&rows.texts).context("--from")?,
+        None => tokenizer,
+    };
+    let table = tokenizer.table()?;
     let max_length = config.train.own.passes.max_length;
     let train = |text: &str, cut: &mut usize| Ok(encode(&table, text, max_length, cut));
     let dev = |text: &str, cut: &mut usize| Ok(encode(&table, text, 0, cut));
-    let data = read_data(args, &config.train, &train, &dev, interrupt)?;
+    let data = read_data(args, rows, &config.train, &train, &dev, interrupt)?;
     let model = resolve_model(&config, from.as_ref(), table.vocab_size(), data.labels.len())?;
     config.model = Some(model.clone());
 
@@ -199,7 +205,7 @@ fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &I
     // Evaluation, like the teacher that the model becomes, truncates where the folder says.
     let [train, dev] = [*max_length, 0].map(|length| origin.tokenizer(length).context("--from"));
     let (train, dev) = (word_pieces(train?), word_pieces(dev?));
-    let data = read_data(args, &config.train, &train, &dev, interrupt)?;
+    let data = read_data(args, read_rows(args)?, &config.train, &train, &dev, interrupt)?;
     let today = |text: &str| to_toml(&<Config>::from(toml::from_str::<Config<TransformerKeys>>(text)?));
     let tokenizer = origin.tokenizer_files().context("--from")?;
     let (own, seed) = (&config.train.own, derive_seed(config.train.keys.seed, Purpose::Weights, 0));
@@ -308,20 +314,26 @@ fn read_config<Own: OwnKeys>(args: &FinetuneArgs, setup: &Setup, default: &str) 
     Ok(config)
 }
 
-/// Reads the texts: those of training and soft labels by `train`, those of evaluation by `dev`.
+/// Reads the training file.
+fn read_rows(args: &FinetuneArgs) -> Result<Dataset> {
+    let rows = Dataset::read(&args.train, &args.read.options(), None)?;
+    if args.run.label.is_none() {
+        super::tell_notes(&args.train, &rows);
+    }
+    Ok(rows)
+}
+
+/// Makes training data of `rows`, with soft labels and the rows to evaluate on: texts of training and soft labels are encoded by `train`,
+/// those of evaluation by `dev`.
 fn read_data(
     args: &FinetuneArgs,
+    rows: Dataset,
     config: &Train<ClassifyKeys>,
     train: Encode<'_>,
     dev: Encode<'_>,
     interrupt: &Interrupt,
 ) -> Result<Data> {
     let (keys, seed) = (&config.own, config.keys.seed);
-    let read = args.read.options();
-    let rows = Dataset::read(&args.train, &read, None)?;
-    if args.run.label.is_none() {
-        super::tell_notes(&args.train, &rows);
-    }
     let labels = rows.names.clone();
     let classes = labels.len();
     if args.run.label.is_none() {
@@ -333,7 +345,7 @@ fn read_data(
     keys.validate_for(classes)?;
     let (rows, dev_rows, dev_file, split) = match &args.dev {
         Some(file) => {
-            let dev_rows = Dataset::read(file, &read, Some(&labels))?;
+            let dev_rows = Dataset::read(file, &args.read.options(), Some(&labels))?;
             if args.run.label.is_none() {
                 super::tell_notes(file, &dev_rows);
                 let both = shared(&rows, &dev_rows);

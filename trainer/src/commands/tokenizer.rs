@@ -34,6 +34,12 @@ pub struct TokenizerArgs {
     /// Lower-case all text, in learning and in encoding
     #[arg(long)]
     pub lowercase: bool,
+    /// Whether texts are brought into Unicode's composed form (NFC), in learning and in encoding
+    ///
+    /// So "é" is one character however it was typed. Default: if a character of the vocabulary can be written in more than one way. A
+    /// device needs 20 KB of tables for it.
+    #[arg(long, value_name = "true|false")]
+    pub nfc: Option<bool>,
     /// Longest piece in characters
     ///
     /// Includes the mark before a word.
@@ -58,13 +64,23 @@ pub struct TokenizerArgs {
 /// # Errors
 /// As [`train()`].
 pub fn run(args: TokenizerArgs) -> Result<()> {
-    let TokenizerArgs { input: inputs, read, vocab_size, lowercase, max_piece_length, character_coverage, out, force } =
-        args;
+    let TokenizerArgs {
+        input: inputs,
+        read,
+        vocab_size,
+        lowercase,
+        nfc,
+        max_piece_length,
+        character_coverage,
+        out,
+        force,
+    } = args;
     let plan = TokenizerPlan {
         inputs,
         read: read.options(),
         vocab_size,
         lowercase,
+        nfc,
         max_piece_length,
         character_coverage,
         out,
@@ -73,13 +89,17 @@ pub fn run(args: TokenizerArgs) -> Result<()> {
     check_free(&plan.out.join(files::TOKENIZER_TABLE), force)?;
     eprintln!("learning {} ids", plan.vocab_size);
     let summary = train(&plan)?;
-    let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters } = summary;
+    let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters, normalization } = summary;
     if vocab_size < wanted {
         eprintln!("warning: the texts have pieces for {vocab_size} ids only, {wanted} were asked for");
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{texts} texts, {words} words, {tokens_per_word:.3} tokens per word")?;
-    writeln!(out, "{vocab_size} ids, different characters spelt in bytes: {spelt_characters}")?;
+    writeln!(
+        out,
+        "{vocab_size} ids, different characters spelt in bytes: {spelt_characters}{}",
+        if normalization.nfc { "; texts are brought into NFC" } else { "" }
+    )?;
     for name in [files::TOKENIZER, files::TOKENIZER_CONFIG, files::TOKENIZER_TABLE] {
         writeln!(out, "wrote {}", plan.out.join(name).display())?;
     }

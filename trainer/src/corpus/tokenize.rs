@@ -95,6 +95,7 @@ fn parts(mut text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinglet::tokenizer::Normalization;
     use proptest::prelude::*;
 
     fn table() -> Vec<u8> {
@@ -108,7 +109,7 @@ mod tests {
                 (p, -3000 / n)
             })
             .collect();
-        Table::write(&scored, false).unwrap()
+        Table::write(&scored, Normalization::default()).unwrap()
     }
 
     fn joined(words: &WordTokenizer<'_>, documents: &[String]) -> Vec<Vec<u32>> {

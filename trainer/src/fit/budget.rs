@@ -23,6 +23,8 @@ use crate::training::config::parse;
 pub const CODE: usize = 100_000;
 /// Bytes of stack that the engine uses.
 pub const STACK: usize = 9_000;
+/// Bytes of code and tables, and of RAM, for a tokenizer that brings texts into NFC.
+const NFC: [usize; 2] = [21_500, 136];
 const A: f64 = 0.948;
 const B: f64 = 495.0;
 /// Tokens that are processed together, the fastest first.
@@ -98,6 +100,8 @@ impl fmt::Display for Budget {
 pub struct Cost {
     /// Bytes of `model.kinglet`.
     pub bundle: usize,
+    /// Bytes of the engine's code.
+    pub code: usize,
     /// Bytes of RAM: working memory in chunks of `chunk` tokens, and stack.
     pub ram: usize,
     /// Tokens that are processed together.
@@ -113,20 +117,22 @@ pub struct Cost {
 
 impl Budget {
     /// Returns what a model of this shape takes whose bundle has `bundle` bytes, for a text of `tokens` tokens, in the largest chunks that fit.
-    pub fn cost(&self, config: &Config, bundle: usize, tokens: usize) -> Cost {
-        let ram = |chunk: usize| scratch_bytes(config, chunk).saturating_add(STACK);
+    /// `nfc`: whether its tokenizer brings texts into NFC.
+    pub fn cost(&self, config: &Config, bundle: usize, tokens: usize, nfc: bool) -> Cost {
+        let [code, stack] = if nfc { [CODE + NFC[0], STACK + NFC[1]] } else { [CODE, STACK] };
+        let ram = |chunk: usize| scratch_bytes(config, chunk).saturating_add(stack);
         let fits = |chunk: &usize| self.ram.is_none_or(|most| ram(*chunk) <= most);
         let chunk = CHUNKS.into_iter().find(fits).unwrap_or(1);
         let instructions = instructions(config);
         let ms = 1e3 * instructions * tokens as f64 / self.clock;
-        Cost { bundle, ram: ram(chunk), chunk, instructions, tokens, ms, clock: self.clock }
+        Cost { bundle, code, ram: ram(chunk), chunk, instructions, tokens, ms, clock: self.clock }
     }
 
     /// Returns what a model takes more than there is, in words; `None` if it fits.
     pub fn excess(&self, cost: &Cost) -> Option<String> {
         let mut over = Vec::new();
-        if let Some(flash) = self.flash.filter(|&flash| cost.bundle + CODE > flash) {
-            over.push(format!("{} bytes of flash, {} are there", grouped(cost.bundle + CODE), grouped(flash)));
+        if let Some(flash) = self.flash.filter(|&flash| cost.flash() > flash) {
+            over.push(format!("{} bytes of flash, {} are there", grouped(cost.flash()), grouped(flash)));
         }
         if let Some(ram) = self.ram.filter(|&ram| cost.ram > ram) {
             over.push(format!("{} bytes of RAM, {} are there", grouped(cost.ram), grouped(ram)));
@@ -139,13 +145,20 @@ impl Budget {
     }
 }
 
+impl Cost {
+    /// Returns the bytes of flash: bundle and code.
+    fn flash(&self) -> usize {
+        self.bundle + self.code
+    }
+}
+
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{} bytes of flash ({} of them the engine), {} of RAM ({} tokens at a time), {} instructions per token: {:.2} ms for {} tokens at {} MHz",
-            grouped(self.bundle + CODE),
-            grouped(CODE),
+            grouped(self.flash()),
+            grouped(self.code),
             grouped(self.ram),
             self.chunk,
             grouped(self.instructions as usize),
@@ -301,7 +314,7 @@ mod tests {
     fn what_does_not_fit_is_said_with_its_numbers() {
         let config = Shape::all().last().unwrap().config(512, 4).unwrap();
         let budget: Budget = "flash=100K,ram=4K,ms=0.1".parse().unwrap();
-        let cost = budget.cost(&config, 30_000, 20);
+        let cost = budget.cost(&config, 30_000, 20, false);
         assert_eq!(cost.chunk, 1);
         let over = budget.excess(&cost).unwrap();
         assert!(
@@ -311,7 +324,9 @@ mod tests {
             "{over}"
         );
         let plenty: Budget = "flash=1M,ram=1M,ms=100".parse().unwrap();
-        let cost = plenty.cost(&config, 30_000, 20);
+        let composing = budget.cost(&config, 30_000, 20, true);
+        assert_eq!([composing.flash() - cost.flash(), composing.ram - cost.ram], NFC);
+        let cost = plenty.cost(&config, 30_000, 20, false);
         assert_eq!((cost.chunk, plenty.excess(&cost)), (DEFAULT_CHUNK, None));
     }
 

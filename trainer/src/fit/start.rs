@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kinglet::spec::{Config, files};
-use kinglet::tokenizer::FIRST_PIECE;
+use kinglet::tokenizer::{FIRST_PIECE, Table};
 use kinglet_data::dataset::{Dataset, ReadOptions};
 use kinglet_data::survey::grouped;
 
@@ -86,7 +86,9 @@ pub fn start(from: Option<&Path>, data: &Dataset) -> Result<(Start, usize)> {
             }
         },
     };
-    let tokenizer = TokenizerFiles::read(&folder).with_context(|| format!("--from {}", folder.display()))?;
+    let named = || format!("--from {}", folder.display());
+    let tokenizer =
+        TokenizerFiles::read(&folder).with_context(named)?.composing_for(&data.texts).with_context(named)?;
     let table = tokenizer.table()?;
     let (mut bytes, mut all, mut lengths) = (0, 0, Vec::new());
     for text in texts() {
@@ -130,9 +132,10 @@ fn encoder_cost(budget: &Budget, folder: &Path, texts: &Texts<'_>) -> Result<Cos
     let mut config: Config = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
     config.num_labels = texts.data.names.len();
     config.task = kinglet::spec::Task::Classify;
-    let tokenizer = TokenizerFiles::read(folder)?;
-    let table = tokenizer.bytes(files::TOKENIZER_TABLE).unwrap_or_default();
-    Ok(budget.cost(&config, bundle_bytes(&config, table, &texts.data.names)?, texts.length))
+    let tokenizer = TokenizerFiles::read(folder)?.composing_for(&texts.data.texts)?;
+    let table = tokenizer.table()?;
+    let bundle = bundle_bytes(&config, table.as_bytes(), &texts.data.names)?;
+    Ok(budget.cost(&config, bundle, texts.length, table.nfc()))
 }
 
 /// Returns the largest start that fits a budget: an encoder, where `start` is one, or random weights of a shape, with a vocabulary learnt
@@ -166,14 +169,14 @@ pub fn within(
     let classes = data.names.len();
     let mut least = String::new();
     for shape in Shape::all() {
-        let fits = |ids: usize, table: Option<&[u8]>| -> Result<(Cost, Option<String>)> {
+        let fits = |ids: usize, table: Option<&Table<'_>>| -> Result<(Cost, Option<String>)> {
             let config = shape.config(ids, classes)?;
             let bundle = match table {
-                Some(table) => bundle_bytes(&config, table, &data.names)?,
+                Some(table) => bundle_bytes(&config, table.as_bytes(), &data.names)?,
                 // Before the vocabulary is learnt: the bytes of its weights alone, which can only be too few.
                 None => config.parameters(),
             };
-            let cost = budget.cost(&config, bundle, length);
+            let cost = budget.cost(&config, bundle, length, table.is_some_and(Table::nfc));
             Ok((cost, budget.excess(&cost)))
         };
         let ids = shape.vocab_size.min(most_ids(data));
@@ -184,8 +187,8 @@ pub fn within(
         }
         learn(vocabulary, train, ids)?;
         let tokenizer = TokenizerFiles::read(vocabulary)?;
-        let table = tokenizer.bytes(files::TOKENIZER_TABLE).unwrap_or_default();
-        let (cost, over) = fits(tokenizer.table()?.vocab_size(), Some(table))?;
+        let table = tokenizer.table()?;
+        let (cost, over) = fits(table.vocab_size(), Some(&table))?;
         match over {
             None => {
                 say(&format!(
@@ -291,6 +294,7 @@ fn learn(folder: &Path, train: &Path, vocab_size: usize) -> Result<()> {
         read: ReadOptions::default(),
         vocab_size,
         lowercase: true,
+        nfc: None,
         max_piece_length: 16,
         character_coverage: 0.9995,
         out: folder.to_path_buf(),

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kinglet::spec::files;
-use kinglet::tokenizer::{END, Table};
+use kinglet::tokenizer::{END, Table, is_composable};
 use kinglet_data::digest::sha256;
 use kinglet_data::files::write_atomically;
+
+use super::composing;
 
 /// A tokenizer's files by name, for copying into a checkpoint.
 #[derive(Clone, Debug)]
@@ -34,6 +36,26 @@ impl TokenizerFiles {
             out.push((name, bytes));
         }
         Ok(TokenizerFiles(out))
+    }
+
+    /// Returns this tokenizer as one that brings texts into NFC, if a character of `texts` can be written in more than one way; otherwise, and
+    /// if it does so already, as it is. Texts that are in NFC keep their ids, so a model that was trained with the one reads the other's.
+    ///
+    /// # Errors
+    /// If `tokenizer.json` is not the one that belongs to the table.
+    pub fn composing_for<S: AsRef<str>>(self, texts: &[S]) -> Result<Self> {
+        let composable = |text: &S| !text.as_ref().is_ascii() && text.as_ref().chars().any(is_composable);
+        if self.table()?.nfc() || !texts.iter().any(composable) {
+            return Ok(self);
+        }
+        let made = composing(self.bytes(files::TOKENIZER).unwrap_or_default());
+        let [json, table] = made.context("tokenizer.json cannot be made to bring texts into NFC")?;
+        let file = |(name, bytes)| match name {
+            files::TOKENIZER => (name, json.clone()),
+            files::TOKENIZER_TABLE => (name, table.clone()),
+            _ => (name, bytes),
+        };
+        Ok(TokenizerFiles(self.0.into_iter().map(file).collect()))
     }
 
     /// Writes the files into `dir`, which may be their source.

@@ -10,7 +10,9 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinglet::{
     spec,
-    tokenizer::{CHUNK_CHARS, FIRST_PIECE, METASPACE, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN},
+    tokenizer::{
+        CHUNK_CHARS, FIRST_PIECE, METASPACE, Normalization, SCORE_UNIT, SPECIAL_SCORE, Table, UNKNOWN, is_composable,
+    },
 };
 use kinglet_data::{dataset, files::write_atomically};
 use serde_json::{Value, json};
@@ -43,6 +45,8 @@ pub struct Summary {
     pub tokens_per_word: f64,
     /// Distinct characters that are not pieces and are spelled in bytes.
     pub spelt_characters: usize,
+    /// What is done to a text first.
+    pub normalization: Normalization,
 }
 
 /// Learns a vocabulary and writes its three files into `plan.out`.
@@ -68,15 +72,21 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
     }
     let words: u64 = spaced.values().sum();
     ensure!(words > 0, "the {texts} texts of the {} input files have no word", plan.inputs.len());
-    let chunks = chunks(&spaced, plan.lowercase)?;
-    let kept = kept_characters(&chunks, plan);
+    let mut normalization = Normalization { nfc: plan.nfc.unwrap_or(true), lowercase: plan.lowercase };
+    let mut chunks = chunks(&spaced, normalization)?;
+    let mut kept = kept_characters(&chunks, plan);
+    if plan.nfc.is_none() && !kept.iter().copied().any(is_composable) {
+        normalization.nfc = false;
+        chunks = self::chunks(&spaced, normalization)?;
+        kept = kept_characters(&chunks, plan);
+    }
     let spelt_characters = {
         let all: BTreeSet<char> = chunks.iter().flat_map(|(chunk, _)| chunk.chars()).collect();
         all.difference(&kept).count()
     };
     let pieces = learn(&chunks, &kept, plan)?;
-    let json = json_bytes(&pieces, plan.lowercase)?;
-    let table = Table::write(&pieces, plan.lowercase)?;
+    let json = json_bytes(&pieces, normalization)?;
+    let table = Table::write(&pieces, normalization)?;
 
     let reader = Table::new(&table)?;
     let mut tokens = 0u64;
@@ -104,14 +114,15 @@ pub fn train(plan: &TokenizerPlan) -> Result<Summary> {
         words,
         tokens_per_word: tokens as f64 / words as f64,
         spelt_characters,
+        normalization,
     })
 }
 
 /// Returns the chunks of words that the unigram model sees, with their counts: through Hugging Face's own steps,
 /// sorted.
-fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, u64)>> {
+fn chunks(words: &HashMap<String, u64>, normalization: Normalization) -> Result<Vec<(String, u64)>> {
     let none: [(&str, i16); 0] = [];
-    let steps = Tokenizer::from_bytes(json_bytes(&none, lowercase)?).map_err(|e| anyhow!(e))?;
+    let steps = Tokenizer::from_bytes(json_bytes(&none, normalization)?).map_err(|e| anyhow!(e))?;
     let pre_tokenizer = steps.get_pre_tokenizer().context("the pipeline has a pre-tokenizer")?;
     let mut chunks: BTreeMap<String, u64> = BTreeMap::new();
     for (word, count) in words {
@@ -129,7 +140,7 @@ fn chunks(words: &HashMap<String, u64>, lowercase: bool) -> Result<Vec<(String, 
 }
 
 /// Returns the parts of `tokenizer.json` other than the vocabulary.
-fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
+fn pipeline(normalization: Normalization) -> [(&'static str, Value); 8] {
     let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
     let end = |type_id: u32| json!({"SpecialToken": {"id": special(1), "type_id": type_id}});
     [
@@ -137,7 +148,7 @@ fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
         ("truncation", Value::Null),
         ("padding", Value::Null),
         ("added_tokens", json!([])),
-        ("normalizer", if lowercase { json!({"type": "Lowercase"}) } else { Value::Null }),
+        ("normalizer", normalizer(normalization)),
         (
             "pre_tokenizer",
             json!({"type": "Sequence", "pretokenizers": [
@@ -167,12 +178,22 @@ fn pipeline(lowercase: bool) -> [(&'static str, Value); 8] {
     ]
 }
 
+/// Returns the part of `tokenizer.json` that normalizes.
+fn normalizer(Normalization { nfc, lowercase }: Normalization) -> Value {
+    match (nfc, lowercase) {
+        (false, false) => Value::Null,
+        (false, true) => json!({"type": "Lowercase"}),
+        (true, false) => json!({"type": "NFC"}),
+        (true, true) => json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}),
+    }
+}
+
 /// Returns `tokenizer.json` of sorted pieces.
-fn json_bytes<S: AsRef<str>>(pieces: &[(S, i16)], lowercase: bool) -> Result<Vec<u8>> {
+fn json_bytes<S: AsRef<str>>(pieces: &[(S, i16)], normalization: Normalization) -> Result<Vec<u8>> {
     let special = (0..FIRST_PIECE).map(|id| json!([special(id), SPECIAL_SCORE]));
     let pieces = pieces.iter().map(|(piece, score)| json!([piece.as_ref(), f64::from(*score) * SCORE_UNIT]));
     let mut file: serde_json::Map<String, Value> =
-        pipeline(lowercase).into_iter().map(|(key, value)| (key.into(), value)).collect();
+        pipeline(normalization).into_iter().map(|(key, value)| (key.into(), value)).collect();
     let vocab: Vec<Value> = special.chain(pieces).collect();
     file.insert("model".into(), json!({"type": "Unigram", "unk_id": UNKNOWN, "byte_fallback": true, "vocab": vocab}));
     Ok(serde_json::to_vec_pretty(&file)?)
@@ -194,6 +215,21 @@ fn transformers_config() -> Value {
     })
 }
 
+/// Returns `tokenizer.json` and the table of a tokenizer, with the difference that texts are brought into NFC first; texts that are in NFC
+/// keep their ids.
+///
+/// # Errors
+/// As [`flat_table`].
+fn composing(json: &[u8]) -> Result<[Vec<u8>; 2]> {
+    let table = table_of(json)?;
+    let normalization = Normalization { nfc: true, ..Table::new(&table)?.normalization() };
+    let mut file: Value = serde_json::from_slice(json)?;
+    file["normalizer"] = normalizer(normalization);
+    let json = serde_json::to_vec_pretty(&file)?;
+    let table = table_of(&json)?;
+    Ok([json, table])
+}
+
 /// Makes the flat table from a `tokenizer.json` with exactly the steps in [`kinglet::tokenizer`].
 ///
 /// The decoder does not matter.
@@ -207,8 +243,14 @@ pub fn flat_table(tokenizer_json: &Path) -> Result<Vec<u8>> {
 
 fn table_of(json: &[u8]) -> Result<Vec<u8>> {
     let file: Value = serde_json::from_slice(json)?;
-    let lowercase = !file["normalizer"].is_null();
-    for (key, expected) in pipeline(lowercase) {
+    let normalization = [false, true]
+        .into_iter()
+        .flat_map(|nfc| [false, true].map(|lowercase| Normalization { nfc, lowercase }))
+        .find(|&normalization| file["normalizer"] == normalizer(normalization))
+        .with_context(|| {
+            format!("normalizer is {}, not NFC, Lowercase, both in this order or none", file["normalizer"])
+        })?;
+    for (key, expected) in pipeline(normalization) {
         ensure!(file[key] == expected || key == "decoder", "{key} is {}, not {expected}", file[key]);
     }
     let model = &file["model"];
@@ -233,10 +275,10 @@ fn table_of(json: &[u8]) -> Result<Vec<u8>> {
         pieces.push((token, units as i16));
     }
     ensure!(
-        pieces.len() + FIRST_PIECE as usize >= TokenizerPlan::least_vocab_size(lowercase),
+        pieces.len() + FIRST_PIECE as usize >= TokenizerPlan::least_vocab_size(normalization.lowercase),
         "model.vocab is too short"
     );
-    Ok(Table::write(&pieces, lowercase)?)
+    Ok(Table::write(&pieces, normalization)?)
 }
 
 #[cfg(test)]
@@ -255,6 +297,7 @@ mod tests {
             inputs: vec![input],
             vocab_size: 400,
             lowercase: false,
+            nfc: None,
             max_piece_length: 16,
             character_coverage: 1.0,
             out: dir.join(out),
@@ -275,8 +318,31 @@ mod tests {
             assert_eq!(read(&plans[0].out), read(&plans[1].out));
             let [json, table] = read(&plans[0].out);
             assert_eq!(table_of(&json).unwrap(), table);
-            assert_eq!(Table::new(&table).unwrap().lowercase(), lowercase);
+            assert_eq!(Table::new(&table).unwrap().normalization(), Normalization { nfc: true, lowercase });
         }
+    }
+
+    #[test]
+    fn texts_in_either_form_give_the_same_vocabulary_and_the_same_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let learnt = |text: &str, nfc: Option<bool>| {
+            let plan = TokenizerPlan { nfc, ..plan(dir.path(), text, "out") };
+            let summary = train(&plan).unwrap();
+            (read(&plan.out), summary.normalization.nfc)
+        };
+        let composed = "un café près du musée à Orléans, s'il vous plaît\n".repeat(20);
+        let decomposed: String = unicode_normalization::UnicodeNormalization::nfd(composed.as_str()).collect();
+        assert_ne!(composed, decomposed);
+        let (files, nfc) = learnt(&composed, None);
+        assert!(nfc && learnt(&decomposed, None) == (files.clone(), true));
+        let table = Table::new(&files[1]).unwrap();
+        assert_eq!(table.encode(&composed), table.encode(&decomposed));
+        // A vocabulary without such characters spells them in bytes either way; a device is spared the data of composition.
+        let ascii = "a cafe by the museum, please\n".repeat(20);
+        assert!(!learnt(&ascii, None).1 && learnt(&ascii, Some(true)).1);
+        let (files, nfc) = learnt(&decomposed, Some(false));
+        assert!(!nfc && Table::new(&files[1]).unwrap().token(0).is_some());
+        assert_ne!(Table::new(&files[1]).unwrap().encode("é"), Table::new(&files[1]).unwrap().encode("e\u{301}"));
     }
 
     #[test]
@@ -365,7 +431,7 @@ mod tests {
         };
         assert!(with("/decoder", Value::Null).is_ok());
         for (pointer, value, name) in [
-            ("/normalizer", json!({"type": "NFC"}), "normalizer"),
+            ("/normalizer", json!({"type": "NFKC"}), "normalizer"),
             ("/pre_tokenizer/pretokenizers/1/split", json!(true), "pre_tokenizer"),
             ("/post_processor", Value::Null, "post_processor"),
             ("/added_tokens", json!([{"id": 1, "content": "</s>"}]), "added_tokens"),

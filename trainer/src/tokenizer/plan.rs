@@ -17,6 +17,8 @@ pub struct TokenizerPlan {
     pub vocab_size: usize,
     /// Whether text is lower-cased.
     pub lowercase: bool,
+    /// Whether text is brought into NFC. `None`: if a character of the vocabulary can be written in more than one way.
+    pub nfc: Option<bool>,
     /// Longest piece, in characters: 1 to [`CHUNK_CHARS`].
     pub max_piece_length: usize,
     /// Share of the characters that become pieces, 0 to 1.

@@ -106,6 +106,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
+    use kinglet::tokenizer::Normalization;
     use std::collections::BTreeMap;
 
     use super::*;
@@ -120,7 +121,7 @@ mod tests {
         let mut pieces: Vec<(String, i16)> =
             named.chain(letters).map(|(piece, score)| (piece, (score / SCORE_UNIT) as i16)).collect();
         pieces.sort_unstable();
-        Table::write(&pieces, true).unwrap()
+        Table::write(&pieces, Normalization::LOWERCASE).unwrap()
     }
 
     /// Every way to spell `word`, with its weight under the exponent `alpha`.

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::engine::native::{NativeEngine, scratch_bytes};
 use crate::spec::{Config, ConfigError, Mixer, MixerConfig, Norm, Task};
 use crate::stream::Stream;
-use crate::tokenizer::{Table, TableError};
+use crate::tokenizer::{Normalization, Table, TableError};
 
 type Sections = Vec<(Kind, u32, Vec<u8>)>;
 
@@ -328,7 +328,8 @@ fn tokenizers_and_labels_that_do_not_fit_are_refused() {
     let table_error = with_section(Kind::TOKENIZER, |bytes| bytes[0] = b'X');
     assert!(matches!(table_error, BundleError::Tokenizer(TableError::Magic { .. })), "{table_error}");
     let pieces: Vec<(String, i16)> = ('!'..='~').chain(['▁']).map(|c| (c.to_string(), -9000)).collect();
-    let other = with_section(Kind::TOKENIZER, |bytes| *bytes = Table::write(&pieces, false).unwrap());
+    let other =
+        with_section(Kind::TOKENIZER, |bytes| *bytes = Table::write(&pieces, Normalization::default()).unwrap());
     let ids = Table::new(&table()).unwrap().vocab_size();
     assert_eq!(other, BundleError::VocabSize { expected: ids, got: ids - 1 });
 

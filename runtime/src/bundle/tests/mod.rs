@@ -12,7 +12,7 @@ use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::calibration::Calibration;
 use crate::quant;
 use crate::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Task, Weight};
-use crate::tokenizer::Table;
+use crate::tokenizer::{Normalization, Table};
 
 /// Returns a tokenizer table with the pieces every table has.
 fn table() -> Vec<u8> {
@@ -20,7 +20,7 @@ fn table() -> Vec<u8> {
     pieces.push(("▁".into(), -5000));
     pieces.push(("▁wake".into(), -3000));
     pieces.sort();
-    Table::write(&pieces, false).unwrap()
+    Table::write(&pieces, Normalization::default()).unwrap()
 }
 
 fn config(mixer: Mixer, norm: Norm) -> Config {

@@ -146,6 +146,7 @@ pub fn set_embedding(student: &Student, embedding: &Tensor) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use kinglet::spec::{Config, Mixer};
+    use kinglet::tokenizer::Normalization;
     use tch::Device;
 
     use super::*;
@@ -243,7 +244,7 @@ mod tests {
         let mut pieces_of_table: Vec<(String, i16)> =
             ascii.chain(["ing", "▁", "▁the"].map(String::from)).map(|p| (p, 0)).collect();
         pieces_of_table.sort();
-        let bytes = Table::write(&pieces_of_table, true).unwrap();
+        let bytes = Table::write(&pieces_of_table, Normalization::LOWERCASE).unwrap();
         let table = Table::new(&bytes).unwrap();
         let (ids, texts) = pieces(&table);
         let text = |piece: &str| {

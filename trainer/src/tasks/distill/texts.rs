@@ -139,12 +139,13 @@ fn hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinglet::tokenizer::Normalization;
 
     fn table() -> Vec<u8> {
         // Every table has the printable ASCII characters.
         let ascii = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).map(String::from);
         let pieces: Vec<(String, i16)> = ascii.chain(["▁".to_owned()]).map(|p| (p, 0)).collect();
-        Table::write(&pieces, true).unwrap()
+        Table::write(&pieces, Normalization::LOWERCASE).unwrap()
     }
 
     fn read(contents: &[&str], held_out: f64) -> Result<Texts> {

@@ -87,6 +87,7 @@ pub fn evaluate(model: &Seq2Seq, held_out: &HeldOut, team: &Team) -> Result<Loss
 
 #[cfg(test)]
 mod tests {
+    use kinglet::tokenizer::Normalization;
     use kinglet::tokenizer::{END, FIRST_BYTE, FIRST_PIECE};
 
     use super::*;
@@ -96,7 +97,7 @@ mod tests {
         // Every table has the printable ASCII characters.
         let ascii = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).map(String::from);
         let pieces: Vec<(String, i16)> = ascii.chain(["é", "▁", "▁the"].map(String::from)).map(|p| (p, 0)).collect();
-        let bytes = Table::write(&pieces, true).unwrap();
+        let bytes = Table::write(&pieces, Normalization::LOWERCASE).unwrap();
         let table = Table::new(&bytes).unwrap();
         let last = FIRST_PIECE + pieces.len() as u32 - 1;
         let (e, the) = (last - 2, last);

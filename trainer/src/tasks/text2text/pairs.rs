@@ -145,13 +145,14 @@ fn encode(
 pub(super) mod tests {
     use super::*;
     use kinglet::tokenizer::METASPACE;
+    use kinglet::tokenizer::Normalization;
 
     /// Returns a table of the characters that every lower-casing table has.
     pub fn letters() -> Vec<u8> {
         let mut letters: Vec<char> = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).chain([METASPACE]).collect();
         letters.sort_unstable();
         let pieces: Vec<(String, i16)> = letters.into_iter().map(|letter| (letter.into(), 0)).collect();
-        Table::write(&pieces, true).unwrap()
+        Table::write(&pieces, Normalization::LOWERCASE).unwrap()
     }
 
     fn names(names: &[&str]) -> Vec<String> {
