@@ -46,9 +46,12 @@ impl Search {
              quantization.</p>\n<table>\n<tr><th>round</th><th>training</th><th class=\"n\">epochs</th><th class=\"n\">minutes</th>\
              <th class=\"n\">accuracy</th></tr>\n",
         );
-        let best = self.trials.iter().map(|trial| trial.accuracy).fold(0.0, f64::max);
-        for Trial { name, round, epochs, accuracy, minutes } in &self.trials {
-            let mark = if *accuracy == best { ("<b>", "</b>") } else { ("", "") };
+        // Of equals, the longest, which is the one that was exported.
+        let order = |a: &&Trial, b: &&Trial| a.accuracy.total_cmp(&b.accuracy).then(a.epochs.total_cmp(&b.epochs));
+        let best = self.trials.iter().max_by(order).map(std::ptr::from_ref);
+        for trial in &self.trials {
+            let Trial { name, round, epochs, accuracy, minutes } = trial;
+            let mark = if best == Some(std::ptr::from_ref(trial)) { ("<b>", "</b>") } else { ("", "") };
             let _ = writeln!(
                 out,
                 "<tr><td>{round}</td><td>{}</td><td class=\"n\">{epochs:.1}</td><td class=\"n\">{minutes:.1}</td>\
@@ -72,12 +75,14 @@ mod tests {
     fn a_search_becomes_a_table_with_its_best_training() {
         let json = r#"{"kinglet":"0","trials":[
             {"candidate":1,"round":1,"name":"a<b","epochs":2.0,"accuracy":0.5,"minutes":0.25},
-            {"candidate":2,"round":1,"name":"c","epochs":2.0,"accuracy":0.75,"minutes":0.25}]}"#;
+            {"candidate":2,"round":1,"name":"c","epochs":2.0,"accuracy":0.75,"minutes":0.25},
+            {"candidate":2,"round":2,"name":"c","epochs":4.0,"accuracy":0.75,"minutes":0.5}]}"#;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fit.json");
         fs::write(&path, json).unwrap();
         let html = Search::read(&path).unwrap().html(|name| name.replace('<', "&lt;"));
-        assert!(html.contains("a&lt;b") && html.contains("<b>75.00%</b>") && html.contains(">50.00%<"), "{html}");
+        assert!(html.contains("a&lt;b") && html.contains("<td class=\"n\">0.5</td><td class=\"n\"><b>75.00%</b>") && html.contains(">50.00%<"), "{html}");
+        assert_eq!(html.matches("<b>").count(), 1, "{html}");
         fs::write(&path, "{}").unwrap();
         assert!(Search::read(&path).unwrap_err().to_string().contains("no record of a search"));
         assert!(Search::read(&dir.path().join("none")).unwrap_err().to_string().contains("cannot read"));

@@ -16,6 +16,7 @@ use kinglet_data::survey::{self, Survey, grouped};
 
 use crate::device::DeviceChoice;
 use crate::fit::budget::Budget;
+use crate::fit::languages::Languages;
 use crate::fit::plan::{Plan, epochs_for};
 use crate::fit::record::{Inputs, Record};
 use crate::fit::search::{Search, TRIALS, minutes_to};
@@ -251,6 +252,7 @@ fn tell(path: &Path, data: &Dataset) {
     super::tell_notes(path, data);
     let survey = Survey::of(data);
     survey.facts(&data.names).iter().for_each(|fact| say(&format!("  {fact}")));
+    say(&format!("  {}", Languages::of(&data.texts).fact()));
     survey.warnings(&data.names).iter().for_each(|warning| say(&format!("  warning: {warning}")));
 }
 

@@ -1,6 +1,7 @@
 //! From labelled texts to a classifier without a configuration: which trainings are tried, and what is known of them.
 
 pub mod budget;
+pub mod languages;
 pub mod plan;
 pub mod record;
 pub mod search;

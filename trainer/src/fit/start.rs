@@ -6,9 +6,11 @@ use anyhow::{Context, Result, bail};
 use kinglet::spec::{Config, files};
 use kinglet::tokenizer::{FIRST_PIECE, Table};
 use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::files::write_atomically;
 use kinglet_data::survey::grouped;
 
 use super::budget::{Budget, Cost, Shape, bundle_bytes};
+use super::languages::Languages;
 use super::plan::MOST_TRIALS;
 use super::search::Candidate;
 use crate::tokenizer::files::TokenizerFiles;
@@ -25,6 +27,9 @@ const LOOKED_AT: usize = 2000;
 /// Words of short training texts from which on random weights are tried first, and the words of a text that is not short.
 const MANY_WORDS: usize = 1_200_000;
 const LONG: usize = 100;
+/// Mean length of the words of texts without spaces, in characters, and the characters of such texts that a vocabulary is learnt from.
+const LONG_WORDS: usize = 12;
+const ENOUGH: usize = 400_000;
 /// Most ids of a vocabulary of the training texts.
 const MOST_IDS: usize = 16_384;
 
@@ -35,8 +40,8 @@ pub enum Start {
     Encoder {
         /// Its folder.
         folder: PathBuf,
-        /// Whether there are so many words that random weights may be better.
-        many: bool,
+        /// Whether random weights may be better: there are many words, or they are of another language.
+        scratch: bool,
     },
     /// Random weights, with a vocabulary of the training texts.
     Scratch {
@@ -99,13 +104,17 @@ pub fn start(from: Option<&Path>, data: &Dataset) -> Result<(Start, usize)> {
     }
     let share = bytes as f64 / f64::max(1.0, all as f64);
     let percent = 100.0 * share;
+    // Many words teach more about their topics than the encoder knows: names, numbers, rare words. And it knows no other language; one that
+    // was named may.
+    let foreign = !given && Languages::of(&data.texts).is_foreign();
+    let also_scratch = many || foreign;
     if share <= MOST_BYTES {
         say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
-        return Ok((Start::Encoder { folder, many }, longest(lengths)));
+        return Ok((Start::Encoder { folder, scratch: also_scratch }, longest(lengths)));
     }
     if given {
         say(&format!("warning: {percent:.0}% of the tokens are not in the vocabulary of --from {}", folder.display()));
-        return Ok((Start::Encoder { folder, many }, longest(lengths)));
+        return Ok((Start::Encoder { folder, scratch: also_scratch }, longest(lengths)));
     }
     say(&format!(
         "start: from scratch with a vocabulary of these texts, as {percent:.0}% of their tokens are not in that of {}",
@@ -158,7 +167,7 @@ pub fn within(
             let cost = encoder_cost(budget, folder, texts)?;
             if budget.excess(&cost).is_none() {
                 say(&format!("within the budget: {}, with {cost}", folder.display()));
-                return Ok(Start::Encoder { folder: folder.clone(), many: false });
+                return Ok(Start::Encoder { folder: folder.clone(), scratch: false });
             }
             if given {
                 bail!("--budget: a model from {} takes {}", folder.display(), budget.excess(&cost).unwrap_or_default());
@@ -185,7 +194,7 @@ pub fn within(
             least = over;
             continue;
         }
-        learn(vocabulary, train, ids)?;
+        learn(vocabulary, train, data, ids)?;
         let tokenizer = TokenizerFiles::read(vocabulary)?;
         let table = tokenizer.table()?;
         let (cost, over) = fits(table.vocab_size(), Some(&table))?;
@@ -232,11 +241,11 @@ pub fn candidates(
         if vocabulary.join(files::TOKENIZER_TABLE).exists() {
             Ok(())
         } else {
-            learn(vocabulary, train, most_ids(texts.data))
+            learn(vocabulary, train, texts.data, most_ids(texts.data))
         }
     };
     Ok(match start {
-        Start::Encoder { folder, many } => {
+        Start::Encoder { folder, scratch } => {
             let from = |name, settings: &[&str]| made(name, settings, Some(folder), None);
             let mut candidates = vec![
                 from("usual settings", &[]),
@@ -248,9 +257,8 @@ pub fn candidates(
                 from("no label smoothing", &["train.label_smoothing=0"]),
                 from("slower embedding", &["train.embedding_lr_scale=1"]),
             ];
-            if *many {
+            if *scratch {
                 learnt()?;
-                // So many words teach more about their topics than the encoder knows: names, numbers, rare words.
                 candidates.insert(0, made("from scratch", &["train.dropout=0.3"], None, Some(vocabulary)));
                 candidates.truncate(MOST_TRIALS);
             }
@@ -287,10 +295,17 @@ fn most_ids(data: &Dataset) -> usize {
 }
 
 /// Learns the vocabulary of the training texts.
-fn learn(folder: &Path, train: &Path, vocab_size: usize) -> Result<()> {
+fn learn(folder: &Path, train: &Path, data: &Dataset, vocab_size: usize) -> Result<()> {
+    let mut input = train.to_path_buf();
+    let sample = sample(data);
+    if sample.len() < data.texts.len() {
+        input = folder.with_extension("jsonl");
+        write_atomically(&input, data.json_lines(&sample).as_bytes())
+            .with_context(|| format!("cannot write {}", input.display()))?;
+    }
     say(&format!("learning a vocabulary of at most {} ids", grouped(vocab_size)));
     let plan = TokenizerPlan {
-        inputs: vec![train.to_path_buf()],
+        inputs: vec![input.clone()],
         read: ReadOptions::default(),
         vocab_size,
         lowercase: true,
@@ -299,7 +314,42 @@ fn learn(folder: &Path, train: &Path, vocab_size: usize) -> Result<()> {
         character_coverage: 0.9995,
         out: folder.to_path_buf(),
     };
-    learn_vocabulary(&plan).map(|_| ())
+    learn_vocabulary(&plan)?;
+    if input != train {
+        std::fs::remove_file(&input).with_context(|| format!("cannot remove {}", input.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns the rows that the vocabulary is learnt from: all, unless the texts have no spaces. Then there are no words that repeat, and learning
+/// takes minutes for a million characters; a part, spread over the file, knows the frequent pieces as well.
+fn sample(data: &Dataset) -> Vec<usize> {
+    let rows = data.texts.len();
+    let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
+    let words: usize = data.texts.iter().map(|text| text.split_whitespace().count()).sum();
+    let step = if characters > LONG_WORDS * words { characters.div_ceil(ENOUGH).max(1) } else { 1 };
+    (0..rows).step_by(step).collect()
 }
 
 const _: () = assert!(MOST_TRIALS == 8, "there are eight candidates");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_of_texts_without_spaces_is_learnt_from_a_part_of_them() {
+        let data = |text: &str, rows: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("rows.jsonl");
+            let lines: String =
+                (0..rows).map(|row| format!("{{\"text\":\"{text}\",\"label\":\"{}\"}}\n", row % 2)).collect();
+            std::fs::write(&path, lines).unwrap();
+            Dataset::read(&path, &ReadOptions::default(), None).unwrap()
+        };
+        assert_eq!(sample(&data(&"word ".repeat(100), 2000)).len(), 2000);
+        let part = sample(&data(&"中文没有空格".repeat(50), 2000));
+        assert_eq!((part.len(), part[..3].to_vec()), (1000, vec![0, 2, 4]));
+        assert_eq!(sample(&data(&"中文没有空格".repeat(50), 20)).len(), 20);
+    }
+}
