@@ -47,11 +47,12 @@ impl Search {
              <th class=\"n\">accuracy</th></tr>\n",
         );
         // Of equals, the longest, which is the one that was exported.
-        let order = |a: &&Trial, b: &&Trial| a.accuracy.total_cmp(&b.accuracy).then(a.epochs.total_cmp(&b.epochs));
-        let best = self.trials.iter().max_by(order).map(std::ptr::from_ref);
-        for trial in &self.trials {
-            let Trial { name, round, epochs, accuracy, minutes } = trial;
-            let mark = if best == Some(std::ptr::from_ref(trial)) { ("<b>", "</b>") } else { ("", "") };
+        let trials = || self.trials.iter().enumerate();
+        let best = trials()
+            .max_by(|(_, a), (_, b)| a.accuracy.total_cmp(&b.accuracy).then(a.epochs.total_cmp(&b.epochs)))
+            .map(|(number, _)| number);
+        for (number, Trial { name, round, epochs, accuracy, minutes }) in trials() {
+            let mark = if best == Some(number) { ("<b>", "</b>") } else { ("", "") };
             let _ = writeln!(
                 out,
                 "<tr><td>{round}</td><td>{}</td><td class=\"n\">{epochs:.1}</td><td class=\"n\">{minutes:.1}</td>\
@@ -81,7 +82,12 @@ mod tests {
         let path = dir.path().join("fit.json");
         fs::write(&path, json).unwrap();
         let html = Search::read(&path).unwrap().html(|name| name.replace('<', "&lt;"));
-        assert!(html.contains("a&lt;b") && html.contains("<td class=\"n\">0.5</td><td class=\"n\"><b>75.00%</b>") && html.contains(">50.00%<"), "{html}");
+        assert!(
+            html.contains("a&lt;b")
+                && html.contains("<td class=\"n\">0.5</td><td class=\"n\"><b>75.00%</b>")
+                && html.contains(">50.00%<"),
+            "{html}"
+        );
         assert_eq!(html.matches("<b>").count(), 1, "{html}");
         fs::write(&path, "{}").unwrap();
         assert!(Search::read(&path).unwrap_err().to_string().contains("no record of a search"));
