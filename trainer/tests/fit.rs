@@ -180,3 +180,37 @@ fn a_budget_decides_the_shape_before_training() {
     assert!(stderr(&output).contains("nothing fits"), "{}", stderr(&output));
     assert!(task.path("small/checkpoint/model.safetensors").exists() && path.exists());
 }
+
+#[test]
+fn the_language_decides_what_is_tried_and_letters_in_two_forms_are_composed() {
+    let task = task();
+    let rooms = [
+        "der Küche",
+        "dem Wohnzimmer",
+        "dem Büro",
+        "dem Flur",
+        "der Garage",
+        "dem Gästezimmer",
+        "dem Keller",
+        "dem Bad",
+    ];
+    let mut rows = String::new();
+    for room in rooms {
+        for (text, label) in
+            [("schalte bitte das Licht in ROOM ein", "licht"), ("wie warm ist es heute morgen in ROOM", "wärme")]
+        {
+            rows += &format!("{{\"text\":\"{}\",\"label\":\"{label}\"}}\n", text.replace("ROOM", room));
+        }
+    }
+    fs::write(task.path("german.jsonl"), rows).unwrap();
+    let search = ["--trials", "2", "--epochs", "2", "--device", "cpu"];
+    let said = stderr(&made(&task, "german.jsonl", "out", &search));
+    assert!(said.contains("languages: German 100%") && said.contains("encoder-en-small ("), "{said}");
+    let names: Vec<String> =
+        record(&task, "out")["trials"].as_array().unwrap().iter().map(|trial| trial["name"].to_string()).collect();
+    assert_eq!(names[..2], ["\"from scratch\"", "\"usual settings\""], "{said}");
+    for folder in ["vocabulary", "checkpoint"] {
+        let json = String::from_utf8(task.bytes(&format!("out/{folder}"), "tokenizer.json")).unwrap();
+        assert!(json.contains("\"NFC\""), "{folder}");
+    }
+}

@@ -100,11 +100,12 @@ impl Composer {
         }
         // In canonical order, stably.
         let mut at = usize::from(self.len);
-        while let Some(&[before, _]) = at.checked_sub(1).and_then(|from| self.held.get(from..)?.first_chunk()) {
-            if before >> 24 <= class {
+        while let Some([before, here]) = at.checked_sub(1).and_then(|from| self.held.get_mut(from..)?.first_chunk_mut())
+        {
+            if *before >> 24 <= class {
                 break;
             }
-            self.held.swap(at - 1, at);
+            core::mem::swap(before, here);
             at -= 1;
         }
         if let Some(place) = self.held.get_mut(at) {

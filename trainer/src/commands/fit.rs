@@ -155,8 +155,8 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         let export_seconds = 10.0 + 0.01 * record.rows[1] as f64 + 4.0 * pace.dev_seconds;
         let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64() - export_seconds;
         let possible = (0.9 * left / pace.epoch_seconds).max(0.1);
-        record.plan =
-            Some(fixed.unwrap_or_else(|| Plan::within(possible, epochs_for(record.rows[0]), candidates.len())));
+        let wanted = epochs_for(record.rows[0], matches!(start, Start::Scratch { .. }));
+        record.plan = Some(fixed.unwrap_or_else(|| Plan::within(possible, wanted, candidates.len())));
         record.write(&args.out)?;
     }
     let plan = record.plan.context("there is no plan")?;

@@ -71,9 +71,10 @@ fn rounds(trials: usize) -> u32 {
     trials.max(1).ilog2() + 1
 }
 
-/// Returns how many epochs suit a training file of so many rows, from an encoder that is good already: few rows need many passes.
-pub fn epochs_for(rows: usize) -> f64 {
-    match rows {
+/// Returns how many epochs suit a training file of so many rows: few rows need many passes, random weights half as many again as an encoder
+/// that is good already.
+pub fn epochs_for(rows: usize, scratch: bool) -> f64 {
+    let epochs = match rows {
         0..=2_500 => 40.0,
         2_501..=7_000 => 30.0,
         7_001..=12_000 => 25.0,
@@ -81,7 +82,8 @@ pub fn epochs_for(rows: usize) -> f64 {
         25_001..=50_000 => 8.0,
         50_001..=200_000 => 4.0,
         _ => 2.0,
-    }
+    };
+    if scratch { 1.5 * epochs } else { epochs }
 }
 
 #[cfg(test)]

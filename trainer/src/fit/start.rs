@@ -30,6 +30,9 @@ const LONG: usize = 100;
 /// Mean length of the words of texts without spaces, in characters, and the characters of such texts that a vocabulary is learnt from.
 const LONG_WORDS: usize = 12;
 const ENOUGH: usize = 400_000;
+/// From random weights, two layers learn more in the same time than the four of the recipe, twice as many passes over the texts.
+const TWO_LAYERS: [&str; 2] = ["model.num_hidden_layers=2", "model.kernel_sizes=[7,15]"];
+const FOUR_LAYERS: [&str; 2] = ["model.num_hidden_layers=4", "model.kernel_sizes=[4,7,15,15]"];
 /// Most ids of a vocabulary of the training texts.
 const MOST_IDS: usize = 16_384;
 
@@ -55,8 +58,24 @@ pub enum Start {
 pub struct Texts<'a> {
     /// The training data.
     pub data: &'a Dataset,
-    /// 95th percentile of their lengths in tokens.
+    /// 95th percentile of their lengths in tokens; a guess where their vocabulary is not learnt yet.
     pub length: usize,
+}
+
+/// Returns texts that are spread over the file, which may be sorted.
+fn looked_at(data: &Dataset) -> impl Iterator<Item = &String> {
+    data.texts.iter().step_by((data.texts.len() / LOOKED_AT).max(1))
+}
+
+/// Returns the 95th percentile.
+fn longest(mut lengths: Vec<usize>) -> usize {
+    lengths.sort_unstable();
+    lengths.get(lengths.len() * 19 / 20).copied().unwrap_or(1)
+}
+
+/// Returns the 95th percentile of the texts' lengths in tokens.
+fn length(table: &Table<'_>, data: &Dataset) -> usize {
+    longest(looked_at(data).map(|text| table.encode(text).len()).collect())
 }
 
 /// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too. `from`: the encoder that was named, or `none`.
@@ -64,13 +83,8 @@ pub struct Texts<'a> {
 /// # Errors
 /// If the encoder cannot be read.
 pub fn start(from: Option<&Path>, data: &Dataset) -> Result<(Start, usize)> {
-    let longest = |mut lengths: Vec<usize>| {
-        lengths.sort_unstable();
-        lengths.get(lengths.len() * 19 / 20).copied().unwrap_or(1)
-    };
-    // Spread over the file, which may be sorted.
     let step = (data.texts.len() / LOOKED_AT).max(1);
-    let texts = || data.texts.iter().step_by(step);
+    let texts = || looked_at(data);
     let words = longest(texts().map(|text| 1 + text.split_whitespace().count() * 4 / 3).collect());
     let letters = longest(texts().map(|text| 1 + text.chars().count() / 2).collect());
     let scratch = (Start::Scratch { shape: None }, words.max(letters / 3));
@@ -160,7 +174,7 @@ pub fn within(
     vocabulary: &Path,
     train: &Path,
 ) -> Result<Start> {
-    let Texts { data, length } = *texts;
+    let Texts { data, length: guessed } = *texts;
     if let Start::Encoder { folder, .. } = &start {
         let larger = if given { None } else { shipped(LARGER) };
         for folder in larger.iter().chain([folder]) {
@@ -185,6 +199,7 @@ pub fn within(
                 // Before the vocabulary is learnt: the bytes of its weights alone, which can only be too few.
                 None => config.parameters(),
             };
+            let length = table.map_or(guessed, |table| length(table, data));
             let cost = budget.cost(&config, bundle, length, table.is_some_and(Table::nfc));
             Ok((cost, budget.excess(&cost)))
         };
@@ -224,29 +239,30 @@ pub fn candidates(
     vocabulary: &Path,
     train: &Path,
 ) -> Result<Vec<Candidate>> {
-    let max_length = (texts.length + 8).next_multiple_of(32).clamp(32, 512);
-    let common = [
-        format!("train.max_length={max_length}"),
-        // A step of long texts has fewer of them.
-        "train.batch_tokens=8192".to_owned(),
-        format!("train.seed={seed}"),
-    ];
-    let made = |name: &str, settings: &[&str], from: Option<&Path>, tokenizer: Option<&Path>| Candidate {
-        name: name.to_owned(),
-        from: from.map(Path::to_path_buf),
-        tokenizer: tokenizer.map(Path::to_path_buf),
-        settings: common.iter().cloned().chain(settings.iter().map(|&setting| setting.to_owned())).collect(),
-    };
-    let learnt = || -> Result<()> {
-        if vocabulary.join(files::TOKENIZER_TABLE).exists() {
-            Ok(())
-        } else {
-            learn(vocabulary, train, texts.data, most_ids(texts.data))
+    let made = |name: &str, settings: &[&str], from: Option<&Path>, tokenizer: Option<&Path>, length: usize| {
+        let common = [
+            format!("train.max_length={}", (length + 8).next_multiple_of(32).clamp(32, 512)),
+            // A step of long texts has fewer of them.
+            "train.batch_tokens=8192".to_owned(),
+            format!("train.seed={seed}"),
+        ];
+        Candidate {
+            name: name.to_owned(),
+            from: from.map(Path::to_path_buf),
+            tokenizer: tokenizer.map(Path::to_path_buf),
+            settings: common.into_iter().chain(settings.iter().map(|&setting| setting.to_owned())).collect(),
         }
+    };
+    // Returns the length of the texts in the tokens of their own vocabulary.
+    let learnt = || -> Result<usize> {
+        if !vocabulary.join(files::TOKENIZER_TABLE).exists() {
+            learn(vocabulary, train, texts.data, most_ids(texts.data))?;
+        }
+        Ok(length(&TokenizerFiles::read(vocabulary)?.table()?, texts.data))
     };
     Ok(match start {
         Start::Encoder { folder, scratch } => {
-            let from = |name, settings: &[&str]| made(name, settings, Some(folder), None);
+            let from = |name, settings: &[&str]| made(name, settings, Some(folder), None, texts.length);
             let mut candidates = vec![
                 from("usual settings", &[]),
                 from("half the learning rate", &["train.lr=5e-4"]),
@@ -258,17 +274,19 @@ pub fn candidates(
                 from("slower embedding", &["train.embedding_lr_scale=1"]),
             ];
             if *scratch {
-                learnt()?;
-                candidates.insert(0, made("from scratch", &["train.dropout=0.3"], None, Some(vocabulary)));
+                let length = learnt()?;
+                let settings = [&TWO_LAYERS[..], &["train.dropout=0.3"]].concat();
+                candidates.insert(0, made("from scratch", &settings, None, Some(vocabulary), length));
                 candidates.truncate(MOST_TRIALS);
             }
             candidates
         }
         Start::Scratch { shape } => {
-            learnt()?;
+            let length = learnt()?;
             let settings = shape.as_ref().map(Shape::settings).unwrap_or_default();
-            let shaped: Vec<&str> = settings.iter().map(String::as_str).collect();
-            let made = |name, more: &[&str]| made(name, &[&shaped, more].concat(), None, Some(vocabulary));
+            let shaped: Vec<&str> =
+                if shape.is_some() { settings.iter().map(String::as_str).collect() } else { TWO_LAYERS.to_vec() };
+            let made = |name, more: &[&str]| made(name, &[&shaped, more].concat(), None, Some(vocabulary), length);
             let mut candidates = vec![
                 made("usual settings", &[]),
                 made("more dropout", &["train.dropout=0.4"]),
@@ -279,8 +297,7 @@ pub fn candidates(
                 made("twice the learning rate", &["train.lr=4e-3"]),
             ];
             match shape {
-                None => candidates
-                    .insert(3, made("two layers", &["model.num_hidden_layers=2", "model.kernel_sizes=[7,15]"])),
+                None => candidates.insert(3, made("four layers", &FOUR_LAYERS)),
                 Some(_) => candidates.push(made("less dropout", &["train.dropout=0.1"])),
             }
             candidates
