@@ -144,7 +144,7 @@ def page():
         if have:
             means = {peer: sum(run["accuracy"] for run in runs.values()) / len(runs) for peer, runs in have.items()}
             best = max(means.values())
-            cells = [f"**{cell(have.get(peer))}**" if means.get(peer) == best else cell(have.get(peer)) for peer in PEERS]
+            cells = [f"**{cell(have.get(peer))}**" if len(means) > 1 and means.get(peer) == best else cell(have.get(peer)) for peer in PEERS]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     if any("beside" in run for task in SETS for runs in records(task).values() for run in runs.values()):
         lines += ["", "† Its core was shared with other work for some of the ten minutes."]
