@@ -120,13 +120,18 @@ def keep(task, peer, seed, run):
     project.write(path(task), json.dumps({peer: dict(sorted(runs.items())) for peer, runs in sorted(every.items())}, indent=1) + "\n")
 
 
+def longer(runs):
+    """Whether a run took notably longer than it was given."""
+    return any("C" not in run.get("setting", {}) and run.get("cpu_seconds", 0) > 1.1 * SECONDS for run in runs.values())
+
+
 def cell(runs):
     """Mean accuracy in percent, the seeds it is of, and the largest size."""
     if not runs:
         return "–"
     mean = 100 * sum(run["accuracy"] for run in runs.values()) / len(runs)
     size = max(run["bytes"] for run in runs.values()) / 1e6
-    beside = "†" if any("beside" in run for run in runs.values()) else ""
+    beside = "†" * any("beside" in run for run in runs.values()) + "‡" * longer(runs)
     return f"{mean:.1f}{beside} ({len(runs)}), {size:{'.1f' if size < 100 else ',.0f'}} MB"
 
 
@@ -148,6 +153,8 @@ def page():
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     if any("beside" in run for task in SETS for runs in records(task).values() for run in runs.values()):
         lines += ["", "† Its core was shared with other work for some of the ten minutes."]
+    if any(longer(runs) for task in SETS for runs in records(task).values()):
+        lines += ["", f"‡ Took more than {1.1 * MINUTES:.0f} minutes of CPU time, with the training of what was found or the export."]
     missing = [title for task, title in SETS.items() if any(str(seed) not in records(task).get("fit", {}) for seed in SEEDS)]
     if missing:
         lines += ["", f"Not measured yet with all of the seeds {', '.join(map(str, SEEDS))}: {', '.join(missing)}."]
