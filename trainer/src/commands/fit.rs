@@ -208,7 +208,7 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
         args.out.display()
     );
     let data = Dataset::read(&args.data, &args.read.options(), None)?;
-    tell(&args.data, &data);
+    let languages = tell(&args.data, &data);
     let classes = data.names.len();
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.data.display());
     let given = args.dev.as_ref().map(|dev| Dataset::read(dev, &args.read.options(), Some(&data.names))).transpose()?;
@@ -228,7 +228,7 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
             (division.train, data.json_lines(&division.dev), division.dev.len())
         }
     };
-    let (start, length) = start(args.from.as_deref(), &data)?;
+    let (start, length) = start(args.from.as_deref(), &data, &languages)?;
     let encoder = match &start {
         Start::Encoder { folder, .. } => Some(
             sha256_of_file(&folder.join(files::WEIGHTS))
@@ -254,13 +254,15 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
     Ok(Prepared { start, rows: [train_rows.len(), dev_rows], data, train, dev, inputs, length })
 }
 
-/// Says how a file was read and what is in it.
-fn tell(path: &Path, data: &Dataset) {
+/// Says how a file was read and what is in it; returns the languages of its texts.
+fn tell(path: &Path, data: &Dataset) -> Languages {
     super::tell_notes(path, data);
     let survey = Survey::of(data);
     survey.facts(&data.names).iter().for_each(|fact| say(&format!("  {fact}")));
-    say(&format!("  {}", Languages::of(&data.texts).fact()));
+    let languages = Languages::of(&data.texts);
+    say(&format!("  {}", languages.fact()));
     survey.warnings(&data.names).iter().for_each(|warning| say(&format!("  warning: {warning}")));
+    languages
 }
 
 /// Removes what an earlier search made, and nothing else.

@@ -64,29 +64,18 @@ pub struct TokenizerArgs {
 /// # Errors
 /// As [`train()`].
 pub fn run(args: TokenizerArgs) -> Result<()> {
-    let TokenizerArgs {
-        input: inputs,
-        read,
-        vocab_size,
-        lowercase,
-        nfc,
-        max_piece_length,
-        character_coverage,
-        out,
-        force,
-    } = args;
     let plan = TokenizerPlan {
-        inputs,
-        read: read.options(),
-        vocab_size,
-        lowercase,
-        nfc,
-        max_piece_length,
-        character_coverage,
-        out,
+        read: args.read.options(),
+        inputs: args.input,
+        vocab_size: args.vocab_size,
+        lowercase: args.lowercase,
+        nfc: args.nfc,
+        max_piece_length: args.max_piece_length,
+        character_coverage: args.character_coverage,
+        out: args.out,
     };
     out::check(&plan.out)?;
-    check_free(&plan.out.join(files::TOKENIZER_TABLE), force)?;
+    check_free(&plan.out.join(files::TOKENIZER_TABLE), args.force)?;
     eprintln!("learning {} ids", plan.vocab_size);
     let summary = train(&plan)?;
     let Summary { vocab_size, wanted, texts, words, tokens_per_word, spelt_characters, normalization } = summary;

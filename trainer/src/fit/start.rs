@@ -78,11 +78,12 @@ fn length(table: &Table<'_>, data: &Dataset) -> usize {
     longest(looked_at(data).map(|text| table.encode(text).len()).collect())
 }
 
-/// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too. `from`: the encoder that was named, or `none`.
+/// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too. `from`: the encoder that was named, or `none`;
+/// `languages`: those of the texts.
 ///
 /// # Errors
 /// If the encoder cannot be read.
-pub fn start(from: Option<&Path>, data: &Dataset) -> Result<(Start, usize)> {
+pub fn start(from: Option<&Path>, data: &Dataset, languages: &Languages) -> Result<(Start, usize)> {
     let step = (data.texts.len() / LOOKED_AT).max(1);
     let texts = || looked_at(data);
     let words = longest(texts().map(|text| 1 + text.split_whitespace().count() * 4 / 3).collect());
@@ -120,8 +121,7 @@ pub fn start(from: Option<&Path>, data: &Dataset) -> Result<(Start, usize)> {
     let percent = 100.0 * share;
     // Many words teach more about their topics than the encoder knows: names, numbers, rare words. And it knows no other language; one that
     // was named may.
-    let foreign = !given && Languages::of(&data.texts).is_foreign();
-    let also_scratch = many || foreign;
+    let also_scratch = many || (!given && languages.is_foreign());
     if share <= MOST_BYTES {
         say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
         return Ok((Start::Encoder { folder, scratch: also_scratch }, longest(lengths)));
