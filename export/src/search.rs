@@ -19,7 +19,7 @@ pub struct Search {
 pub struct Trial {
     /// What was tried.
     pub name: String,
-    /// Round, from 1: each has half the trainings of the one before, of twice the length.
+    /// Round, from 1: each has half the trainings of the one before, of twice the length; 0 for the words alone.
     pub round: usize,
     /// Epochs it was given.
     pub epochs: f64,

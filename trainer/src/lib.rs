@@ -14,6 +14,7 @@ pub mod ffi;
 pub mod fit;
 pub mod flops;
 pub mod interrupt;
+pub mod linear;
 pub mod machine;
 pub mod memory;
 pub mod model;

@@ -82,6 +82,8 @@ pub enum Purpose {
     Landmarks = 10,
     /// Which texts are learnt although the teacher is unsure of them; the index is 0.
     Unsure = 11,
+    /// The order in which a linear classifier sees texts; the index is the class.
+    Machine = 12,
 }
 
 /// Returns the right to use libtorch's generator: there is one for all threads, so tests take turns.

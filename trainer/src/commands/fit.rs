@@ -16,11 +16,12 @@ use kinglet_data::survey::{self, Survey, grouped};
 
 use crate::device::DeviceChoice;
 use crate::fit::budget::Budget;
+use crate::fit::candidates::{Candidates, Place, candidates};
 use crate::fit::languages::Languages;
 use crate::fit::plan::{Plan, epochs_for};
 use crate::fit::record::{Inputs, Record};
-use crate::fit::search::{Search, TRIALS, minutes_to};
-use crate::fit::start::{Start, Texts, candidates, start, within};
+use crate::fit::search::{Search, TRIALS, minutes_to, trial};
+use crate::fit::start::{Start, Texts, start, within};
 use crate::interrupt::Interrupt;
 use crate::out;
 use crate::training::arguments;
@@ -29,8 +30,8 @@ use crate::training::run::again;
 
 /// Make a model from labelled texts: one file to copy
 ///
-/// Looks at the data and says what it found, splits off texts to evaluate on, trains several classifiers for a short time and the better
-/// ones for longer (successive halving), exports the best one to int8, and verifies it. DIR then has model.kinglet, the ONNX files, a report
+/// Looks at the data and says what it found, splits off texts to evaluate on, fits a linear classifier of the words, trains several
+/// networks for a short time and the better ones for longer (successive halving), exports the best one to int8, and verifies it. DIR then has model.kinglet, the ONNX files, a report
 /// and a model card; its folder `checkpoint` has the weights for more training.
 ///
 /// English texts start from the encoder encoder-en-small; texts in scripts that it does not know, from scratch with a vocabulary of their own.
@@ -106,6 +107,7 @@ pub struct FitArgs {
 const DATA: &str = "data";
 const CHECKPOINT: &str = "checkpoint";
 const VOCABULARY: &str = "vocabulary";
+const WORDS: &str = "words";
 
 /// Makes the model.
 ///
@@ -119,7 +121,6 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     let prepared = prepare(args)?;
     let Prepared { data, train, dev, length, .. } = &prepared;
     let mut record = open(args, &prepared)?;
-
     let (texts, vocabulary) = (Texts { data, length: *length }, args.out.join(VOCABULARY));
     let start = match (&args.budget, &record.shape) {
         (None, _) => prepared.start.clone(),
@@ -138,24 +139,39 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         record.shape = Some(shape.clone());
         record.write(&args.out)?;
     }
-    let candidates = candidates(&start, &texts, args.seed, &vocabulary, train)?;
+    // The search is over, and only its export is missing.
+    if args.resume && args.out.join(CHECKPOINT).exists() && !args.out.join(TRIALS).exists() {
+        return finish(args, &prepared, &record, &export);
+    }
+    let place = Place { vocabulary, words: args.out.join(WORDS), first: trial(&args.out, 0, 0), train };
+    let found = candidates(&start, &texts, args.seed, &place, &interrupt);
+    if interrupt.requested() {
+        stopped(&args.out);
+        return Ok(());
+    }
+    let Candidates { first, all: candidates, lesson } = found?;
     let deadline = started + Duration::from_secs_f64(60.0 * args.minutes);
     let search = Search {
         out: &args.out,
         train,
         dev,
         candidates: &candidates,
+        first: first.as_ref(),
         device: args.device,
         threads: args.threads,
         limit: fixed.is_none().then_some((deadline, args.minutes)),
         interrupt: &interrupt,
     };
+    if !search.begin(&mut record)? {
+        stopped(&args.out);
+        return Ok(());
+    }
     if record.plan.is_none() {
         let pace = search.measure()?;
         let export_seconds = export_seconds(record.rows[1], pace.dev_seconds);
         let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64() - export_seconds;
-        let possible = (0.9 * left / pace.epoch_seconds).max(0.1);
-        let wanted = epochs_for(record.rows[0], matches!(start, Start::Scratch { .. }));
+        let possible = (0.95 * left / pace.epoch_seconds).max(0.1);
+        let wanted = epochs_for(record.rows[0], lesson);
         record.plan = Some(fixed.unwrap_or_else(|| Plan::within(possible, wanted, candidates.len())));
         record.write(&args.out)?;
     }
@@ -172,11 +188,16 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         minutes_to(deadline)
     ));
     if !search.run(&plan, &mut record)? {
-        say(&format!("stopped: what was trained is kept in {}; to go on, run\n  {}", args.out.display(), again()));
+        stopped(&args.out);
         return Ok(());
     }
     say(record.table().trim_end());
     finish(args, &prepared, &record, &export)
+}
+
+/// Says how a search that a signal stopped goes on.
+fn stopped(out: &Path) {
+    say(&format!("stopped: what was trained is kept in {}; to go on, run\n  {}", out.display(), again()));
 }
 
 /// Returns how long the export takes, by the seconds of an evaluation on the dev rows.
@@ -267,7 +288,7 @@ fn tell(path: &Path, data: &Dataset) -> Languages {
 
 /// Removes what an earlier search made, and nothing else.
 fn clear(out: &Path) -> Result<()> {
-    for name in [DATA, TRIALS, CHECKPOINT, VOCABULARY] {
+    for name in [DATA, TRIALS, CHECKPOINT, VOCABULARY, WORDS] {
         let folder = out.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -327,16 +348,17 @@ fn exporter() -> Result<PathBuf> {
 fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -> Result<()> {
     let best = record.best().context("nothing was trained")?;
     let checkpoint = args.out.join(CHECKPOINT);
-    let trained = args.out.join(TRIALS).join(format!("{}-{}", best.round, best.candidate));
+    let trained = trial(&args.out, best.candidate, best.round);
     if trained.exists() {
         if checkpoint.exists() {
             fs::remove_dir_all(&checkpoint).with_context(|| format!("cannot replace {}", checkpoint.display()))?;
         }
         fs::rename(&trained, &checkpoint).with_context(|| format!("cannot move {}", trained.display()))?;
     }
-    let trials = args.out.join(TRIALS);
-    if trials.exists() {
-        fs::remove_dir_all(&trials).with_context(|| format!("cannot remove {}", trials.display()))?;
+    for folder in [TRIALS, WORDS].map(|name| args.out.join(name)) {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
     }
     say("exporting and verifying");
     let said = Command::new(export)

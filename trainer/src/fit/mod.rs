@@ -1,8 +1,10 @@
 //! From labelled texts to a classifier without a configuration: which trainings are tried, and what is known of them.
 
 pub mod budget;
+pub mod candidates;
 pub mod languages;
 pub mod plan;
 pub mod record;
 pub mod search;
 pub mod start;
+pub mod words;

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The most trainings of the first round.
 pub const MOST_TRIALS: usize = 8;
 
+/// Share of the epochs that are best which the last training has at least, if there are others.
+const ENOUGH: f64 = 0.7;
+
 /// How many trainings there are and how long they last.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -41,14 +44,15 @@ impl Plan {
     }
 
     /// Returns the plan for the time of `possible` epochs, if `wanted` are best: with the most trainings, out of at most `candidates`, that
-    /// leave the last one its full length, or else one training of what is possible.
+    /// leave the last one most of its length ([`ENOUGH`]), or else one training of what is possible.
     pub fn within(possible: f64, wanted: f64, candidates: usize) -> Self {
-        let fits = |trials: &usize| *trials <= candidates.max(1) && wanted * rounds(*trials) as f64 <= possible;
+        let fits =
+            |trials: &usize| *trials <= candidates.max(1) && ENOUGH * wanted * rounds(*trials) as f64 <= possible;
         let trials = [MOST_TRIALS, 4, 2].into_iter().find(fits).unwrap_or(1);
+        let each = possible / rounds(trials) as f64;
         // Few digits, which a user may type.
-        let digits = if possible < 1.0 { 100.0 } else { 10.0 };
-        let possible = ((possible * digits).floor() / digits).max(0.01);
-        Plan { trials, epochs: if trials > 1 { wanted } else { possible.min(wanted) } }
+        let digits = if each < 1.0 { 100.0 } else { 10.0 };
+        Plan { trials, epochs: wanted.min(((each * digits).floor() / digits).max(0.01)) }
     }
 
     /// Returns the rounds in order.
@@ -71,9 +75,20 @@ fn rounds(trials: usize) -> u32 {
     trials.max(1).ilog2() + 1
 }
 
+/// How much a training has to learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// What the order of words adds to what they say alone.
+    Short,
+    /// What an encoder does not know of the task.
+    Usual,
+    /// Everything, from random weights.
+    Long,
+}
+
 /// Returns how many epochs suit a training file of so many rows: few rows need many passes, random weights half as many again as an encoder
 /// that is good already.
-pub fn epochs_for(rows: usize, scratch: bool) -> f64 {
+pub fn epochs_for(rows: usize, lesson: Lesson) -> f64 {
     let epochs = match rows {
         0..=2_500 => 40.0,
         2_501..=7_000 => 30.0,
@@ -83,7 +98,11 @@ pub fn epochs_for(rows: usize, scratch: bool) -> f64 {
         50_001..=200_000 => 4.0,
         _ => 2.0,
     };
-    if scratch { 1.5 * epochs } else { epochs }
+    match lesson {
+        Lesson::Short => f64::clamp(0.3 * epochs, 3.0, 6.0),
+        Lesson::Usual => epochs,
+        Lesson::Long => 1.5 * epochs,
+    }
 }
 
 #[cfg(test)]
@@ -104,13 +123,15 @@ mod tests {
     fn the_time_decides_how_much_is_tried() {
         let plan = |possible| Plan::within(possible, 10.0, 8);
         assert_eq!(plan(100.0), Plan { trials: 8, epochs: 10.0 });
-        assert_eq!(plan(39.0), Plan { trials: 4, epochs: 10.0 });
+        assert_eq!(plan(39.0), Plan { trials: 8, epochs: 9.7 });
+        assert_eq!(plan(27.0), Plan { trials: 4, epochs: 9.0 });
         assert_eq!(plan(20.0), Plan { trials: 2, epochs: 10.0 });
-        assert_eq!(plan(19.0), Plan { trials: 1, epochs: 10.0 });
+        assert_eq!(plan(14.0), Plan { trials: 2, epochs: 7.0 });
+        assert_eq!(plan(13.0), Plan { trials: 1, epochs: 10.0 });
         assert_eq!(plan(7.38), Plan { trials: 1, epochs: 7.3 });
         assert_eq!(plan(0.456), Plan { trials: 1, epochs: 0.45 });
         assert_eq!(Plan::within(100.0, 10.0, 3).trials, 2);
-        for possible in [0.456, 7.38, 19.0, 20.0, 39.0, 100.0] {
+        for possible in [0.456, 7.38, 13.0, 14.0, 20.0, 39.0, 100.0] {
             assert!(plan(possible).cost() <= possible);
         }
     }

@@ -52,9 +52,9 @@ pub struct Inputs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
-    /// Number of the candidate, from 1.
+    /// Number of the candidate, from 1; 0 for what comes before the first round.
     pub candidate: usize,
-    /// Round, from 1.
+    /// Round, from 1; 0 before the first.
     pub round: usize,
     /// What the candidate is called.
     pub name: String,

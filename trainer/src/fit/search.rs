@@ -30,6 +30,8 @@ pub struct Candidate {
     pub from: Option<PathBuf>,
     /// The vocabulary, without an encoder.
     pub tokenizer: Option<PathBuf>,
+    /// Soft labels of the training texts.
+    pub soft_labels: Option<PathBuf>,
     /// What differs from the recipe, as `KEY=VALUE`.
     pub settings: Vec<String>,
 }
@@ -44,6 +46,8 @@ pub struct Search<'a> {
     pub dev: &'a Path,
     /// What may be trained, the most promising first.
     pub candidates: &'a [Candidate],
+    /// What is trained before the first round, as candidate 0 of round 0: others may start from its folder.
+    pub first: Option<&'a Candidate>,
     /// Where to compute.
     pub device: DeviceChoice,
     /// Threads of libtorch.
@@ -79,7 +83,7 @@ impl Search<'_> {
                     return Ok(true);
                 }
                 let label = format!("training {number} of {count}");
-                match self.train(candidate, round, epochs, &label)? {
+                match self.train(candidate, round, Some(epochs), &label)? {
                     Some(trial) => {
                         let Trial { name, accuracy, minutes, .. } = &trial;
                         say(&format!(
@@ -96,6 +100,21 @@ impl Search<'_> {
         Ok(true)
     }
 
+    /// Trains what comes before the first round, unless it is in the record; returns `false` if a signal stopped it.
+    ///
+    /// # Errors
+    /// As [`Search::run`].
+    pub fn begin(&self, record: &mut Record) -> Result<bool> {
+        if self.first.is_none() || record.result(0, 0).is_some() {
+            return Ok(true);
+        }
+        let Some(trial) = self.train(0, 0, None, "the words")? else { return Ok(false) };
+        say(&format!("{} in {:.1} min: dev accuracy {:.2}%", trial.name, trial.minutes, 100.0 * trial.accuracy));
+        record.trials.push(trial);
+        record.write(self.out)?;
+        Ok(true)
+    }
+
     /// Measures how fast the first candidate is trained.
     ///
     /// # Errors
@@ -108,14 +127,14 @@ impl Search<'_> {
         Ok(pace)
     }
 
-    fn folder(&self, candidate: usize, round: usize) -> PathBuf {
-        self.out.join(TRIALS).join(format!("{round}-{candidate}"))
+    fn candidate(&self, number: usize) -> Result<&Candidate> {
+        let place = number.checked_sub(1);
+        place.map_or(self.first, |place| self.candidates.get(place)).context("no such candidate")
     }
 
     /// Returns the arguments of a training of so many epochs.
     fn finetune(&self, candidate: usize, out: &Path, epochs: Option<f64>, label: &str) -> Result<FinetuneArgs> {
-        let Candidate { from, tokenizer, settings, .. } =
-            candidate.checked_sub(1).and_then(|place| self.candidates.get(place)).context("no such candidate")?;
+        let Candidate { from, tokenizer, soft_labels, settings, .. } = self.candidate(candidate)?;
         let resume = out.join(crate::training::state::FOLDER).exists();
         Ok(FinetuneArgs {
             config: None,
@@ -124,8 +143,8 @@ impl Search<'_> {
             from: from.clone(),
             tokenizer: tokenizer.clone(),
             read: LabelArgs::default(),
-            soft_labels: None,
-            soft_texts: Vec::new(),
+            soft_labels: soft_labels.clone(),
+            soft_texts: soft_labels.iter().map(|_| self.train.to_path_buf()).collect(),
             soft_text_field: None,
             epochs,
             run: RunArgs {
@@ -142,10 +161,10 @@ impl Search<'_> {
         })
     }
 
-    /// Trains a candidate; `None` if a signal stopped it.
-    fn train(&self, candidate: usize, round: usize, epochs: f64, label: &str) -> Result<Option<Trial>> {
-        let out = self.folder(candidate, round);
-        let mut args = self.finetune(candidate, &out, Some(epochs), label)?;
+    /// Trains a candidate, so many epochs or, if its encoder is frozen, none; `None` if a signal stopped it.
+    fn train(&self, candidate: usize, round: usize, epochs: Option<f64>, label: &str) -> Result<Option<Trial>> {
+        let out = trial(self.out, candidate, round);
+        let mut args = self.finetune(candidate, &out, epochs, label)?;
         // A machine that became much slower must not hold the search for hours.
         args.run.max_minutes = self.limit.map(|(deadline, all)| (minutes_to(deadline) + 0.5 * all).max(0.5));
         let ending = finetune::train_model(&args, Instant::now(), self.interrupt).with_context(|| label.to_owned())?;
@@ -158,9 +177,14 @@ impl Search<'_> {
         let accuracy =
             training["best"]["accuracy"].as_f64().with_context(|| format!("{} has no accuracy", path.display()))?;
         let minutes = training["minutes"].as_f64().unwrap_or_default();
-        let name = self.candidates.get(candidate - 1).map_or_else(String::new, |candidate| candidate.name.clone());
-        Ok(Some(Trial { candidate, round, name, epochs, accuracy, minutes }))
+        let name = self.candidate(candidate)?.name.clone();
+        Ok(Some(Trial { candidate, round, name, epochs: epochs.unwrap_or_default(), accuracy, minutes }))
     }
+}
+
+/// Returns the folder of a candidate's training in a round of the search in `out`.
+pub fn trial(out: &Path, candidate: usize, round: usize) -> PathBuf {
+    out.join(TRIALS).join(format!("{round}-{candidate}"))
 }
 
 /// Returns the minutes until `deadline`, 0 after it.

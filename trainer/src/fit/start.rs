@@ -1,4 +1,4 @@
-//! Where trainings start, and what is tried from there.
+//! Where trainings start.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,6 @@ use kinglet_data::survey::grouped;
 
 use super::budget::{Budget, Cost, Shape, bundle_bytes};
 use super::languages::Languages;
-use super::plan::MOST_TRIALS;
-use super::search::Candidate;
 use crate::tokenizer::files::TokenizerFiles;
 use crate::tokenizer::{TokenizerPlan, train as learn_vocabulary};
 use crate::training::progress::say;
@@ -30,9 +28,6 @@ const LONG: usize = 100;
 /// Mean length of the words of texts without spaces, in characters, and the characters of such texts that a vocabulary is learnt from.
 const LONG_WORDS: usize = 12;
 const ENOUGH: usize = 400_000;
-/// From random weights, two layers learn more in the same time than the four of the recipe, twice as many passes over the texts.
-const TWO_LAYERS: [&str; 2] = ["model.num_hidden_layers=2", "model.kernel_sizes=[7,15]"];
-const FOUR_LAYERS: [&str; 2] = ["model.num_hidden_layers=4", "model.kernel_sizes=[4,7,15,15]"];
 /// Most ids of a vocabulary of the training texts.
 const MOST_IDS: usize = 16_384;
 
@@ -43,8 +38,10 @@ pub enum Start {
     Encoder {
         /// Its folder.
         folder: PathBuf,
-        /// Whether random weights may be better: there are many words, or they are of another language.
+        /// Whether a vocabulary of the training texts may be better: there are many words, or they are of another language.
         scratch: bool,
+        /// Whether it was named.
+        named: bool,
     },
     /// Random weights, with a vocabulary of the training texts.
     Scratch {
@@ -74,7 +71,7 @@ fn longest(mut lengths: Vec<usize>) -> usize {
 }
 
 /// Returns the 95th percentile of the texts' lengths in tokens.
-fn length(table: &Table<'_>, data: &Dataset) -> usize {
+pub(super) fn length(table: &Table<'_>, data: &Dataset) -> usize {
     longest(looked_at(data).map(|text| table.encode(text).len()).collect())
 }
 
@@ -124,11 +121,11 @@ pub fn start(from: Option<&Path>, data: &Dataset, languages: &Languages) -> Resu
     let also_scratch = many || (!given && languages.is_foreign());
     if share <= MOST_BYTES {
         say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
-        return Ok((Start::Encoder { folder, scratch: also_scratch }, longest(lengths)));
+        return Ok((Start::Encoder { folder, scratch: also_scratch, named: given }, longest(lengths)));
     }
     if given {
         say(&format!("warning: {percent:.0}% of the tokens are not in the vocabulary of --from {}", folder.display()));
-        return Ok((Start::Encoder { folder, scratch: also_scratch }, longest(lengths)));
+        return Ok((Start::Encoder { folder, scratch: also_scratch, named: given }, longest(lengths)));
     }
     say(&format!(
         "start: from scratch with a vocabulary of these texts, as {percent:.0}% of their tokens are not in that of {}",
@@ -181,7 +178,7 @@ pub fn within(
             let cost = encoder_cost(budget, folder, texts)?;
             if budget.excess(&cost).is_none() {
                 say(&format!("within the budget: {}, with {cost}", folder.display()));
-                return Ok(Start::Encoder { folder: folder.clone(), scratch: false });
+                return Ok(Start::Encoder { folder: folder.clone(), scratch: false, named: given });
             }
             if given {
                 bail!("--budget: a model from {} takes {}", folder.display(), budget.excess(&cost).unwrap_or_default());
@@ -228,91 +225,14 @@ pub fn within(
     bail!("--budget: nothing fits; the smallest model takes {least}")
 }
 
-/// Returns what may be trained, the most promising first. `vocabulary`: the folder for that of the training texts in the file `train`.
-///
-/// # Errors
-/// If the vocabulary cannot be learnt.
-pub fn candidates(
-    start: &Start,
-    texts: &Texts<'_>,
-    seed: u64,
-    vocabulary: &Path,
-    train: &Path,
-) -> Result<Vec<Candidate>> {
-    let made = |name: &str, settings: &[&str], from: Option<&Path>, tokenizer: Option<&Path>, length: usize| {
-        let common = [
-            format!("train.max_length={}", (length + 8).next_multiple_of(32).clamp(32, 512)),
-            // A step of long texts has fewer of them.
-            "train.batch_tokens=8192".to_owned(),
-            format!("train.seed={seed}"),
-        ];
-        Candidate {
-            name: name.to_owned(),
-            from: from.map(Path::to_path_buf),
-            tokenizer: tokenizer.map(Path::to_path_buf),
-            settings: common.into_iter().chain(settings.iter().map(|&setting| setting.to_owned())).collect(),
-        }
-    };
-    // Returns the length of the texts in the tokens of their own vocabulary.
-    let learnt = || -> Result<usize> {
-        if !vocabulary.join(files::TOKENIZER_TABLE).exists() {
-            learn(vocabulary, train, texts.data, most_ids(texts.data))?;
-        }
-        Ok(length(&TokenizerFiles::read(vocabulary)?.table()?, texts.data))
-    };
-    Ok(match start {
-        Start::Encoder { folder, scratch } => {
-            let from = |name, settings: &[&str]| made(name, settings, Some(folder), None, texts.length);
-            let mut candidates = vec![
-                from("usual settings", &[]),
-                from("half the learning rate", &["train.lr=5e-4"]),
-                from("twice the learning rate", &["train.lr=2e-3"]),
-                from("the best pieces of words alone", &["train.subword_sampling=0"]),
-                from("larger batches", &["train.batch_size=64"]),
-                from("more dropout", &["train.dropout=0.3"]),
-                from("no label smoothing", &["train.label_smoothing=0"]),
-                from("slower embedding", &["train.embedding_lr_scale=1"]),
-            ];
-            if *scratch {
-                let length = learnt()?;
-                let settings = [&TWO_LAYERS[..], &["train.dropout=0.3"]].concat();
-                candidates.insert(0, made("from scratch", &settings, None, Some(vocabulary), length));
-                candidates.truncate(MOST_TRIALS);
-            }
-            candidates
-        }
-        Start::Scratch { shape } => {
-            let length = learnt()?;
-            let settings = shape.as_ref().map(Shape::settings).unwrap_or_default();
-            let shaped: Vec<&str> =
-                if shape.is_some() { settings.iter().map(String::as_str).collect() } else { TWO_LAYERS.to_vec() };
-            let made = |name, more: &[&str]| made(name, &[&shaped, more].concat(), None, Some(vocabulary), length);
-            let mut candidates = vec![
-                made("usual settings", &[]),
-                made("more dropout", &["train.dropout=0.4"]),
-                made("half the learning rate", &["train.lr=1e-3"]),
-                made("other pieces of words", &["train.subword_sampling=0.1"]),
-                made("smaller batches", &["train.batch_size=32"]),
-                made("no label smoothing", &["train.label_smoothing=0"]),
-                made("twice the learning rate", &["train.lr=4e-3"]),
-            ];
-            match shape {
-                None => candidates.insert(3, made("four layers", &FOUR_LAYERS)),
-                Some(_) => candidates.push(made("less dropout", &["train.dropout=0.1"])),
-            }
-            candidates
-        }
-    })
-}
-
 /// Returns the most ids that the texts are enough for: a piece should occur often enough to learn its vector.
-fn most_ids(data: &Dataset) -> usize {
+pub(super) fn most_ids(data: &Dataset) -> usize {
     let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
     (characters / 60).clamp(1024, MOST_IDS)
 }
 
 /// Learns the vocabulary of the training texts.
-fn learn(folder: &Path, train: &Path, data: &Dataset, vocab_size: usize) -> Result<()> {
+pub(super) fn learn(folder: &Path, train: &Path, data: &Dataset, vocab_size: usize) -> Result<()> {
     let mut input = train.to_path_buf();
     let sample = sample(data);
     if sample.len() < data.texts.len() {
@@ -347,8 +267,6 @@ fn sample(data: &Dataset) -> Vec<usize> {
     let step = if characters > LONG_WORDS * words { characters.div_ceil(ENOUGH).max(1) } else { 1 };
     (0..rows).step_by(step).collect()
 }
-
-const _: () = assert!(MOST_TRIALS == 8, "there are eight candidates");
 
 #[cfg(test)]
 mod tests {
