@@ -44,7 +44,7 @@ impl Plan {
     }
 
     /// Returns the plan for the time of `possible` epochs, if `wanted` are best: with the most trainings, out of at most `candidates`, that
-    /// leave the last one most of its length ([`ENOUGH`]), or else one training of what is possible.
+    /// leave the last one most of its length (seven tenths), or else one training of what is possible.
     pub fn within(possible: f64, wanted: f64, candidates: usize) -> Self {
         let fits =
             |trials: &usize| *trials <= candidates.max(1) && ENOUGH * wanted * rounds(*trials) as f64 <= possible;
@@ -87,7 +87,7 @@ pub enum Lesson {
 }
 
 /// Returns how many epochs suit a training file of so many rows: few rows need many passes, random weights half as many again as an encoder
-/// that is good already.
+/// that is good already, and words that are known hardly any.
 pub fn epochs_for(rows: usize, lesson: Lesson) -> f64 {
     let epochs = match rows {
         0..=2_500 => 40.0,
@@ -99,7 +99,7 @@ pub fn epochs_for(rows: usize, lesson: Lesson) -> f64 {
         _ => 2.0,
     };
     match lesson {
-        Lesson::Short => f64::clamp(0.3 * epochs, 3.0, 6.0),
+        Lesson::Short => f64::min(epochs, 5.0),
         Lesson::Usual => epochs,
         Lesson::Long => 1.5 * epochs,
     }
@@ -108,6 +108,13 @@ pub fn epochs_for(rows: usize, lesson: Lesson) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_needs_fewer_epochs() {
+        let all = |rows| [Lesson::Short, Lesson::Usual, Lesson::Long].map(|lesson| epochs_for(rows, lesson));
+        assert_eq!(all(20_000), [5.0, 20.0, 30.0]);
+        assert_eq!(all(1_000_000), [2.0, 2.0, 3.0]);
+    }
 
     #[test]
     fn each_round_halves_the_trainings_and_doubles_their_length() {

@@ -118,26 +118,37 @@ impl Words {
         let weights = Tensor::from_slice(&weights).view([vocab_size as i64, -1]);
         let mut seen = vec![false; vocab_size];
         texts.iter().flatten().for_each(|&id| seen[id as usize] = true);
-        let (config, embedding, rest, share) = source.start(vocab_size)?;
-        let rows = with_words(&embedding, &weights, &seen, share).context("the words of the training texts")?;
+        let ground = source.ground(vocab_size)?;
+        let rows =
+            with_words(&ground.embedding, &weights, &seen, ground.share).context("the words of the training texts")?;
         let rows = match source.body {
             Body::Encoder => rows,
             // As in any network from random weights: a token that was never seen adds nothing.
             Body::Usual | Body::Small => rows * column(&seen),
         };
-        let all = rest.iter().map(|(weight, tensor)| (*weight, tensor)).chain([(Weight::Embedding.into(), &rows)]);
-        checkpoint::save_encoder(&words.encoder, &config, all, &tokenizer)?;
+        let rest = ground.rest.iter().map(|(weight, tensor)| (*weight, tensor));
+        let all = rest.chain([(Weight::Embedding.into(), &rows)]);
+        checkpoint::save_encoder(&words.encoder, &ground.config, all, &tokenizer)?;
         let soft = Tensor::from_slice(&linear.soft_labels(&data.labels)).view([-1, classes as i64]);
         write_tensors(&words.soft_labels, &[("probabilities", soft)])?;
         Ok(Some(words))
     }
 }
 
+/// An encoder to put words into.
+struct Ground {
+    config: ModelConfig,
+    embedding: Tensor,
+    /// Its other weights.
+    rest: Vec<(ModelWeight, Tensor)>,
+    /// What words may take of the embedding.
+    share: Share,
+}
+
 impl Source<'_> {
-    /// Returns the encoder to put words into: its shape, its embedding, its other weights, and the part of a row that words may take.
-    fn start(&self, vocab_size: usize) -> Result<(ModelConfig, Tensor, Vec<(ModelWeight, Tensor)>, Share)> {
+    fn ground(&self, vocab_size: usize) -> Result<Ground> {
         let (layers, channels) = if self.body == Body::Small { SMALL } else { USUAL };
-        let (config, mut weights, share) = match self.body {
+        let (config, mut rest, share) = match self.body {
             Body::Encoder => {
                 let (config, weights): (_, Vec<(ModelWeight, Tensor)>) = match Start::read(self.folder, Device::Cpu)? {
                     Start::Encoder(start) => (start.config, start.weights),
@@ -162,9 +173,9 @@ impl Source<'_> {
                 (config, weights, ALONE)
             }
         };
-        let place = weights.iter().position(|(weight, _): &(ModelWeight, Tensor)| *weight == Weight::Embedding);
-        let (_, embedding) = weights.swap_remove(place.context("the encoder has no embedding")?);
-        Ok((config, embedding, weights, share))
+        let place = rest.iter().position(|(weight, _): &(ModelWeight, Tensor)| *weight == Weight::Embedding);
+        let (_, embedding) = rest.swap_remove(place.context("the encoder has no embedding")?);
+        Ok(Ground { config, embedding, rest, share })
     }
 }
 
@@ -231,7 +242,7 @@ mod tests {
         assert!(cosine(&rows.get(30), &none.get(30)) > 0.999_99 && cosine(&rows.get(30), &embedding.get(30)) > 0.97);
         // The parts of words are to each other as their weights.
         let part = |id| (rows.get(id) - none.get(id) * cosine(&rows.get(id), &none.get(id))) / length(&rows).get(id);
-        let opposite = -1.0 * 3.0 - 0.5 * 0.1;
+        let opposite = -3.0 - 0.5 * 0.1;
         let expected = opposite / ((1.0f64 + 0.25).sqrt() * (9.0f64 + 0.01).sqrt());
         assert!((cosine(&part(0), &part(2)) - expected).abs() < 1e-3, "{}", cosine(&part(0), &part(2)));
     }
