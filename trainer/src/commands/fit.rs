@@ -31,8 +31,8 @@ use crate::training::run::again;
 /// Make a model from labelled texts: one file to copy
 ///
 /// Looks at the data and says what it found, splits off texts to evaluate on, fits a linear classifier of the words, trains several
-/// networks for a short time and the better ones for longer (successive halving), exports the best one to int8, and verifies it. DIR then has model.kinglet, the ONNX files, a report
-/// and a model card; its folder `checkpoint` has the weights for more training.
+/// networks for a short time and the better ones for longer (successive halving), exports the best one to int8, and verifies it. DIR then
+/// has model.kinglet, the ONNX files, a report and a model card; its folder `checkpoint` has the weights for more training.
 ///
 /// English texts start from the encoder encoder-en-small; texts in scripts that it does not know, from scratch with a vocabulary of their own.
 ///

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kinglet::spec::files;
 
 use super::budget::Shape;
@@ -42,7 +42,7 @@ pub struct Place<'a> {
 pub struct Candidates {
     /// The words alone, from which others start; `None` if they are not looked at.
     pub first: Option<Candidate>,
-    /// The most promising first, at most [`MOST_TRIALS`].
+    /// The most promising first, [`MOST_TRIALS`] of them.
     pub all: Vec<Candidate>,
     /// How much the first of them has to learn.
     pub lesson: Lesson,
@@ -142,7 +142,17 @@ pub fn candidates(
         // The others take longer than the small network that is measured, whose few weights may change faster.
         (_, true) if long => {
             let [usual, faster, slower, dropout] = from_words;
-            vec![faster, usual, slower, dropout]
+            let more = |name, setting: &str| {
+                let settings = faster.settings.iter().cloned().chain([setting.to_owned()]).collect();
+                Candidate { name: String::from(name), settings, ..faster.clone() }
+            };
+            let others = [
+                more("from words, the best pieces of words alone", "train.subword_sampling=0"),
+                more("from words, no label smoothing", "train.label_smoothing=0"),
+                more("from words, larger batches", "train.batch_size=64"),
+                more("from words, less dropout", "train.dropout=0.1"),
+            ];
+            [faster.clone(), usual, slower, dropout].into_iter().chain(others).collect()
         }
         (Some(encoder), true) if own && many => from_words.into_iter().take(2).chain(encoder).collect(),
         (Some(mut encoder), _) => {
@@ -184,6 +194,7 @@ pub fn candidates(
             ]
         }
     };
+    ensure!(all.len() >= MOST_TRIALS, "only {} trainings are known for this start", all.len());
     all.truncate(MOST_TRIALS);
     Ok(Candidates { first, all, lesson })
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::interrupt::Interrupt;
 use crate::random::{Purpose, SplitMix64, derive_seed};
 use counts::Counts;
-use svm::Machine;
+use svm::{Descent, Machine};
 
 /// Values of `C` among which the held-out texts choose.
 const STRENGTHS: [f32; 4] = [0.05, 0.15, 0.5, 1.5];
@@ -69,7 +69,7 @@ impl Linear {
             }
             let before = best;
             for strength in STRENGTHS {
-                let machines = svm::fit(&counts, labels, &folds[0].rest, classes, strength, seed);
+                let machines = svm::fit(&counts, labels, &folds[0].rest, classes, &Descent::new(strength, seed));
                 ensure!(!interrupt.requested(), "stopped by a signal while a linear classifier was fitted");
                 let right = folds[0].out.iter().filter(|&&text| predict(&machines, &counts, text) == labels[text]);
                 let accuracy = right.count() as f64 / folds[0].out.len() as f64;
@@ -89,7 +89,7 @@ impl Linear {
 
         let mut held_out = vec![0.0; all * classes];
         for fold in &folds {
-            let machines = svm::fit(&counts, labels, &fold.rest, classes, strength, seed);
+            let machines = svm::fit(&counts, labels, &fold.rest, classes, &Descent::new(strength, seed));
             ensure!(!interrupt.requested(), "stopped by a signal while a linear classifier was fitted");
             for &text in &fold.out {
                 margins(&machines, &counts, text, &mut held_out[text * classes..(text + 1) * classes]);
@@ -153,7 +153,7 @@ pub fn token_weights(
 ) -> Vec<f32> {
     let counts = Counts::new(texts, vocab_size, false);
     let rows: Vec<usize> = (0..texts.len()).collect();
-    let machines = svm::fit(&counts, labels, &rows, classes, strength, seed);
+    let machines = svm::fit(&counts, labels, &rows, classes, &Descent::new(strength, seed));
     let mut out = Vec::with_capacity(vocab_size * machines.len());
     for id in 0..vocab_size {
         let mean = if machines.len() == 1 {

@@ -12,11 +12,6 @@ use rayon::prelude::*;
 use super::counts::Counts;
 use crate::random::{Purpose, SplitMix64, derive_seed};
 
-/// Difference of the largest and the smallest projected gradient at which the descent ends, as in LIBLINEAR.
-const TOLERANCE: f32 = 0.1;
-/// Maximum number of passes over the texts.
-const PASSES: u64 = 60;
-
 /// Weights and bias of a class.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -33,33 +28,31 @@ impl Machine {
     }
 }
 
-/// Fits a machine per class to the texts `rows`, whose classes are `labels[row]`; for two classes one, that of class 1. Runs on all cores;
-/// the result depends on `seed` alone.
-pub fn fit(
-    counts: &Counts,
-    labels: &[usize],
-    rows: &[usize],
-    classes: usize,
-    strength: f32,
-    seed: u64,
-) -> Vec<Machine> {
-    fit_to(counts, labels, rows, classes, strength, seed, (TOLERANCE, PASSES))
+/// How machines are fitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Descent {
+    /// `C`.
+    pub strength: f32,
+    /// Difference of the largest and the smallest projected gradient at which the descent ends.
+    pub tolerance: f32,
+    /// Maximum number of passes over the texts.
+    pub passes: u64,
+    /// Seed of the order of the texts.
+    pub seed: u64,
 }
 
-fn fit_to(
-    counts: &Counts,
-    labels: &[usize],
-    rows: &[usize],
-    classes: usize,
-    strength: f32,
-    seed: u64,
-    end: (f32, u64),
-) -> Vec<Machine> {
+impl Descent {
+    /// Returns the descent with LIBLINEAR's tolerance.
+    pub fn new(strength: f32, seed: u64) -> Self {
+        Descent { strength, tolerance: 0.1, passes: 60, seed }
+    }
+}
+
+/// Fits a machine per class to the texts `rows`, whose classes are `labels[row]`; for two classes one, that of class 1. Runs on all cores;
+/// the result depends on the seed alone.
+pub fn fit(counts: &Counts, labels: &[usize], rows: &[usize], classes: usize, descent: &Descent) -> Vec<Machine> {
     let first = usize::from(classes == 2);
-    let one = |class: usize| {
-        let random = SplitMix64::new(derive_seed(seed, Purpose::Machine, class as u64));
-        descend(counts, rows, |text| labels[text] == class, strength, random, end)
-    };
+    let one = |class: usize| descend(counts, rows, |text| labels[text] == class, class, descent);
     (first..classes).into_par_iter().map(one).collect()
 }
 
@@ -67,10 +60,10 @@ fn descend(
     counts: &Counts,
     rows: &[usize],
     is: impl Fn(usize) -> bool,
-    strength: f32,
-    mut random: SplitMix64,
-    (tolerance, passes): (f32, u64),
+    class: usize,
+    &Descent { strength, tolerance, passes, seed }: &Descent,
 ) -> Machine {
+    let mut random = SplitMix64::new(derive_seed(seed, Purpose::Machine, class as u64));
     let diagonal = 0.5 / strength;
     let mut machine = Machine { weights: vec![0.0; counts.width()], bias: 0.0 };
     let mut duals = vec![0f32; rows.len()];
@@ -115,7 +108,8 @@ mod tests {
     #[test]
     fn the_weights_are_those_of_scikit_learn() {
         let counts = Counts::new(&[vec![1, 2, 2, 3], vec![2, 3], vec![3, 4, 1, 2]], 5, false);
-        let fit = |labels: &[usize], classes| fit_to(&counts, labels, &[0, 1, 2], classes, 0.5, 1, (1e-7, 10_000));
+        let descent = Descent { strength: 0.5, tolerance: 1e-7, passes: 10_000, seed: 1 };
+        let fit = |labels: &[usize], classes| fit(&counts, labels, &[0, 1, 2], classes, &descent);
         let near = |machine: &Machine, sign: f32, (weights, bias): &([f32; 4], f32)| {
             assert_eq!(machine.weights[0], 0.0);
             assert!((machine.bias - sign * bias).abs() < 1e-5, "{machine:?}");
