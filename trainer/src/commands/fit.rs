@@ -143,7 +143,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     if args.resume && args.out.join(CHECKPOINT).exists() && !args.out.join(TRIALS).exists() {
         return finish(args, &prepared, &record, &export);
     }
-    let place = Place { vocabulary, words: args.out.join(WORDS), first: trial(&args.out, 0, 0), train };
+    let place = Place { vocabulary, words: args.out.join(WORDS), first: trial(&args.out, 0, 0), train, dev };
     let found = candidates(&start, &texts, args.seed, &place, &interrupt);
     if interrupt.requested() {
         stopped(&args.out);

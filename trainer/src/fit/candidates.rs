@@ -35,6 +35,8 @@ pub struct Place<'a> {
     pub first: PathBuf,
     /// The training file.
     pub train: &'a Path,
+    /// The dev file.
+    pub dev: &'a Path,
 }
 
 /// What may be trained.
@@ -68,13 +70,13 @@ pub fn candidates(
     let long = length >= LONG_TEXTS && !named;
     let source = Source {
         train: place.train,
+        dev: place.dev,
         folder: encoder.filter(|_| !own).unwrap_or(&place.vocabulary),
         body: match own {
             _ if long => Body::Small,
             true => Body::Usual,
             false => Body::Encoder,
         },
-        max_length: cut(length),
         seed,
     };
     let words = Words::make(source, &place.words, interrupt)?;
@@ -162,20 +164,18 @@ pub fn candidates(
             encoder
         }
         (None, true) => {
-            let [usual, faster, slower, dropout] = from_words;
-            let mut two = [usual, random("random weights", &[], true)];
-            if !many {
-                two.reverse();
-            }
-            let others = [
-                faster,
-                slower,
+            let random = [
+                random("random weights", &[], true),
                 random("random weights, four layers", &FOUR_LAYERS, true),
-                dropout,
                 random("random weights, not taught by words", &[], false),
                 random("random weights, more dropout", &["train.dropout=0.4"], true),
             ];
-            two.into_iter().chain(others).collect()
+            if many {
+                from_words.into_iter().chain(random).collect()
+            } else {
+                // Few texts do not say what most words mean.
+                random.into_iter().zip(from_words).flat_map(|(random, words)| [random, words]).collect()
+            }
         }
         (None, false) => {
             let fourth = match shape {

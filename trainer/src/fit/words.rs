@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{self, Start};
 use crate::interrupt::Interrupt;
+use crate::linear::counts::Labelled;
 use crate::linear::{Linear, token_weights};
 use crate::model::student::Student;
 use crate::model::{ModelConfig, ModelWeight};
@@ -27,14 +28,12 @@ use crate::training::progress::say;
 const USUAL: (usize, usize) = (2, 128);
 const SMALL: (usize, usize) = (1, 64);
 /// What words may take of an embedding of random rows, and of an encoder's, which must stay what they are.
-const ALONE: Share = Share { length: 0.7, directions: 2 };
-const BESIDE: Share = Share { length: 0.35, directions: 4 };
-/// Share of the words that may be stronger, and the longest part of a row.
-const STRONGEST: f64 = 0.995;
+const ALONE: Share = Share { length: 0.95, stronger: 0.0005, directions: 2 };
+const BESIDE: Share = Share { length: 0.35, stronger: 0.005, directions: 4 };
+/// The longest part of a row.
 const LONGEST: f64 = 0.95;
 
-/// Texts that are too few, and tokens times classes that are too many: about half a minute of one core.
-const FEWEST: usize = 50;
+/// Tokens times classes that are too many: about half a minute of one core.
 const MANY: usize = 100_000_000;
 
 /// A part of an embedding.
@@ -42,6 +41,8 @@ const MANY: usize = 100_000_000;
 struct Share {
     /// Length of the strongest words' part of a row, relative to the row.
     length: f64,
+    /// Share of the words that may be stronger.
+    stronger: f64,
     /// Channels per direction that all classes together may take.
     directions: usize,
 }
@@ -71,12 +72,12 @@ pub enum Body {
 pub struct Source<'a> {
     /// The training file.
     pub train: &'a Path,
+    /// The dev file, on which it is measured what says most.
+    pub dev: &'a Path,
     /// A folder with a tokenizer, and an encoder or none.
     pub folder: &'a Path,
     /// What the words become a part of.
     pub body: Body,
-    /// Maximum number of tokens of a training text.
-    pub max_length: usize,
     /// Seed of the search.
     pub seed: u64,
 }
@@ -93,38 +94,38 @@ impl Words {
         if words.soft_labels.exists() {
             return Ok(Some(words));
         }
-        let data = Dataset::read(source.train, &ReadOptions::default(), None)?;
+        let mut data = Dataset::read(source.train, &ReadOptions::default(), None)?;
         let tokenizer = TokenizerFiles::read(source.folder)?.composing_for(&data.texts)?;
         let table = tokenizer.table()?;
         let (vocab_size, classes) = (table.vocab_size(), data.names.len());
-        let encode = |text: &String| {
-            let mut ids = table.encode(text);
-            ids.truncate(source.max_length);
-            ids
-        };
-        let texts: Vec<Vec<u32>> = data.texts.iter().map(encode).collect();
-        let tokens: usize = texts.iter().map(Vec::len).sum();
-        if texts.len() < FEWEST || tokens.saturating_mul(classes) > MANY {
+        let learnt = data.texts.len();
+        let dev = Dataset::read(source.dev, &ReadOptions::default(), Some(&data.names))?;
+        data.texts.extend(dev.texts);
+        data.labels.extend(dev.labels);
+        let ids: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
+        let tokens: usize = ids.iter().map(Vec::len).sum();
+        if tokens.saturating_mul(classes) > MANY {
             return Ok(None);
         }
-        let linear = Linear::fit(&texts, &data.labels, vocab_size, classes, source.seed, interrupt)?;
+        let labelled = Labelled { texts: &data.texts, learnt, ids: &ids, labels: &data.labels, vocab_size, classes };
+        let Some(linear) = Linear::fit(&labelled, source.seed, interrupt)? else { return Ok(None) };
         say(&format!(
-            "words alone: {:.2}% of the training texts, each by a linear classifier of the others ({}, C = {})",
+            "a linear classifier of {}: dev accuracy {:.2}% (C = {})",
+            linear.columns,
             100.0 * linear.accuracy,
-            if linear.pairs { "tokens and pairs of them" } else { "tokens" },
             linear.strength
         ));
-        let weights = token_weights(&texts, &data.labels, vocab_size, classes, linear.strength_of_tokens, source.seed);
+        let weights = token_weights(&labelled, source.seed, interrupt)?;
         let weights = Tensor::from_slice(&weights).view([vocab_size as i64, -1]);
         let mut seen = vec![false; vocab_size];
-        texts.iter().flatten().for_each(|&id| seen[id as usize] = true);
+        ids[..learnt].iter().flatten().for_each(|&id| seen[id as usize] = true);
         let ground = source.ground(vocab_size)?;
         let rows =
             with_words(&ground.embedding, &weights, &seen, ground.share).context("the words of the training texts")?;
         let rows = match source.body {
             Body::Encoder => rows,
             // As in any network from random weights: a token that was never seen adds nothing.
-            Body::Usual | Body::Small => rows * column(&seen),
+            Body::Usual | Body::Small => rows * Tensor::from_slice(&seen).to_kind(Kind::Float).unsqueeze(1),
         };
         let rest = ground.rest.iter().map(|(weight, tensor)| (*weight, tensor));
         let all = rest.chain([(Weight::Embedding.into(), &rows)]);
@@ -199,18 +200,14 @@ fn with_words(embedding: &Tensor, weights: &Tensor, seen: &[bool], share: Share)
     let mut sizes: Vec<f64> = Vec::try_from(length(&weights.to_kind(Kind::Double)).squeeze_dim(1))?;
     sizes = sizes.into_iter().zip(seen).filter(|(_, seen)| **seen).map(|(size, _)| size).collect();
     sizes.sort_unstable_by(f64::total_cmp);
-    let strongest = sizes.get((STRONGEST * sizes.len() as f64) as usize).copied().unwrap_or(1.0).max(f64::MIN_POSITIVE);
+    let strongest = ((1.0 - share.stronger) * (sizes.len().max(1) - 1) as f64) as usize;
+    let strongest = sizes.get(strongest).copied().unwrap_or(1.0).max(f64::MIN_POSITIVE);
     let words = weights.to_kind(Kind::Double) * (share.length / strongest);
     let words = &words * (length(&words).clamp_min(f64::MIN_POSITIVE).reciprocal() * LONGEST).clamp_max(1.0);
     let rest = &embedding - embedding.matmul(&directions).matmul(&directions.tr());
     let left = (length(&words).square().neg() + 1.0).clamp_min(0.0).sqrt();
     let rest = &rest / length(&rest).clamp_min(f64::MIN_POSITIVE) * left;
     Ok(((rest + words.matmul(&directions.tr())) * lengths).to_kind(Kind::Float))
-}
-
-/// Returns a column with 1 for true, `[V, 1]` f32.
-fn column(values: &[bool]) -> Tensor {
-    Tensor::from_slice(values).to_kind(Kind::Float).unsqueeze(1)
 }
 
 #[cfg(test)]
@@ -229,13 +226,14 @@ mod tests {
         let first = Tensor::from_slice(&[-1.0f32, 0.5, 0.2, 0.0, 3.0, -0.1]).view([3, 2]);
         let weights = Tensor::cat(&[first, Tensor::zeros([47, 2], (Kind::Float, Device::Cpu))], 0);
         let seen: Vec<bool> = (0..50).map(|id| id < 3).collect();
-        let rows = with_words(&embedding, &weights, &seen, Share { length: 0.5, directions: 8 }).unwrap();
+        let share = Share { length: 0.5, stronger: 0.0, directions: 8 };
+        let rows = with_words(&embedding, &weights, &seen, share).unwrap();
         let length = |rows: &Tensor| rows.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float).sqrt();
         assert!((length(&rows) - length(&embedding)).abs().max().double_value(&[]) < 1e-4);
         let cosine = |a: &Tensor, b: &Tensor| {
             (a * b).sum(Kind::Double).double_value(&[]) / (a.norm() * b.norm()).double_value(&[])
         };
-        let none = with_words(&embedding, &(&weights * 0.0), &seen, Share { length: 0.5, directions: 8 }).unwrap();
+        let none = with_words(&embedding, &(&weights * 0.0), &seen, share).unwrap();
         // The strongest word has half of its row, so that what it was before has √(1 − ¼); others keep what they were, but for the two
         // directions in which rows differ least.
         assert!((cosine(&rows.get(2), &none.get(2)) - 0.75f64.sqrt()).abs() < 1e-4);

@@ -1,11 +1,30 @@
-//! Texts as weighted counts of their token ids, and of pairs of neighbours.
+//! Texts as weighted counts: of their token ids and pairs of neighbours, or of their words and groups of characters.
 
 use std::collections::HashMap;
+
+use crate::ngrams::Vectorizer;
 
 /// Texts in which a pair of neighbouring ids must occur to be a column.
 const PAIR_TEXTS: u32 = 2;
 
-/// Sparse rows, one per text, each of length 1.
+/// Texts to learn from, followed by others on which what is learnt is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Labelled<'a> {
+    /// The texts.
+    pub texts: &'a [String],
+    /// How many of them are learnt from.
+    pub learnt: usize,
+    /// Their token ids, below `vocab_size`.
+    pub ids: &'a [Vec<u32>],
+    /// Their classes, below `classes`.
+    pub labels: &'a [usize],
+    /// Number of ids.
+    pub vocab_size: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// Sparse rows, one per text.
 #[derive(Debug)]
 pub struct Counts {
     /// Where each row begins in `columns` and `values`, and where the last one ends.
@@ -17,38 +36,79 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Returns the counts of `texts`, token ids below `vocab_size`; with `pairs`, pairs of neighbours that occur in two texts or more follow
-    /// the ids as columns.
+    /// Returns the counts of tokens; with `pairs`, pairs of neighbours that occur in two learnt texts or more follow the ids as columns.
     ///
-    /// A value is `(1 + ln n)·idf`, divided by the length of its row, with `idf = 1 + ln((1 + N)/(1 + d))` of `N` texts and the `d` that have
-    /// the column: scikit-learn's `TfidfVectorizer(sublinear_tf=True)`.
-    pub fn new(texts: &[Vec<u32>], vocab_size: usize, pairs: bool) -> Self {
-        let pairs = if pairs { pairs_of(texts, vocab_size) } else { HashMap::new() };
-        let width = vocab_size + pairs.len();
+    /// A value is `(1 + ln n)·idf` of the `n` times that a text has a column, divided by the length of its row, with
+    /// `idf = 1 + ln((1 + N)/(1 + d))` of `N` learnt texts and the `d` that have the column: scikit-learn's
+    /// `TfidfVectorizer(sublinear_tf=True)`.
+    pub fn of_tokens(data: &Labelled<'_>, pairs: bool) -> Self {
+        let pairs = if pairs { pairs_of(&data.ids[..data.learnt], data.vocab_size) } else { HashMap::new() };
+        let columns = |text: &[u32], row: &mut Vec<u32>| {
+            row.extend(text);
+            row.extend(text.windows(2).filter_map(|pair| pairs.get(&(pair[0], pair[1]))));
+        };
+        let mut counts = Counts::count(data, data.vocab_size + pairs.len(), columns, |same| 1.0 + same.ln());
+        for text in 0..data.ids.len() {
+            let row = &mut counts.values[counts.begins[text]..counts.begins[text + 1]];
+            let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|value| *value /= length.max(f32::MIN_POSITIVE));
+        }
+        counts
+    }
+
+    /// Returns what a mean over the tokens of each text can tell: its count of each id times `idf`, divided by its number of tokens. One
+    /// factor makes the mean of the squared lengths of all rows 1.
+    pub fn of_mean(data: &Labelled<'_>) -> Self {
+        let mut counts = Counts::count(data, data.vocab_size, |text, row| row.extend(text), |same| same);
+        let mut squares = 0f64;
+        for (text, ids) in data.ids.iter().enumerate() {
+            let row = &mut counts.values[counts.begins[text]..counts.begins[text + 1]];
+            row.iter_mut().for_each(|value| *value /= ids.len() as f32);
+            squares += row.iter().map(|value| f64::from(value * value)).sum::<f64>();
+        }
+        let factor = (data.ids.len() as f64 / squares.max(f64::MIN_POSITIVE)).sqrt() as f32;
+        counts.values.iter_mut().for_each(|value| *value *= factor);
+        counts
+    }
+
+    /// Returns the counts of words and pairs of them, and of groups of characters ([`Vectorizer`]); the two parts of a row have length 1.
+    pub fn of_grams(data: &Labelled<'_>) -> Self {
+        let vectorizer = Vectorizer::fit(&data.texts[..data.learnt]);
+        let (mut begins, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
+        for text in data.texts {
+            let row = vectorizer.transform(text);
+            columns.extend(row.iter().map(|(column, _)| *column));
+            values.extend(row.iter().map(|(_, value)| *value));
+            begins.push(columns.len());
+        }
+        Counts { begins, columns, values, idf: vec![1.0; vectorizer.columns()] }
+    }
+
+    /// Returns rows whose values are `value` of how often a column is among those of a text, times the column's `idf`.
+    fn count(
+        data: &Labelled<'_>,
+        width: usize,
+        of: impl Fn(&[u32], &mut Vec<u32>),
+        value: impl Fn(f32) -> f32,
+    ) -> Self {
         let (mut begins, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
         let mut frequency = vec![0u32; width];
         let mut row: Vec<u32> = Vec::new();
-        for text in texts {
+        for (text, ids) in data.ids.iter().enumerate() {
             row.clear();
-            row.extend(text);
-            row.extend(text.windows(2).filter_map(|pair| pairs.get(&(pair[0], pair[1]))));
+            of(ids, &mut row);
             row.sort_unstable();
             for same in row.chunk_by(u32::eq) {
                 columns.push(same[0]);
-                values.push(1.0 + (same.len() as f32).ln());
-                frequency[same[0] as usize] += 1;
+                values.push(value(same.len() as f32));
+                frequency[same[0] as usize] += u32::from(text < data.learnt);
             }
             begins.push(columns.len());
         }
-        let all = texts.len() as f32;
+        let all = data.learnt as f32;
         let idf: Vec<f32> = frequency.iter().map(|&d| 1.0 + ((1.0 + all) / (1.0 + d as f32)).ln()).collect();
         for (value, &column) in values.iter_mut().zip(&columns) {
             *value *= idf[column as usize];
-        }
-        for span in begins.windows(2) {
-            let row = &mut values[span[0]..span[1]];
-            let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-            row.iter_mut().for_each(|value| *value /= length.max(f32::MIN_POSITIVE));
         }
         Counts { begins, columns, values, idf }
     }
@@ -58,7 +118,7 @@ impl Counts {
         self.idf.len()
     }
 
-    /// Returns the inverse document frequency of a column.
+    /// Returns the inverse document frequency of a column: 1 for groups of characters, whose values have theirs.
     pub fn idf(&self, column: usize) -> f32 {
         self.idf[column]
     }
@@ -93,11 +153,15 @@ mod tests {
 
     use super::*;
 
+    fn labelled(ids: &[Vec<u32>]) -> Labelled<'_> {
+        Labelled { texts: &[], ids, labels: &[], learnt: 3, vocab_size: 5, classes: 2 }
+    }
+
     #[test]
     fn values_are_those_of_scikit_learn() {
         // TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+").fit_transform(["1 2 2 3", "2 3", "3 4 1 2"]), scikit-learn 1.9.1.
         let texts = [vec![1, 2, 2, 3], vec![2, 3], vec![3, 4, 1, 2]];
-        let counts = Counts::new(&texts, 5, false);
+        let counts = Counts::of_tokens(&labelled(&texts), false);
         let want: [&[(usize, f32)]; 3] = [
             &[(1, 0.547_832), (2, 0.720_333), (3, 0.425_441)],
             &[(2, FRAC_1_SQRT_2), (3, FRAC_1_SQRT_2)],
@@ -113,9 +177,30 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_are_not_learnt_count_for_nothing() {
+        let texts = [vec![1, 2, 2, 3], vec![2, 3], vec![3, 4, 1, 2], vec![4, 2, 3, 0]];
+        let [all, learnt] = [&texts[..], &texts[..3]].map(|texts| Counts::of_tokens(&labelled(texts), true));
+        assert_eq!(all.width(), learnt.width());
+        assert!((0..3).all(|text| all.row(text).eq(learnt.row(text))));
+        assert_eq!(all.row(3).map(|(column, _)| column).collect::<Vec<_>>(), [0, 2, 3, 4, 6]);
+    }
+
+    #[test]
+    fn means_are_the_same_for_a_text_said_twice() {
+        let texts = [vec![1, 2], vec![1, 2, 1, 2], vec![3, 3, 3, 4]];
+        let counts = Counts::of_mean(&labelled(&texts));
+        assert!(counts.row(0).eq(counts.row(1)));
+        let row: Vec<(usize, f32)> = counts.row(2).collect();
+        // As often as the others together.
+        assert!((row[0].1 / row[1].1 - 3.0).abs() < 1e-6, "{row:?}");
+        let squares: f32 = (0..3).flat_map(|text| counts.row(text)).map(|(_, value)| value * value).sum();
+        assert!((squares - 3.0).abs() < 1e-5, "{squares}");
+    }
+
+    #[test]
     fn pairs_that_occur_in_two_texts_are_columns_behind_the_ids() {
         let texts = [vec![1, 2, 2, 3], vec![2, 3, 2, 3], vec![3, 4, 1, 2]];
-        let counts = Counts::new(&texts, 5, true);
+        let counts = Counts::of_tokens(&labelled(&texts), true);
         assert_eq!(counts.width(), 7, "(1, 2) and (2, 3)");
         let columns = |text| counts.row(text).map(|(column, _)| column).collect::<Vec<_>>();
         assert_eq!([columns(0), columns(1), columns(2)], [vec![1, 2, 3, 5, 6], vec![2, 3, 6], vec![1, 2, 3, 4, 5]]);

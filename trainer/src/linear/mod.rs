@@ -5,21 +5,119 @@
 //! ([`token_weights`]).
 
 pub mod counts;
+mod groups;
 pub mod svm;
+
+use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::interrupt::Interrupt;
 use crate::random::{Purpose, SplitMix64, derive_seed};
-use counts::Counts;
+use counts::{Counts, Labelled};
+use groups::groups;
 use svm::{Descent, Machine};
 
-/// Values of `C` among which the held-out texts choose.
-const STRENGTHS: [f32; 4] = [0.05, 0.15, 0.5, 1.5];
+/// Values of `C` among which the held-out texts choose, ascending.
+const STRENGTHS: [f32; 5] = [0.05, 0.15, 0.5, 1.5, 5.0];
 /// Parts of the texts, each of which is classified by what was fitted to the others.
 const FOLDS: usize = 5;
-/// Columns times classes above which pairs of neighbours are left out: 256 MB of weights.
+/// Groups of texts of which fewer say nothing.
+const FEWEST: usize = 50;
+/// Columns times classes above which more columns are left out: 256 MB of weights.
 const MOST_WEIGHTS: usize = 1 << 26;
+/// Bytes of the texts times machines above which words and groups of characters are left out: about half a minute of one core.
+const MOST_BYTES: usize = 5_000_000;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Tokens.
+    Tokens,
+    /// Tokens and pairs of neighbours.
+    Pairs,
+    /// Words, pairs of neighbours, and groups of characters.
+    Grams,
+}
+
+impl fmt::Display for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Columns::Tokens => "tokens",
+            Columns::Pairs => "tokens and pairs of them",
+            Columns::Grams => "words, pairs of them and groups of characters",
+        })
+    }
+}
+
+impl Labelled<'_> {
+    fn machines(&self) -> usize {
+        if self.classes == 2 { 1 } else { self.classes }
+    }
+
+    /// Returns the counts, unless they are too many.
+    fn counts(&self, columns: Columns) -> Option<Counts> {
+        let bytes = || self.texts.iter().map(String::len).sum::<usize>();
+        if columns == Columns::Grams && bytes() * self.machines() > MOST_BYTES {
+            return None;
+        }
+        let counts = match columns {
+            Columns::Tokens => Counts::of_tokens(self, false),
+            Columns::Pairs => Counts::of_tokens(self, true),
+            Columns::Grams => Counts::of_grams(self),
+        };
+        (counts.width() * self.machines() <= MOST_WEIGHTS).then_some(counts)
+    }
+
+    /// Returns the parts of the learnt texts, groups of which are in one part, so that what is said of a text is learnt elsewhere.
+    fn folds(&self, groups: &[usize], seed: u64) -> Vec<Fold> {
+        let mut texts = vec![Vec::new(); groups.iter().max().map_or(0, |last| last + 1)];
+        groups.iter().enumerate().for_each(|(text, &group)| texts[group].push(text));
+        SplitMix64::new(derive_seed(seed, Purpose::Folds, 0)).shuffle(&mut texts);
+        // The largest first, each to the smallest part.
+        texts.sort_by_key(|group| std::cmp::Reverse(group.len()));
+        let mut out = vec![Vec::new(); FOLDS];
+        for group in texts {
+            let least = (0..FOLDS).min_by_key(|&fold| out[fold].len()).expect("there are folds");
+            out[least].extend(group);
+        }
+        let rest = |fold| out.iter().enumerate().filter(move |(i, _)| *i != fold).flat_map(|(_, out)| out).copied();
+        (0..FOLDS).map(|fold| Fold { out: out[fold].clone(), rest: rest(fold).collect() }).collect()
+    }
+
+    /// Returns machines fitted to `rows`.
+    fn fit(&self, counts: &Counts, rows: &[usize], strength: f32, seed: u64, stop: &Interrupt) -> Result<Vec<Machine>> {
+        let machines = svm::fit(counts, self.labels, rows, self.classes, &Descent::new(strength, seed));
+        ensure!(!stop.requested(), "stopped by a signal while a linear classifier was fitted");
+        Ok(machines)
+    }
+
+    /// Returns the machines, fitted to `counts`, that classify the texts which are not learnt best by what is `seen` of them, and their `C`,
+    /// the smallest of equals. A larger one than the first that is worse is not tried.
+    fn strongest(&self, counts: &Counts, seen: &Counts, seed: u64, stop: &Interrupt) -> Result<Chosen> {
+        let rows: Vec<usize> = (0..self.learnt).collect();
+        let mut best: Option<Chosen> = None;
+        for strength in STRENGTHS {
+            let machines = self.fit(counts, &rows, strength, seed, stop)?;
+            let others = self.learnt..self.ids.len();
+            let right = others.filter(|&text| predict(&machines, seen, text) == self.labels[text]).count();
+            let accuracy = right as f64 / (self.ids.len() - self.learnt).max(1) as f64;
+            match &best {
+                Some(best) if accuracy < best.accuracy => break,
+                Some(best) if accuracy == best.accuracy => {}
+                _ => best = Some(Chosen { accuracy, strength, machines }),
+            }
+        }
+        best.context("no strength")
+    }
+}
+
+/// Machines that classify the texts which are not learnt best.
+struct Chosen {
+    accuracy: f64,
+    strength: f32,
+    machines: Vec<Machine>,
+}
 
 /// What linear classifiers say of each text that they were not fitted to.
 #[derive(Debug)]
@@ -27,96 +125,67 @@ pub struct Linear {
     classes: usize,
     /// Margins of each text by the machines of the other folds, `[N, K]` row by row.
     held_out: Vec<f32>,
+    /// Whether the other folds have enough texts of the class of each text.
+    known: Vec<bool>,
     /// Factor of the margins under which the held-out probabilities are best.
     sharpness: f64,
     /// The chosen `C`.
     pub strength: f32,
-    /// The best `C` if tokens alone are counted.
-    pub strength_of_tokens: f32,
-    /// Whether pairs of neighbouring tokens are counted.
-    pub pairs: bool,
-    /// Accuracy on held-out texts.
+    /// What is counted.
+    pub columns: Columns,
+    /// Accuracy on the texts that are not learnt.
     pub accuracy: f64,
+    /// Accuracy on those that are, each by the machines of the other folds.
+    pub held_out_accuracy: f64,
 }
 
 impl Linear {
-    /// Fits a classifier to `texts`, token ids below `vocab_size` of one text or more per fold, whose classes are `labels`, below `classes`.
-    /// `C`, and whether pairs of neighbours are counted, is what classifies a held-out fifth best; the strongest regularization of equals.
-    /// Runs on all cores; the result depends on `seed` alone.
+    /// Fits classifiers to texts; `None` where there are fewer than 50 that are no parts of others, or so many ids and classes that weights
+    /// would take too much memory. What is counted, and `C`, is what classifies the texts best that are not learnt; the first of equals. Runs
+    /// on all cores; the result depends on `seed` alone.
     ///
     /// # Errors
-    /// If there are fewer texts than folds, or a signal asks for a stop.
-    pub fn fit(
-        texts: &[Vec<u32>],
-        labels: &[usize],
-        vocab_size: usize,
-        classes: usize,
-        seed: u64,
-        interrupt: &Interrupt,
-    ) -> Result<Self> {
-        let all = texts.len();
-        ensure!(all >= FOLDS, "{all} training texts are too few for {FOLDS} folds");
-        let mut order: Vec<usize> = (0..all).collect();
-        SplitMix64::new(derive_seed(seed, Purpose::Folds, 0)).shuffle(&mut order);
-        let folds: Vec<Fold> = (0..FOLDS).map(|fold| Fold::new(&order, fold)).collect();
-
-        let mut best: Option<(f64, f32, bool)> = None;
-        let (mut chosen, mut of_tokens) = (None, STRENGTHS[0]);
-        for pairs in [false, true] {
-            let counts = Counts::new(texts, vocab_size, pairs);
-            if counts.width() * classes > MOST_WEIGHTS {
-                break;
-            }
-            let before = best;
-            for strength in STRENGTHS {
-                let machines = svm::fit(&counts, labels, &folds[0].rest, classes, &Descent::new(strength, seed));
-                ensure!(!interrupt.requested(), "stopped by a signal while a linear classifier was fitted");
-                let right = folds[0].out.iter().filter(|&&text| predict(&machines, &counts, text) == labels[text]);
-                let accuracy = right.count() as f64 / folds[0].out.len() as f64;
-                if best.is_none_or(|(most, ..)| accuracy > most) {
-                    best = Some((accuracy, strength, pairs));
-                }
-            }
-            if let Some((_, strength, _)) = best.filter(|_| best != before) {
-                chosen = Some(counts);
-                if !pairs {
-                    of_tokens = strength;
-                }
+    /// If a signal asks for a stop.
+    pub fn fit(data: &Labelled<'_>, seed: u64, interrupt: &Interrupt) -> Result<Option<Self>> {
+        let &Labelled { ids, labels, learnt, classes, .. } = data;
+        let groups = groups(&ids[..learnt]);
+        if groups.iter().max().is_none_or(|&last| last + 1 < FEWEST) {
+            return Ok(None);
+        }
+        let mut best: Option<(Chosen, Columns, Counts)> = None;
+        for columns in [Columns::Tokens, Columns::Pairs, Columns::Grams] {
+            let Some(counts) = data.counts(columns) else { continue };
+            let chosen = data.strongest(&counts, &counts, seed, interrupt)?;
+            if best.as_ref().is_none_or(|(best, ..)| chosen.accuracy > best.accuracy) {
+                best = Some((chosen, columns, counts));
             }
         }
-        let ((_, strength, pairs), counts) =
-            best.zip(chosen).with_context(|| format!("{vocab_size} ids and {classes} classes are too many"))?;
+        let Some((Chosen { accuracy, strength, .. }, columns, counts)) = best else { return Ok(None) };
 
-        let mut held_out = vec![0.0; all * classes];
-        for fold in &folds {
-            let machines = svm::fit(&counts, labels, &fold.rest, classes, &Descent::new(strength, seed));
-            ensure!(!interrupt.requested(), "stopped by a signal while a linear classifier was fitted");
+        let mut held_out = vec![0.0; learnt * classes];
+        let mut known = vec![false; learnt];
+        for fold in data.folds(&groups, seed) {
+            let mut texts = vec![0; classes];
+            fold.rest.iter().for_each(|&text| texts[labels[text]] += 1);
+            let machines = data.fit(&counts, &fold.rest, strength, seed, interrupt)?;
             for &text in &fold.out {
+                known[text] = texts[labels[text]] >= FOLDS - 1;
                 margins(&machines, &counts, text, &mut held_out[text * classes..(text + 1) * classes]);
             }
         }
         let rows = || held_out.chunks_exact(classes).zip(labels);
         let right = rows().filter(|&(margins, &label)| largest(margins) == label).count();
         let sharpness = sharpest(|factor| rows().map(|(margins, &label)| surprise(margins, label, factor)).sum());
-        Ok(Linear {
-            classes,
-            held_out,
-            sharpness,
-            strength,
-            strength_of_tokens: of_tokens,
-            pairs,
-            accuracy: right as f64 / all as f64,
-        })
+        let held_out_accuracy = right as f64 / learnt as f64;
+        Ok(Some(Linear { classes, held_out, known, sharpness, strength, columns, accuracy, held_out_accuracy }))
     }
 
-    /// Returns the probabilities of the classes for each text by the machines that were not fitted to it, `[N, K]` row by row. A text of a
-    /// class with fewer texts than folds is of its class `labels[text]` for sure: the machines hardly know it.
+    /// Returns the probabilities of the classes for each learnt text by the machines that were not fitted to it, `[N, K]` row by row. A text
+    /// of a class of which those machines saw fewer than four texts is of its class, `labels[text]`, for sure.
     pub fn soft_labels(&self, labels: &[usize]) -> Vec<f32> {
-        let mut texts = vec![0; self.classes];
-        labels.iter().for_each(|&label| texts[label] += 1);
         let mut out = Vec::with_capacity(self.held_out.len());
-        for (margins, &label) in self.held_out.chunks_exact(self.classes).zip(labels) {
-            if texts[label] < FOLDS {
+        for ((margins, &label), &known) in self.held_out.chunks_exact(self.classes).zip(labels).zip(&self.known) {
+            if !known {
                 out.extend((0..self.classes).map(|class| f32::from(u8::from(class == label))));
                 continue;
             }
@@ -133,29 +202,17 @@ struct Fold {
     rest: Vec<usize>,
 }
 
-impl Fold {
-    fn new(order: &[usize], fold: usize) -> Self {
-        let (out, rest): (Vec<_>, Vec<_>) = order.iter().enumerate().partition(|(place, _)| place % FOLDS == fold);
-        let texts = |part: Vec<(usize, &usize)>| part.into_iter().map(|(_, &text)| text).collect();
-        Fold { out: texts(out), rest: texts(rest) }
-    }
-}
-
-/// Returns what each token says for the classes, `[V, K]` row by row: its weight in machines fitted to single tokens of all texts, times its
-/// inverse document frequency, less the mean over the classes. For two classes one column, of class 1.
-pub fn token_weights(
-    texts: &[Vec<u32>],
-    labels: &[usize],
-    vocab_size: usize,
-    classes: usize,
-    strength: f32,
-    seed: u64,
-) -> Vec<f32> {
-    let counts = Counts::new(texts, vocab_size, false);
-    let rows: Vec<usize> = (0..texts.len()).collect();
-    let machines = svm::fit(&counts, labels, &rows, classes, &Descent::new(strength, seed));
-    let mut out = Vec::with_capacity(vocab_size * machines.len());
-    for id in 0..vocab_size {
+/// Returns what each token says for the classes, `[V, K]` row by row: its weight in machines fitted to tokens, times its inverse document
+/// frequency, less the mean over the classes. For two classes one column, of class 1. `C` is what classifies the texts best that are not
+/// learnt by means over their tokens, which is how a network sees them.
+///
+/// # Errors
+/// If a signal asks for a stop.
+pub fn token_weights(data: &Labelled<'_>, seed: u64, interrupt: &Interrupt) -> Result<Vec<f32>> {
+    let counts = Counts::of_tokens(data, false);
+    let Chosen { machines, .. } = data.strongest(&counts, &Counts::of_mean(data), seed, interrupt)?;
+    let mut out = Vec::with_capacity(data.vocab_size * machines.len());
+    for id in 0..data.vocab_size {
         let mean = if machines.len() == 1 {
             0.0
         } else {
@@ -163,7 +220,7 @@ pub fn token_weights(
         };
         out.extend(machines.iter().map(|machine| (machine.weights[id] - mean) * counts.idf(id)));
     }
-    out
+    Ok(out)
 }
 
 /// Writes the margins of all classes.
@@ -215,55 +272,119 @@ fn sharpest(loss: impl Fn(f64) -> f64) -> f64 {
 mod tests {
     use super::*;
 
+    /// Texts that are learnt, and the first 40 of them once more as those that are not.
+    struct Texts {
+        texts: Vec<String>,
+        ids: Vec<Vec<u32>>,
+        labels: Vec<usize>,
+        learnt: usize,
+    }
+
+    impl Texts {
+        /// Ids are words.
+        fn new(ids: Vec<Vec<u32>>, labels: Vec<usize>) -> Self {
+            let word = |id: &u32| format!("w{id}");
+            let texts = ids.iter().map(|text| text.iter().map(word).collect::<Vec<_>>().join(" ")).collect();
+            Texts::written(texts, ids, labels)
+        }
+
+        fn written(mut texts: Vec<String>, mut ids: Vec<Vec<u32>>, mut labels: Vec<usize>) -> Self {
+            let learnt = texts.len();
+            texts.extend_from_within(..40);
+            ids.extend_from_within(..40);
+            labels.extend_from_within(..40);
+            Texts { texts, ids, labels, learnt }
+        }
+
+        fn data(&self, classes: usize) -> Labelled<'_> {
+            let Texts { texts, ids, labels, learnt } = self;
+            let vocab_size = ids.iter().flatten().max().map_or(0, |&most| most as usize + 1);
+            Labelled { texts, ids, labels, learnt: *learnt, vocab_size, classes }
+        }
+    }
+
     /// Texts of two classes that say their class in one token of three, and of a third class with two texts.
-    fn texts() -> (Vec<Vec<u32>>, Vec<usize>) {
+    fn texts() -> Texts {
         let mut random = SplitMix64::new(7);
         let mut noise = || 4 + (random.next_u64() % 20) as u32;
         let mut texts: Vec<Vec<u32>> = (0..100).map(|i| vec![noise(), i % 2 + 1, noise()]).collect();
         let mut labels: Vec<usize> = (0..100).map(|i| i % 2).collect();
         texts.extend([vec![3, 3], vec![3, 5]]);
         labels.extend([2, 2]);
-        (texts, labels)
+        Texts::new(texts, labels)
+    }
+
+    fn fit(data: &Labelled<'_>) -> Linear {
+        Linear::fit(data, 1, &Interrupt::default()).unwrap().unwrap()
     }
 
     #[test]
     fn held_out_texts_are_classified_and_their_probabilities_are_sharp() {
-        let (texts, labels) = texts();
-        let linear = Linear::fit(&texts, &labels, 24, 3, 1, &Interrupt::default()).unwrap();
-        assert!(linear.accuracy > 0.97, "{}", linear.accuracy);
-        let soft = linear.soft_labels(&labels);
-        for ((row, &label), text) in soft.chunks_exact(3).zip(&labels).zip(&texts) {
+        let texts = texts();
+        let data = texts.data(3);
+        let linear = fit(&data);
+        assert!(linear.accuracy > 0.97 && linear.held_out_accuracy > 0.95, "{linear:?}");
+        let soft = linear.soft_labels(&texts.labels);
+        assert_eq!(soft.len(), 3 * texts.learnt);
+        for ((row, &label), text) in soft.chunks_exact(3).zip(&texts.labels).zip(&texts.ids) {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
             assert!(row[label] > 0.7, "{text:?}: {row:?}");
         }
         // The class that the folds can hardly know is as its label says.
         assert_eq!(soft[300..], [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
-        let weights = token_weights(&texts, &labels, 24, 3, linear.strength_of_tokens, 1);
-        let of = |id: usize| &weights[3 * id..3 * id + 3];
-        assert!(of(1)[0] > 1.0 && of(2)[1] > 1.0 && of(3)[2] > 1.0 && *of(0) == [0.0; 3], "{:?}", &weights[..12]);
-        let again = Linear::fit(&texts, &labels, 24, 3, 1, &Interrupt::default()).unwrap();
-        assert_eq!(again.soft_labels(&labels), soft);
+        let weights = token_weights(&data, 1, &Interrupt::default()).unwrap();
+        let says = |id: usize| largest(&weights[3 * id..3 * id + 3]);
+        assert_eq!([says(1), says(2), says(3)], [0, 1, 2]);
+        assert_eq!(weights[..3], [0.0; 3]);
+        assert_eq!(fit(&data).soft_labels(&texts.labels), soft);
     }
 
     #[test]
     fn pairs_are_counted_where_they_say_more_and_two_classes_have_one_machine() {
         // Which of two tokens comes first says the class.
-        let texts: Vec<Vec<u32>> = (0..60).map(|i| if i % 2 == 0 { vec![1, 2] } else { vec![2, 1] }).collect();
-        let labels: Vec<usize> = (0..60).map(|i| i % 2).collect();
-        let linear = Linear::fit(&texts, &labels, 3, 2, 1, &Interrupt::default()).unwrap();
-        assert!(linear.pairs && linear.accuracy == 1.0, "{linear:?}");
-        assert_eq!(linear.soft_labels(&labels).len(), 120);
-        assert_eq!(token_weights(&texts, &labels, 3, 2, linear.strength_of_tokens, 1).len(), 3);
+        let order = |i: u32| if i.is_multiple_of(2) { vec![1, 2, 3 + i] } else { vec![2, 1, 3 + i] };
+        let texts = Texts::new((0..100).map(order).collect(), (0..100).map(|i| i % 2).collect());
+        let data = Labelled { learnt: 60, ..texts.data(2) };
+        let linear = fit(&data);
+        assert!(linear.columns == Columns::Pairs && linear.accuracy == 1.0, "{linear:?}");
+        assert_eq!(linear.soft_labels(&texts.labels).len(), 120);
+        assert_eq!(token_weights(&data, 1, &Interrupt::default()).unwrap().len(), 103);
     }
 
     #[test]
-    fn few_texts_are_refused_and_a_signal_stops() {
+    fn groups_of_characters_are_counted_where_they_say_more() {
+        // Each word is new, and its ending says the class.
+        let word = |i: usize| format!("{i}{}", ["ing", "ed"][i % 2]);
+        let texts = Texts::written(
+            (10..110).map(word).collect(),
+            (0..100).map(|i| vec![i]).collect(),
+            (0..100).map(|i| i % 2).collect(),
+        );
+        let linear = fit(&Labelled { learnt: 60, ..texts.data(2) });
+        assert!(linear.columns == Columns::Grams && linear.held_out_accuracy > 0.95, "{linear:?}");
+    }
+
+    #[test]
+    fn phrases_of_a_text_are_held_out_with_it() {
+        // Texts whose class nothing else says, each twice and in a longer one: what is learnt from the others is worth nothing.
+        let mut random = SplitMix64::new(3);
+        let mut ids: Vec<Vec<u32>> = (0..60).map(|i| vec![2 * i, 2 * i + 1]).collect();
+        let labels: Vec<usize> = (0..60).map(|_| (random.next_u64() % 2) as usize).collect();
+        ids.extend(ids.clone());
+        ids.extend((0..60).map(|i| vec![120, 2 * i, 2 * i + 1]));
+        let texts = Texts::new(ids, labels.repeat(3));
+        let linear = fit(&texts.data(2));
+        assert!(linear.held_out_accuracy < 0.7, "{}", linear.held_out_accuracy);
+    }
+
+    #[test]
+    fn few_texts_say_nothing_and_a_signal_stops() {
         let interrupt = Interrupt::default();
-        let said = Linear::fit(&[vec![1], vec![2]], &[0, 1], 3, 2, 1, &interrupt).unwrap_err().to_string();
-        assert!(said.contains("2 training texts are too few"), "{said}");
+        let texts = texts();
+        let few = Labelled { learnt: 49, ..texts.data(3) };
+        assert!(Linear::fit(&few, 1, &interrupt).unwrap().is_none());
         interrupt.request();
-        let (texts, labels) = texts();
-        let said = Linear::fit(&texts, &labels, 24, 3, 1, &interrupt).unwrap_err().to_string();
+        let said = Linear::fit(&texts.data(3), 1, &interrupt).unwrap_err().to_string();
         assert!(said.contains("stopped by a signal"), "{said}");
     }
 
