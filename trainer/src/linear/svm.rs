@@ -69,14 +69,24 @@ fn descend(
     let mut duals = vec![0f32; rows.len()];
     let squares: Vec<f32> =
         rows.iter().map(|&row| 1.0 + diagonal + counts.row(row).map(|(_, value)| value * value).sum::<f32>()).collect();
+    // Texts that are surely on their side stay out of the passes until the others are done ("shrinking", algorithm 3 of the paper).
     let mut order: Vec<usize> = (0..rows.len()).collect();
+    let (mut active, mut surely) = (rows.len(), f32::INFINITY);
     for _ in 0..passes {
-        random.shuffle(&mut order);
+        random.shuffle(&mut order[..active]);
         let (mut most, mut least) = (f32::NEG_INFINITY, f32::INFINITY);
-        for &place in &order {
+        let mut next = 0;
+        while next < active {
+            let place = order[next];
             let (text, dual) = (rows[place], duals[place]);
             let sign = if is(text) { 1.0 } else { -1.0 };
             let gradient = sign * machine.margin(counts, text) - 1.0 + diagonal * dual;
+            if dual == 0.0 && gradient > surely {
+                active -= 1;
+                order.swap(next, active);
+                continue;
+            }
+            next += 1;
             let projected = if dual == 0.0 { gradient.min(0.0) } else { gradient };
             (most, least) = (most.max(projected), least.min(projected));
             if projected.abs() <= f32::EPSILON {
@@ -87,8 +97,12 @@ fn descend(
             machine.bias += step;
             counts.row(text).for_each(|(column, value)| machine.weights[column] += step * value);
         }
+        surely = if most > 0.0 { most } else { f32::INFINITY };
         if most - least <= tolerance {
-            break;
+            if active == rows.len() {
+                break;
+            }
+            (active, surely) = (rows.len(), f32::INFINITY);
         }
     }
     machine
