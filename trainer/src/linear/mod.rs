@@ -18,7 +18,7 @@ use counts::{Counts, Labelled};
 use groups::groups;
 use svm::{Descent, Machine};
 
-/// Values of `C` among which the held-out texts choose, ascending.
+/// Values of `C` among which the texts choose that are not learnt, ascending.
 const STRENGTHS: [f32; 5] = [0.05, 0.15, 0.5, 1.5, 5.0];
 /// Parts of the texts, each of which is classified by what was fitted to the others.
 const FOLDS: usize = 5;
