@@ -2,15 +2,16 @@
 //!
 //! Fitted in seconds, it is hard to beat where labels are noisy or texts long. A network learns from it twice: what it says of texts that
 //! it was not fitted to are soft labels ([`Linear::soft_labels`]), and its weights are rows of an embedding to start from
-//! ([`token_weights`]).
+//! ([`TokenWeights`]).
 
 pub mod counts;
 mod groups;
 pub mod svm;
 
 use std::fmt;
+use std::rc::Rc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::interrupt::Interrupt;
 use crate::random::{Purpose, SplitMix64, derive_seed};
@@ -92,23 +93,34 @@ impl Labelled<'_> {
         Ok(machines)
     }
 
-    /// Returns the machines, fitted to `counts`, that classify the texts which are not learnt best by what is `seen` of them, and their `C`,
-    /// the smallest of equals. A larger one than the first that is worse is not tried.
-    fn strongest(&self, counts: &Counts, seen: &Counts, seed: u64, stop: &Interrupt) -> Result<Chosen> {
+    /// Returns for each of `views`, what is seen of the texts, the machines, fitted to `counts`, that classify the texts which are not learnt
+    /// best by it, and their `C`, the smallest of equals. A larger one than the first that is worse is not tried.
+    fn strongest<const N: usize>(
+        &self,
+        counts: &Counts,
+        views: [&Counts; N],
+        seed: u64,
+        stop: &Interrupt,
+    ) -> Result<[Chosen; N]> {
         let rows: Vec<usize> = (0..self.learnt).collect();
-        let mut best: Option<Chosen> = None;
+        let mut best = [const { None::<Chosen> }; N];
+        let mut rises = [true; N];
         for strength in STRENGTHS {
-            let machines = self.fit(counts, &rows, strength, seed, stop)?;
-            let others = self.learnt..self.ids.len();
-            let right = others.filter(|&text| predict(&machines, seen, text) == self.labels[text]).count();
-            let accuracy = right as f64 / (self.ids.len() - self.learnt).max(1) as f64;
-            match &best {
-                Some(best) if accuracy < best.accuracy => break,
-                Some(best) if accuracy == best.accuracy => {}
-                _ => best = Some(Chosen { accuracy, strength, machines }),
+            let machines = Rc::new(self.fit(counts, &rows, strength, seed, stop)?);
+            for ((best, rises), seen) in best.iter_mut().zip(&mut rises).zip(views).filter(|((_, rises), _)| **rises) {
+                let others = self.learnt..self.ids.len();
+                let right = others.filter(|&text| predict(&machines, seen, text) == self.labels[text]).count();
+                let accuracy = right as f64 / (self.ids.len() - self.learnt).max(1) as f64;
+                *rises = best.as_ref().is_none_or(|best| accuracy >= best.accuracy);
+                if best.as_ref().is_none_or(|best| accuracy > best.accuracy) {
+                    *best = Some(Chosen { accuracy, strength, machines: Rc::clone(&machines) });
+                }
+            }
+            if !rises.contains(&true) {
+                break;
             }
         }
-        best.context("no strength")
+        Ok(best.map(|best| best.expect("there are strengths")))
     }
 }
 
@@ -116,7 +128,33 @@ impl Labelled<'_> {
 struct Chosen {
     accuracy: f64,
     strength: f32,
-    machines: Vec<Machine>,
+    machines: Rc<Vec<Machine>>,
+}
+
+/// What each token says for the classes, in machines fitted to tokens.
+#[derive(Clone, Debug)]
+pub struct TokenWeights {
+    /// Weights times inverse document frequencies, less the mean over the classes, `[V, K]` row by row. For two classes one column, of class 1.
+    pub weights: Vec<f32>,
+    /// Accuracy of their means over the tokens of each text that is not learnt.
+    pub accuracy: f64,
+}
+
+impl TokenWeights {
+    /// Takes the weights of machines that were `chosen` by what a network sees: means over tokens.
+    fn new(chosen: &Chosen, counts: &Counts) -> Self {
+        let machines = &chosen.machines;
+        let mut weights = Vec::with_capacity(counts.width() * machines.len());
+        for id in 0..counts.width() {
+            let mean = if machines.len() == 1 {
+                0.0
+            } else {
+                machines.iter().map(|m| m.weights[id]).sum::<f32>() / machines.len() as f32
+            };
+            weights.extend(machines.iter().map(|machine| (machine.weights[id] - mean) * counts.idf(id)));
+        }
+        TokenWeights { weights, accuracy: chosen.accuracy }
+    }
 }
 
 /// What linear classifiers say of each text that they were not fitted to.
@@ -137,6 +175,8 @@ pub struct Linear {
     pub accuracy: f64,
     /// Accuracy on those that are, each by the machines of the other folds.
     pub held_out_accuracy: f64,
+    /// What the tokens say alone.
+    pub tokens: TokenWeights,
 }
 
 impl Linear {
@@ -152,15 +192,18 @@ impl Linear {
         if groups.iter().max().is_none_or(|&last| last + 1 < FEWEST) {
             return Ok(None);
         }
-        let mut best: Option<(Chosen, Columns, Counts)> = None;
-        for columns in [Columns::Tokens, Columns::Pairs, Columns::Grams] {
+        let Some(counts) = data.counts(Columns::Tokens) else { return Ok(None) };
+        let [chosen, mean] = data.strongest(&counts, [&counts, &Counts::of_mean(data)], seed, interrupt)?;
+        let tokens = TokenWeights::new(&mean, &counts);
+        let mut best = (chosen, Columns::Tokens, counts);
+        for columns in [Columns::Pairs, Columns::Grams] {
             let Some(counts) = data.counts(columns) else { continue };
-            let chosen = data.strongest(&counts, &counts, seed, interrupt)?;
-            if best.as_ref().is_none_or(|(best, ..)| chosen.accuracy > best.accuracy) {
-                best = Some((chosen, columns, counts));
+            let [chosen] = data.strongest(&counts, [&counts], seed, interrupt)?;
+            if chosen.accuracy > best.0.accuracy {
+                best = (chosen, columns, counts);
             }
         }
-        let Some((Chosen { accuracy, strength, .. }, columns, counts)) = best else { return Ok(None) };
+        let (Chosen { accuracy, strength, .. }, columns, counts) = best;
 
         let mut held_out = vec![0.0; learnt * classes];
         let mut known = vec![false; learnt];
@@ -177,7 +220,7 @@ impl Linear {
         let right = rows().filter(|&(margins, &label)| largest(margins) == label).count();
         let sharpness = sharpest(|factor| rows().map(|(margins, &label)| surprise(margins, label, factor)).sum());
         let held_out_accuracy = right as f64 / learnt as f64;
-        Ok(Some(Linear { classes, held_out, known, sharpness, strength, columns, accuracy, held_out_accuracy }))
+        Ok(Some(Linear { classes, held_out, known, sharpness, strength, columns, accuracy, held_out_accuracy, tokens }))
     }
 
     /// Returns the probabilities of the classes for each learnt text by the machines that were not fitted to it, `[N, K]` row by row. A text
@@ -200,27 +243,6 @@ impl Linear {
 struct Fold {
     out: Vec<usize>,
     rest: Vec<usize>,
-}
-
-/// Returns what each token says for the classes, `[V, K]` row by row: its weight in machines fitted to tokens, times its inverse document
-/// frequency, less the mean over the classes. For two classes one column, of class 1. `C` is what classifies the texts best that are not
-/// learnt by means over their tokens, which is how a network sees them.
-///
-/// # Errors
-/// If a signal asks for a stop.
-pub fn token_weights(data: &Labelled<'_>, seed: u64, interrupt: &Interrupt) -> Result<Vec<f32>> {
-    let counts = Counts::of_tokens(data, false);
-    let Chosen { machines, .. } = data.strongest(&counts, &Counts::of_mean(data), seed, interrupt)?;
-    let mut out = Vec::with_capacity(data.vocab_size * machines.len());
-    for id in 0..data.vocab_size {
-        let mean = if machines.len() == 1 {
-            0.0
-        } else {
-            machines.iter().map(|m| m.weights[id]).sum::<f32>() / machines.len() as f32
-        };
-        out.extend(machines.iter().map(|machine| (machine.weights[id] - mean) * counts.idf(id)));
-    }
-    Ok(out)
 }
 
 /// Writes the margins of all classes.
@@ -332,7 +354,7 @@ mod tests {
         }
         // The class that the folds can hardly know is as its label says.
         assert_eq!(soft[300..], [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
-        let weights = token_weights(&data, 1, &Interrupt::default()).unwrap();
+        let weights = &linear.tokens.weights;
         let says = |id: usize| largest(&weights[3 * id..3 * id + 3]);
         assert_eq!([says(1), says(2), says(3)], [0, 1, 2]);
         assert_eq!(weights[..3], [0.0; 3]);
@@ -348,7 +370,7 @@ mod tests {
         let linear = fit(&data);
         assert!(linear.columns == Columns::Pairs && linear.accuracy == 1.0, "{linear:?}");
         assert_eq!(linear.soft_labels(&texts.labels).len(), 120);
-        assert_eq!(token_weights(&data, 1, &Interrupt::default()).unwrap().len(), 103);
+        assert_eq!(linear.tokens.weights.len(), 103);
     }
 
     #[test]
