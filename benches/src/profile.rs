@@ -54,7 +54,7 @@ pub fn measure(
     provenance: &Provenance,
 ) -> Result<Profile> {
     let path = size.folder(models, Mixer::Light).join(files::BUNDLE);
-    let file = BundleFile::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = BundleFile::map(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let bundle = Bundle::new(file.as_slice()).with_context(|| path.display().to_string())?;
     let config = &bundle.config().clone();
     ensure!(config.norm == Norm::PostLayer, "the profile is that of post_layer models");

@@ -93,7 +93,7 @@ pub fn native(model: &Path, ids: &Path, backend: Option<&str>) -> Result<()> {
         Some(name) => Backend::by_name(name).with_context(|| format!("this processor cannot run {name}"))?,
         None => Backend::detect(),
     };
-    let file = BundleFile::open(model).with_context(|| format!("cannot read {}", model.display()))?;
+    let file = BundleFile::map(model).with_context(|| format!("cannot read {}", model.display()))?;
     let bundle = Bundle::new(file.as_slice()).with_context(|| model.display().to_string())?;
     let mut scratch = vec![0; scratch_bytes(bundle.config(), DEFAULT_CHUNK)];
     let mut engine = NativeEngine::with_backend(bundle, scratch.as_mut_slice(), backend)?;

@@ -5,11 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kinglet::spec::{Config, Task, Weight, files};
+use kinglet::spec::{Config, Task, Weight, check_labels, files};
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::ReadOptions;
+use kinglet_data::sums;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+
+/// Folder of what the trainer goes on from.
+const RESUME: &str = "resume";
 
 /// The f32 values of all weights of a model, row by row as PyTorch stores them.
 pub type Weights = HashMap<Weight, Vec<f32>>;
@@ -84,11 +88,12 @@ impl Checkpoint {
     /// Reads and checks a checkpoint directory.
     ///
     /// # Errors
-    /// If a file is missing or malformed; when a weight is missing, unknown, not finite or of another shape than the
+    /// If a file is missing, malformed or not the one in `SHA256SUMS`; when a weight is missing, unknown, not finite or of another shape than the
     /// configuration states; when labels, tokenizer or golden values do not fit the model. The message names the file,
     /// and the weight if it is one.
     pub fn read(dir: &Path) -> Result<(Self, Weights)> {
         ensure!(dir.is_dir(), "{} is not a checkpoint directory", dir.display());
+        sums::check(dir)?;
         let config_text = at(dir, files::CONFIG, |bytes| Ok(String::from_utf8(bytes)?))?;
         let config = at(dir, files::CONFIG, |bytes| {
             refuse_transformer(&bytes)?;
@@ -105,6 +110,7 @@ impl Checkpoint {
             Task::Classify => at(dir, files::LABELS, |bytes| {
                 let labels: Vec<String> = serde_json::from_slice(&bytes)?;
                 ensure!(labels.len() == config.num_labels, "{} labels for {} classes", labels.len(), config.num_labels);
+                check_labels(labels.iter().map(String::as_str))?;
                 Ok(labels)
             })?,
             Task::Embed => {
@@ -119,6 +125,12 @@ impl Checkpoint {
             Ok(bytes)
         })?;
         let weights = at(dir, files::WEIGHTS, |bytes| read_weights(&config, &bytes))?;
+        ensure!(
+            dir.join(files::GOLDEN).exists() || !dir.join(RESUME).exists(),
+            "training in {} was ended before its weights were completed; go on with `kinglet-train finetune --resume --out {0}`, which may be \
+             stopped with Ctrl-C",
+            dir.display()
+        );
         let golden = at(dir, files::GOLDEN, |bytes| read_golden(&config, &bytes))?;
         let training = if dir.join(files::TRAINING).exists() {
             Some(at(dir, files::TRAINING, |bytes| Ok(serde_json::from_slice(&bytes)?))?)

@@ -17,7 +17,6 @@ use anyhow::{Context, Result, ensure};
 use kinglet::bundle::Buffer;
 use kinglet::spec::{Task, files};
 use kinglet_data::digest::sha256;
-use kinglet_data::files::write_atomically;
 use kinglet_onnx::{Precision, TRACT_VERSION, TractModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -51,6 +50,7 @@ pub mod report;
 pub mod runner;
 pub mod scored;
 pub mod search;
+pub mod staging;
 pub mod verify;
 
 pub use names::{DIAGRAM, PAGE, VERIFICATION};
@@ -80,7 +80,7 @@ pub struct ExportJob {
 
 /// Exports a checkpoint.
 ///
-/// `report.json` is always written, the models only if nothing failed; files are replaced whole. `progress` receives a
+/// `report.json` is always written, the models only if nothing failed; the files of an export replace those of another together ([`staging`]). `progress` receives a
 /// message before each stage.
 ///
 /// # Errors
@@ -215,11 +215,7 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     json.push(b'\n');
     exported.push((files::REPORT, json));
 
-    fs::create_dir_all(&job.out).with_context(|| format!("cannot make the directory {}", job.out.display()))?;
-    for (name, bytes) in &exported {
-        let path = job.out.join(name);
-        write_atomically(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    staging::replace(&job.out, &exported)?;
     Ok(report)
 }
 
@@ -228,6 +224,7 @@ fn writable(out: &Path) -> Result<()> {
     let existing = out.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     ensure!(existing.is_dir(), "{} is not a directory", existing.display());
     if out.exists() {
+        staging::recover(out)?;
         let probe = out.join(format!(".kinglet-probe.{}", std::process::id()));
         let written = fs::write(&probe, "").and_then(|()| fs::remove_file(&probe));
         written.with_context(|| format!("--out {} cannot be written to", out.display()))?;

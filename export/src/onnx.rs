@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use kinglet::calibration::Calibration;
 use kinglet::spec::{Task, metadata};
 use kinglet_data::digest::sha256;
-use kinglet_onnx::Precision;
 use kinglet_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use kinglet_onnx::{OPSET, Precision, seal};
 use prost::Message;
 
 use crate::checkpoint::Checkpoint;
@@ -16,8 +16,6 @@ use crate::prepare::Prepared;
 
 /// Version of the file format that goes with opset 17.
 const IR_VERSION: i64 = 8;
-/// Operator set: the first with `LayerNormalization`.
-const OPSET: i64 = 17;
 
 /// Writes the ONNX file of a checkpoint.
 ///
@@ -47,7 +45,7 @@ pub(crate) fn around(
         (metadata::TOKENIZER, Some(STANDARD.encode(&checkpoint.tokenizer))),
         (metadata::PRECISION, Some(precision.name().to_owned())),
     ];
-    let model = ModelProto {
+    let mut model = ModelProto {
         ir_version: IR_VERSION,
         opset_import: [("", OPSET)]
             .iter()
@@ -63,6 +61,7 @@ pub(crate) fn around(
             .collect(),
         ..ModelProto::default()
     };
+    seal(&mut model);
     Ok(model.encode_to_vec())
 }
 
@@ -75,5 +74,6 @@ pub fn calibrated(file: &[u8], calibration: &Calibration) -> Result<Vec<u8>> {
     let value = serde_json::to_string(calibration).context("writing the calibration as JSON")?;
     model.metadata_props.retain(|entry| entry.key != metadata::CALIBRATION);
     model.metadata_props.push(StringStringEntryProto { key: metadata::CALIBRATION.to_owned(), value });
+    seal(&mut model);
     Ok(model.encode_to_vec())
 }

@@ -1,6 +1,7 @@
 //! The checkpoint directory: written here, read by export and by the trainer. Its contract is [`kinglet::spec`].
 //!
-//! Each file is written to a temporary sibling and renamed, so a reader sees either the old file or the new one.
+//! Each file is written to a temporary sibling and renamed, so a reader sees either the old file or the new one. What was made of older weights
+//! is removed before new ones are written, and `SHA256SUMS` is written last: a checkpoint that is read is one of a piece.
 
 use std::{
     collections::HashMap,
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec::{Task, Weight, files};
 use kinglet_data::files::write_atomically;
+use kinglet_data::sums;
 use tch::{Device, Kind, Tensor};
 
 use crate::model::{
@@ -27,6 +29,19 @@ use crate::training::state;
 pub const ENCODER: &str = "encoder";
 /// Folder of the checkpoint of a model that embeds, inside a run of distillation.
 pub const EMBEDDER: &str = "embedder";
+
+/// The files whose hashes are kept: all that export and training read.
+const SEALED: [&str; 9] = [
+    files::CONFIG,
+    files::SEQ2SEQ,
+    files::WEIGHTS,
+    files::LABELS,
+    files::TOKENIZER,
+    files::TOKENIZER_TABLE,
+    files::TOKENIZER_CONFIG,
+    files::GOLDEN,
+    files::TRAINING,
+];
 
 /// Result of [`load`].
 #[derive(Debug)]
@@ -46,11 +61,40 @@ pub struct Checkpoint {
 pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path) -> Result<()> {
     let want = model.config().num_labels;
     ensure!(labels.len() == want, "{} labels for a model with {want} classes", labels.len());
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    begin(dir)?;
     write_json(&dir.join(files::CONFIG), model.config())?;
     write_json(&dir.join(files::LABELS), labels)?;
     TokenizerFiles::read(tokenizer)?.write(dir)?;
-    write_tensors(&dir.join(files::WEIGHTS), model.parameters())
+    write_tensors(&dir.join(files::WEIGHTS), model.parameters())?;
+    seal(dir)
+}
+
+/// Makes `dir`, and removes what was made of the weights that are there, which others are about to replace.
+fn begin(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    unseal(dir)?;
+    for path in [files::GOLDEN, files::TRAINING, files::CARD].map(|name| dir.join(name)) {
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the hashes of the files in `dir`, before one of them is replaced.
+///
+/// # Errors
+/// If they cannot be removed.
+pub fn unseal(dir: &Path) -> Result<()> {
+    sums::remove(dir).with_context(|| format!("cannot remove the hashes in {}", dir.display()))
+}
+
+/// Writes the hashes of the files in `dir`: the last step of writing a checkpoint, and of adding a file to one.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn seal(dir: &Path) -> Result<()> {
+    sums::write(dir, &SEALED).with_context(|| format!("writing the hashes of {}", dir.display()))
 }
 
 /// Reads the model and labels of `dir` onto `device`.
@@ -62,6 +106,7 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
     if let Some(why) = stopped_early(dir).filter(|_| !dir.join(files::CONFIG).exists()) {
         bail!("{why}");
     }
+    sums::check(dir)?;
     let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
     ensure!(
         config.task == Task::Classify,
@@ -85,6 +130,7 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
 /// # Errors
 /// As [`load`], labels apart.
 pub fn load_model(dir: &Path, device: Device) -> Result<Classifier> {
+    sums::check(dir)?;
     read_model(dir, &read_json(&dir.join(files::CONFIG))?, device)
 }
 
@@ -123,6 +169,7 @@ impl Start {
     /// # Errors
     /// As [`load`].
     pub fn read(dir: &Path, device: Device) -> Result<Self> {
+        sums::check(dir)?;
         let mut config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
         if config.task == Task::Embed {
             let model = read_model(dir, &config, Device::Cpu)?;
@@ -230,7 +277,6 @@ fn save_half<'a>(
     tokenizer: &TokenizerFiles,
 ) -> Result<()> {
     let ids = tokenizer.table()?.vocab_size();
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let half = |(weight, tensor): (ModelWeight, &Tensor)| {
         let tensor =
             if weight == Weight::Embedding { tensor.f_narrow(0, 0, ids as i64)? } else { tensor.shallow_clone() };
@@ -239,10 +285,12 @@ fn save_half<'a>(
         Ok((weight, half))
     };
     let weights = weights.map(half).collect::<Result<Vec<_>>>()?;
+    begin(dir)?;
     tokenizer.write(dir)?;
     write_tensors(&dir.join(files::WEIGHTS), &weights)?;
     config.vocab_size = ids;
-    write_json(&dir.join(files::CONFIG), &config)
+    write_json(&dir.join(files::CONFIG), &config)?;
+    seal(dir)
 }
 
 /// Takes the weights of a model out of `tensors`, which must be empty then.
@@ -256,9 +304,10 @@ fn take_model(config: &ModelConfig, tensors: &mut HashMap<String, Tensor>, devic
 /// # Errors
 /// If a file cannot be written.
 pub fn save_seq2seq(dir: &Path, model: &Seq2Seq) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    begin(dir)?;
     write_json(&dir.join(files::SEQ2SEQ), model.config())?;
-    write_tensors(&dir.join(files::WEIGHTS), model.parameters())
+    write_tensors(&dir.join(files::WEIGHTS), model.parameters())?;
+    seal(dir)
 }
 
 /// Reads the encoder-decoder of `dir` onto `device`.
@@ -270,6 +319,7 @@ pub fn load_seq2seq(dir: &Path, device: Device) -> Result<Seq2Seq> {
     if let Some(why) = stopped_early(dir).filter(|_| !path.exists()) {
         bail!("{why}");
     }
+    sums::check(dir)?;
     let config: Seq2SeqConfig = read_json(&path)?;
     config.validate().with_context(|| path.display().to_string())?;
     let path = dir.join(files::WEIGHTS);
@@ -313,7 +363,9 @@ pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> 
         Task::Embed => normalize(&logits),
     };
     let named = [("input_ids", ids), ("attention_mask", mask), (task.output(), values)];
-    write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))
+    unseal(dir)?;
+    write_tensors(&dir.join(files::GOLDEN), &named.map(|(name, tensor)| (name.to_owned(), tensor)))?;
+    seal(dir)
 }
 
 fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {

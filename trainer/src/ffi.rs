@@ -17,6 +17,23 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
+/// Returns whether this process ignores a signal. For the first statements of a command: a signal that arrives meanwhile ends the process.
+pub(crate) fn is_ignored(number: i32) -> bool {
+    unsafe extern "C" {
+        // <signal.h> of POSIX: a handler is a pointer or one of two numbers.
+        fn signal(number: std::ffi::c_int, handler: usize) -> usize;
+    }
+    const SIG_DFL: usize = 0;
+    const SIG_IGN: usize = 1;
+    // SAFETY: sets the usual reaction to the signal and then what it was before, which is a handler that this process had set.
+    let before = unsafe {
+        let before = signal(number, SIG_DFL);
+        signal(number, before);
+        before
+    };
+    before == SIG_IGN
+}
+
 static CUDA: OnceLock<Result<(), String>> = OnceLock::new();
 
 /// Loads `libtorch_cuda.so` with all its symbols (`RTLD_NOW | RTLD_GLOBAL`); must be the first statement of `main`.

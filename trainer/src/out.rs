@@ -1,6 +1,6 @@
 //! The directory that a command writes to: checked before long work, made before the first result.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -32,9 +32,47 @@ pub fn make(out: &Path) -> Result<()> {
     written.with_context(|| format!("--out {} cannot be written to", out.display()))
 }
 
+/// A directory that nobody else writes to until this is dropped, or its process ends, however it does.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: Option<File>,
+}
+
+/// Locks the directory `out` (flock on Unix; other systems have no locks of directories). Where the file system has no locks, nobody is kept
+/// out.
+///
+/// # Errors
+/// If another process has locked it, or it cannot be opened.
+pub fn lock(out: &Path) -> Result<Lock> {
+    if !cfg!(unix) {
+        return Ok(Lock { _directory: None });
+    }
+    let directory = File::open(out).with_context(|| format!("--out {} cannot be opened", out.display()))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(Lock { _directory: Some(directory) }),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another process is writing to {}: wait until it has ended, end it, or choose another --out",
+            out.display()
+        ),
+        Err(TryLockError::Error(_)) => Ok(Lock { _directory: None }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_has_one_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).unwrap();
+        let said = lock(dir.path()).unwrap_err().to_string();
+        assert!(said.contains("another process is writing to"), "{said}");
+        drop(first);
+        lock(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_place_below_a_file_is_refused_and_a_good_one_left_alone() {

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt::Display, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
+use kinglet_data::digest::sha256;
 use kinglet_data::files::write_atomically;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
@@ -12,6 +13,14 @@ use tch::{Device, Kind, Tensor};
 /// # Errors
 /// If a tensor has another kind or the file cannot be written.
 pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result<()> {
+    write_hashed(path, tensors).map(drop)
+}
+
+/// Writes tensors as [`write_tensors`] does, and returns the SHA-256 of the file.
+///
+/// # Errors
+/// As [`write_tensors`].
+pub fn write_hashed<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result<String> {
     let mut bytes = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let (dtype, size) = match tensor.kind() {
@@ -32,7 +41,8 @@ pub fn write_tensors<N: Display>(path: &Path, tensors: &[(N, Tensor)]) -> Result
         .collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let file = safetensors::serialize(views, Some(metadata))?;
-    write_atomically(path, &file).with_context(|| format!("writing {}", path.display()))
+    write_atomically(path, &file).with_context(|| format!("writing {}", path.display()))?;
+    Ok(sha256(&file))
 }
 
 /// Reads named tensors (f32, f16, bf16 or i64) from a safetensors file onto the CPU.

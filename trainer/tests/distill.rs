@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
-use fixture::{at_least, at_most, close, launch, run_all, seeded, stderr};
+use fixture::{at_least, at_most, change_state, close, launch, run_all, seeded, stderr};
 use kinglet_data::dataset::ReadOptions;
 use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;
@@ -100,6 +100,7 @@ fn the_embedder_has_the_vectors_of_the_best_weights(d: &Distillation) {
     files.sort();
     let expected = [
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "golden.safetensors",
         "model.safetensors",
@@ -185,12 +186,7 @@ fn a_run_of_an_older_version_ends_without_an_embedder() {
     assert_eq!(until(&d, "run", false, &[31]), Ending::Interrupt);
     // As an older version left it, with weights that are not surpassed: it kept the encoder alone.
     fs::remove_dir_all(d.0.path("run/embedder")).unwrap();
-    let path = d.0.path("run/resume/progress.json");
-    let mut progress = fs::read_to_string(&path).unwrap();
-    let key = progress.find("\"best\"").unwrap() + 6;
-    let value = key + progress[key..].find('"').unwrap() + 1;
-    progress.replace_range(value..value + 16, "4000000000000000");
-    fs::write(&path, progress).unwrap();
+    change_state(&d.0.path("run"), |state| state["place"]["best"] = "4000000000000000".into());
     assert_eq!(until(&d, "run", true, &[]), Ending::Complete);
     assert!(d.0.path("run/encoder/README.md").exists() && !d.0.path("run/embedder").exists());
 

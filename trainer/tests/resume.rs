@@ -5,7 +5,7 @@ mod fixture;
 
 use std::fs;
 
-use fixture::{Task, other_seed, rows, seed, stderr};
+use fixture::{Task, change_state, other_seed, rows, seed, stderr};
 
 /// Returns the message of a run that must end with exit code 2.
 fn refused(task: &Task, out: &str, more: &[&str]) -> String {
@@ -60,17 +60,16 @@ fn a_run_with_parameters_that_its_mixer_does_not_have_goes_on() {
     let mut more = vec!["--set", "model.mixer=dilated"];
     sets.iter().for_each(|set| more.extend(["--set", set]));
     task.train("run", &more);
-    let path = task.path("run/resume/progress.json");
-    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let mut config = state["fingerprint"]["config"].as_str().unwrap().to_owned();
-    for line in odd {
-        let (key, _) = line.split_once(" = ").unwrap();
-        let written = config.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
-        assert_ne!(written, line);
-        config = config.replace(&written, line);
-    }
-    state["fingerprint"]["config"] = config.into();
-    fs::write(&path, state.to_string()).unwrap();
+    change_state(&task.path("run"), |state| {
+        let mut config = state["fingerprint"]["config"].as_str().unwrap().to_owned();
+        for line in odd {
+            let (key, _) = line.split_once(" = ").unwrap();
+            let written = config.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+            assert_ne!(written, line);
+            config = config.replace(&written, line);
+        }
+        state["fingerprint"]["config"] = config.into();
+    });
     more.push("--resume");
     assert!(task.train("run", &more).contains("finished"));
     // Values that it has are compared all the same.

@@ -294,8 +294,8 @@ kinglet_status kinglet_engine_set(const struct kinglet_engine *engine,
                                   uint8_t *members);
 
 #if defined(KINGLET_STD)
-// Opens a model.kinglet file: maps it into memory and checks all of it. The file must not be modified while the model
-// is in use; replacing it by another file is safe.
+// Opens a model.kinglet file: maps it into memory and checks all of it. The file must not be modified or truncated while the
+// model is in use, which would end the process with SIGBUS; replacing it by another file is safe. `kinglet_model_from_bytes` copies.
 //
 // `path`: zero-terminated; on Windows UTF-8. `options`: null for the defaults.
 // `model`: receives the model, to be freed with `kinglet_model_free`, or null on failure.

@@ -73,8 +73,8 @@ impl Model {
     }
 }
 
-/// Opens a model.kinglet file: maps it into memory and checks all of it. The file must not be modified while the model
-/// is in use; replacing it by another file is safe.
+/// Opens a model.kinglet file: maps it into memory and checks all of it. The file must not be modified or truncated while the
+/// model is in use, which would end the process with SIGBUS; replacing it by another file is safe. `kinglet_model_from_bytes` copies.
 ///
 /// `path`: zero-terminated; on Windows UTF-8. `options`: null for the defaults.
 /// `model`: receives the model, to be freed with `kinglet_model_free`, or null on failure.
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn kinglet_model_open(
             (to, border::string(path)?, EngineOptions::new(options)?)
         };
         let path = file_name(path)?;
-        let file = BundleFile::open(path)
+        let file = BundleFile::map(path)
             .map_err(|error| Error::new(Status::File, format_args!("cannot read {}: {error}", path.display())))?;
         let opened = Model::new(file, options)
             .map_err(|error| Error::new(error.status, format_args!("{}: {}", path.display(), error.message)))?;

@@ -169,6 +169,7 @@ fn changed(change: impl Fn(&mut onnx::ModelProto)) -> (String, ModelError) {
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
     hash.value = kinglet_data::digest::sha256(&graph);
+    kinglet_onnx::seal(&mut model);
     (of_tract, TractModel::from_bytes(&model.encode_to_vec()).unwrap_err())
 }
 
@@ -240,6 +241,7 @@ fn the_bundle_must_be_the_one_that_the_metadata_describe() {
     let graph = model.graph.as_ref().unwrap().encode_to_vec();
     let hash = model.metadata_props.iter_mut().find(|entry| entry.key == metadata::GRAPH_SHA256).unwrap();
     hash.value = kinglet_data::digest::sha256(&graph);
+    kinglet_onnx::seal(&mut model);
     let error = TractModel::from_bytes(&model.encode_to_vec()).unwrap_err();
     assert!(error.to_string().contains("is not of the model that the metadata describe"), "{error}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kinglet::Error;
 use kinglet::engine::Engine;
-use kinglet::spec::{Mixer, Norm, Pooling, files, metadata};
+use kinglet::spec::{LabelFault, Mixer, Norm, Pooling, files, metadata};
 use kinglet_export::checkpoint::{Checkpoint, Weights};
 use kinglet_onnx::{ModelError, Precision, TractModel, onnx};
 use prost::Message;
@@ -54,6 +54,31 @@ fn every_missing_or_cut_file_is_named() {
     }
     let none = format!("{:#}", Checkpoint::read(Path::new("/no/such/directory")).unwrap_err());
     assert!(none.contains("is not a checkpoint directory"), "{none}");
+}
+
+/// Training that was killed leaves weights without what belongs to them.
+#[test]
+fn a_run_that_was_not_completed_says_what_completes_it() {
+    let said = error(|dir| {
+        fs::create_dir(dir.join("resume")).unwrap();
+        fs::remove_file(dir.join(files::GOLDEN)).unwrap();
+    });
+    assert!(said.contains("ended before its weights were completed") && said.contains("--resume --out"), "{said}");
+}
+
+#[test]
+fn every_file_is_under_a_hash_if_there_are_hashes() {
+    let names = [files::CONFIG, files::LABELS, files::TOKENIZER_TABLE, files::WEIGHTS, files::GOLDEN];
+    for name in names {
+        let said = error(|dir| {
+            kinglet_data::sums::write(dir, &names).unwrap();
+            let mut bytes = fs::read(dir.join(name)).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(dir.join(name), bytes).unwrap();
+        });
+        assert!(said.contains(name) && said.contains("is damaged or of another checkpoint"), "{said}");
+    }
 }
 
 #[test]
@@ -137,10 +162,11 @@ fn good_file() -> Vec<u8> {
     exported_bytes(&config, &fixture::weights(&config, 3), Precision::Int8)
 }
 
-/// Changes a good file and gives what reading it says.
+/// Changes a good file, makes the hash of the whole right again and gives what reading it says.
 fn changed(change: impl FnOnce(&mut onnx::ModelProto)) -> ModelError {
     let mut model = onnx::ModelProto::decode(good_file().as_slice()).unwrap();
     change(&mut model);
+    kinglet_onnx::seal(&mut model);
     TractModel::from_bytes(&model.encode_to_vec()).unwrap_err()
 }
 
@@ -187,6 +213,8 @@ fn metadata_that_contradict_the_model_are_refused() {
     assert!(matches!(e, ModelError::ConfigHash { .. }), "{e}");
     let e = changed(|m| *entry(m, metadata::LABELS) = r#"["a"]"#.to_owned());
     assert!(matches!(e, ModelError::LabelCount { expected: 5, got: 1 }), "{e}");
+    let e = changed(|m| *entry(m, metadata::LABELS) = r#"["a", "b", "c", "d\ne", "f"]"#.to_owned());
+    assert!(matches!(e, ModelError::Labels(LabelFault::Control { class: 3 })), "{e}");
     let e = changed(|m| *entry(m, metadata::LABELS) = "a, b".to_owned());
     assert!(matches!(e, ModelError::Metadata { key: metadata::LABELS, .. }), "{e}");
     let e = changed(|m| *entry(m, metadata::PRECISION) = "int4".to_owned());
@@ -203,7 +231,7 @@ fn metadata_that_contradict_the_model_are_refused() {
 #[test]
 fn graphs_that_do_not_hold_together_are_refused() {
     type Change = fn(&mut onnx::GraphProto);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 16] = [
         ("its inputs are", |g| drop(g.input.pop())),
         ("its outputs are", |g| g.output[0].name = "scores".to_owned()),
         ("nothing before it gives", |g| drop(g.initializer.remove(0))),
@@ -213,6 +241,33 @@ fn graphs_that_do_not_hold_together_are_refused() {
         ("bytes", |g| g.initializer[0].dims[0] += 1),
         ("bytes", |g| g.initializer[0].dims = vec![i64::MAX, i64::MAX]),
         ("is of the domain", |g| g.node[0].domain = "com.example".to_owned()),
+        ("is of the operator `Tile`", |g| g.node[5].op_type = "Tile".to_owned()),
+        ("is of the operator `Range`", |g| g.node[5].op_type = "Range".to_owned()),
+        ("has the attribute", |g| g.node.iter_mut().find_map(|n| n.attribute.first_mut()).unwrap().i = 1 << 30),
+        ("has the attribute `body`", |g| {
+            g.node.iter_mut().find_map(|n| n.attribute.first_mut()).unwrap().name = "body".to_owned();
+        }),
+        ("computes nothing of the text", |g| {
+            let stored = [g.initializer[0].name.clone(), g.initializer[1].name.clone()];
+            let add = g.node.iter_mut().find(|node| node.op_type == "Add").unwrap();
+            add.input = stored.to_vec();
+        }),
+        ("is not declared as Int64", |g| {
+            let Some(onnx::type_proto::Value::TensorType(tensor)) = &mut g.input[0].r#type.as_mut().unwrap().value
+            else {
+                panic!("a tensor");
+            };
+            tensor.shape.as_mut().unwrap().dim[0].value =
+                Some(onnx::tensor_shape_proto::dimension::Value::DimParam("N*1000".to_owned()));
+        }),
+        ("nodes, a model of its configuration at most", |g| {
+            let last = g.node.last().unwrap().clone();
+            g.node.extend((0..5000).map(|i| {
+                let mut node = last.clone();
+                node.output = vec![format!("more/{i}")];
+                node
+            }));
+        }),
     ];
     for (says, change) in changes {
         let e = changed(|model| change(model.graph.as_mut().unwrap()));
@@ -225,24 +280,75 @@ fn graphs_that_do_not_hold_together_are_refused() {
     }
 }
 
-/// Flipped bits: in a weight they would be silent, in the graph fatal.
+#[test]
+fn what_export_does_not_write_is_refused_by_name() {
+    let e = changed(|m| m.opset_import[0].version = 13);
+    assert!(e.to_string().contains("of the operator sets [13], not [17]"), "{e}");
+    let e = changed(|m| m.doc_string = "words".to_owned());
+    assert!(matches!(e, ModelError::Unexpected { .. }) && e.to_string().contains("a model has the field 6"), "{e}");
+    let e = changed(|m| m.graph.as_mut().unwrap().value_info = m.graph.as_ref().unwrap().output.clone());
+    assert!(e.to_string().contains("a graph has the field 13, which export does not write"), "{e}");
+    // Structures of some 200 bytes each that take two of the file.
+    let e = changed(|m| m.graph.as_mut().unwrap().node = vec![onnx::NodeProto::default(); 100_000]);
+    assert!(e.to_string().contains("more than 65536 times"), "{e}");
+    let number = |value: i64| {
+        changed(|model| {
+            let tensors = &mut model.graph.as_mut().unwrap().initializer;
+            let tensor = tensors.iter_mut().find(|t| t.name == "const/[1]").unwrap();
+            tensor.raw_data = value.to_le_bytes().to_vec();
+            rehash(model);
+        })
+    };
+    assert!(number(1 << 40).to_string().contains("has a number that export does not write"), "{}", number(1 << 40));
+}
+
+/// Flipped bits: in a weight they would be silent, in the graph fatal, in labels another word.
 #[test]
 fn no_flipped_bit_goes_unnoticed() {
     let bytes = good_file();
     let good = onnx::ModelProto::decode(bytes.as_slice()).unwrap();
+    // Where each part of the metadata begins: they are as many as there are bits in a weight.
+    let place = |key: &str| bytes.windows(key.len()).position(|part| part == key.as_bytes()).unwrap();
+    let places = [metadata::LABELS, metadata::TOKENIZER, metadata::PRECISION, metadata::SHA256].map(place);
     let mut random = Random(11);
-    for _ in 0..300 {
+    for flip in 0..400 {
         let mut damaged = bytes.clone();
         for _ in 0..=random.below(3) {
-            let at = random.below(damaged.len());
+            let at = match flip % 2 {
+                0 => random.below(damaged.len()),
+                _ => places[random.below(4)] + random.below(60),
+            };
             damaged[at] ^= 1 << random.below(8);
         }
         if let Ok(model) = TractModel::from_bytes(&damaged) {
-            // What may change is what no engine reads: the producer, labels' letters, scores of the tokenizer.
+            // Two flips of one bit, or one in the encoding of a field that says the same in another way.
             let damaged = onnx::ModelProto::decode(damaged.as_slice()).unwrap();
-            assert!(damaged.graph == good.graph, "{:?} was read", model.config());
+            assert!(damaged == good, "{:?} was read", model.config());
         }
     }
+}
+
+#[test]
+fn what_is_outside_the_graph_is_under_the_hash_too() {
+    let unsealed = |change: fn(&mut onnx::ModelProto)| {
+        let mut model = onnx::ModelProto::decode(good_file().as_slice()).unwrap();
+        change(&mut model);
+        TractModel::from_bytes(&model.encode_to_vec()).unwrap_err()
+    };
+    let changes: [fn(&mut onnx::ModelProto); 5] = [
+        |m| *entry(m, metadata::LABELS) = entry(m, metadata::LABELS).replacen('a', "o", 1),
+        |m| *entry(m, metadata::PRECISION) = "fp32".to_owned(),
+        |m| m.opset_import[0].version = 13,
+        |m| m.metadata_props.push(m.metadata_props[3].clone()),
+        |m| m.producer_name.push('!'),
+    ];
+    for change in changes {
+        let e = unsealed(change);
+        assert!(matches!(e, ModelError::FileHash { .. }), "{e}");
+        assert!(e.to_string().contains("damaged or was changed after export"), "{e}");
+    }
+    let e = unsealed(|m| m.metadata_props.retain(|entry| entry.key != metadata::SHA256));
+    assert!(matches!(e, ModelError::Foreign { key: metadata::SHA256 }), "{e}");
 }
 
 /// A graph forged with the right hash: `Unsqueeze` at an axis far out, on which tract itself panics.
@@ -255,6 +361,7 @@ fn a_panic_of_the_backend_becomes_an_error() {
     let tensor = graph.initializer.iter_mut().find(|t| t.name == "const/[2]").unwrap();
     tensor.raw_data = (-1000_i64).to_le_bytes().to_vec();
     rehash(&mut model);
+    kinglet_onnx::seal(&mut model);
     let e = TractModel::from_bytes(&model.encode_to_vec()).unwrap_err();
     assert!(matches!(e, ModelError::Graph { .. }), "{e}");
 }

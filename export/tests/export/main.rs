@@ -7,6 +7,7 @@ mod custom_op;
 mod damaged;
 mod embed;
 mod fixture;
+mod flips;
 mod graph;
 mod native;
 mod parity;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, bail};
@@ -11,6 +11,7 @@ use kinglet::classifier::Classifier;
 use kinglet_data::args::TextArgs;
 use kinglet_data::dataset;
 use kinglet_data::files::check_free;
+use kinglet_data::pipe;
 use serde_json::{Map, Value, json};
 
 use super::answer::Printed;
@@ -303,7 +304,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let source = args.source()?;
     let model = args.model.open()?;
     model.check_classifies()?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = pipe::stdout()?;
     match source {
         Source::Stream(input) => {
             let plan = stream::Plan { top: args.top(), json: args.json, every: args.every, threshold: args.threshold };

@@ -1,12 +1,13 @@
 //! `kinglet embed`: sentence vectors of texts.
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::error::ErrorKind;
 use kinglet_data::args::TextArgs;
+use kinglet_data::pipe;
 use serde_json::Value;
 
 use super::input::{self, Text, Texts};
@@ -99,7 +100,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     let mut embedder = model.embedder()?;
     embedder.truncate = args.truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = pipe::stdout()?;
     let mut notes = Notes::new("its vector is that of no words");
     let (mut failed, mut lines) = (0, 0);
     match source {

@@ -1,6 +1,6 @@
 //! `kinglet eval`: accuracy and calibration of a model on labelled data.
 
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use kinglet_data::calibration_metrics::{BINS, Reliability};
 use kinglet_data::dataset::Dataset;
 use kinglet_data::files::check_free;
 use kinglet_data::metrics::Confusion;
+use kinglet_data::pipe;
 use kinglet_data::rows::{Layout, RowWriter};
 use serde_json::{Map, Value, json};
 
@@ -144,7 +145,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         errors.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.row.cmp(&b.row)));
         write_errors(path, &errors, &data, labels)?;
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = pipe::stdout()?;
     if args.json {
         let mut object = object(&confusion, labels, speed);
         object.insert("confidence".to_string(), confidences.object(&calibrated));

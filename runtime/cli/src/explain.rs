@@ -1,11 +1,12 @@
 //! `kinglet explain`: which words of a text carry its label.
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 
 use anyhow::{Result, bail};
 use kinglet::classifier::Classifier;
+use kinglet_data::pipe;
 use serde_json::{Value, json};
 
 use super::input::{self, Text};
@@ -79,7 +80,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     }
     let parts = parts(&mut classifier, &text.text, class)?;
     let label = labels.get(class).map_or("", String::as_str);
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = pipe::stdout()?;
     if args.json {
         let word = |part: &Part| {
             let Range { start, end } = part.range;

@@ -1,6 +1,6 @@
 //! `kinglet fingerprint`: lines that every processor must print for the same model and texts.
 
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -12,6 +12,7 @@ use kinglet::spec::Task;
 use sha2::{Digest, Sha256};
 
 use kinglet_data::dataset::ReadOptions;
+use kinglet_data::pipe;
 
 use super::input;
 use super::model::ModelArg;
@@ -78,7 +79,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Task::Embed => Scorer::Embedder(model.embedder()?),
     };
     let mut all = Sha256::new();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = pipe::stdout()?;
     for (i, text) in texts.enumerate() {
         // Skipping a line would silently change the hash of all texts.
         let text = text?.or_else(|message| bail!("text {}: {message}", i + 1))?;

@@ -47,12 +47,17 @@ pub struct ModelArg {
     /// Skip the checksums of a .kinglet file; its structure is still checked
     #[arg(long)]
     no_verify: bool,
+
+    /// Map a .kinglet file of any size, so that processes share it; it must then not be changed or truncated in place [default: files below 64 MiB
+    /// are copied]
+    #[arg(long)]
+    mmap: bool,
 }
 
 impl ModelArg {
     /// Opens the model, or the built-in one.
     pub fn open(&self) -> Result<Model> {
-        Model::open(self.model.as_deref(), !self.no_verify)
+        Model::opened(self.model.as_deref(), !self.no_verify, self.mmap)
     }
 }
 
@@ -68,9 +73,13 @@ pub enum Model {
 impl Model {
     /// Opens the model at `path`, or the built-in one.
     pub fn open(path: Option<&Path>, verify: bool) -> Result<Self> {
+        Self::opened(path, verify, false)
+    }
+
+    fn opened(path: Option<&Path>, verify: bool, mmap: bool) -> Result<Self> {
         let bundle = |model: model::Model| Ok(Model::Bundle(Box::new(model.with_backend(backend()?))));
         let Some(path) = path else { return bundle(model::builtin()?) };
-        match model::open(path, verify) {
+        match if mmap { model::map(path, verify) } else { model::open(path, verify) } {
             Ok(model) => bundle(model),
             Err(Error::File { path, error: FileError::NotBundle }) if !looks_like_onnx(&path) => {
                 bail!("{} is neither a .kinglet nor an .onnx file; kinglet-export writes them", path.display())

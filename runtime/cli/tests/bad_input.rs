@@ -15,11 +15,11 @@ fn refuses(path: &std::path::Path, words: &[&str]) {
     run(&["eval", "--model", path, "--data", "unread.jsonl"]).fails_with(words);
 }
 
-/// Returns the model with one metadata value changed.
+/// Returns the model with one metadata value changed, and the hashes that belong to it.
 fn with_metadata(key: &str, value: &str) -> Vec<u8> {
     let mut model = fixture::model();
     model.metadata_props.iter_mut().find(|entry| entry.key == key).expect("the key is there").value = value.into();
-    model.encode_to_vec()
+    fixture::forged(model)
 }
 
 #[test]
@@ -72,6 +72,39 @@ fn a_graph_that_was_changed_after_export() {
     let mut model = fixture::model();
     model.graph.as_mut().unwrap().initializer[1].raw_data[0] ^= 1;
     refuses(&folder.write("m.onnx", model.encode_to_vec()), &["m.onnx", "graph"]);
+}
+
+/// Labels, tokenizer, calibration, precision: what is outside the graph changes answers, too.
+#[test]
+fn metadata_that_were_changed_after_export() {
+    let folder = Folder::new();
+    let mut model = fixture::model();
+    model
+        .metadata_props
+        .push(onnx::StringStringEntryProto { key: metadata::CALIBRATION.into(), value: fixture::CALIBRATION.into() });
+    let whole = fixture::forged(model);
+    for key in [metadata::LABELS, metadata::TOKENIZER, metadata::CALIBRATION, metadata::PRECISION] {
+        let mut model = onnx::ModelProto::decode(whole.as_slice()).unwrap();
+        let entry = model.metadata_props.iter_mut().find(|entry| entry.key == key).unwrap();
+        let last = entry.value.pop().unwrap();
+        entry.value.push(if last == '0' { '1' } else { '0' });
+        refuses(&folder.write("m.onnx", model.encode_to_vec()), &["m.onnx", "damaged or was changed after export"]);
+    }
+    let mut old = fixture::model();
+    old.metadata_props.retain(|entry| entry.key != metadata::SHA256);
+    refuses(&folder.write("m.onnx", old.encode_to_vec()), &["kinglet.sha256", "export the model again"]);
+}
+
+#[test]
+fn labels_that_could_pass_for_another_answer() {
+    let folder = Folder::new();
+    for (labels, says) in [
+        (r#"["animal","machine\nanimal  0.9999"]"#, "class 1 has a control character"),
+        (r#"["animal","animal"]"#, "classes 0 and 1 have the same name"),
+        (r#"["","machine"]"#, "class 0 is empty"),
+    ] {
+        refuses(&folder.write("m.onnx", with_metadata(metadata::LABELS, labels)), &["kinglet.labels", says]);
+    }
 }
 
 #[test]

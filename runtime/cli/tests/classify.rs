@@ -185,7 +185,7 @@ fn a_directory_gives_its_int8_model_unless_a_file_is_named() {
     let mut other = fixture::model();
     let names = other.metadata_props.iter_mut().find(|entry| entry.key == "kinglet.labels").unwrap();
     names.value = "[\"from int8\",\"machine\"]".into();
-    folder.write("model.int8.onnx", prost::Message::encode_to_vec(&other));
+    folder.write("model.int8.onnx", fixture::forged(other));
     assert_eq!(run(&classify(&folder, &["cat"])).answers(), "from int8  0.9707\n");
     let file = folder.path().join("model.onnx");
     assert_eq!(run(&["classify", "cat", "--model", file.to_str().unwrap()]).answers(), "animal  0.9707\n");
@@ -203,6 +203,31 @@ fn truncate_reads_the_first_tokens_only() {
     let json = run(&classify(&folder, &[text, "--truncate", "5", "--json"])).answers();
     assert_eq!(objects(&json)[0].get("truncated"), None);
     assert_eq!(run(&classify(&folder, &[text, "--truncate", "1"])).answers(), "machine  0.6225\n");
+}
+
+/// The standard library opens `/dev/null` in place of a stdout that is not there: what is written is lost without an error.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[test]
+fn without_a_stdout_nothing_is_answered_and_that_is_said() {
+    let folder = Folder::new();
+    let model = folder.path().to_str().unwrap();
+    let program = env!("CARGO_BIN_EXE_kinglet");
+    let run = |command: &str| {
+        let out = std::process::Command::new("sh").args(["-c", command, program, model]).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    for command in [
+        r#""$0" classify --model "$1" cat >&-"#,
+        r#""$0" info "$1" >&-"#,
+        r#"echo cat | "$0" classify --model "$1" >&-"#,
+    ] {
+        let (code, said) = run(command);
+        assert_eq!(code, Some(2), "{command}: {said}");
+        assert!(said.contains("cannot write to stdout: it is closed"), "{command}: {said}");
+    }
+    // Somebody who wants no answer gets none.
+    assert_eq!(run(r#""$0" classify --model "$1" cat >/dev/null"#), (Some(0), String::new()));
+    assert_eq!(run(r#""$0" classify --model "$1" cat <>/dev/null 1<>/dev/null"#), (Some(0), String::new()));
 }
 
 #[test]

@@ -10,5 +10,6 @@ pub mod metrics;
 pub mod nearest;
 pub mod pipe;
 pub mod rows;
+pub mod sums;
 pub mod survey;
 mod zstd_reader;

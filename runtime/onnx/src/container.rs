@@ -4,19 +4,19 @@
 //! [`kinglet::spec::metadata`]. All of it, and the graph, is read and checked here: the engine assumes well-formed
 //! graphs, and panics or does not end on others.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
 use base64::Engine as _;
-use kinglet::bundle::Bundle;
 use kinglet::calibration::Calibration;
-use kinglet::spec::{Config, ConfigError, Task, graph, metadata, operator};
+use kinglet::spec::{Config, ConfigError, LabelFault, Task, check_labels, metadata};
 use kinglet::tokenizer::{Table, TableError};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{ModelProto, StringStringEntryProto};
+
+use crate::check::check;
+use crate::wire::{self, WireError};
 
 /// Error for a file that is not a runnable model.
 #[derive(Debug)]
@@ -32,6 +32,11 @@ pub enum ModelError {
     /// The bytes are not an ONNX file, or only the beginning of one.
     NotOnnx {
         /// The decoder's message.
+        reason: String,
+    },
+    /// An ONNX file with something that export does not write.
+    Unexpected {
+        /// What it is.
         reason: String,
     },
     /// An ONNX file that was not exported by Kinglet: a key of its metadata is missing.
@@ -62,6 +67,13 @@ pub enum ModelError {
         /// The hash of the graph found.
         got: String,
     },
+    /// Something else in the file is not as it was exported: labels, tokenizer, calibration, or what the graph is declared to be.
+    FileHash {
+        /// The hash in the metadata.
+        expected: String,
+        /// The hash of the file found.
+        got: String,
+    },
     /// There are more or fewer labels than classes.
     LabelCount {
         /// `num_labels`.
@@ -69,6 +81,8 @@ pub enum ModelError {
         /// Labels found.
         got: usize,
     },
+    /// A label can be no name of a class.
+    Labels(LabelFault),
     /// The tokenizer table is broken.
     Tokenizer(TableError),
     /// The tokenizer returns ids that the embedding does not have.
@@ -90,6 +104,15 @@ impl fmt::Display for ModelError {
         match self {
             ModelError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             ModelError::NotOnnx { reason } => write!(f, "not a complete ONNX file: {reason}"),
+            ModelError::Unexpected { reason } => {
+                write!(f, "an ONNX file, but not one that kinglet-export wrote: {reason}")
+            }
+            ModelError::Foreign { key } if *key == metadata::SHA256 => {
+                write!(
+                    f,
+                    "its metadata has no `{key}`: an older version of kinglet-export wrote it; export the model again"
+                )
+            }
             ModelError::Foreign { key } => {
                 write!(f, "an ONNX file, but not one that kinglet-export wrote: its metadata has no `{key}`")
             }
@@ -101,9 +124,13 @@ impl fmt::Display for ModelError {
             ModelError::GraphHash { expected, got } => {
                 write!(f, "the graph is damaged or was changed after export: its SHA-256 is {got}, was {expected}")
             }
+            ModelError::FileHash { expected, got } => {
+                write!(f, "the file is damaged or was changed after export: its SHA-256 is {got}, was {expected}")
+            }
             ModelError::LabelCount { expected, got } => {
                 write!(f, "the model has {expected} classes, but {got} labels")
             }
+            ModelError::Labels(fault) => write!(f, "metadata `{}`: {fault}", metadata::LABELS),
             ModelError::Tokenizer(e) => write!(f, "metadata `{}`: {e}", metadata::TOKENIZER),
             ModelError::VocabularySize { model, tokenizer } => {
                 write!(f, "the tokenizer has {tokenizer} ids, but the model's embedding {model} rows")
@@ -166,16 +193,39 @@ pub(crate) struct Contents {
     pub(crate) tensors: Vec<(String, usize)>,
 }
 
+/// Puts the hash of everything that is in the file into its metadata, as [`metadata::SHA256`]. The last step of writing a file, and of
+/// changing one: without it [`crate::TractModel`] refuses the file as damaged. Encodes the file once.
+pub fn seal(model: &mut ModelProto) {
+    model.metadata_props.retain(|entry| entry.key != metadata::SHA256);
+    let value = format!("{:x}", Sha256::digest(model.encode_to_vec()));
+    model.metadata_props.push(StringStringEntryProto { key: metadata::SHA256.to_string(), value });
+}
+
+/// Takes the hash of [`seal`] out of the metadata and compares it with that of the rest.
+fn unseal(model: &mut ModelProto) -> Result<(), ModelError> {
+    let key = metadata::SHA256;
+    let at = model.metadata_props.iter().position(|entry| entry.key == key).ok_or(ModelError::Foreign { key })?;
+    let expected = model.metadata_props.remove(at).value;
+    let got = format!("{:x}", Sha256::digest(model.encode_to_vec()));
+    if expected == got { Ok(()) } else { Err(ModelError::FileHash { expected, got }) }
+}
+
 /// Decodes an exported file and checks everything that can be checked without running it.
 pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     if bytes.is_empty() {
         return Err(ModelError::NotOnnx { reason: "the file is empty".to_string() });
     }
-    let proto = ModelProto::decode(bytes).map_err(|e| ModelError::NotOnnx { reason: e.to_string() })?;
-    let graph = match &proto.graph {
-        Some(graph) if !graph.node.is_empty() => graph,
-        _ => return Err(ModelError::NotOnnx { reason: "there is no graph in it".to_string() }),
-    };
+    wire::check(bytes).map_err(|error| match error {
+        WireError::Malformed(reason) => ModelError::NotOnnx { reason },
+        WireError::Unexpected(reason) => ModelError::Unexpected { reason },
+    })?;
+    let mut proto = ModelProto::decode(bytes).map_err(|e| ModelError::NotOnnx { reason: e.to_string() })?;
+    let no_graph = || ModelError::NotOnnx { reason: "there is no graph in it".to_string() };
+    if proto.graph.as_ref().is_none_or(|graph| graph.node.is_empty()) {
+        return Err(no_graph());
+    }
+    let sealed = unseal(&mut proto);
+    let graph = proto.graph.as_ref().ok_or_else(no_graph)?;
     let value = |key: &'static str| {
         let entry = proto.metadata_props.iter().find(|entry| entry.key == key);
         entry.map(|entry| entry.value.as_str()).ok_or(ModelError::Foreign { key })
@@ -193,6 +243,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     if expected_graph != got {
         return Err(ModelError::GraphHash { expected: expected_graph.to_string(), got });
     }
+    sealed?;
     let config: Config = serde_json::from_str(text).map_err(|e| bad(metadata::CONFIG, e.to_string()))?;
     config.validate()?;
     let labels: Vec<String> = match config.task {
@@ -205,6 +256,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     if labels.len() != classes {
         return Err(ModelError::LabelCount { expected: classes, got: labels.len() });
     }
+    check_labels(labels.iter().map(String::as_str)).map_err(ModelError::Labels)?;
     let of_classes = [metadata::LABELS, metadata::CALIBRATION].into_iter().find(|&key| value(key).is_ok());
     if let (Task::Embed, Some(key)) = (config.task, of_classes) {
         return Err(bad(key, "a model that embeds has no classes".to_string()));
@@ -229,92 +281,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
             Some(numbers.validated().map_err(|e| bad(metadata::CALIBRATION, e.to_string()))?)
         }
     };
-    let tensors = check_graph(graph, &config).map_err(|reason| ModelError::Graph { reason })?;
+    let tensors = check(&proto, &config).map_err(|reason| ModelError::Graph { reason })?;
     let config_sha256 = expected.to_string();
     Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
-}
-
-/// Checks names, edges and tensor sizes; returns name and bytes of each tensor.
-fn check_graph(graph: &GraphProto, config: &Config) -> Result<Vec<(String, usize)>, String> {
-    let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
-    if inputs != [graph::INPUT_IDS, graph::ATTENTION_MASK] {
-        return Err(format!("its inputs are {inputs:?}, not {:?}", [graph::INPUT_IDS, graph::ATTENTION_MASK]));
-    }
-    let outputs: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
-    let output = config.task.output();
-    if outputs != [output] {
-        return Err(format!("its outputs are {outputs:?}, not {:?}", [output]));
-    }
-    if !graph.sparse_initializer.is_empty() {
-        return Err("it has sparse tensors".to_string());
-    }
-    let mut known: HashSet<&str> = inputs.into_iter().collect();
-    let mut tensors = Vec::with_capacity(graph.initializer.len());
-    for tensor in &graph.initializer {
-        if !known.insert(&tensor.name) {
-            return Err(format!("tensor `{}` is there twice", tensor.name));
-        }
-        tensors.push((tensor.name.clone(), check_tensor(tensor)?));
-    }
-    for node in &graph.node {
-        let ours = node.domain == operator::DOMAIN;
-        if ours {
-            tensors.push((operator::BUNDLE.to_string(), check_classifier(node, config)?));
-        } else if !node.domain.is_empty() && node.domain != "ai.onnx" {
-            return Err(format!("node `{}` is of the domain `{}`", node.name, node.domain));
-        }
-        for input in node.input.iter().filter(|input| !input.is_empty()) {
-            if !known.contains(input.as_str()) {
-                return Err(format!("node `{}` reads `{input}`, which nothing before it gives", node.name));
-            }
-        }
-        for attribute in node.attribute.iter().filter(|_| !ours) {
-            let tensor = attribute.t.is_some() || !attribute.tensors.is_empty() || attribute.sparse_tensor.is_some();
-            if tensor || attribute.g.is_some() || !attribute.graphs.is_empty() {
-                return Err(format!("node `{}` has a tensor or a graph as attribute `{}`", node.name, attribute.name));
-            }
-        }
-        if node.output.is_empty() {
-            return Err(format!("node `{}` gives nothing", node.name));
-        }
-        for output in node.output.iter().filter(|output| !output.is_empty()) {
-            if !known.insert(output) {
-                return Err(format!("`{output}` is given twice"));
-            }
-        }
-    }
-    if known.contains(output) { Ok(tensors) } else { Err(format!("nothing gives `{output}`")) }
-}
-
-/// Returns the size of the bundle in a node of Kinglet's operator, if it belongs to the model in the metadata. The
-/// bundle itself is checked when the operator is created.
-fn check_classifier(node: &NodeProto, config: &Config) -> Result<usize, String> {
-    let bundle = match node.attribute.as_slice() {
-        [attribute] if node.op_type == operator::CLASSIFIER && attribute.name == operator::BUNDLE => {
-            attribute.t.as_ref()
-        }
-        _ => None,
-    };
-    let bundle = bundle.ok_or_else(|| format!("node `{}` is no `{}`", node.name, operator::CLASSIFIER))?;
-    let bytes = check_tensor(bundle)?;
-    match Bundle::peek_config(&bundle.raw_data) {
-        Some(found) if found == *config => Ok(bytes),
-        _ => Err(format!("the bundle in node `{}` is not of the model that the metadata describe", node.name)),
-    }
-}
-
-/// Returns the bytes of a tensor, if its shape, type and data agree.
-fn check_tensor(tensor: &TensorProto) -> Result<usize, String> {
-    let width = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float | DataType::Int32) => 4,
-        Ok(DataType::Int64) => 8,
-        Ok(DataType::Int8 | DataType::Uint8 | DataType::Bool) => 1,
-        _ => return Err(format!("tensor `{}` has the unknown type {}", tensor.name, tensor.data_type)),
-    };
-    let need = tensor.dims.iter().try_fold(width, |n: usize, &d| n.checked_mul(usize::try_from(d).ok()?));
-    let external = !tensor.external_data.is_empty() || tensor.data_location.is_some_and(|place| place != 0);
-    if external || need != Some(tensor.raw_data.len()) {
-        return Err(format!("tensor `{}` of shape {:?} has {} bytes", tensor.name, tensor.dims, tensor.raw_data.len()));
-    }
-    Ok(tensor.raw_data.len())
 }

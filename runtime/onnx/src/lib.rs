@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+mod check;
 mod container;
 mod engine;
 mod guard;
 mod model;
 mod operator;
+mod wire;
 
-pub use container::{ModelError, Precision};
+pub use check::OPSET;
+pub use container::{ModelError, Precision, seal};
 pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TractEngine};
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
 pub use operator::register;

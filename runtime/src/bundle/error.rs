@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Kind;
 use crate::calibration::CalibrationError;
-use crate::spec::{ConfigError, Weight};
+use crate::spec::{ConfigError, LabelFault, Weight};
 use crate::tokenizer::TableError;
 
 /// Error for bytes that are not a bundle, or a model that cannot become one. Offsets and lengths are in bytes.
@@ -151,6 +151,8 @@ pub enum BundleError {
         /// The class.
         label: usize,
     },
+    /// A label can be no name of a class.
+    LabelName(LabelFault),
     /// The section that marks a model that embeds is not empty.
     EmbedderLength {
         /// The length found.
@@ -288,6 +290,7 @@ impl fmt::Display for BundleError {
                 write!(f, "section {}: {got} labels for {expected} classes", Kind::LABELS)
             }
             E::LabelsLength { need, got } => write!(f, "section {} has {got} bytes, must have {need}", Kind::LABELS),
+            E::LabelName(fault) => write!(f, "section {}: {fault}", Kind::LABELS),
             E::Label { label } => {
                 write!(f, "section {}: label {label} is not UTF-8 or its offsets are out of order", Kind::LABELS)
             }

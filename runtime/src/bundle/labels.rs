@@ -3,6 +3,7 @@
 use core::{fmt, str};
 
 use super::BundleError;
+use crate::spec::{LabelFault, check_label};
 
 /// The names of the classes, by class.
 ///
@@ -13,12 +14,15 @@ use super::BundleError;
 /// |---|---|
 /// | 4 | `N`, u32: `num_labels` of the configuration |
 /// | (N + 1) · 4 | offsets, u32: label `i` is bytes `offsets[i]` to `offsets[i + 1]` of the text; the first is 0, none is less than the one before, the last is the length of the text |
-/// | the rest | text: the labels, each UTF-8 |
+/// | the rest | text: the labels, each UTF-8, not empty, without control characters and separators of lines (U+2028, U+2029); no two are the same |
 #[derive(Clone, Copy)]
 pub struct Labels<'a> {
     offsets: &'a [[u8; 4]],
     text: &'a [u8],
 }
+
+/// Number of labels that are compared pair by pair. Without `std`, more are not compared.
+const FEW: usize = 1024;
 
 /// Returns the bytes before the text. At most 65,536 labels: the sum fits in 32 bits.
 const fn header(num_labels: usize) -> usize {
@@ -26,7 +30,7 @@ const fn header(num_labels: usize) -> usize {
 }
 
 impl<'a> Labels<'a> {
-    /// Checks everything.
+    /// Checks everything. Allocates nothing, but with `std` and more than [`FEW`] labels.
     pub(super) fn new(bytes: &'a [u8], num_labels: usize) -> Result<Self, BundleError> {
         let header = header(num_labels);
         let short = BundleError::LabelsLength { need: header, got: bytes.len() };
@@ -45,8 +49,24 @@ impl<'a> Labels<'a> {
         }
         match (0..num_labels).find(|&i| labels.get(i).is_none()) {
             Some(label) => Err(BundleError::Label { label }),
-            None => Ok(labels),
+            None => labels.check_names().map(|()| labels).map_err(BundleError::LabelName),
         }
+    }
+
+    /// Checks each name, and that no two are the same: pair by pair, or if there are many with a set of them, for which `std` is needed.
+    fn check_names(&self) -> Result<(), LabelFault> {
+        #[cfg(feature = "std")]
+        if self.len() > FEW {
+            return crate::spec::check_labels(self.iter());
+        }
+        for (class, name) in self.iter().enumerate() {
+            check_label(class, name)?;
+            let mut before = (0..class).filter(|_| self.len() <= FEW);
+            if let Some(first) = before.find(|&first| self.bytes(first) == Some(name.as_bytes())) {
+                return Err(LabelFault::Repeated { class, first });
+            }
+        }
+        Ok(())
     }
 
     /// Returns the labels of a section that [`Labels::new`] has accepted.
@@ -64,8 +84,11 @@ impl<'a> Labels<'a> {
         if class >= self.len() {
             return None;
         }
-        let bytes = self.text.get(self.offset(class)..self.offset(class + 1))?;
-        str::from_utf8(bytes).ok()
+        str::from_utf8(self.bytes(class)?).ok()
+    }
+
+    fn bytes(&self, class: usize) -> Option<&'a [u8]> {
+        self.text.get(self.offset(class)..self.offset(class + 1))
     }
 
     /// Returns the number of classes.

@@ -68,6 +68,9 @@
 //! Fields that the mixer does not have are ignored, except that dilations of light and dynamic convolutions must be 1; the writer
 //! fills them with [`Parameters::DEFAULT`](crate::spec::Parameters::DEFAULT).
 //!
+//! Kernel sizes and dilations give a receptive field of at most 8,192 tokens ([`MAX_RECEPTIVE_FIELD`](crate::spec::MAX_RECEPTIVE_FIELD)), which
+//! bounds working memory and the work of a text: a file with right checksums can ask for no more than a few times its size suggests.
+//!
 //! # What is checked when
 //! [`Bundle::new_unverified`] checks all that reading relies on (header, table, configuration, tokenizer, labels,
 //! sizes), and every f32 number. [`Bundle::new`] checks the checksums too, and in the same pass over the weights that

@@ -1,10 +1,13 @@
-//! The file of a bundle, mapped or in memory.
+//! The file of a bundle, in memory or mapped.
 
 use std::io;
 use std::path::Path;
 
 use super::mmap::Mapped;
 use crate::bundle::Buffer;
+
+/// Bytes from which on a file is mapped instead of copied.
+const MAPPED_FROM: u64 = 64 << 20;
 
 /// The bytes of a bundle: a mapped file, memory, or part of the program.
 #[derive(Debug)]
@@ -18,17 +21,32 @@ enum Place {
 }
 
 impl BundleFile {
-    /// Opens a file: maps it, or reads it if it is not a regular file (a pipe). Does not check it.
+    /// Opens a file: copies it to memory, or maps it from 64 MiB on. Does not check it.
+    ///
+    /// What happens to a copied file changes nothing. A mapped one must not be changed or truncated in place ([`Mapped`]).
     ///
     /// # Errors
     /// Any error of the system.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let place = if std::fs::metadata(path)?.is_file() {
-            Place::Mapped(Mapped::open(path)?)
+        let file = std::fs::metadata(path)?;
+        if file.is_file() && file.len() >= MAPPED_FROM { Self::map(path) } else { Self::from_file(path) }
+    }
+
+    /// Maps a file of any size: programs that use it share its pages. It must not be changed or truncated in place ([`Mapped`]). What is not a
+    /// regular file (a pipe) is copied. Does not check it.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn map(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path)?.is_file() {
+            Ok(BundleFile(Place::Mapped(Mapped::open(path)?)))
         } else {
-            Place::Memory(Buffer::new(&std::fs::read(path)?))
-        };
-        Ok(BundleFile(place))
+            Self::from_file(path)
+        }
+    }
+
+    fn from_file(path: &Path) -> io::Result<Self> {
+        Ok(BundleFile(Place::Memory(Buffer::new(&std::fs::read(path)?))))
     }
 
     /// Copies bytes.

@@ -159,18 +159,31 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 /// Opens the bundle at `path`, a file or a directory as in [`find`]. A bundle is a file whose name ends in `.kinglet`
 /// or whose content begins like a bundle.
 ///
-/// `verify`: whether its checksums are compared.
+/// `verify`: whether its checksums are compared. A file below 64 MiB is copied, a larger one mapped.
 ///
 /// # Errors
 /// As [`find`]; [`FileError::NotBundle`] with the path of another file, such as an ONNX model, which the crate
 /// `kinglet-onnx` opens; and if the bundle is damaged.
 pub fn open(path: &Path, verify: bool) -> Result<Model, Error> {
+    opened(path, verify, BundleFile::open)
+}
+
+/// Opens the bundle at `path` as [`open`] does, but maps a small file, too: processes that use it share its pages, and it must not be changed
+/// or truncated in place ([`Mapped`](crate::mmap::Mapped)).
+///
+/// # Errors
+/// As [`open`].
+pub fn map(path: &Path, verify: bool) -> Result<Model, Error> {
+    opened(path, verify, BundleFile::map)
+}
+
+fn opened(path: &Path, verify: bool, open: impl Fn(&Path) -> io::Result<BundleFile>) -> Result<Model, Error> {
     let path = find(path)?;
     if !is_bundle(&path) {
         std::fs::File::open(&path).map_err(|error| unreadable(&path, &error))?;
         return Err(Error::File { path, error: FileError::NotBundle });
     }
-    let file = BundleFile::open(&path).map_err(|error| unreadable(&path, &error))?;
+    let file = open(&path).map_err(|error| unreadable(&path, &error))?;
     Model::new(file, verify).map_err(|error| Error::File { path, error: FileError::Bundle(error) })
 }
 

@@ -79,6 +79,13 @@ pub struct Config {
     pub num_labels: usize,
 }
 
+/// Most tokens that an output of a convolutional model may depend on.
+///
+/// It bounds what a model asks for. Working memory: 2 · `MAX_RECEPTIVE_FIELD` · `C` values of f32 beside a chunk's. Work: after the last token of
+/// a text all layers pass over as many rows as there are tokens to the right that an output depends on, so that the shortest text costs at most
+/// as much as one of this length.
+pub const MAX_RECEPTIVE_FIELD: usize = 8192;
+
 impl Config {
     /// Returns the paper's model of this size: [`MixerConfig::new`], `FF` = 4·`C`, mean pooling, `post_layer` for convolutions and
     /// `pre_rms` for attention.
@@ -123,7 +130,11 @@ impl Config {
         if !self.mixer.is_conv() && self.norm != Norm::PreRms {
             return Err(ConfigError::AttentionNorm);
         }
-        self.mixer.validate(self.num_hidden_layers, self.hidden_size)
+        self.mixer.validate(self.num_hidden_layers, self.hidden_size)?;
+        match self.receptive_field() {
+            Some(got) if got > MAX_RECEPTIVE_FIELD => Err(ConfigError::ReceptiveField { got }),
+            _ => Ok(()),
+        }
     }
 
     /// Returns what layer `i` convolves with; `None` for attention and beyond the last layer.

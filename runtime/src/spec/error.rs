@@ -33,6 +33,11 @@ pub enum ConfigError {
     },
     /// `mixer = "attention"` with `norm = "post_layer"`.
     AttentionNorm,
+    /// An output of a convolution depends on more tokens than [`MAX_RECEPTIVE_FIELD`](super::MAX_RECEPTIVE_FIELD).
+    ReceptiveField {
+        /// The number of tokens.
+        got: usize,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -47,6 +52,13 @@ impl fmt::Display for ConfigError {
             ConfigError::Field { field, got, expected } => write!(f, "{field} is {got}, must be {expected}"),
             ConfigError::LayerCount { field, got, layers } => {
                 write!(f, "{field} has {got} values, must have one for each of the {layers} layers")
+            }
+            ConfigError::ReceptiveField { got } => {
+                write!(
+                    f,
+                    "kernel sizes and dilations give a receptive field of {got} tokens, must be at most {}",
+                    super::MAX_RECEPTIVE_FIELD
+                )
             }
             ConfigError::AttentionNorm => {
                 write!(f, "mixer \"attention\" is T5's and needs norm = \"pre_rms\", not \"post_layer\"")

@@ -38,16 +38,20 @@ mod config;
 mod error;
 #[cfg(feature = "serde")]
 mod flat;
+mod labels;
 mod mixer;
 mod names;
 mod weights;
 
 #[cfg(feature = "std")]
 pub use buckets::{relative_bucket, relative_bucket_causal};
-pub use config::{Config, NORM_EPS, Norm, Pooling, Task};
+pub use config::{Config, MAX_RECEPTIVE_FIELD, NORM_EPS, Norm, Pooling, Task};
 pub use error::ConfigError;
 #[cfg(feature = "serde")]
 pub use flat::{FlatConfig, PAPER};
+#[cfg(feature = "std")]
+pub use labels::check_labels;
+pub use labels::{LabelFault, check_label};
 pub use mixer::{Convolution, Kernels, MAX_LAYERS, Mixer, MixerConfig, Parameters, PerLayer, paper_offset};
 pub use names::{FORMAT_VERSION, files, graph, metadata, operator};
 pub use weights::{LayerWeight, Role, Row, Shape, Storage, Weight};
@@ -108,6 +112,8 @@ mod tests {
             ..ok.clone()
         };
         attention(2).validate().unwrap();
+        let wide = with(MixerConfig::Dilated { kernels, dilations: PerLayer::repeat(682, 2) });
+        assert!(wide.receptive_field() == Some(8185) && wide.validate().is_ok());
         let bad = [
             Config { hidden_size: 9, ..ok.clone() },
             Config { hidden_size: 0, ..ok.clone() },
@@ -117,6 +123,8 @@ mod tests {
             with(ok.mixer.clone().with_kernels(Kernels { offsets: PerLayer::repeat(7, 2), ..kernels })),
             with(MixerConfig::Dilated { kernels, dilations: PerLayer::repeat(2, 1) }),
             with(MixerConfig::Dilated { kernels, dilations: PerLayer::repeat(4097, 2) }),
+            // A receptive field of 2 · 6 · 683 + 1 = 8,197 tokens.
+            with(MixerConfig::Dilated { kernels, dilations: PerLayer::repeat(683, 2) }),
             Config { format_version: 2, ..ok.clone() },
             Config { norm: Norm::PostLayer, ..attention(2) },
             attention(0),

@@ -47,6 +47,8 @@ pub mod metadata {
     pub const CONFIG: &str = "kinglet.config";
     /// SHA-256 of the checkpoint's `config.json`, in hex.
     pub const CONFIG_SHA256: &str = "kinglet.config_sha256";
+    /// SHA-256 of the whole file without this entry, in hex: nothing that can change an answer or its words is outside of it.
+    pub const SHA256: &str = "kinglet.sha256";
     /// SHA-256 of the encoded graph, in hex: a damaged graph is rejected before an engine sees it.
     pub const GRAPH_SHA256: &str = "kinglet.graph_sha256";
     /// Label names as a JSON array; absent when the model embeds.

@@ -26,6 +26,7 @@ use crate::interrupt::Interrupt;
 use crate::out;
 use crate::training::arguments;
 use crate::training::progress::say;
+use crate::training::replaced::Replaced;
 use crate::training::run::again;
 
 /// Make a model from labelled texts: one file to copy
@@ -108,6 +109,8 @@ const DATA: &str = "data";
 const CHECKPOINT: &str = "checkpoint";
 const VOCABULARY: &str = "vocabulary";
 const WORDS: &str = "words";
+/// What a search makes in --out, its export apart.
+const MADE: [&str; 7] = [DATA, TRIALS, CHECKPOINT, VOCABULARY, WORDS, crate::fit::record::FILE, arguments::FILE];
 
 /// Makes the model.
 ///
@@ -119,7 +122,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     let fixed = args.trials.zip(args.epochs).map(|(trials, epochs)| Plan::new(trials, epochs)).transpose()?;
     let export = exporter()?;
     let prepared = prepare(args)?;
-    let Prepared { data, train, dev, length, .. } = &prepared;
+    let Prepared { data, train, dev, length, replaced, .. } = &prepared;
     let mut record = open(args, &prepared)?;
     let (texts, vocabulary) = (Texts { data, length: *length }, args.out.join(VOCABULARY));
     let start = match (&args.budget, &record.shape) {
@@ -129,7 +132,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
             let given = args.from.is_some();
             within(budget, prepared.start.clone(), given, &texts, &vocabulary, train).inspect_err(|_| {
                 // A new search has trained nothing: its folder is as it was. One that is resumed keeps all it has.
-                if !args.resume {
+                if !args.resume && !args.force {
                     let _ = clear(&args.out).and_then(|()| Ok(fs::remove_dir(&args.out)?));
                 }
             })?
@@ -146,6 +149,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     let place = Place { vocabulary, words: args.out.join(WORDS), first: trial(&args.out, 0, 0), train, dev };
     let found = candidates(&start, &texts, args.seed, &place, &interrupt);
     if interrupt.requested() {
+        replaced.settle();
         stopped(&args.out);
         return Ok(());
     }
@@ -163,6 +167,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         interrupt: &interrupt,
     };
     if !search.begin(&mut record)? {
+        replaced.settle();
         stopped(&args.out);
         return Ok(());
     }
@@ -187,10 +192,13 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         plan.epochs,
         minutes_to(deadline)
     ));
-    if !search.run(&plan, &mut record)? {
+    let complete = search.run(&plan, &mut record)?;
+    if !complete {
+        replaced.settle();
         stopped(&args.out);
         return Ok(());
     }
+    replaced.discard();
     say(record.table().trim_end());
     finish(args, &prepared, &record, &export)
 }
@@ -217,6 +225,10 @@ struct Prepared {
     inputs: Inputs,
     /// 95th percentile of the lengths in tokens.
     length: usize,
+    /// The search that --force replaces.
+    replaced: Replaced,
+    /// Nobody else writes to --out.
+    _lock: out::Lock,
 }
 
 /// Reads the data, says what it found, and writes both parts to the folder `data`.
@@ -262,9 +274,12 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
     let inputs = Inputs { data: data.sha256.clone(), dev, encoder, seed: args.seed, budget };
     let folder = args.out.join(DATA);
     let paths = ["train.jsonl", "dev.jsonl"].map(|name| folder.join(name));
+    out::make(&args.out)?;
+    let lock = out::lock(&args.out)?;
+    let mut replaced = Replaced::pending(&args.out);
     if !args.resume || !paths.iter().all(|path| path.exists()) {
         if args.force {
-            clear(&args.out)?;
+            replaced = Replaced::aside(&args.out, &MADE, &[CHECKPOINT])?;
         }
         out::make(&folder)?;
         for (path, lines) in paths.iter().zip([data.json_lines(&train_rows), dev_lines]) {
@@ -272,7 +287,8 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
         }
     }
     let [train, dev] = paths;
-    Ok(Prepared { start, rows: [train_rows.len(), dev_rows], data, train, dev, inputs, length })
+    let rows = [train_rows.len(), dev_rows];
+    Ok(Prepared { start, rows, data, train, dev, inputs, length, replaced, _lock: lock })
 }
 
 /// Says how a file was read and what is in it; returns the languages of its texts.
@@ -286,19 +302,17 @@ fn tell(path: &Path, data: &Dataset) -> Languages {
     languages
 }
 
-/// Removes what an earlier search made, and nothing else.
+/// Removes what a search made, and nothing else.
 fn clear(out: &Path) -> Result<()> {
-    for name in [DATA, TRIALS, CHECKPOINT, VOCABULARY, WORDS] {
-        let folder = out.join(name);
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-        }
-    }
-    for name in [crate::fit::record::FILE, arguments::FILE] {
-        let file = out.join(name);
-        if file.exists() {
-            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-        }
+    for path in MADE.map(|name| out.join(name)) {
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else if path.exists() {
+            fs::remove_file(&path)
+        } else {
+            Ok(())
+        };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
 }

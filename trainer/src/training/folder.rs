@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use kinglet::spec::files;
 use kinglet_data::files::write_atomically;
+use kinglet_data::sums;
 use serde::Serialize;
 use tboard::EventWriter;
 use tboard::tensorboard::{SessionLog, event::What, session_log::SessionStatus};
@@ -39,7 +40,7 @@ pub const PREDICTIONS: &str = "predictions.jsonl";
 /// The rows to evaluate on that were split off the training file, as JSON Lines.
 pub const DEV: &str = "dev.jsonl";
 /// Results of runs of every task, which a new run may not leave next to its own.
-pub const RESULTS: [&str; 11] = [
+pub const RESULTS: [&str; 12] = [
     files::CONFIG,
     files::SEQ2SEQ,
     files::WEIGHTS,
@@ -51,6 +52,7 @@ pub const RESULTS: [&str; 11] = [
     EMBEDDER,
     PREDICTIONS,
     DEV,
+    sums::FILE,
 ];
 
 /// The folder of a running training.

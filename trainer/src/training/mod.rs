@@ -6,6 +6,7 @@ pub mod config;
 pub mod epochs;
 pub mod folder;
 pub mod progress;
+pub mod replaced;
 pub mod row;
 pub mod run;
 pub mod state;

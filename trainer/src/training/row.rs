@@ -10,6 +10,8 @@ use crate::plot::{self, Curve, Labels};
 
 /// Figure of the losses.
 const LOSS_PLOT: &str = "loss.svg";
+/// The figures of a run.
+pub const PICTURES: [&str; 2] = [LOSS_PLOT, DEV_PLOT];
 /// Figure of the dev metrics.
 const DEV_PLOT: &str = "dev.svg";
 

@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use kinglet::spec::files;
 use tch::Device;
 
+use crate::checkpoint::ENCODER;
 use crate::device::DeviceChoice;
 use crate::machine::{self, Environment};
 use crate::out;
 use crate::tokenizer::files::TokenizerFiles;
+use crate::training::replaced::Replaced;
 use crate::training::state::{Fingerprint, State};
 use crate::training::team::Team;
-use crate::training::{arguments, folder, state};
+use crate::training::{arguments, folder, row, state};
 
 /// The longest time limit: a year.
 const MOST_MINUTES: f64 = 525_600.0;
@@ -87,6 +90,10 @@ pub struct Run {
     pub environment: Environment,
     /// Its name as a part of longer work.
     pub label: Option<String>,
+    /// What --force replaces.
+    pub replaced: Replaced,
+    /// Nobody else writes to the directory.
+    _lock: Option<out::Lock>,
 }
 
 /// What a run knows before its data are read.
@@ -98,6 +105,8 @@ pub struct Setup {
     pub team: Team,
     /// When training must be over.
     pub limit: TimeLimit,
+    /// The directory of the run, if it is there and this process writes to it.
+    lock: Option<out::Lock>,
 }
 
 impl RunArgs {
@@ -108,18 +117,22 @@ impl RunArgs {
     pub fn setup(&self, started: Instant) -> Result<Setup> {
         let limit = TimeLimit::new(self.max_minutes, started)?;
         let team = Team::from_env()?;
+        let mut lock = None;
         if team.leads() {
             self.check_out()?;
+            if self.out.exists() {
+                lock = Some(out::lock(&self.out)?);
+            }
         }
         let device = match (self.device, team.local_rank()) {
             (DeviceChoice::Auto, Some(n)) if machine::cuda().is_ok() => DeviceChoice::Cuda(n).resolve()?,
             (choice, _) => choice.resolve()?,
         };
-        Ok(Setup { device, team, limit })
+        Ok(Setup { device, team, limit, lock })
     }
 
-    /// Returns the run of `task`, when nothing else can be wrong: with --force it removes what an old run of any
-    /// task left. `today` is that of [`Fingerprint::check`].
+    /// Returns the run of `task`, when nothing else can be wrong: with --force what an old run of any task left is kept aside until the new one
+    /// has weights. `today` is that of [`Fingerprint::check`].
     ///
     /// # Errors
     /// If the directory is not empty without --resume and --force, there is no state to resume, or that of another run.
@@ -131,9 +144,14 @@ impl RunArgs {
         mut fingerprint: Fingerprint,
         today: impl Fn(&str) -> Result<String>,
     ) -> Result<Run> {
-        let Setup { device, team, limit } = setup;
+        let Setup { device, team, limit, mut lock } = setup;
+        let mut replaced = Replaced::pending(&self.out);
         if team.leads() {
-            self.prepare_out()?;
+            replaced = self.prepare_out()?;
+            // Where there is nothing to resume, the missing state says so.
+            if lock.is_none() && self.out.exists() {
+                lock = Some(out::lock(&self.out)?);
+            }
         }
         fingerprint.add("the tokenizer", &tokenizer.sha256());
         let resume = if self.resume { Some(State::read(&self.out, task)?) } else { None };
@@ -154,6 +172,8 @@ impl RunArgs {
             fingerprint,
             environment,
             label: self.label.clone(),
+            replaced,
+            _lock: lock,
         })
     }
 
@@ -176,32 +196,24 @@ impl RunArgs {
         Ok(())
     }
 
-    /// Makes the directory; with --force removes an old run's state, logs and [`folder::RESULTS`], and leaves other files.
+    /// Makes the directory; with --force moves an old run's state, logs and results aside, and leaves other files.
     ///
     /// # Errors
-    /// As [`RunArgs::check_out`], or if something cannot be removed or written.
-    fn prepare_out(&self) -> Result<()> {
+    /// As [`RunArgs::check_out`], or if something cannot be moved or written.
+    fn prepare_out(&self) -> Result<Replaced> {
         let out = &self.out;
         self.check_out()?;
         if self.resume {
-            return Ok(());
+            return Ok(Replaced::pending(out));
         }
         out::make(out)?;
         if !self.force {
-            return Ok(());
+            return Ok(Replaced::pending(out));
         }
-        for name in [state::FOLDER, folder::TENSORBOARD, folder::METRICS].iter().chain(&folder::RESULTS) {
-            let path = out.join(name);
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else if path.exists() {
-                fs::remove_file(&path)
-            } else {
-                Ok(())
-            };
-            removed.with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        Ok(())
+        let logs =
+            [state::FOLDER, folder::TENSORBOARD, folder::METRICS, folder::CONFIG, folder::ENVIRONMENT, arguments::FILE];
+        let names: Vec<&str> = logs.into_iter().chain(folder::RESULTS).chain(row::PICTURES).collect();
+        Replaced::aside(out, &names, &[files::WEIGHTS, ENCODER])
     }
 }
 

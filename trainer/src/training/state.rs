@@ -6,6 +6,8 @@
 //! OUT/resume/step-N/optimizer.safetensors
 //! ```
 //!
+//! `progress.json` has the SHA-256 of the two others and of itself: damage is noticed before training goes on with other weights.
+//!
 //! Dropout at a step depends only on the run's seed and the step, and the batches on the seed and the epoch, so no
 //! random generator is part of the state.
 
@@ -15,17 +17,20 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec::files;
+use kinglet_data::digest::{sha256, sha256_of_file};
 use kinglet_data::files::write_atomically;
 use serde::{Deserialize, Deserializer, Serialize};
 use tch::Tensor;
 
 use crate::optim::{Optimizer, Parameter};
-use crate::tensors::{read_tensors, write_tensors};
+use crate::tensors::{read_tensors, write_hashed};
 
 /// Folder of the state inside the run folder.
 pub const FOLDER: &str = "resume";
 const PROGRESS: &str = "progress.json";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The format without hashes, which is still read.
+const UNHASHED: u32 = 2;
 /// The former name of [`files::OPTIMIZER`], which is still read.
 const OLD_OPTIMIZER: &str = "optimiser.safetensors";
 
@@ -123,6 +128,12 @@ pub struct State {
     /// Progress by evaluations; pre-training once had `null` here.
     #[serde(deserialize_with = "or_start")]
     pub place: Place,
+    /// SHA-256 of the files of tensors.
+    #[serde(default)]
+    hashes: BTreeMap<String, String>,
+    /// SHA-256 of this file with nothing here.
+    #[serde(default)]
+    sha256: String,
 }
 
 /// Progress of a run by its evaluations.
@@ -161,21 +172,33 @@ impl State {
             finished: false,
             fingerprint,
             place: Place::default(),
+            hashes: BTreeMap::new(),
+            sha256: String::new(),
         }
     }
 
     /// Reads the progress of the run of `task` in `out`.
     ///
     /// # Errors
-    /// If there is no state, or it was written by another version or for another task.
+    /// If there is no state, it is damaged, or it was written by another version or for another task.
     pub fn read(out: &Path, task: &str) -> Result<Self> {
         let path = out.join(FOLDER).join(PROGRESS);
-        let text = fs::read(&path)
+        let text = fs::read_to_string(&path)
             .with_context(|| format!("nothing to resume in {}: cannot read {}", out.display(), path.display()))?;
         let context = || format!("{} is not a saved state of this command", path.display());
-        let Format { format } = serde_json::from_slice(&text).with_context(context)?;
-        ensure!(format == FORMAT, "{} has format {format}, this program reads {FORMAT}", path.display());
-        let state: State = serde_json::from_slice(&text).with_context(context)?;
+        let Format { format } = serde_json::from_str(&text).with_context(context)?;
+        ensure!(
+            (UNHASHED..=FORMAT).contains(&format),
+            "{} has format {format}, this program reads {FORMAT}",
+            path.display()
+        );
+        let mut state: State = serde_json::from_str(&text).with_context(context)?;
+        if format == FORMAT {
+            let expected = std::mem::take(&mut state.sha256);
+            let intact = !expected.is_empty() && sha256(text.replacen(&expected, "", 1).as_bytes()) == expected;
+            ensure!(intact, "{} is damaged; --force starts anew", path.display());
+        }
+        state.format = FORMAT;
         // For states without a name, the fingerprint distinguishes tasks.
         ensure!(state.task.is_empty() || state.task == task, "{}, but of `{}`", context(), state.task);
         Ok(state)
@@ -196,11 +219,14 @@ impl State {
         let here = folder.join(&name);
         let context = || format!("cannot save the state in {}", here.display());
         fs::create_dir_all(&here).with_context(context)?;
-        write_tensors(&here.join(files::WEIGHTS), parameters)?;
-        write_tensors(&here.join(files::OPTIMIZER), &optimizer.state())?;
+        let weights = write_hashed(&here.join(files::WEIGHTS), parameters)?;
+        let optimizer = write_hashed(&here.join(files::OPTIMIZER), &optimizer.state())?;
+        self.hashes = [(files::WEIGHTS, weights), (files::OPTIMIZER, optimizer)].map(|(f, h)| (f.to_owned(), h)).into();
         self.weights.clone_from(&name);
-        let text = serde_json::to_vec_pretty(self)?;
-        write_atomically(&folder.join(PROGRESS), &text).with_context(context)?;
+        self.sha256 = sha256(&self.json()?);
+        let text = self.json();
+        self.sha256.clear();
+        write_atomically(&folder.join(PROGRESS), &text?).with_context(context)?;
         for entry in fs::read_dir(&folder).with_context(context)?.flatten() {
             let old = entry.file_name();
             if old.to_string_lossy().starts_with("step-") && *old != *name {
@@ -211,10 +237,14 @@ impl State {
         Ok(())
     }
 
+    fn json(&self) -> Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
     /// Restores the saved weights and the optimizer's state of the run in `out`.
     ///
     /// # Errors
-    /// If a file cannot be read or does not match the model.
+    /// If a file cannot be read, is damaged or does not match the model.
     pub fn restore<P: Parameter>(
         &self,
         out: &Path,
@@ -222,6 +252,15 @@ impl State {
         optimizer: &mut dyn Optimizer,
     ) -> Result<()> {
         let here = out.join(FOLDER).join(&self.weights);
+        for (file, expected) in &self.hashes {
+            let path = here.join(file);
+            let got = sha256_of_file(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            ensure!(
+                got == *expected,
+                "{} is damaged: its SHA-256 is {got}, was {expected}; --force starts anew",
+                path.display()
+            );
+        }
         let weights = read_tensors(&here.join(files::WEIGHTS))?;
         for (weight, parameter) in parameters {
             let saved =

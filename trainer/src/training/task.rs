@@ -197,7 +197,7 @@ pub trait Task {
         Ok(())
     }
 
-    /// Completes the kept files when training ends, unless a signal ended it.
+    /// Completes the kept files when training ends.
     ///
     /// # Errors
     /// If a file cannot be written.

@@ -205,6 +205,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             at.place.without_better = if best { 0 } else { at.place.without_better + u64::from(due) };
             if let (Some(folder), Some(progress)) = (&mut folder, &progress) {
                 let kept = if best && task.keep(folder, &evaluation)? { "  best, kept" } else { "" };
+                replace(run, task);
                 let (step, seconds, loss) = (at.step, at.seconds, evaluation.loss);
                 progress.line(&format!(
                     "step {step}  {}evaluation loss {loss:.4}  {}  {seconds:.0} s{kept}",
@@ -250,7 +251,8 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             save(run, task, folder, &mut at, optimizer.as_ref())?;
             Err(error.context(format!("the state after step {} is saved: --resume continues from there", at.step)))
         }
-        (Ok(ending), Some(folder)) if ending != Ending::Interrupt => {
+        // What is a part of longer work is not looked at before it is complete.
+        (Ok(ending), Some(folder)) if ending != Ending::Interrupt || run.label.is_none() => {
             task.finish(run, folder, &at, ending)?;
             Ok(ending)
         }
@@ -271,7 +273,18 @@ fn open<T: Task>(run: &Run, task: &T, at: &State) -> Result<RunFolder> {
 fn save<T: Task>(run: &Run, task: &T, folder: &RunFolder, at: &mut State, optimizer: &dyn Optimizer) -> Result<()> {
     at.rows = folder.rows().len();
     at.save(&run.out, task.parameters(), optimizer)?;
-    task.save(run, folder, at)
+    task.save(run, folder, at)?;
+    // The run can go on.
+    run.replaced.settle();
+    replace(run, task);
+    Ok(())
+}
+
+/// Removes what --force replaces, if the run has weights of its own.
+fn replace<T: Task>(run: &Run, task: &T) {
+    if run.out.join(task.result()).exists() {
+        run.replaced.discard();
+    }
 }
 
 /// Returns what each parameter's learning rate is multiplied by in the stage that contains `step`.

@@ -1,7 +1,7 @@
 //! The command `kinglet info`.
 
 use std::borrow::Cow;
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use kinglet::bundle::ReadBundle;
 use kinglet::engine::native::DEFAULT_CHUNK;
 use kinglet::model;
 use kinglet_data::digest::sha256;
+use kinglet_data::pipe;
 
 #[cfg(feature = "tract")]
 use super::onnx;
@@ -70,7 +71,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         bytes: contents.len(),
         sha256: sha256(&contents),
     };
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = pipe::stdout()?;
     let chunk = args.chunk as usize;
     match (&model, args.json) {
         (Model::Bundle(model), true) => writeln!(out, "{}", bundle::object(&model.bundle().bundle(), &heading, chunk))?,

@@ -11,7 +11,7 @@ use super::super::*;
 use super::{config, embedder, made, table};
 use crate::backend::Backend;
 use crate::engine::native::{NativeEngine, scratch_bytes};
-use crate::spec::{Config, ConfigError, Mixer, MixerConfig, Norm, Task};
+use crate::spec::{Config, ConfigError, LabelFault, Mixer, MixerConfig, Norm, Task};
 use crate::stream::Stream;
 use crate::tokenizer::{Normalization, Table, TableError};
 
@@ -334,17 +334,29 @@ fn tokenizers_and_labels_that_do_not_fit_are_refused() {
     assert_eq!(other, BundleError::VocabSize { expected: ids, got: ids - 1 });
 
     let labels = |change: fn(&mut Vec<u8>)| with_section(Kind::LABELS, change);
-    // Three labels of 3, 0 and 3 bytes: offsets 0, 3, 3, 6 from byte 4 on.
+    // Three labels of 3, 1 and 3 bytes: offsets 0, 3, 4, 7 from byte 4 on.
     assert_eq!(labels(|b| b[0] = 2), BundleError::LabelCount { expected: 3, got: 2 });
-    assert_eq!(labels(|b| b[4] = 1), BundleError::LabelsLength { need: 26, got: 26 });
-    assert_eq!(labels(|b| b[16] = 5), BundleError::LabelsLength { need: 25, got: 26 });
-    assert_eq!(labels(|b| b[8] = 4), BundleError::Label { label: 1 });
+    assert_eq!(labels(|b| b[4] = 1), BundleError::LabelsLength { need: 27, got: 27 });
+    assert_eq!(labels(|b| b[16] = 5), BundleError::LabelsLength { need: 25, got: 27 });
+    assert_eq!(labels(|b| b[8] = 5), BundleError::Label { label: 1 });
     assert_eq!(labels(|b| b[8..12].fill(0xff)), BundleError::Label { label: 0 });
-    assert_eq!(labels(|b| b[12] = 5), BundleError::Label { label: 1 });
+    assert_eq!(labels(|b| b[12] = 6), BundleError::Label { label: 1 });
     assert_eq!(labels(|b| b[20] = 0xff), BundleError::Label { label: 0 });
     assert_eq!(labels(|b| b.truncate(3)), BundleError::LabelsLength { need: 20, got: 3 });
     assert_eq!(labels(|b| b.truncate(19)), BundleError::LabelsLength { need: 20, got: 19 });
-    assert!(matches!(labels(|b| b.push(b'!')), BundleError::LabelsLength { need: 26, got: 27 }));
+    assert!(matches!(labels(|b| b.push(b'!')), BundleError::LabelsLength { need: 27, got: 28 }));
+    // Names that are none.
+    let name = |change| match labels(change) {
+        BundleError::LabelName(fault) => fault,
+        other => panic!("{other}"),
+    };
+    assert_eq!(name(|b| b[12] = 3), LabelFault::Empty { class: 1 });
+    assert_eq!(name(|b| b[20] = b'\n'), LabelFault::Control { class: 0 });
+    let same = |b: &mut Vec<u8>| {
+        (b[8], b[12]) = (1, 2);
+        b[20..22].copy_from_slice(b"??");
+    };
+    assert_eq!(name(same), LabelFault::Repeated { class: 1, first: 0 });
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn embedder(mixer: Mixer) -> Vec<u8> {
     made(&Config { task: Task::Embed, ..config(mixer, Norm::PreRms) }, None).0
 }
 
-const LABELS: [&str; 3] = ["yes", "", "nö"];
+const LABELS: [&str; 3] = ["yes", "?", "nö"];
 
 fn made(config: &Config, calibration: Option<Calibration>) -> (Vec<u8>, Vec<(Weight, Vec<f32>)>) {
     let values = values(config);

@@ -10,6 +10,7 @@ use super::config::Config;
 use super::data::{Data, Encoded};
 use super::network::Words;
 use super::soft::Soft;
+use crate::checkpoint;
 use crate::targets::TextFile;
 use crate::training::card::{configuration, recipe};
 use crate::training::folder::RunFolder;
@@ -67,8 +68,10 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
     if let Some(soft) = &data.soft {
         training["soft_labels"] = soft_labels(soft);
     }
+    checkpoint::unseal(folder.path())?;
     folder.write_json(files::TRAINING, &training)?;
-    folder.write(files::CARD, card(facts).as_bytes())
+    folder.write(files::CARD, card(facts).as_bytes())?;
+    checkpoint::seal(folder.path())
 }
 
 /// Returns what is known of soft labels: their texts, and the teacher if a folder names it.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::config::Config;
 use super::data::Data;
-use crate::checkpoint::{EMBEDDER, ENCODER};
+use crate::checkpoint::{self, EMBEDDER, ENCODER};
 use crate::model::ModelConfig;
 use crate::training::card::{configuration, recipe};
 use crate::training::folder::RunFolder;
@@ -109,8 +109,11 @@ fn write_into(folder: &RunFolder, name: &str, facts: &Facts<'_>, parameters: usi
         "best": Row::Dev((*best).clone()),
         "environment": run.environment,
     });
+    let dir = folder.path().join(name);
+    checkpoint::unseal(&dir)?;
     folder.write_json(&format!("{name}/{}", files::TRAINING), &training)?;
-    folder.write(&format!("{name}/{}", files::CARD), card.as_bytes())
+    folder.write(&format!("{name}/{}", files::CARD), card.as_bytes())?;
+    checkpoint::seal(&dir)
 }
 
 /// Returns the number of parameters of the encoder, which has no head.

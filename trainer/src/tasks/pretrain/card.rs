@@ -7,7 +7,7 @@ use kinglet::spec::files;
 use serde_json::{Value, json};
 
 use super::config::Config;
-use crate::checkpoint::ENCODER;
+use crate::checkpoint::{self, ENCODER};
 use crate::corpus::Corpus;
 use crate::corpus::write::RECORD;
 use crate::model::seq2seq::Seq2SeqConfig;
@@ -59,8 +59,11 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
         "held_out": held_out.map(|scored| Row::Valid(scored.clone())),
         "environment": run.environment,
     });
+    let dir = folder.path().join(ENCODER);
+    checkpoint::unseal(&dir)?;
     folder.write_json(&format!("{ENCODER}/{}", files::TRAINING), &training)?;
-    folder.write(&format!("{ENCODER}/{}", files::CARD), card(facts, &encoder, &corpus).as_bytes())
+    folder.write(&format!("{ENCODER}/{}", files::CARD), card(facts, &encoder, &corpus).as_bytes())?;
+    checkpoint::seal(&dir)
 }
 
 /// Returns the record that `kinglet-train corpus` wrote in `dir`, or `null` if it is missing; training does not need it.

@@ -1,0 +1,155 @@
+//! The files of an export appear together: none of them is of another model than the rest.
+//!
+//! They are written into a folder `.kinglet-export.PID` of the directory, synced, and the folder is renamed to [`READY`]: from then on the
+//! export is complete. Its files are then moved to their places. An export that was killed before that moment leaves nothing that is read, one
+//! that was killed after it is completed by the next.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Folder of files that are complete and belong together.
+const READY: &str = ".kinglet-export.ready";
+/// Beginning of the names of folders that are being written.
+const WRITING: &str = ".kinglet-export.";
+
+/// Replaces files of `out`, which is made if missing, by `files`: all of them or, if this fails or is killed, none.
+///
+/// # Errors
+/// If a file cannot be written or moved.
+pub fn replace(out: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
+    recover(out)?;
+    let folder = out.join(format!("{WRITING}{}", std::process::id()));
+    let written = write(&folder, files).and_then(|()| {
+        fs::rename(&folder, out.join(READY)).with_context(|| format!("cannot rename {}", folder.display()))
+    });
+    if written.is_err() {
+        // Report the first error; the folder may not even exist.
+        let _ = fs::remove_dir_all(&folder);
+    }
+    written?;
+    complete(out)
+}
+
+fn write(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+    fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        let file = File::create(&path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        file.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Completes an export that was killed when all of its files were there, and removes what others have left that were killed before.
+///
+/// # Errors
+/// If a file cannot be moved or removed.
+pub fn recover(out: &Path) -> Result<()> {
+    complete(out)?;
+    let context = || format!("cannot read {}", out.display());
+    for entry in fs::read_dir(out).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        if is_left(&entry.file_name()) {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a name is that of a folder that was being written, or of a temporary sibling (`.NAME.PID.tmp`).
+fn is_left(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.strip_prefix(WRITING).is_some_and(number)
+        || name
+            .strip_suffix(".tmp")
+            .and_then(|name| name.strip_prefix('.')?.rsplit_once('.'))
+            .is_some_and(|(_, id)| number(id))
+}
+
+/// Moves complete files to their places.
+fn complete(out: &Path) -> Result<()> {
+    let ready = out.join(READY);
+    if !ready.exists() {
+        return Ok(());
+    }
+    let context = || format!("cannot read {}", ready.display());
+    for entry in fs::read_dir(&ready).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let to = out.join(entry.file_name());
+        fs::rename(entry.path(), &to).with_context(|| format!("cannot replace {}", to.display()))?;
+    }
+    fs::remove_dir(&ready).with_context(|| format!("cannot remove {}", ready.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files<'a>(a: &str, b: &str) -> [(&'a str, Vec<u8>); 2] {
+        [("a", a.into()), ("b", b.into())]
+    }
+
+    fn found(dir: &Path) -> Vec<(String, String)> {
+        let read = |entry: fs::DirEntry| {
+            let text = fs::read_to_string(entry.path()).unwrap_or_else(|_| "a folder".to_owned());
+            (entry.file_name().into_string().unwrap(), text)
+        };
+        let mut all: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| read(entry.unwrap())).collect();
+        all.sort();
+        all
+    }
+
+    fn is(dir: &Path, a: &str, b: &str) -> bool {
+        found(dir) == [("a".to_owned(), a.to_owned()), ("b".to_owned(), b.to_owned())]
+    }
+
+    #[test]
+    fn files_are_replaced_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        replace(&out, &files("1", "1")).unwrap();
+        assert!(is(&out, "1", "1"));
+        replace(&out, &files("2", "2")).unwrap();
+        assert!(is(&out, "2", "2"));
+        // The second file cannot be written: the first stays as it was.
+        let bad = [("a", b"3".to_vec()), ("no/folder", b"3".to_vec())];
+        assert!(replace(&out, &bad).is_err());
+        assert!(is(&out, "2", "2"), "{:?}", found(&out));
+    }
+
+    #[test]
+    fn what_a_killed_export_left_is_removed_or_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        replace(out, &files("1", "1")).unwrap();
+        // Killed while it was written.
+        fs::create_dir(out.join(".kinglet-export.123")).unwrap();
+        fs::write(out.join(".kinglet-export.123/a"), "2").unwrap();
+        fs::write(out.join(".model.onnx.77.tmp"), "2").unwrap();
+        recover(out).unwrap();
+        assert!(is(out, "1", "1"));
+        // Killed while files were moved.
+        fs::create_dir(out.join(READY)).unwrap();
+        fs::write(out.join(READY).join("b"), "2").unwrap();
+        fs::write(out.join("a"), "2").unwrap();
+        recover(out).unwrap();
+        assert!(is(out, "2", "2"), "{:?}", found(out));
+        // Files of others stay.
+        for name in [".tmp", ".x.tmp", "model.1.tmp", ".kinglet-export.mine"] {
+            fs::write(out.join(name), "mine").unwrap();
+        }
+        recover(out).unwrap();
+        assert_eq!(found(out).len(), 6);
+    }
+}
