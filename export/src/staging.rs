@@ -1,6 +1,6 @@
 //! The files of an export appear together: none of them is of another model than the rest.
 //!
-//! They are written into a folder `.kinglet-export.PID` of the directory, synced, and the folder is renamed to [`READY`]: from then on the
+//! They are written into a folder `.kinglet-export.PID` of the directory, synced, and the folder is renamed to `.kinglet-export.ready`: from then on the
 //! export is complete. Its files are then moved to their places. An export that was killed before that moment leaves nothing that is read, one
 //! that was killed after it is completed by the next.
 

@@ -3,6 +3,7 @@
 #[cfg(feature = "clap")]
 pub mod args;
 pub mod calibration_metrics;
+mod closed;
 pub mod dataset;
 pub mod digest;
 pub mod files;

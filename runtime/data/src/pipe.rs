@@ -4,6 +4,8 @@ use std::any::Any;
 use std::io::{self, BufWriter, StdoutLock};
 use std::panic;
 
+use crate::closed::is_missing;
+
 /// Makes [`print!`] and its like end the program without a message if nobody reads; other panics are reported as before.
 ///
 /// Use it with [`panic::catch_unwind`] and [`is_closed`].
@@ -28,49 +30,10 @@ pub fn is_closed(payload: &(dyn Any + Send)) -> bool {
 /// If the program was started without one (`program >&-`): the standard library then writes to nowhere, and says that all went well. Known on
 /// Linux and macOS.
 pub fn stdout() -> io::Result<BufWriter<StdoutLock<'static>>> {
-    if closed::stdout() {
+    if is_missing() {
         return Err(io::Error::new(io::ErrorKind::NotConnected, "it is closed, so that the answers would be lost"));
     }
     Ok(BufWriter::new(io::stdout().lock()))
-}
-
-/// Whether stdout was there when the program began, seen before the standard library opens `/dev/null` in its place.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-#[allow(unsafe_code)]
-mod closed {
-    use std::ffi::c_int;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    static CLOSED: AtomicBool = AtomicBool::new(false);
-
-    #[used]
-    #[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
-    #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
-    static LOOK: extern "C" fn() = look;
-
-    extern "C" fn look() {
-        unsafe extern "C" {
-            // <fcntl.h>
-            fn fcntl(descriptor: c_int, command: c_int, ...) -> c_int;
-        }
-        const STDOUT: c_int = 1;
-        const F_GETFD: c_int = 1;
-        // SAFETY: asks for the flags of a descriptor, which fails if there is none, and changes nothing. Nothing of the standard library is used
-        // before it is ready.
-        let closed = unsafe { fcntl(STDOUT, F_GETFD) } == -1;
-        CLOSED.store(closed, Ordering::Relaxed);
-    }
-
-    pub(super) fn stdout() -> bool {
-        CLOSED.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-mod closed {
-    pub(super) fn stdout() -> bool {
-        false
-    }
 }
 
 #[cfg(test)]

@@ -132,7 +132,9 @@ impl Config {
         }
         self.mixer.validate(self.num_hidden_layers, self.hidden_size)?;
         match self.receptive_field() {
-            Some(got) if got > MAX_RECEPTIVE_FIELD => Err(ConfigError::ReceptiveField { got }),
+            Some(got) if got > MAX_RECEPTIVE_FIELD => {
+                Err(ConfigError::ReceptiveField { most: MAX_RECEPTIVE_FIELD, got })
+            }
             _ => Ok(()),
         }
     }

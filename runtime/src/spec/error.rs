@@ -33,9 +33,11 @@ pub enum ConfigError {
     },
     /// `mixer = "attention"` with `norm = "post_layer"`.
     AttentionNorm,
-    /// An output of a convolution depends on more tokens than [`MAX_RECEPTIVE_FIELD`](super::MAX_RECEPTIVE_FIELD).
+    /// An output of a convolution depends on too many tokens.
     ReceptiveField {
-        /// The number of tokens.
+        /// The most there may be.
+        most: usize,
+        /// The number found.
         got: usize,
     },
 }
@@ -53,12 +55,8 @@ impl fmt::Display for ConfigError {
             ConfigError::LayerCount { field, got, layers } => {
                 write!(f, "{field} has {got} values, must have one for each of the {layers} layers")
             }
-            ConfigError::ReceptiveField { got } => {
-                write!(
-                    f,
-                    "kernel sizes and dilations give a receptive field of {got} tokens, must be at most {}",
-                    super::MAX_RECEPTIVE_FIELD
-                )
+            ConfigError::ReceptiveField { most, got } => {
+                write!(f, "kernel sizes and dilations give a receptive field of {got} tokens, must be at most {most}")
             }
             ConfigError::AttentionNorm => {
                 write!(f, "mixer \"attention\" is T5's and needs norm = \"pre_rms\", not \"post_layer\"")
