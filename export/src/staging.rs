@@ -66,15 +66,15 @@ pub fn recover(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether a name is that of a folder that was being written, or of a temporary sibling (`.NAME.PID.tmp`).
+/// Returns whether a name is that of a folder that was being written, or of a temporary sibling (`.NAME.PID.tmp`), by a process that has
+/// ended. Where processes cannot be looked up (`/proc`), nothing is taken for left.
 fn is_left(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    name.strip_prefix(WRITING).is_some_and(number)
-        || name
-            .strip_suffix(".tmp")
-            .and_then(|name| name.strip_prefix('.')?.rsplit_once('.'))
-            .is_some_and(|(_, id)| number(id))
+    let sibling = || name.strip_suffix(".tmp")?.strip_prefix('.')?.rsplit_once('.').map(|(_, id)| id);
+    let Some(id) = name.strip_prefix(WRITING).or_else(sibling) else { return false };
+    let processes = Path::new("/proc");
+    let number = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+    number && processes.join("self").exists() && !processes.join(id).exists()
 }
 
 /// Moves complete files to their places.
@@ -128,15 +128,16 @@ mod tests {
         assert!(is(&out, "2", "2"), "{:?}", found(&out));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn what_a_killed_export_left_is_removed_or_completed() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path();
         replace(out, &files("1", "1")).unwrap();
-        // Killed while it was written.
-        fs::create_dir(out.join(".kinglet-export.123")).unwrap();
-        fs::write(out.join(".kinglet-export.123/a"), "2").unwrap();
-        fs::write(out.join(".model.onnx.77.tmp"), "2").unwrap();
+        // Killed while it was written, by a process with a number above the largest there is.
+        fs::create_dir(out.join(".kinglet-export.4194305")).unwrap();
+        fs::write(out.join(".kinglet-export.4194305/a"), "2").unwrap();
+        fs::write(out.join(".model.onnx.4194305.tmp"), "2").unwrap();
         recover(out).unwrap();
         assert!(is(out, "1", "1"));
         // Killed while files were moved.
@@ -146,10 +147,11 @@ mod tests {
         recover(out).unwrap();
         assert!(is(out, "2", "2"), "{:?}", found(out));
         // Files of others stay.
-        for name in [".tmp", ".x.tmp", "model.1.tmp", ".kinglet-export.mine"] {
+        let living = format!(".model.onnx.{}.tmp", std::process::id());
+        for name in [".tmp", ".x.tmp", "model.4194305.tmp", ".kinglet-export.mine", &living] {
             fs::write(out.join(name), "mine").unwrap();
         }
         recover(out).unwrap();
-        assert_eq!(found(out).len(), 6);
+        assert_eq!(found(out).len(), 7);
     }
 }

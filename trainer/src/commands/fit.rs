@@ -192,13 +192,16 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         plan.epochs,
         minutes_to(deadline)
     ));
-    let complete = search.run(&plan, &mut record)?;
-    if !complete {
+    let complete = search.run(&plan, &mut record);
+    // What was trained can be resumed, whatever else happens.
+    if !record.trials.is_empty() {
+        replaced.discard();
+    }
+    if !complete? {
         replaced.settle();
         stopped(&args.out);
         return Ok(());
     }
-    replaced.discard();
     say(record.table().trim_end());
     finish(args, &prepared, &record, &export)
 }
