@@ -4,27 +4,28 @@
 //! export is complete. Its files are then moved to their places. An export that was killed before that moment leaves nothing that is read, one
 //! that was killed after it is completed by the next.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kinglet::spec::files;
 
 /// Folder of files that are complete and belong together.
 const READY: &str = ".kinglet-export.ready";
 /// Beginning of the names of folders that are being written.
 const WRITING: &str = ".kinglet-export.";
 
-/// Replaces files of `out`, which is made if missing, by `files`: all of them or, if this fails or is killed, none.
+/// Replaces files of `out`, which is made if missing, by others of these `contents`: all of them or, if this fails or is killed, none.
 ///
 /// # Errors
 /// If a file cannot be written or moved.
-pub fn replace(out: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+pub fn replace(out: &Path, contents: &[(&str, Vec<u8>)]) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
     recover(out)?;
     let folder = out.join(format!("{WRITING}{}", std::process::id()));
-    let written = write(&folder, files).and_then(|()| {
+    let written = write(&folder, contents).and_then(|()| {
         fs::rename(&folder, out.join(READY)).with_context(|| format!("cannot rename {}", folder.display()))
     });
     if written.is_err() {
@@ -35,9 +36,9 @@ pub fn replace(out: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
     complete(out)
 }
 
-fn write(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+fn write(folder: &Path, contents: &[(&str, Vec<u8>)]) -> Result<()> {
     fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for (name, bytes) in files {
+    for (name, bytes) in contents {
         let path = folder.join(name);
         let file = File::create(&path).and_then(|mut file| {
             file.write_all(bytes)?;
@@ -77,17 +78,26 @@ fn is_left(name: &OsStr) -> bool {
     number && processes.join("self").exists() && !processes.join(id).exists()
 }
 
-/// Moves complete files to their places.
+/// Moves complete files to their places. Those that they replace are removed before, so that at no moment files of two models lie side by side;
+/// but for the bundle, which always is one or the other.
 fn complete(out: &Path) -> Result<()> {
     let ready = out.join(READY);
     if !ready.exists() {
         return Ok(());
     }
     let context = || format!("cannot read {}", ready.display());
-    for entry in fs::read_dir(&ready).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        let to = out.join(entry.file_name());
-        fs::rename(entry.path(), &to).with_context(|| format!("cannot replace {}", to.display()))?;
+    let entries = fs::read_dir(&ready).with_context(context)?.collect::<io::Result<Vec<_>>>().with_context(context)?;
+    let mut names: Vec<OsString> = entries.iter().map(fs::DirEntry::file_name).collect();
+    // The bundle first.
+    names.sort_by_key(|name| *name != *files::BUNDLE);
+    for path in names.iter().filter(|name| **name != *files::BUNDLE).map(|name| out.join(name)) {
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+        }
+    }
+    for name in &names {
+        let to = out.join(name);
+        fs::rename(ready.join(name), &to).with_context(|| format!("cannot replace {}", to.display()))?;
     }
     fs::remove_dir(&ready).with_context(|| format!("cannot remove {}", ready.display()))
 }
@@ -96,7 +106,7 @@ fn complete(out: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn files<'a>(a: &str, b: &str) -> [(&'a str, Vec<u8>); 2] {
+    fn two<'a>(a: &str, b: &str) -> [(&'a str, Vec<u8>); 2] {
         [("a", a.into()), ("b", b.into())]
     }
 
@@ -118,9 +128,9 @@ mod tests {
     fn files_are_replaced_together() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        replace(&out, &files("1", "1")).unwrap();
+        replace(&out, &two("1", "1")).unwrap();
         assert!(is(&out, "1", "1"));
-        replace(&out, &files("2", "2")).unwrap();
+        replace(&out, &two("2", "2")).unwrap();
         assert!(is(&out, "2", "2"));
         // The second file cannot be written: the first stays as it was.
         let bad = [("a", b"3".to_vec()), ("no/folder", b"3".to_vec())];
@@ -133,7 +143,7 @@ mod tests {
     fn what_a_killed_export_left_is_removed_or_completed() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path();
-        replace(out, &files("1", "1")).unwrap();
+        replace(out, &two("1", "1")).unwrap();
         // Killed while it was written, by a process with a number above the largest there is.
         fs::create_dir(out.join(".kinglet-export.4194305")).unwrap();
         fs::write(out.join(".kinglet-export.4194305/a"), "2").unwrap();
