@@ -21,6 +21,7 @@ use crate::model::{
     seq2seq::{Seq2Seq, Seq2SeqConfig},
     student::Student,
 };
+use crate::out;
 use crate::tensors::{read_tensors, take_weights, write_tensors};
 use crate::tokenizer::files::TokenizerFiles;
 use crate::training::state;
@@ -73,12 +74,7 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
 fn begin(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     unseal(dir)?;
-    for path in [files::GOLDEN, files::TRAINING, files::CARD].map(|name| dir.join(name)) {
-        if path.exists() {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    Ok(())
+    [files::GOLDEN, files::TRAINING, files::CARD].iter().try_for_each(|name| out::remove(&dir.join(name)))
 }
 
 /// Removes the hashes of the files in `dir`, before one of them is replaced.

@@ -32,6 +32,21 @@ pub fn make(out: &Path) -> Result<()> {
     written.with_context(|| format!("--out {} cannot be written to", out.display()))
 }
 
+/// Removes a file, or a directory with all that is in it, if it is there.
+///
+/// # Errors
+/// If it cannot be removed; it is named.
+pub fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else if path.exists() {
+        fs::remove_file(path)
+    } else {
+        Ok(())
+    };
+    removed.with_context(|| format!("cannot remove {}", path.display()))
+}
+
 /// A directory that nobody else writes to until this is dropped, or its process ends, however it does.
 #[derive(Debug)]
 pub struct Lock {

@@ -35,7 +35,7 @@ fn start(task: &Task, out: &str, more: &[&str], file: &str) -> Child {
     let child = task.finetune(out, &[&LONG[..], more].concat()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     // With --force, the log of the old run is moved away first.
-    while more.contains(&"--force") && !task.path(out).join(".replaced").exists() {
+    while more.contains(&"--force") && !task.path(out).join(".replaced/model.safetensors").exists() {
         assert!(Instant::now() < deadline, "nothing is moved aside");
     }
     while rows() <= before || !task.path(out).join(file).exists() {

@@ -307,17 +307,7 @@ fn tell(path: &Path, data: &Dataset) -> Languages {
 
 /// Removes what a search made, and nothing else.
 fn clear(out: &Path) -> Result<()> {
-    for path in MADE.map(|name| out.join(name)) {
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else if path.exists() {
-            fs::remove_file(&path)
-        } else {
-            Ok(())
-        };
-        removed.with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    Ok(())
+    MADE.iter().try_for_each(|name| out::remove(&out.join(name)))
 }
 
 /// Returns the search in --out, or a new one.

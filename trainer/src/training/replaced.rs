@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::out;
 use crate::training::progress::say;
 
 /// Folder inside the directory of a run.
@@ -74,14 +75,7 @@ impl Replaced {
         let folder = self.out.join(FOLDER);
         for name in &self.names {
             let path = self.out.join(name);
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else if path.exists() {
-                fs::remove_file(&path)
-            } else {
-                Ok(())
-            };
-            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+            out::remove(&path)?;
             let old = folder.join(name);
             if old.exists() {
                 fs::rename(&old, &path).with_context(|| format!("cannot move {} back", old.display()))?;
