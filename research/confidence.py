@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+from default_model import at_rate, at_rates
 from project import ROOT, portable, program, want
 
 RUNS, OUT = ROOT / "runs", ROOT / "docs/results"
@@ -40,6 +41,33 @@ def table(head, rows):
     return "\n".join([line(head), "|" + "---|" + "---:|" * (len(head) - 1), *map(line, rows)])
 
 
+def out_of_scope(percent):
+    """Returns the rows of the tables about more texts out of scope, the numbers of the text, and whether the targets are met."""
+    found = json.loads((OUT / "out-of-scope.json").read_text())
+    rows = []
+    judge = lambda given, wrong, covered: wrong <= 0.05 and given >= 0.75 and covered >= 0.95
+    for name, m in found["shipped"].items():
+        rows.append([f"models/{name}", "raised", percent(m["answered"], 1), percent(m["wrong"]), percent(m["coverage"]), f"{m['mean_size']:.2f}",
+                     percent(m["in_right"], 1), percent(m["out_right"], 1), "yes" if judge(m["answered"], m["wrong"], m["coverage"]) else "no"])
+    found = found["checkpoints"]
+    for name, record in found.items():
+        rate = record["raised"]["mixture"]["rate"]
+        for kind in ("plain", "raised"):
+            m = record[kind]["int8"]["measured"]
+            answers = m["out_of_scope"]["answers"]
+            given, wrong = at_rate(answers, rate)
+            sets = ["", ""]
+            if kind == "raised":
+                sets = [percent(m["sets"]["coverage"]), f"{m['sets']['mean_size']:.2f}"]
+            met = "yes" if judge(given, wrong, m["sets"]["coverage"] if kind == "raised" else 1) else "no"
+            rows.append([name, kind, percent(given, 1), percent(wrong), *sets, percent(answers["in_right"], 1), percent(answers["out_right"], 1), met])
+    records = list(found.values())
+    mean = lambda score, key: sum(record["detectors"][score][key] for record in records) / len(records)
+    detectors = [[score, percent(mean(score, "auroc")), percent(mean(score, "answered"), 1)] for score in records[0]["detectors"]]
+    answered = sum(at_rate(r["raised"]["int8"]["measured"]["out_of_scope"]["answers"], rate)[0] for r in records) / len(records)
+    return rows, detectors, {"rate": rate, "answered": answered}
+
+
 def page():
     """Returns docs/results/confidence.md from the records."""
     found = {f"models/{name}": json.loads((ROOT / f"models/{name}/report.json").read_text()) for name in SHIPPED}
@@ -67,6 +95,7 @@ def page():
     a = scope["answers"]
     answers = [["in scope", str(scope["rows_in"]), percent(a["in_right"], 1), percent(a["in_wrong"], 1), percent(a["in_unsure"], 1)],
                ["out of scope", str(scope["rows_out"]), percent(a["out_right"], 1), percent(a["out_wrong"], 1), percent(a["out_unsure"], 1)]]
+    raised, detectors, more = out_of_scope(percent)
     return f"""# Confidence
 
 How well calibrated the int8 models are, on dev rows, in percent unless stated otherwise, one seed each. `research/confidence.py` makes this
@@ -112,6 +141,29 @@ probability but hardly the ranking of texts, so detection works as well without 
 Answers of `kinglet classify` with {DEFAULT} (for out-of-scope texts, the correct label is `oos`):
 
 {table(["texts", "rows", "correct label", "wrong label", "unsure"], answers)}
+
+## More texts out of scope
+
+What a calibration states holds for the mixture of its rows. With {DEFAULT}:
+
+{at_rates(a)}
+
+`kinglet-export --out-of-scope oos --out-of-scope-rate {more['rate']:g}` calibrates for texts of which {percent(more['rate'], 0)}% are out of scope: it raises the score of that label by a
+constant (in the bias of the head) and weighs the rows (`export/src/mixture.rs`). Below, {DEFAULT} by the same rule in Python, as its checkpoint is
+not kept, and three classifiers from `encoder-en-small`, fine-tuned on
+labels alone ([Peers](../peers.md)), measured by cross-fitting on the dev rows, those out of scope weighing {percent(more['rate'], 0)}% (`research/out_of_scope.py`).
+*Plain* are the answers of the calibration for the mixture of the dev set. Targets: at most 5% wrong, at least 75% answered, sets of at least 95%.
+A model that knows its labels less well answers fewer: the threshold must keep 5% with 95% confidence, from 100 rows out of scope.
+
+{table(["model", "calibration", "answered", "wrong among answered", "set coverage", "mean set size", "right in scope", "right out of scope", "targets"], raised)}
+
+Detectors on the features of the encoder (the pooled vector; class means and covariance of the training rows) beside those on the scores. The
+last column is the share of texts that can be answered in the order of a score with 5% wrong, where {percent(more['rate'], 0)}% are out of scope; mean of the three.
+
+{table(["score", "AUROC", "answered at 5% wrong"], detectors)}
+
+Distances separate better what is out of scope, but an answer is also wrong where a text in scope gets another's label, which only
+the probability of the label sees. Raising the score of the label is worth more than any of them.
 """
 
 

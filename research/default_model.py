@@ -46,6 +46,8 @@ BESIDE = {
     "tokenizer.json": "`tokenizer.json` (for Hugging Face `tokenizers`)",
     "verification.safetensors": "`verification.safetensors` (ids and logits that `tools/x check onnx` compares)",
 }
+# Shares of texts out of scope that the card has.
+RATES = (0, 0.05, 0.1, 0.18, 0.3, 0.5)
 
 
 def paths(name):
@@ -142,6 +144,22 @@ The soft labels are those of a regression on the teacher's vectors and on words,
 {settings}. `tools/x research default_model{'' if name == 'intents' else ' ' + name}` does all of it."""
 
 
+def at_rate(answers, rate):
+    """Returns the shares of answered texts, and of wrong ones among the answers, where a share `rate` is out of scope."""
+    mixed = lambda kind: (1 - rate) * answers[f"in_{kind}"] + rate * answers[f"out_{kind}"]
+    given = mixed("right") + mixed("wrong")
+    return given, mixed("wrong") / given
+
+
+def at_rates(answers):
+    """The table of what answers are worth where other shares of the texts are out of scope."""
+    rows = []
+    for rate in RATES:
+        given, wrong = at_rate(answers, rate)
+        rows.append(f"| {100 * rate:.0f}% | {100 * given:.1f}% | {100 * wrong:.1f}% |")
+    return "\n".join(["| texts out of scope | answered | wrong among answered |", "|---:|---:|---:|", *rows])
+
+
 def card(name):
     """The text of models/NAME/README.md."""
     out, what = ROOT / "models" / name, MODELS[name]
@@ -149,7 +167,8 @@ def card(name):
     model = (out / "model.kinglet").read_bytes()
     dev, rows, c, calibration = report["dev"], training, report["config"], report["calibration"]
     values, measured = calibration["int8"]["values"], calibration["int8"]["measured"]
-    answers = measured["out_of_scope"]["answers"]
+    scope = measured["out_of_scope"]
+    answers = scope["answers"]
     more, recipe = learnt(name, training)
     beside = ["`report.json` (measurements of the export, every flipped text)", "`training.json` (full settings and environment)"]
     beside = ",\n".join(", ".join(part) for part in (beside, [BESIDE[file] for file in what["keep"] if file in BESIDE]) if part)
@@ -182,6 +201,12 @@ below a score of {values['threshold']:.3f} the answer is `unsure`. This threshol
 confidence: {100 * measured['selective']['answered']:.1f}% of the dev texts get a label, of which {100 * (1 - measured['selective']['accuracy']):.2f}% are wrong. Label sets contain the correct label for {100 * measured['sets']['coverage']:.2f}% of the dev
 texts (target {100 * calibration['stated']['coverage']:.0f}%), with {measured['sets']['mean_size']:.2f} labels on average. All numbers are cross-fitted on the dev rows; see
 [Confidence](../../docs/results/confidence.md).
+
+All of this holds for texts like those of the dev set, mixed like them: {100 * scope['rows_out'] / measured['rows']:.1f}% are out of scope. Where more are, more answers are wrong:
+
+{at_rates(scope['answers'])}
+
+`kinglet-export --out-of-scope oos --out-of-scope-rate 0.18` calibrates a checkpoint for another mixture.
 
 ## Data
 

@@ -166,6 +166,7 @@ pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
             calibration: None,
             targets: None,
             out_of_scope: None,
+            out_of_scope_rate: None,
             search: None,
             custom_op: mixer.is_conv(),
         };

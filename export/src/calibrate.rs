@@ -18,10 +18,12 @@
 use anyhow::{Context, Result, ensure};
 use kinglet::answer::{self, Answer};
 use kinglet::calibration::Calibration;
+use kinglet::tokenizer::Blank;
 use kinglet_data::calibration_metrics::{BINS, Bin, Reliability, Selective};
 use serde::Serialize;
 
 use crate::binomial::Binomial;
+use crate::mixture::{self, Mixture};
 use crate::out_of_scope::{self, OutOfScope};
 use crate::scored::{FOLDS, ScoredText};
 
@@ -30,7 +32,7 @@ pub const CONFIDENCE: f64 = 0.95;
 /// Shares of the rows at which test sequences begin, at least [`min_rows`].
 pub const STARTS: [f64; 4] = [1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 4.0];
 /// Probability that one sequence goes wrong.
-const DELTA: f64 = (1.0 - CONFIDENCE) / STARTS.len() as f64;
+pub(crate) const DELTA: f64 = (1.0 - CONFIDENCE) / STARTS.len() as f64;
 /// Range of fitted temperatures, both ends included.
 pub const TEMPERATURES: (f64, f64) = (0.1, 10.0);
 
@@ -127,44 +129,92 @@ pub struct Sets {
     pub largest: usize,
 }
 
-/// Fits a calibration to `rows` and measures it. `out_of_scope`: the class of texts outside all others.
+/// What the texts out of scope are, and what they are to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scope {
+    /// Their class, whose detection is measured.
+    pub class: Option<usize>,
+    /// The mixture to calibrate for, if it is another than that of the rows.
+    pub mixture: Option<Mixture>,
+    /// Whether the scores have the constant of [`Mixture`] already, so that none is added.
+    pub raised: bool,
+}
+
+/// Fits a calibration to `rows` and measures it.
 ///
 /// # Errors
 /// If a row's scores are not numbers or its class is unknown, or if there is no row.
-pub fn calibrate(rows: &[ScoredText], targets: &Targets, out_of_scope: Option<usize>) -> Result<Calibrated> {
-    let (values, chosen) = fit(&rows.iter().collect::<Vec<_>>(), targets)?;
-    Ok(Calibrated { values, chosen, measured: measure(rows, targets, out_of_scope)? })
+pub fn calibrate(rows: &[ScoredText], targets: &Targets, scope: &Scope) -> Result<Calibrated> {
+    let Fitted { values, chosen, .. } =
+        fit(&rows.iter().collect::<Vec<_>>(), targets, scope.mixture.as_ref(), !scope.raised)?;
+    Ok(Calibrated { values, chosen, measured: measure(rows, targets, scope)? })
 }
 
-/// Fits a calibration to `rows`.
+/// A calibration as it was fitted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fitted {
+    /// The numbers.
+    pub values: Calibration,
+    /// The threshold, on the rows.
+    pub chosen: Chosen,
+    /// What is to be added to the scores of the mixture's class, before temperature.
+    pub shift: f64,
+}
+
+/// Fits a calibration to `rows`. `free`: whether a mixture's class may get a constant.
 ///
 /// # Errors
-/// As [`calibrate`].
-pub fn fit(rows: &[&ScoredText], targets: &Targets) -> Result<(Calibration, Chosen)> {
+/// As [`calibrate`], and if a mixture has no row of a kind.
+pub fn fit(rows: &[&ScoredText], targets: &Targets, mixture: Option<&Mixture>, free: bool) -> Result<Fitted> {
     ensure!(!rows.is_empty(), "there are no rows to calibrate with");
-    let temperature = temperature(rows) as f32;
+    let weights = mixture.map(|mixture| mixture.weights(rows)).transpose()?;
+    let (temperature, shift) = match (mixture, &weights) {
+        (Some(mixture), Some(weights)) => mixture.temperature_and_shift(rows, weights, free),
+        _ => (temperature(rows), 0.0),
+    };
+    let temperature = temperature as f32;
+    let raised = mixture.map(|mixture| (mixture.class, shift));
     let (mut confidences, mut golds) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for row in rows {
-        let probabilities = probabilities(row, temperature)?;
+    for (i, row) in rows.iter().enumerate() {
+        let weight = weights.as_ref().and_then(|weights| weights.get(i)).copied().unwrap_or(1.0);
+        let probabilities = probabilities(row, temperature, raised)?;
         let (class, confidence) = answer::best(&probabilities).context("a row has no scores")?;
-        confidences.push((confidence, class == row.gold));
-        golds.push(*probabilities.get(row.gold).context("a row's class is unknown")?);
+        if !row.blank {
+            confidences.push((confidence, class == row.gold, weight));
+        }
+        golds.push((*probabilities.get(row.gold).context("a row's class is unknown")?, weight));
     }
-    let chosen = threshold(confidences, targets.error_rate);
+    let (chosen, set_threshold) = match mixture {
+        None => (
+            threshold(confidences.into_iter().map(|(p, right, _)| (p, right)).collect(), targets.error_rate),
+            set_threshold(golds.into_iter().map(|(p, _)| p).collect(), targets.coverage),
+        ),
+        Some(_) => {
+            (mixture::threshold(confidences, targets.error_rate), mixture::set_threshold(golds, targets.coverage))
+        }
+    };
     let values = Calibration {
         temperature,
         threshold: chosen.threshold,
         error_rate: targets.error_rate as f32,
-        set_threshold: set_threshold(golds, targets.coverage),
+        set_threshold,
         coverage: targets.coverage as f32,
         rows: u32::try_from(rows.len()).unwrap_or(u32::MAX),
+        out_of_scope: mixture.map(|mixture| mixture.rate as f32),
     };
-    Ok((values.validated()?, chosen))
+    Ok(Fitted { values: values.validated()?, chosen, shift })
 }
 
-fn probabilities(row: &ScoredText, temperature: f32) -> Result<Vec<f32>> {
-    let mut out = vec![0.0; row.logits.len()];
-    answer::softmax(&row.logits, temperature, &mut out)?;
+/// Returns the probabilities of a row. `raised`: a class and what is added to its score.
+fn probabilities(row: &ScoredText, temperature: f32, raised: Option<(usize, f64)>) -> Result<Vec<f32>> {
+    let mut logits = row.logits.clone();
+    if let Some((class, shift)) = raised
+        && let Some(logit) = logits.get_mut(class)
+    {
+        *logit += shift as f32;
+    }
+    let mut out = vec![0.0; logits.len()];
+    answer::softmax(&logits, temperature, &mut out)?;
     Ok(out)
 }
 
@@ -245,58 +295,71 @@ pub fn set_threshold(mut golds: Vec<f32>, coverage: f64) -> f32 {
     rank.checked_sub(1).and_then(|at| golds.get(at)).copied().unwrap_or(0.0)
 }
 
-/// Measures by cross-fitting: each fold with a calibration fitted on the others.
+/// Measures by cross-fitting: each fold with a calibration fitted on the others. Of a mixture, all results are weighted but those of
+/// out-of-scope detection.
 ///
 /// # Errors
 /// As [`calibrate`], and when all rows are in one fold.
-pub fn measure(rows: &[ScoredText], targets: &Targets, out_of_scope: Option<usize>) -> Result<Measured> {
+pub fn measure(rows: &[ScoredText], targets: &Targets, scope: &Scope) -> Result<Measured> {
     let (mut before, mut after) = (Reliability::new(), Reliability::new());
-    let (mut answered, mut right, mut labels) = (0usize, 0usize, 0usize);
+    let (mut answered, mut right, mut labels, mut all) = (0.0, 0.0, 0.0, 0.0);
     let mut sets = Sets::default();
-    let mut scope = out_of_scope.map(out_of_scope::Rows::new);
+    let mut outside_rows = scope.class.map(out_of_scope::Rows::new);
+    let mixture = scope.mixture.as_ref();
+    let weights = mixture.map(|mixture| mixture.weights(&rows.iter().collect::<Vec<_>>())).transpose()?;
+    // The mean weight is 1, as without a mixture.
+    let weight = |i: usize| weights.as_ref().and_then(|w| w.get(i)).map_or(1.0, |w| w * rows.len() as f64);
     for fold in 0..FOLDS {
-        let (inside, outside): (Vec<&ScoredText>, Vec<&ScoredText>) = rows.iter().partition(|row| row.fold == fold);
+        let (inside, outside): (Vec<_>, Vec<_>) = rows.iter().enumerate().partition(|(_, row)| row.fold == fold);
         if inside.is_empty() {
             continue;
         }
-        let (calibration, _) = fit(&outside, targets).context("measuring the calibration")?;
-        for row in inside {
-            let (plain, scaled) = (probabilities(row, 1.0)?, probabilities(row, calibration.temperature)?);
-            before.add(&plain, row.gold);
-            after.add(&scaled, row.gold);
-            let answer = Answer::from_probabilities(&scaled, Some(&calibration))?;
+        let outside: Vec<&ScoredText> = outside.into_iter().map(|(_, row)| row).collect();
+        let Fitted { values: calibration, shift, .. } =
+            fit(&outside, targets, mixture, true).context("measuring the calibration")?;
+        let raised = mixture.map(|mixture| (mixture.class, shift));
+        for (i, row) in inside {
+            let weight = weight(i);
+            let (plain, scaled) =
+                (probabilities(row, 1.0, None)?, probabilities(row, calibration.temperature, raised)?);
+            before.add_weighted(&plain, row.gold, weight);
+            after.add_weighted(&scaled, row.gold, weight);
+            let blank = row.blank.then_some(Blank::Unknown);
+            let answer = Answer::from_probabilities(&scaled, Some(&calibration))?.with_blank(blank);
             let given = answer.label().map(|label| label.class);
+            all += weight;
             if let Some(class) = given {
-                answered += 1;
-                right += usize::from(class == row.gold);
+                answered += weight;
+                right += if class == row.gold { weight } else { 0.0 };
             }
             let mut size = 0;
             for label in answer.set().into_iter().flatten() {
                 size += 1;
-                sets.coverage += if label.class == row.gold { 1.0 } else { 0.0 };
+                sets.coverage += if label.class == row.gold { weight } else { 0.0 };
             }
-            labels += size;
-            sets.single += if size == 1 { 1.0 } else { 0.0 };
+            labels += weight * size as f64;
+            sets.single += if size == 1 { weight } else { 0.0 };
             sets.largest = sets.largest.max(size);
-            if let Some(scope) = &mut scope {
-                scope.add(row, &plain, &scaled, calibration.temperature, given);
+            if let Some(rows) = &mut outside_rows {
+                rows.add(row, &plain, &scaled, calibration.temperature, given);
             }
         }
     }
-    let n = rows.len() as f64;
-    sets.coverage /= n;
-    sets.single /= n;
-    sets.mean_size = labels as f64 / n;
-    let accuracy = if answered == 0 { 1.0 } else { right as f64 / answered as f64 };
+    sets.coverage /= all;
+    sets.single /= all;
+    sets.mean_size = labels / all;
     Ok(Measured {
         rows: rows.len(),
         folds: FOLDS,
         accuracy: after.accuracy(),
         before: Quality::of(&before),
         after: Quality::of(&after),
-        selective: Selective { answered: answered as f64 / n, accuracy },
+        selective: Selective {
+            answered: answered / all,
+            accuracy: if answered > 0.0 { right / answered } else { 1.0 },
+        },
         sets,
-        out_of_scope: scope.map(out_of_scope::Rows::measured).transpose()?,
+        out_of_scope: outside_rows.map(out_of_scope::Rows::measured).transpose()?,
     })
 }
 

@@ -1,12 +1,13 @@
 //! Calibrates both models on one data file and notes what limits the result.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kinglet::calibration::Calibration;
 use serde::Serialize;
 
-use crate::calibrate::{self, CONFIDENCE, Calibrated, TEMPERATURES, Targets};
+use crate::calibrate::{self, CONFIDENCE, Calibrated, Fitted, Scope, TEMPERATURES, Targets};
 use crate::checkpoint::Checkpoint;
 use crate::data::LabelledData;
+use crate::mixture::{self, Mixture};
 use crate::scored::ScoredText;
 
 /// The calibrations of both models, from one data file.
@@ -24,42 +25,141 @@ pub struct Calibrations {
     pub stated: Targets,
     /// Probability, over the choice of rows, that the error rate is kept.
     pub confidence: f64,
+    /// The mixture of texts that all of this holds for, if it is another than that of the rows.
+    pub mixture: Option<Mixture>,
+    /// What was added to the score of the mixture's class in all files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<f32>,
     /// The int8 model.
     pub int8: Calibrated,
     /// The float32 model, fitted to its own scores.
     pub fp32: Calibration,
 }
 
+impl Calibrations {
+    /// Says for which texts the promises hold.
+    pub fn holds_for(&self) -> String {
+        let share = |share: f64| (1e4 * share).round() / 100.0;
+        match (&self.mixture, self.int8.values.out_of_scope) {
+            (Some(Mixture { label, rate, .. }), _) => format!(
+                "this holds for texts of which {}% are out of scope ({label:?}); the score of that label is raised by {:.2}",
+                share(*rate),
+                self.shift.unwrap_or_default()
+            ),
+            (None, Some(natural)) => {
+                format!("this holds for texts of which {}% are out of scope, as of these", share(f64::from(natural)))
+            }
+            (None, None) => "this holds for texts mixed like these".to_owned(),
+        }
+    }
+}
+
+/// What to calibrate for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The targets of the thresholds.
+    pub targets: Targets,
+    /// The texts out of scope, and their share.
+    pub scope: Scope,
+    /// What was added to the score of the mixture's class.
+    pub shift: Option<f32>,
+}
+
+impl Plan {
+    /// Makes a plan. `label`: that of texts out of scope; `rate`: their share, if it is another than in the rows; `shift`: what was
+    /// added to their score.
+    ///
+    /// # Errors
+    /// If the model has no such label, or there is a rate without one.
+    pub fn new(
+        targets: Targets,
+        (label, rate): (Option<&str>, Option<f64>),
+        shift: Option<f32>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self> {
+        ensure!(
+            rate.is_none() || label.is_some(),
+            "a rate of out-of-scope texts needs their label: --out-of-scope LABEL"
+        );
+        let class = label.map(|name| {
+            let class = checkpoint.labels.iter().position(|label| label == name);
+            class.with_context(|| format!("the model has no label {name:?} for out-of-scope texts"))
+        });
+        let class = class.transpose()?;
+        let mixture =
+            class.zip(label).zip(rate).map(|((class, label), rate)| Mixture { label: label.to_owned(), class, rate });
+        Ok(Plan { targets, scope: Scope { class, mixture, raised: shift.is_some() }, shift })
+    }
+
+    /// Returns what is to be added to the score of the mixture's class; `None` without a mixture, or if it was. `rows`: those of the
+    /// int8 model.
+    ///
+    /// # Errors
+    /// If the rows cannot be calibrated with.
+    pub fn shift(&self, rows: &[ScoredText]) -> Result<Option<f32>> {
+        let mixture = self.scope.mixture.as_ref().filter(|_| !self.scope.raised);
+        let Some(mixture) = mixture else { return Ok(None) };
+        let rows: Vec<&ScoredText> = rows.iter().collect();
+        let weights = mixture.weights(&rows)?;
+        Ok(Some(mixture.temperature_and_shift(&rows, &weights, true).1 as f32))
+    }
+
+    /// Says why rows cannot show the error rate, however few errors there are.
+    fn too_few(&self, rows: &[ScoredText]) -> Option<String> {
+        let Targets { error_rate, .. } = self.targets;
+        let percent = 100.0 * error_rate;
+        let advice = "give more with --calibration FILE, or another --error-rate";
+        let Some(Mixture { label, class, rate }) = &self.scope.mixture else {
+            let min = calibrate::min_rows(error_rate);
+            return (rows.len() < min).then(|| {
+                format!(
+                    "not calibrated: {} rows cannot show an error rate of {percent}%, which takes {min} even without an error; {advice}",
+                    rows.len()
+                )
+            });
+        };
+        let outside = rows.iter().filter(|row| row.gold == *class).count();
+        let kinds = [(outside, *rate, "with"), (rows.len() - outside, 1.0 - rate, "without")];
+        kinds.into_iter().find(|(rows, share, _)| *rows < mixture::min_rows(*share, error_rate)).map(|(rows, share, with)| {
+            format!(
+                "not calibrated: {rows} rows {with} the label {label:?} cannot show an error rate of {percent}% for texts of which {}% are like \
+                 them, which takes {} even without an error; {advice}",
+                100.0 * share,
+                mixture::min_rows(share, error_rate)
+            )
+        })
+    }
+}
+
 /// Calibrates both models; `None` and a note when there are too few rows.
 ///
-/// `rows`: the scores of the float32 model and of the int8 model. `out_of_scope`: the label of texts outside all
-/// others.
+/// `rows`: the scores of the float32 model and of the int8 model.
 ///
 /// # Errors
-/// If the model has no such label, or the rows cannot be calibrated with.
+/// If the rows cannot be calibrated with.
 pub fn calibrations(
-    targets: &Targets,
-    out_of_scope: Option<&str>,
+    plan: &Plan,
     checkpoint: &Checkpoint,
     data: &LabelledData,
     [fp32, int8]: &[Vec<ScoredText>; 2],
     notes: &mut Vec<String>,
 ) -> Result<Option<Calibrations>> {
-    let (rate, min) = (100.0 * targets.error_rate, calibrate::min_rows(targets.error_rate));
-    if int8.len() < min {
-        notes.push(format!(
-            "not calibrated: {} rows cannot show an error rate of {rate}%, which takes {min} even without an error; \
-             give more with --calibration FILE, or another --error-rate",
-            int8.len()
-        ));
+    let Plan { targets, scope, shift } = plan;
+    let rate = 100.0 * targets.error_rate;
+    if let Some(note) = plan.too_few(int8) {
+        notes.push(note);
         return Ok(None);
     }
-    let out_of_scope = out_of_scope.map(|name| {
-        let class = checkpoint.labels.iter().position(|label| label == name);
-        class.with_context(|| format!("the model has no label {name:?} for out-of-scope texts"))
-    });
-    let int8 = calibrate::calibrate(int8, targets, out_of_scope.transpose()?).with_context(|| data.file.clone())?;
-    let (fp32, _) = calibrate::fit(&fp32.iter().collect::<Vec<_>>(), targets)?;
+    let rows_out = scope.class.map(|class| int8.iter().filter(|row| row.gold == class).count());
+    let mut int8 = calibrate::calibrate(int8, targets, scope).with_context(|| data.file.clone())?;
+    let Fitted { values: mut fp32, .. } =
+        calibrate::fit(&fp32.iter().collect::<Vec<_>>(), targets, scope.mixture.as_ref(), false)?;
+    if let (Some(rows_out), None) = (rows_out, &scope.mixture) {
+        // The mixture of the rows, which is known.
+        let share = rows_out as f32 / int8.values.rows.max(1) as f32;
+        let share = Some(share).filter(|share| *share > 0.0 && *share < 1.0);
+        (int8.values.out_of_scope, fp32.out_of_scope) = (share, share);
+    }
     if int8.chosen.answered == 0 {
         notes.push(format!(
             "the model will always be unsure: at no threshold do {} rows show an error rate of {rate}%; \
@@ -90,6 +190,8 @@ pub fn calibrations(
         chose_the_checkpoint,
         stated: *targets,
         confidence: CONFIDENCE,
+        mixture: scope.mixture.clone(),
+        shift: *shift,
         int8,
         fp32,
     }))

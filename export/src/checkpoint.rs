@@ -85,6 +85,18 @@ pub struct DataFile {
 }
 
 impl Checkpoint {
+    /// Adds `shift` to the score of a class: to the bias of the head, and to what PyTorch computed.
+    ///
+    /// # Errors
+    /// If the model has no such class.
+    pub fn raise(&mut self, weights: &mut Weights, class: usize, shift: f32) -> Result<()> {
+        let bias = weights.get_mut(&Weight::HeadBias).and_then(|bias| bias.get_mut(class));
+        *bias.context("the model has no such class")? += shift;
+        let labels = self.config.num_labels.max(1);
+        self.golden.logits.iter_mut().skip(class).step_by(labels).for_each(|logit| *logit += shift);
+        Ok(())
+    }
+
     /// Reads and checks a checkpoint directory.
     ///
     /// # Errors

@@ -88,8 +88,7 @@ fn panel(
         .background_style(WHITE.mix(0.8))
         .draw()?;
 
-    let rows = quality.bins.iter().map(|bin| bin.rows).sum::<usize>().max(1) as f64;
-    let share = |bin: &Bin| bin.rows as f64 / rows;
+    let share = |bin: &Bin| bin.share;
     let max = quality.bins.iter().map(share).fold(0.05, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(&lower)
         .margin_left(12)

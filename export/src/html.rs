@@ -13,6 +13,7 @@ use kinglet_data::survey::grouped;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::LabelledData;
+use crate::readme::sentence;
 use crate::report::Report;
 use crate::scored::{ScoredText, best};
 use crate::search::Search;
@@ -108,12 +109,13 @@ pub fn page(
         let _ = writeln!(
             out,
             "<h2>Confidence</h2>\n<p>{answered}: {:.1}% of the texts are answered, {:.2}% of these wrongly (target {}%). Expected calibration \
-             error: {:.2}% after temperature scaling, {:.2}% before.</p>",
+             error: {:.2}% after temperature scaling, {:.2}% before. {}.</p>",
             100.0 * measured.selective.answered,
             100.0 * (1.0 - measured.selective.accuracy),
             100.0 * calibration.stated.error_rate,
             100.0 * measured.after.ece,
-            100.0 * measured.before.ece
+            100.0 * measured.before.ece,
+            escaped(&sentence(&calibration.holds_for()))
         );
     }
     if let Some(diagram) = diagram {

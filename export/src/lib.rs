@@ -7,13 +7,13 @@
 //! 3. [`onnx`] (with [`graph`], layer by layer) and [`bundle`] write the same numbers; [`custom_op`] puts the bundle into one
 //!    operator for tract.
 //! 4. [`verify`] compares the ONNX files with PyTorch on golden texts and dev data, [`native`] the bundle with tract.
-//! 5. [`calibrations`] fits temperature and thresholds ([`calibrate`], [`out_of_scope`]) and [`diagram`] draws them.
+//! 5. [`calibrations`] fits temperature and thresholds ([`calibrate`], [`mixture`], [`out_of_scope`]) and [`diagram`] draws them.
 //! 6. [`report`] states the results, [`html`] and [`readme`] for people.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kinglet::bundle::Buffer;
 use kinglet::spec::{Task, files};
 use kinglet_data::digest::sha256;
@@ -22,11 +22,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use calibrate::Targets;
+use calibrations::Plan;
 use checkpoint::Checkpoint;
 use data::{DevSource, LabelledData};
 use prepare::Prepared;
 use report::{File, Report};
-use scored::ScoredText;
 use search::Search;
 use verify::{Int8, Scores};
 
@@ -40,6 +40,7 @@ pub mod data;
 pub mod diagram;
 pub mod graph;
 pub mod html;
+pub mod mixture;
 pub mod names;
 pub mod native;
 pub mod onnx;
@@ -74,6 +75,8 @@ pub struct ExportJob {
     pub custom_op: bool,
     /// The label of texts outside all others, whose detection is reported.
     pub out_of_scope: Option<String>,
+    /// Their share of the texts that the model is to be calibrated for, if it is another than in the data.
+    pub out_of_scope_rate: Option<f64>,
     /// The record of the search that led to the checkpoint, for the page.
     pub search: Option<PathBuf>,
 }
@@ -87,10 +90,33 @@ pub struct ExportJob {
 /// If the checkpoint or the data cannot be read, an engine fails, or a file cannot be written. Bounds that are not kept
 /// are not errors: [`Report::failures`] lists them.
 pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
+    let progress: &dyn Fn(&str) = &progress;
+    Ok(match run(job, None, progress)? {
+        Outcome::Exported(report) => *report,
+        Outcome::Raise(shift) => {
+            progress("exporting once more, with the score of texts out of scope raised");
+            match run(job, Some(shift), progress)? {
+                Outcome::Exported(report) => *report,
+                Outcome::Raise(_) => bail!("the score of texts out of scope cannot be raised twice"),
+            }
+        }
+    })
+}
+
+/// The result of a run through all stages.
+enum Outcome {
+    /// The files are written.
+    Exported(Box<Report>),
+    /// Nothing is written: the score of texts out of scope is to be raised first ([`mixture`]).
+    Raise(f32),
+}
+
+/// Runs the stages. `shift`: what is added to the score of texts out of scope.
+fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<Outcome> {
     progress("reading the checkpoint");
     writable(&job.out)?;
     let search = job.search.as_deref().map(Search::read).transpose()?;
-    let (checkpoint, weights) = Checkpoint::read(&job.checkpoint)?;
+    let (mut checkpoint, mut weights) = Checkpoint::read(&job.checkpoint)?;
     ensure!(
         !job.custom_op || checkpoint.config.mixer.is_conv(),
         "only convolutional models can be one operator; export attention without --custom-op"
@@ -102,6 +128,12 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     };
     let calibration_data =
         job.calibration.as_ref().map(|path| data::calibration(path, label_field, &checkpoint)).transpose()?;
+
+    let outside = (job.out_of_scope.as_deref(), job.out_of_scope_rate);
+    let plan = Plan::new(job.targets.unwrap_or_default(), outside, shift, &checkpoint)?;
+    if let Some((mixture, shift)) = plan.scope.mixture.as_ref().zip(shift) {
+        checkpoint.raise(&mut weights, mixture.class, shift)?;
+    }
 
     progress("writing the graphs");
     let model = Prepared::new(&checkpoint.config, weights);
@@ -128,14 +160,23 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     let dev = dev_data.as_ref().zip(dev_rows.as_ref()).map(|(data, rows)| verify::dev(&checkpoint, data, rows));
 
     let mut notes = Vec::new();
-    let mut calibrate = |data: &LabelledData, rows: &[Vec<ScoredText>; 2]| {
-        let targets = job.targets.unwrap_or_default();
-        calibrations::calibrations(&targets, job.out_of_scope.as_deref(), &checkpoint, data, rows, &mut notes)
+    let other_rows = calibration_data.as_ref().map(&mut rows).transpose()?;
+    let calibrating = match (&calibration_data, &other_rows) {
+        (Some(data), Some(rows)) => Some((data, rows)),
+        _ => dev_data.as_ref().zip(dev_rows.as_ref()),
     };
-    let calibration = match (&calibration_data, &dev_data, &dev_rows) {
-        (Some(data), ..) => calibrate(data, &rows(data)?)?,
-        (None, Some(data), Some(rows)) => calibrate(data, rows)?,
-        _ => None,
+    ensure!(
+        plan.scope.mixture.is_none() || calibrating.is_some(),
+        "--out-of-scope-rate needs data to calibrate with; give it with --dev FILE or --calibration FILE"
+    );
+    if let Some((data, [_, int8])) = calibrating
+        && let Some(shift) = plan.shift(int8).with_context(|| data.file.clone())?
+    {
+        return Ok(Outcome::Raise(shift));
+    }
+    let calibration = match calibrating {
+        Some((data, rows)) => calibrations::calibrations(&plan, &checkpoint, data, rows, &mut notes)?,
+        None => None,
     };
     let int8_calibration = calibration.as_ref().map(|calibration| calibration.int8.values);
     if let Some(calibration) = &calibration {
@@ -216,7 +257,7 @@ pub fn export(job: &ExportJob, progress: impl Fn(&str)) -> Result<Report> {
     exported.push((files::REPORT, json));
 
     staging::replace(&job.out, &exported)?;
-    Ok(report)
+    Ok(Outcome::Exported(Box::new(report)))
 }
 
 /// Checks before the work that files can be written to the directory, if it is there.
@@ -240,6 +281,7 @@ fn without_labels(job: &ExportJob) -> Result<()> {
         ("--calibration", job.calibration.is_some()),
         ("--error-rate and --coverage", job.targets.is_some()),
         ("--out-of-scope", job.out_of_scope.is_some()),
+        ("--out-of-scope-rate", job.out_of_scope_rate.is_some()),
         ("--custom-op", job.custom_op),
     ];
     let names: Vec<&str> = given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();

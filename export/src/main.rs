@@ -69,6 +69,12 @@ struct Args {
     /// Example: --out-of-scope oos
     #[arg(long, value_name = "LABEL")]
     out_of_scope: Option<String>,
+    /// Share of out-of-scope texts to calibrate for, above 0 and below 1, if it is another than in the data
+    ///
+    /// The score of their label is raised by a constant, and temperature, threshold and label sets are fitted, so that the
+    /// promises hold where this share of texts is out of scope. Example: --out-of-scope oos --out-of-scope-rate 0.2
+    #[arg(long, value_name = "RATE", value_parser = share, requires = "out_of_scope")]
+    out_of_scope_rate: Option<f64>,
     /// Also write model.custom-op.onnx: the int8 model as one operator for tract
     ///
     /// A program that uses tract runs it after one call, `kinglet_onnx::register(&mut onnx)`; `kinglet classify --model
@@ -109,6 +115,7 @@ impl Args {
             }),
             custom_op: self.custom_op,
             out_of_scope: self.out_of_scope.clone(),
+            out_of_scope_rate: self.out_of_scope_rate,
             search: self.search.clone(),
         }
     }

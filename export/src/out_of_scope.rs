@@ -31,6 +31,32 @@ pub struct OutOfScope {
     pub scores: Vec<Detection>,
     /// Answers of the program.
     pub answers: Answers,
+    /// What the answers are worth at other rates of out-of-scope texts.
+    pub at_rates: Vec<AtRate>,
+}
+
+/// Rates of out-of-scope texts at which answers are measured.
+pub const RATES: [f64; 6] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5];
+
+/// The answers of a mixture of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AtRate {
+    /// Share of texts out of scope.
+    pub rate: f64,
+    /// Share of texts that get a label.
+    pub answered: f64,
+    /// Share of wrong ones among these labels; 0 without any.
+    pub wrong: f64,
+}
+
+impl Answers {
+    /// Returns the answers for texts of which a share `rate` is out of scope.
+    pub fn at(&self, rate: f64) -> AtRate {
+        let mixed = |inside: f64, outside: f64| (1.0 - rate) * inside + rate * outside;
+        let wrong = mixed(self.in_wrong, self.out_wrong);
+        let answered = wrong + mixed(self.in_right, self.out_right);
+        AtRate { rate, answered, wrong: if answered > 0.0 { wrong / answered } else { 0.0 } }
+    }
 }
 
 /// Detection by one score.
@@ -156,7 +182,13 @@ impl Rows {
             out_wrong: c.out_wrong / m,
             out_unsure: c.out_unsure / m,
         };
-        Ok(OutOfScope { rows_in, rows_out, scores: scores.collect(), answers })
+        Ok(OutOfScope {
+            rows_in,
+            rows_out,
+            scores: scores.collect(),
+            answers,
+            at_rates: RATES.map(|rate| answers.at(rate)).into(),
+        })
     }
 }
 
@@ -211,6 +243,16 @@ mod tests {
         let got = separate(inside, vec![0.5, 7.5]);
         assert_eq!((got.accuracy_at_95, got.rejected_at_95), (1.0, 0.5));
         assert_eq!(got.auroc, (19.0 + 12.0) / 40.0);
+    }
+
+    #[test]
+    fn a_rate_weighs_the_answers() {
+        let answers =
+            Answers { in_right: 0.8, in_wrong: 0.1, in_unsure: 0.1, out_right: 0.2, out_wrong: 0.3, out_unsure: 0.5 };
+        let AtRate { answered, wrong, .. } = answers.at(0.5);
+        assert!((answered - 0.7).abs() < 1e-12 && (wrong - 0.2 / 0.7).abs() < 1e-12, "{answered} {wrong}");
+        assert!((answers.at(0.0).wrong - 0.1 / 0.9).abs() < 1e-12);
+        assert_eq!(Answers::default().at(0.3), AtRate { rate: 0.3, answered: 0.0, wrong: 0.0 });
     }
 
     #[test]

@@ -8,7 +8,14 @@ use kinglet::spec::{Task, files};
 
 use crate::checkpoint::Checkpoint;
 use crate::names::{DIAGRAM, PAGE, VERIFICATION};
+use crate::out_of_scope::AtRate;
 use crate::report::Report;
+
+/// Returns a text with a capital at its beginning.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+}
 
 /// Returns the card of a report without failures.
 pub fn card(report: &Report, checkpoint: &Checkpoint) -> String {
@@ -57,11 +64,19 @@ pub fn card(report: &Report, checkpoint: &Checkpoint) -> String {
         let _ = writeln!(
             out,
             "Scores are calibrated probabilities. {answered}: {:.1}% of the texts are answered, {:.2}% of these wrongly\n(target {}%; measured by \
-             cross-fitting).\n",
+             cross-fitting). {}.\n",
             100.0 * measured.selective.answered,
             100.0 * (1.0 - measured.selective.accuracy),
-            100.0 * calibration.stated.error_rate
+            100.0 * calibration.stated.error_rate,
+            sentence(&calibration.holds_for())
         );
+        if let Some(scope) = &measured.out_of_scope {
+            let _ = writeln!(out, "| texts out of scope | answered | wrong among answered |\n|---:|---:|---:|");
+            for AtRate { rate, answered, wrong } in &scope.at_rates {
+                let _ = writeln!(out, "| {}% | {:.1}% | {:.2}% |", 100.0 * rate, 100.0 * answered, 100.0 * wrong);
+            }
+            out.push('\n');
+        }
     }
     let _ = writeln!(out, "## Files\n\n| file | bytes | SHA-256 |\n|---|---:|---|");
     for file in &report.files {

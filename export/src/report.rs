@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::bundle::Part;
 use crate::calibrations::Calibrations;
 use crate::native::Native;
+use crate::out_of_scope::AtRate;
 use crate::prepare::WeightError;
 use crate::scored::Cosine;
 use crate::verify::{Agreement, Dev};
@@ -126,6 +127,22 @@ impl fmt::Display for Report {
                 percent(measured.sets.coverage),
                 measured.sets.mean_size
             )?;
+            writeln!(f, "  {}", calibration.holds_for())?;
+            if let Some(scope) = &measured.out_of_scope {
+                let at = |a: &AtRate| {
+                    format!(
+                        "{}%: {:.1}% answered, {:.1}% wrong",
+                        percent(a.rate),
+                        percent(a.answered),
+                        percent(a.wrong)
+                    )
+                };
+                writeln!(
+                    f,
+                    "  by share of texts out of scope: {}",
+                    scope.at_rates.iter().map(at).collect::<Vec<_>>().join("; ")
+                )?;
+            }
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ pub struct ScoredText {
     pub gold: usize,
     /// Its fold, below [`FOLDS`].
     pub fold: usize,
+    /// Whether the text is blank, so that it gets no label whatever its scores.
+    pub blank: bool,
 }
 
 /// Returns the fold of a text: the first 8 bytes of its SHA-256, big endian, modulo [`FOLDS`].

@@ -180,9 +180,10 @@ pub fn rows(
     let progress = ProgressBar::new(texts as u64).with_message("texts");
     for (at, (text, &gold)) in data.data.texts.iter().zip(&data.data.labels).enumerate() {
         let (ids, fold) = (table.encode(text), fold(text));
+        let blank = !ids.iter().any(|&id| table.is_word(id));
         for (logits, rows) in [scored(&mut fp32, &ids), int8(&ids)].into_iter().zip(&mut rows) {
             let logits = logits.with_context(|| format!("{}: text {}", data.file, at + 1))?;
-            rows.push(ScoredText { logits, gold, fold });
+            rows.push(ScoredText { logits, gold, fold, blank });
         }
         progress.inc(1);
     }

@@ -18,6 +18,7 @@ use crate::backend::scalar;
 use crate::calibration::Calibration;
 use crate::error::Error;
 use crate::spec::{Config, Task};
+use crate::tokenizer::Blank;
 
 /// A class with its probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -47,6 +48,7 @@ pub const fn classes(config: &Config) -> Result<usize, Error> {
 ///
 /// let calibration = Calibration {
 ///     temperature: 2.0, threshold: 0.6, error_rate: 0.05, set_threshold: 0.3, coverage: 0.9, rows: 1000,
+///     out_of_scope: None,
 /// };
 /// let mut probabilities = [0.0; 3];
 /// let answer = Answer::from_logits(&[1.0, 2.0, 3.0], Some(&calibration), &mut probabilities)?;
@@ -63,8 +65,8 @@ pub struct Answer<'p> {
     threshold: f32,
     /// Smallest probability of a class of the set; `None` if the model is not calibrated.
     set_threshold: Option<f32>,
-    /// Whether the text is empty.
-    empty: bool,
+    /// Why the text has no label, whatever the threshold.
+    blank: Option<Blank>,
 }
 
 impl<'p> Answer<'p> {
@@ -93,23 +95,23 @@ impl<'p> Answer<'p> {
             best: Prediction { class, probability },
             threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
             set_threshold: calibration.map(|calibration| calibration.set_threshold),
-            empty: false,
+            blank: None,
         })
     }
 
-    /// Replaces the model's threshold: 0 (never unsure, except about an empty text) to 1 (always unsure).
+    /// Replaces the model's threshold: 0 (never unsure, except about a blank text) to 1 (always unsure).
     pub fn with_threshold(self, threshold: f32) -> Self {
         Answer { threshold, ..self }
     }
 
-    /// Says whether the text is [empty](crate::tokenizer::is_empty), so that it has no label whatever the threshold.
-    pub fn with_empty(self, empty: bool) -> Self {
-        Answer { empty, ..self }
+    /// Says whether the text is blank, so that it has no label whatever the threshold.
+    pub fn with_blank(self, blank: Option<Blank>) -> Self {
+        Answer { blank, ..self }
     }
 
-    /// Returns whether the text was said to be empty: its probabilities are those that the model gives before a word.
-    pub fn is_empty(&self) -> bool {
-        self.empty
+    /// Returns why the text was said to have no label; the probabilities of such a text mean nothing.
+    pub fn blank(&self) -> Option<Blank> {
+        self.blank
     }
 
     /// Returns the probability of each class, `[num_labels]`.
@@ -123,9 +125,9 @@ impl<'p> Answer<'p> {
     }
 
     /// Returns the most likely class if its probability exceeds the threshold, or `None` if the model is unsure or the text
-    /// empty.
+    /// blank.
     pub fn label(&self) -> Option<Prediction> {
-        Some(self.best).filter(|best| !self.empty && best.probability > self.threshold)
+        Some(self.best).filter(|best| self.blank.is_none() && best.probability > self.threshold)
     }
 
     /// Returns the threshold of [`Answer::label`].
@@ -133,7 +135,7 @@ impl<'p> Answer<'p> {
         self.threshold
     }
 
-    /// Returns whether there is no label: no class is likely enough, or the text is empty.
+    /// Returns whether there is no label: no class is likely enough, or the text is blank.
     pub fn is_unsure(&self) -> bool {
         self.label().is_none()
     }
@@ -305,8 +307,10 @@ mod tests {
         assert_eq!(answer(&[0.5, 0.3, 0.2]).label(), None);
         assert_eq!(answer(&[0.3, 0.6, 0.1]).label(), sure(1, 0.6));
         assert_eq!(answer(&[0.5, 0.5]).with_threshold(0.0).label(), sure(0, 0.5));
-        let empty = answer(&[0.0, 1.0]).with_empty(true).with_threshold(0.0);
-        assert!(empty.is_empty() && empty.is_unsure() && empty.best().class == 1);
+        for blank in [Blank::Empty, Blank::Unknown] {
+            let blank = answer(&[0.0, 1.0]).with_blank(Some(blank)).with_threshold(0.0);
+            assert!(blank.blank().is_some() && blank.is_unsure() && blank.best().class == 1);
+        }
         assert!(answer(&[0.0, 1.0]).with_threshold(1.0).is_unsure());
         assert_eq!(answer(&[0.0, 1.0]).with_threshold(1.0).best(), Prediction { class: 1, probability: 1.0 });
         assert_eq!(Answer::from_probabilities(&[0.5, 0.5], None).unwrap().label(), sure(0, 0.5));

@@ -3,7 +3,7 @@
 use crate::bundle::ReadBundle;
 use crate::engine::native::{NativeEngine, Scratch};
 use crate::error::Error;
-use crate::tokenizer::{Content, Encoder};
+use crate::tokenizer::{Blank, Content, Encoder};
 
 /// A native engine, or a borrow of one, in a [`Stream`].
 pub trait HoldEngine {
@@ -78,15 +78,17 @@ pub struct Stream<E> {
     encoder: Encoder,
     engine: E,
     content: Content,
-    /// Whether `content` is that of a text that has ended.
+    /// Whether `content` and `known` are those of a text that has ended.
     ended: bool,
+    /// Whether the text that has ended has a word.
+    known: bool,
 }
 
 impl<E: HoldEngine> Stream<E> {
     /// Creates a stream at the beginning of a text. Discards what the engine was given before.
     pub fn new(mut engine: E) -> Self {
         engine.engine_mut().reset();
-        Stream { encoder: Encoder::new(), engine, content: Content::new(), ended: false }
+        Stream { encoder: Encoder::new(), engine, content: Content::new(), ended: false, known: false }
     }
 
     /// Returns the engine.
@@ -144,6 +146,7 @@ impl<E: HoldEngine> Stream<E> {
         let engine = engine.engine_mut();
         let pushed = engine.push_text(encoder, None);
         let tokens = engine.tokens();
+        self.known = engine.is_known();
         let result = pushed.and_then(|()| engine.finish(out));
         engine.reset();
         result.map(|()| tokens)
@@ -156,10 +159,15 @@ impl<E: HoldEngine> Stream<E> {
         }
     }
 
-    /// Returns whether the text so far, or the last one if none has begun since [`Stream::finish`], is
-    /// [empty](crate::tokenizer::is_empty): [`Answer::with_empty`](crate::answer::Answer::with_empty) takes it.
-    pub fn is_empty(&self) -> bool {
-        self.content.is_empty()
+    /// Returns why the text so far, or the last one if none has begun since [`Stream::finish`], has no label, if that is so:
+    /// [`Answer::with_blank`](crate::answer::Answer::with_blank) takes it. Of a text so far, its final tokens count.
+    pub fn blank(&self) -> Option<Blank> {
+        let known = if self.ended { self.known } else { self.engine().is_known() };
+        match (self.content.is_empty(), known) {
+            (true, _) => Some(Blank::Empty),
+            (false, false) => Some(Blank::Unknown),
+            (false, true) => None,
+        }
     }
 
     /// Discards the text so far.

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
-use fixture::{at_least, at_most, change_state, close, launch, run_all, seeded, stderr};
+use fixture::{at_least, at_most, change_state, close, killed, launch, run_all, seeded, stderr};
 use kinglet_data::dataset::ReadOptions;
 use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;
@@ -160,6 +160,19 @@ fn the_embedder_has_the_vectors_of_the_best_weights(d: &Distillation) {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_equals_one_that_never_was() {
+    let d = Distillation::new();
+    let often = ["--set", "train.save_minutes=0.0000001"];
+    d.run("whole", &often);
+    killed(&d.0.path("killed"), "resume/progress.json", |more| d.command("killed", &[&often[..], more].concat()));
+    for file in ["encoder/model.safetensors", "embedder/model.safetensors", "embedder/golden.safetensors"] {
+        assert_eq!(d.0.bytes("whole", file), d.0.bytes("killed", file), "{file}");
+    }
+    assert_eq!(d.0.metrics("whole"), d.0.metrics("killed"));
+    assert!(state(&d.0.path("whole")) == state(&d.0.path("killed")), "the optimizer's memory differs");
 }
 
 #[test]

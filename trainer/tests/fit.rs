@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, seed, stderr};
+use fixture::{Task, killed, seed, stderr};
 
 /// Stands for the exporter, which is a program of another package: notes its arguments and reports an accuracy.
 const EXPORTER: &str = "#!/bin/sh\necho \"$@\" >exported.txt\nmkdir -p \"$3\"\necho made >\"$3/model.kinglet\"\necho '{\"dev\": {\"accuracy_int8\": 0.5}}'\n";
@@ -109,6 +109,17 @@ fn an_interrupted_search_continues_and_makes_the_same_model() {
     assert_eq!(record(&task, "whole"), record(&task, "stopped"));
     let weights = "checkpoint/model.safetensors";
     assert_eq!(task.bytes("whole", weights), task.bytes("stopped", weights));
+}
+
+#[test]
+fn a_search_that_is_killed_again_and_again_makes_the_same_model() {
+    let task = task();
+    let long = [&SEARCH[..5], &["40", "--device", "cpu"]].concat();
+    made(&task, "train.jsonl", "whole", &long);
+    killed(&task.path("killed"), "fit.json", |more| fit(&task, "train.jsonl", "killed", &[&long[..], more].concat()));
+    assert_eq!(record(&task, "whole"), record(&task, "killed"));
+    let weights = "checkpoint/model.safetensors";
+    assert_eq!(task.bytes("whole", weights), task.bytes("killed", weights));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, make_old, stderr};
+use fixture::{Task, killed, make_old, stderr};
 
 /// Enough epochs that a signal always arrives in the middle; words are cut into other pieces in each step.
 const LONG: [&str; 6] =
@@ -81,6 +81,18 @@ fn a_killed_run_resumes_from_its_last_saved_state() {
     let more = ["--set", "train.save_minutes=0.0000001", "--resume"];
     task.train("killed", &[&LONG[..], &more].concat());
     assert_eq!(task.bytes("whole", "model.safetensors"), task.bytes("killed", "model.safetensors"));
+    assert_eq!(task.metrics("whole"), task.metrics("killed"));
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_equals_one_that_never_was() {
+    let task = Task::new();
+    let often = [&LONG[..], &["--set", "train.save_minutes=0.0000001"]].concat();
+    task.train("whole", &often);
+    killed(&task.path("killed"), "resume/progress.json", |more| task.finetune("killed", &[&often[..], more].concat()));
+    for file in ["model.safetensors", "golden.safetensors", "labels.json", "config.resolved.toml"] {
+        assert_eq!(task.bytes("whole", file), task.bytes("killed", file), "{file}");
+    }
     assert_eq!(task.metrics("whole"), task.metrics("killed"));
 }
 

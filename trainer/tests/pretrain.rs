@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_most, close, launch, make_old, other_seed, run_all, seeded, stderr};
+use fixture::{Task, at_most, close, killed, launch, make_old, other_seed, run_all, seeded, stderr};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -268,6 +268,18 @@ fn a_killed_run_resumes_from_its_last_saved_state() {
     child.wait().unwrap();
     p.run("killed", &[&often[..], &["--resume"]].concat());
     assert_eq!(p.0.bytes("whole", "model.safetensors"), p.0.bytes("killed", "model.safetensors"));
+    assert_eq!(p.0.metrics("whole"), p.0.metrics("killed"));
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_equals_one_that_never_was() {
+    let p = Pretraining::new();
+    let often = ["--set", "train.steps=80", "--set", "train.save_minutes=0.0000001"];
+    p.run("whole", &often);
+    killed(&p.0.path("killed"), "resume/progress.json", |more| p.command("killed", &[&often[..], more].concat()));
+    for file in ["model.safetensors", "seq2seq.json", "encoder/model.safetensors", "config.resolved.toml"] {
+        assert_eq!(p.0.bytes("whole", file), p.0.bytes("killed", file), "{file}");
+    }
     assert_eq!(p.0.metrics("whole"), p.0.metrics("killed"));
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{ENCODER_DECODER, Task, at_least, at_most, seeded, stderr};
+use fixture::{ENCODER_DECODER, Task, at_least, at_most, killed, seeded, stderr};
 use serde_json::Value;
 
 const CONFIG: &str = r#"
@@ -184,6 +184,20 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
     }
     let refused = p.refused("stopped", &Pairs::scratch(&[&more[..], &["--beam", "2"]].concat()));
     assert!(refused.contains("now `decode.beam = 2`, was `decode.beam = 1`"), "{refused}");
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_equals_one_that_never_was() {
+    let p = Pairs::new();
+    let often = ["--set", "train.epochs=6", "--set", "train.dropout=0.1", "--set", "train.save_minutes=0.0000001"];
+    p.run("whole", &Pairs::scratch(&often));
+    killed(&p.0.path("killed"), "resume/progress.json", |more| {
+        p.command("killed", &Pairs::scratch(&[&often[..], more].concat()))
+    });
+    assert_eq!(p.0.metrics("whole"), p.0.metrics("killed"));
+    for file in ["model.safetensors", "predictions.jsonl"] {
+        assert_eq!(p.0.bytes("whole", file), p.0.bytes("killed", file), "{file}");
+    }
 }
 
 #[test]

@@ -171,6 +171,11 @@ static void calls(kinglet_engine *engine) {
   expect(KINGLET_STATUS_OK, kinglet_engine_probabilities(engine, want, labels, got), "its probabilities");
   expect(KINGLET_STATUS_OK, kinglet_engine_answer(engine, got, labels, &answer), "its answer");
   expect_true(answer.unsure == 1, "it is unsure");
+  expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, "\xD0\xBF\xD1\x80\xD0\xB8", 6), "a text of letters that the model does not know");
+  expect(KINGLET_STATUS_OK, kinglet_engine_finish(engine, want, labels), "its scores");
+  expect(KINGLET_STATUS_OK, kinglet_engine_probabilities(engine, want, labels, got), "its probabilities");
+  expect(KINGLET_STATUS_OK, kinglet_engine_answer(engine, got, labels, &answer), "its answer");
+  expect_true(answer.unsure == 1, "it is unsure");
   expect(KINGLET_STATUS_OK, kinglet_engine_finish(engine, want, labels), "an empty text");
   expect(KINGLET_STATUS_OK, kinglet_engine_push(engine, "wake me at seven", 16), "a text");
   expect(KINGLET_STATUS_OK, kinglet_engine_finish(engine, want, labels), "its scores");

@@ -139,8 +139,8 @@ typedef struct kinglet_answer {
   size_t label;
   // Its probability, 0 to 1; calibrated if the model is.
   float probability;
-  // Whether the label is not the answer: 1 if it is not likely enough, or if the text has no letter, digit or symbol;
-  // otherwise 0. Every label is likely enough if the model is not calibrated.
+  // Whether the label is not the answer: 1 if it is not likely enough, or if the text has no letter, digit or symbol that
+  // the model knows; otherwise 0. Every label is likely enough if the model is not calibrated.
   uint32_t unsure;
 } kinglet_answer;
 
@@ -275,7 +275,7 @@ kinglet_status kinglet_engine_probabilities(const struct kinglet_engine *engine,
                                             float *probabilities);
 
 // Computes the answer from probabilities: the most likely label, and whether it is likely enough. The answer is for the
-// engine's current text, or for its last one: it is unsure if that has no letter, digit or symbol.
+// engine's current text, or for its last one: it is unsure if that has no letter, digit or symbol that the model knows.
 //
 // `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`. `answer`: receives the
 // answer.

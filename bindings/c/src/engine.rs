@@ -19,8 +19,8 @@ pub struct Answer {
     pub label: usize,
     /// Its probability, 0 to 1; calibrated if the model is.
     pub probability: f32,
-    /// Whether the label is not the answer: 1 if it is not likely enough, or if the text has no letter, digit or symbol;
-    /// otherwise 0. Every label is likely enough if the model is not calibrated.
+    /// Whether the label is not the answer: 1 if it is not likely enough, or if the text has no letter, digit or symbol that
+    /// the model knows; otherwise 0. Every label is likely enough if the model is not calibrated.
     pub unsure: u32,
 }
 
@@ -279,7 +279,7 @@ pub unsafe extern "C" fn kinglet_engine_probabilities(
 }
 
 /// Computes the answer from probabilities: the most likely label, and whether it is likely enough. The answer is for the
-/// engine's current text, or for its last one: it is unsure if that has no letter, digit or symbol.
+/// engine's current text, or for its last one: it is unsure if that has no letter, digit or symbol that the model knows.
 ///
 /// `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`. `answer`: receives the
 /// answer.
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn kinglet_engine_answer(
         let probabilities = unsafe { border::slice(probabilities, count)? };
         let calibration = engine.model().calibration();
         let answer = answer::Answer::from_probabilities(probabilities, calibration.as_ref())?;
-        to.write(Answer::new(&answer.with_empty(engine.0.is_empty())));
+        to.write(Answer::new(&answer.with_blank(engine.0.blank())));
         Ok(())
     })
 }

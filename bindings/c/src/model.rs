@@ -67,7 +67,7 @@ impl Model {
         if let Some(to) = to {
             let calibration = self.engines.model().calibration();
             let answer = answer::Answer::from_logits(scores, calibration.as_ref(), room)?;
-            *to = Answer::new(&answer.with_empty(stream.is_empty()));
+            *to = Answer::new(&answer.with_blank(stream.blank()));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `kinglet_text.Answer`.
 
 use kinglet::answer::{self, Prediction};
+use kinglet::tokenizer::Blank;
 use numpy::PyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -17,7 +18,7 @@ use crate::model::Model;
 /// ['translate', 'change_language']
 #[pyclass(frozen, module = "kinglet_text")]
 pub struct Answer {
-    /// The label; None if the model is unsure or the text empty.
+    /// The label; None if the model is unsure or the text empty or unknown.
     #[pyo3(get)]
     label: Option<Py<PyString>>,
     /// The most likely label, whether the model is sure or not.
@@ -26,6 +27,9 @@ pub struct Answer {
     /// Whether the text has no letter, digit or symbol.
     #[pyo3(get)]
     empty: bool,
+    /// Whether the text has letters, digits or symbols, but none that the model knows.
+    #[pyo3(get)]
+    unknown: bool,
     /// The probability of the most likely label, 0 to 1, calibrated if the model is.
     #[pyo3(get)]
     probability: f32,
@@ -43,7 +47,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Creates the answer from scores. `names`: of the labels, by class; `empty`: whether the text is.
+    /// Creates the answer from scores. `names`: of the labels, by class; `blank`: why the text has none, if that is so.
     ///
     /// # Errors
     /// `ValueError` if a score is not a number.
@@ -53,13 +57,13 @@ impl Answer {
         names: &[Py<PyString>],
         threshold: f32,
         logits: Vec<f32>,
-        empty: bool,
+        blank: Option<Blank>,
     ) -> PyResult<Self> {
         let mut probabilities = vec![0.0; logits.len()];
         let answer = answer::Answer::from_logits(&logits, model.calibration().as_ref(), &mut probabilities)
             .map_err(|error| PyValueError::new_err(format!("text: {error}")))?
             .with_threshold(threshold)
-            .with_empty(empty);
+            .with_blank(blank);
         let name = |one: Prediction| names.get(one.class).map(|name| name.clone_ref(py));
         let set = answer.set().map(|set| set.filter_map(name).collect());
         let ranking = answer.likeliest().filter_map(|one| Some((name(one)?, one.probability))).collect();
@@ -68,7 +72,8 @@ impl Answer {
         Ok(Answer {
             label,
             likeliest,
-            empty,
+            empty: blank == Some(Blank::Empty),
+            unknown: blank == Some(Blank::Unknown),
             probability,
             set,
             probabilities: PyArray1::from_vec(py, probabilities).unbind(),

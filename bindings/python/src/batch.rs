@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kinglet::pool::PooledEngine;
 use kinglet::stream::Stream;
+use kinglet::tokenizer::Blank;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -48,8 +49,8 @@ impl From<Failure> for PyErr {
     }
 }
 
-/// What is done with the scores of a text: they, and the text's part of the output.
-pub type Each<'f, T> = dyn Fn(&[f32], &mut [T]) -> Result<(), kinglet::Error> + Sync + 'f;
+/// What is done with the scores of a text: they, why it has no label, and the text's part of the output.
+pub type Each<'f, T> = dyn Fn(&[f32], Option<Blank>, &mut [T]) -> Result<(), kinglet::Error> + Sync + 'f;
 /// Asks whether to go on; the exception says why not.
 pub type GoOn<'f> = dyn FnMut() -> Result<(), PyErr> + 'f;
 
@@ -144,7 +145,7 @@ impl<X: AsRef<[u8]>, T> Slice<'_, X, T> {
                 }
             }
             stream.finish(logits).map_err(fail)?;
-            each(logits, out).map_err(fail)?;
+            each(logits, stream.blank(), out).map_err(fail)?;
             if !pace.goes_on(PER_TEXT)? {
                 return Ok(false);
             }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use kinglet::answer::{self, classes};
 use kinglet::bundle::ReadBundle;
 use kinglet::calibration::Calibration;
-use kinglet::tokenizer::is_empty;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -69,7 +68,7 @@ impl Classifier {
     }
 
     fn one(&self, text: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
-        self.opened.one(text, &|logits, out| {
+        self.opened.one(text, &|logits, _, out| {
             out.copy_from_slice(logits);
             Ok(())
         })
@@ -102,7 +101,7 @@ impl Classifier {
     }
 
     /// Returns the label of each text, or None if the model is unsure: no label is more probable than the threshold, or the text
-    /// has no letter, digit or symbol.
+    /// has no letter, digit or symbol, or none that the model knows.
     ///
     /// Args:
     ///     texts: any iterable of `str` or `bytes` (UTF-8; invalid parts are read as U+FFFD), of any length, including empty ones: a
@@ -120,19 +119,14 @@ impl Classifier {
         let py = texts.py();
         let texts = texts::all(texts, SINGLE)?;
         let (calibration, threshold) = (self.opened.model.calibration(), self.threshold);
-        let classes = self.opened.batch(py, &texts, 1, None, &|logits, out| {
+        let classes = self.opened.batch(py, &texts, 1, None, &|logits, blank, out| {
             let mut probabilities = vec![0.0; logits.len()];
             let answer = answer::Answer::from_logits(logits, calibration.as_ref(), &mut probabilities)?;
-            out.fill(answer.with_threshold(threshold).label().map(|one| one.class));
+            out.fill(answer.with_threshold(threshold).with_blank(blank).label().map(|one| one.class));
             Ok(())
         })?;
-        let name = |(class, text): (Option<usize>, &Text)| {
-            class
-                .filter(|_| !is_empty(text.as_ref()))
-                .and_then(|class| self.names.get(class))
-                .map(|name| name.clone_ref(py))
-        };
-        Ok(classes.into_iter().zip(&texts).map(name).collect())
+        let name = |class: Option<usize>| class.and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py));
+        Ok(classes.into_iter().map(name).collect())
     }
 
     /// Returns the probability of each label, `[len(texts), len(labels)]` float32: calibrated if the model is. Rows sum
@@ -146,7 +140,7 @@ impl Classifier {
     /// ('alarm', 0.72)
     fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let calibration = self.opened.model.calibration();
-        self.rows(texts, &|logits, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
+        self.rows(texts, &|logits, _, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
     }
 
     /// Returns the scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
@@ -156,7 +150,7 @@ impl Classifier {
     /// >>> kinglet_text.Classifier().scores([]).shape
     /// (0, 151)
     fn scores<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        self.rows(texts, &|logits, out| {
+        self.rows(texts, &|logits, _, out| {
             out.copy_from_slice(logits);
             Ok(())
         })
@@ -175,7 +169,7 @@ impl Classifier {
         let py = texts.py();
         let calibration = self.calibrated()?;
         let texts = texts::all(texts, SINGLE)?;
-        let sets = self.opened.batch(py, &texts, 1, Vec::new(), &|logits, out| {
+        let sets = self.opened.batch(py, &texts, 1, Vec::new(), &|logits, _, out| {
             let mut probabilities = vec![0.0; logits.len()];
             let answer = answer::Answer::from_logits(logits, Some(&calibration), &mut probabilities)?;
             out.fill(answer.set().into_iter().flatten().map(|one| one.class).collect());
@@ -192,9 +186,13 @@ impl Classifier {
     /// >>> answer.label, round(answer.probability, 2)
     /// ('alarm', 0.72)
     fn classify(&self, text: &Bound<'_, PyAny>) -> PyResult<Answer> {
-        let logits = self.one(text)?;
-        let empty = is_empty(Text::new(text, || "text".to_string())?.as_ref());
-        Answer::new(text.py(), &self.opened.model, &self.names, self.threshold, logits, empty)
+        let (py, texts) = (text.py(), [Text::new(text, || "text".to_string())?]);
+        let mut scored = self.opened.batch(py, &texts, 1, (Vec::new(), None), &|logits, blank, out| {
+            out.fill((logits.to_vec(), blank));
+            Ok(())
+        })?;
+        let (logits, blank) = scored.pop().unwrap_or_default();
+        Answer::new(py, &self.opened.model, &self.names, self.threshold, logits, blank)
     }
 
     /// Returns a hash of the exact scores of a text, 8 hexadecimal digits: the CRC-32C of their bytes, as printed by

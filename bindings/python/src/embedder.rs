@@ -1,5 +1,6 @@
 //! `kinglet_text.Embedder`.
 
+use kinglet::tokenizer::Blank;
 use kinglet::vector::{dimension, normalize};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -37,7 +38,7 @@ pub struct Embedder {
 }
 
 /// Makes the vector of a text of its scores.
-fn vector(scores: &[f32], out: &mut [f32]) -> Result<(), kinglet::Error> {
+fn vector(scores: &[f32], _: Option<Blank>, out: &mut [f32]) -> Result<(), kinglet::Error> {
     out.copy_from_slice(scores);
     normalize(out)
 }

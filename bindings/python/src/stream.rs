@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use kinglet::pool::PooledEngine;
 use kinglet::stream::Stream;
+use kinglet::tokenizer::Blank;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -72,8 +73,8 @@ impl TextStream {
         f(live.as_mut().ok_or_else(|| PyValueError::new_err("the stream is closed"))?)
     }
 
-    fn answer(&self, py: Python<'_>, logits: Vec<f32>, empty: bool) -> PyResult<Answer> {
-        Answer::new(py, &self.model, &self.names, self.threshold, logits, empty)
+    fn answer(&self, py: Python<'_>, logits: Vec<f32>, blank: Option<Blank>) -> PyResult<Answer> {
+        Answer::new(py, &self.model, &self.names, self.threshold, logits, blank)
     }
 }
 
@@ -115,7 +116,7 @@ impl TextStream {
         self.with(|stream| {
             let mut logits = vec![0.0; self.model.values()];
             match stream.snapshot(&mut logits).map_err(wrong)? {
-                Some(_) => self.answer(py, logits, stream.is_empty()).map(Some),
+                Some(_) => self.answer(py, logits, stream.blank()).map(Some),
                 None => Ok(None),
             }
         })
@@ -126,7 +127,7 @@ impl TextStream {
         self.with(|stream| {
             let mut logits = vec![0.0; self.model.values()];
             stream.finish(&mut logits).map_err(wrong)?;
-            self.answer(py, logits, stream.is_empty())
+            self.answer(py, logits, stream.blank())
         })
     }
 

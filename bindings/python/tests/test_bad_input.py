@@ -108,11 +108,18 @@ def test_a_table_is_refused_and_its_columns_are_texts(classifier: kinglet_text.C
 def test_a_text_without_a_letter_digit_or_symbol_has_no_label(classifier: kinglet_text.Classifier) -> None:
     always = kinglet_text.Classifier(threshold=0)
     assert always.predict(["", " ?!", b"\xff", "7", "\N{THUMBS UP SIGN}"])[:3] == [None] * 3
-    assert None not in always.predict(["7", "\N{THUMBS UP SIGN}", "wake me"])
+    assert None not in always.predict(["a", "wake me"])
     for text in ("", "\u3000\u2026"):
         answer = always.classify(text)
         assert answer.empty and answer.label is None and answer.likeliest in always.labels
+    for text in ("\u043f\u0440\u0438\u0432\u0435\u0442 !", "\u65e5\u672c", "\N{THUMBS UP SIGN}"):
+        answer = always.classify(text)
+        assert answer.unknown and not answer.empty and answer.label is None and always.predict([text]) == [None], text
+    assert not always.classify("\u65e5\u672c alarm").unknown
     with always.stream() as stream:
+        stream.push("\u65e5\u672c")
+        answer = stream.finish()
+        assert answer.unknown and not answer.empty and answer.label is None
         stream.push(" .")
         assert stream.finish().empty
         stream.push("wake me")

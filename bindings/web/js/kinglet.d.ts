@@ -28,14 +28,16 @@ export interface Prediction {
 
 /** The answer for a text. */
 export interface Answer {
-  /** The most likely label, or null if the model is unsure or the text empty. */
+  /** The most likely label, or null if the model is unsure or the text empty or unknown. */
   label: string | null;
   /** Probability of the most likely label, also if unsure. */
   score: number;
-  /** Whether no label is likely enough, or the text is empty. Models without calibration are otherwise always sure. */
+  /** Whether no label is likely enough, or the text is empty or unknown. Models without calibration are otherwise always sure. */
   unsure: boolean;
   /** Whether the text has no letter, digit or symbol. */
   empty: boolean;
+  /** Whether the text has letters, digits or symbols, but none that the model knows. */
+  unknown: boolean;
   /** Whether probabilities are calibrated. */
   calibrated: boolean;
   /** The most likely labels, most likely first. */

@@ -40,7 +40,7 @@ function show(answer, box, prefix) {
   box.classList.toggle("unsure", answer.unsure);
   $(`${prefix}label`).textContent = answer.unsure ? "not sure" : answer.label;
   const how = answer.calibrated ? "sure" : "by scores that are not calibrated";
-  $(`${prefix}sure`).textContent = answer.empty ? "no words" : answer.unsure
+  $(`${prefix}sure`).textContent = answer.empty ? "no words" : answer.unknown ? "no known words" : answer.unsure
     ? `perhaps ${answer.top[0].label} (${percent(answer.score)})`
     : `${percent(answer.score)} ${how}`;
   const list = $(`${prefix}bars`);

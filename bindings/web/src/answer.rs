@@ -4,6 +4,7 @@ use js_sys::{Array, Object, Reflect};
 use kinglet::answer::Answer;
 use kinglet::bundle::ReadBundle;
 use kinglet::engine::fingerprint;
+use kinglet::tokenizer::Blank;
 use wasm_bindgen::prelude::*;
 
 use crate::border::thrown;
@@ -17,19 +18,19 @@ fn object<const N: usize>(properties: [(&str, JsValue); N]) -> Result<JsValue, J
     Ok(object.into())
 }
 
-/// Returns the `Answer` of `js/kinglet.d.ts`. `scores`: `[num_labels]`, before softmax; `tokens`, `empty`: of the scored text.
+/// Returns the `Answer` of `js/kinglet.d.ts`. `scores`: `[num_labels]`, before softmax; `tokens`, `blank`: of the scored text.
 pub(crate) fn answer(
     bundle: &impl ReadBundle,
     scores: &[f32],
     tokens: u64,
-    empty: bool,
+    blank: Option<Blank>,
     top: usize,
 ) -> Result<JsValue, JsValue> {
     let (labels, calibration) = (bundle.labels(), bundle.calibration());
     let label = |class: usize| JsValue::from(labels.get(class).unwrap_or_default());
     let mut probabilities = vec![0.0; scores.len()];
     let answer =
-        Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?.with_empty(empty);
+        Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?.with_blank(blank);
     let likeliest = Array::new();
     for one in answer.likeliest().take(top) {
         likeliest.push(&object([("label", label(one.class)), ("score", one.probability.into())])?);
@@ -39,7 +40,8 @@ pub(crate) fn answer(
         ("label", answer.label().map_or(JsValue::NULL, |one| label(one.class))),
         ("score", answer.best().probability.into()),
         ("unsure", answer.is_unsure().into()),
-        ("empty", answer.is_empty().into()),
+        ("empty", (blank == Some(Blank::Empty)).into()),
+        ("unknown", (blank == Some(Blank::Unknown)).into()),
         ("calibrated", calibration.is_some().into()),
         ("top", likeliest.into()),
         ("set", set.map_or(JsValue::NULL, JsValue::from)),

@@ -59,7 +59,7 @@ impl Classifier {
     pub fn classify(&mut self, text: &JsValue, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = border::top(top)?;
         let tokens = self.run(text)?;
-        answer::answer(&*self.bundle, self.stream.scores(), tokens, self.stream.is_empty(), top)
+        answer::answer(&*self.bundle, self.stream.scores(), tokens, self.stream.blank(), top)
     }
 
     /// Returns the scores of a text before softmax, one per label.

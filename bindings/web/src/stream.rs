@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::tokenizer::Blank;
 use wasm_bindgen::prelude::*;
 
 use crate::answer::answer;
@@ -34,9 +35,9 @@ impl Stream {
         self.stream.finish(&mut self.scores).map_err(thrown)
     }
 
-    /// Returns whether the text, or the last one after its end, has no letter, digit or symbol.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.stream.is_empty()
+    /// Returns why the text, or the last one after its end, has no label, if that is so.
+    pub(crate) fn blank(&self) -> Option<Blank> {
+        self.stream.blank()
     }
 
     /// Returns the scores before softmax that were computed last, `[num_labels]`.
@@ -64,8 +65,8 @@ impl Stream {
         let top = self::top(top)?;
         match self.stream.snapshot(&mut self.scores).map_err(thrown)? {
             Some(tokens) => {
-                let empty = self.stream.is_empty();
-                answer(self.stream.engine().model(), &self.scores, u64::from(tokens), empty, top)
+                let blank = self.stream.blank();
+                answer(self.stream.engine().model(), &self.scores, u64::from(tokens), blank, top)
             }
             None => Ok(JsValue::UNDEFINED),
         }
@@ -78,7 +79,7 @@ impl Stream {
     pub fn finish(&mut self, top: &JsValue) -> Result<JsValue, JsValue> {
         let top = self::top(top)?;
         let tokens = self.end()?;
-        answer(self.stream.engine().model(), &self.scores, tokens, self.stream.is_empty(), top)
+        answer(self.stream.engine().model(), &self.scores, tokens, self.stream.blank(), top)
     }
 
     /// Discards the text so far.

@@ -107,6 +107,11 @@ for (const [text, tokens] of [["", 1], [" \n", 1], ["?!", undefined]]) {
   if (tokens) assert.equal(answer.tokens, tokens);
 }
 assert.equal(classifier.classify("7").empty, false);
+{
+  const { label, unsure, empty, unknown } = classifier.classify("\u65e5\u672c !");
+  assert.deepEqual([label, unsure, empty, unknown], [null, true, false, true], "a text of unknown letters has no label");
+  assert.equal(classifier.classify("\u65e5\u672c alarm").unknown, false);
+}
 assert.equal(classifier.classify("\ud83c").fingerprint, classifier.classify("\ufffd").fingerprint);
 
 // Vectors of a model that embeds: those of the host, of length 1; each kind of model refuses the other's class.

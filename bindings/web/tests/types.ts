@@ -11,7 +11,7 @@ const label: string | null = answer.label;
 const likeliest: Prediction | undefined = answer.top[0];
 const set: string[] | null = other.classify(new Uint8Array(1)).set;
 const numbers: number[] = [answer.score, answer.tokens, classifier.modelBytes, classifier.arenaBytes, ...classifier.scores("text")];
-const flags: boolean[] = [answer.unsure, answer.empty, answer.calibrated, classifier.calibrated];
+const flags: boolean[] = [answer.unsure, answer.empty, answer.unknown, answer.calibrated, classifier.calibrated];
 const strings: string[] = [answer.fingerprint, classifier.fingerprint("text"), ...classifier.labels];
 const stream: Stream = classifier.stream();
 stream.push("part");

@@ -1,6 +1,6 @@
 //! T5's multi-head self-attention: `softmax(Q·Kᵀ + bias)·V`, unscaled, with a bias by relative position.
 
-use kinglet::spec::{LayerWeight, Weight, relative_bucket};
+use kinglet::spec::{LayerWeight, Weight, relative_bucket, relative_reach};
 use kinglet_onnx::onnx::tensor_proto::DataType;
 
 use super::builder::{Attribute, GraphBuilder, Mask, Value};
@@ -26,10 +26,9 @@ impl Bias {
         let parameters = config.mixer.parameters();
         let (h, buckets) = (parameters.num_attention_heads, parameters.relative_attention_num_buckets);
         let bucket = |distance: i64| relative_bucket(distance, buckets, parameters.relative_attention_max_distance);
-        let mut reach: i32 = 1;
-        while bucket(-i64::from(reach)) != buckets / 2 - 1 {
-            reach += 1;
-        }
+        let reach = relative_reach(buckets, parameters.relative_attention_max_distance);
+        // At most 2²⁰.
+        let reach = i32::try_from(reach).unwrap_or(i32::MAX);
         let weight = Weight::Layer(0, LayerWeight::RelativeBias);
         let rows = model.float(weight);
         let row = |head| (-reach..=reach).map(move |d| rows.get(bucket(d.into()) * h + head).copied().unwrap_or(0.0));

@@ -52,6 +52,22 @@ fn quantizing_nodes_keep_the_name_that_they_always_had() {
     assert!(rounding.iter().all(|name| name.ends_with("/quantise/Round")), "{rounding:?}");
 }
 
+/// What the fuzz target `onnx` starts from. The variable KINGLET_WRITE_SEEDS writes them again.
+#[test]
+fn the_seeds_of_the_fuzz_target_are_what_export_writes() {
+    let seeds = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/onnx"));
+    for mixer in Mixer::ALL {
+        let config = fixture::configs().into_iter().find(|config| config.mixer.kind() == mixer).unwrap();
+        let bytes = exported_bytes(&config, &fixture::weights(&config, 1), Precision::Int8);
+        kinglet_onnx::check(&bytes).unwrap();
+        let seed = seeds.join(format!("{}.onnx", mixer.name()));
+        if std::env::var_os("KINGLET_WRITE_SEEDS").is_some() {
+            std::fs::write(&seed, &bytes).unwrap();
+        }
+        assert!(std::fs::read(&seed).unwrap() == bytes, "{}", seed.display());
+    }
+}
+
 #[test]
 fn no_tensor_is_stored_twice_and_none_is_unused() {
     for config in fixture::configs() {

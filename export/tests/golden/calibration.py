@@ -12,9 +12,9 @@ import pathlib
 import numpy
 import scipy
 import sklearn
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, gamma
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 OUT = pathlib.Path(__file__).resolve().with_suffix(".json")
@@ -57,6 +57,42 @@ def chosen(confidence, right, rate, delta):
             "bound": float(beta.ppf(1 - delta / 4, errors[best - 1] + 1, best - errors[best - 1])) if best else 1.0}
 
 
+def mixture(x, gold, rate, error_rate, coverage, delta, out=OUTSIDE):
+    """The calibration for texts of which the share `rate` belongs to the class `out`, as the rule reads."""
+    n, outside = len(gold), gold == out
+    weight = numpy.where(outside, rate / outside.sum(), (1 - rate) / (~outside).sum())
+
+    def raised(b, c):
+        z = b * x
+        z[:, out] += c
+        return z
+
+    loss = lambda v: -(weight * log_softmax(raised(*v), axis=1)[numpy.arange(n), gold]).sum()
+    b, c = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 10_000}).x
+    p = softmax(raised(b, c), axis=1)
+    confidence, right, most = p.max(1), p.argmax(1) == gold, weight.max()
+    order = numpy.argsort(-confidence, kind="stable")
+    wrong = numpy.where(right[order], 0.0, weight[order])
+    answers, errors, squares = numpy.cumsum(weight[order]), numpy.cumsum(wrong), numpy.cumsum(wrong**2)
+    # Fay and Feuer 1997, equation 5: a gamma quantile whose mean and variance are those of the sum with one more error.
+    bound = lambda k: gamma.ppf(1 - delta / 4, (errors[k] + most) ** 2 / (squares[k] + most**2),
+                                scale=(squares[k] + most**2) / (errors[k] + most)) / answers[k]
+    best = 0
+    for start in (1 / 8, 1 / 4, 1 / 2, 3 / 4):
+        for k in range(n):
+            if answers[k] < max(start, -numpy.log(delta / 4) * most / error_rate) - 1e-12:
+                continue
+            if bound(k) > error_rate:
+                break
+            best = max(best, k + 1)
+    golds = numpy.sort(numpy.array(list(zip(p[numpy.arange(n), gold], weight)), dtype=[("p", float), ("w", float)]), order="p")
+    missed = (1 - coverage) * (1 + most) - most
+    set_threshold = 0.0 if missed < 0 else next(row["p"] for row, below in zip(golds, numpy.cumsum(golds["w"])) if below > missed + 1e-12)
+    return {"rate": rate, "error_rate": error_rate, "coverage": coverage, "temperature": 1 / b, "shift": c / b, "answered": int(best),
+            "threshold": 1.0 if not best else float(confidence[order][best]) if best < n else 0.0,
+            "bound": float(bound(best - 1)) if best else 1.0, "set_threshold": float(set_threshold)}
+
+
 def main():
     random = numpy.random.default_rng(20261123)
     gold = random.integers(0, CLASSES, ROWS)
@@ -94,6 +130,7 @@ def main():
         "after": quality(after, gold),
         "chosen": [chosen(after.max(1), after.argmax(1) == gold, rate, 0.05) for rate in (0.02, 0.05, 0.1, 0.15, 0.3, 0.9)],
         "sets": sets,
+        "mixtures": [mixture(x, gold, *case, 0.05) for case in ((0.5, 0.2, 0.9), (0.05, 0.15, 0.95), (0.3, 0.09, 0.8), (0.3, 0.02, 0.999))],
         "auroc": {name: float(roc_auc_score(inside, score)) for name, score in scores.items()},
         "bounds": [{"errors": e, "trials": n, "delta": d, "bound": float(beta.ppf(1 - d, e + 1, n - e))} for e, n, d in cases],
         "tails": [{"errors": e, "trials": n, "p": p, "tail": float(binom.cdf(e, n, p))}

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use kinglet::answer::{Answer, Prediction};
+use kinglet::tokenizer::Blank;
 use serde_json::{Map, Value, json};
 
 use super::output::number;
@@ -29,13 +30,13 @@ impl Printed<'_> {
     }
 
     /// Returns the labels with their scores as they are printed: the first label of an unsure answer as `unsure (LABEL)`, that of
-    /// an empty text as `unsure` with a score of 0.
+    /// a blank text as `unsure` with a score of 0.
     fn labels(&self) -> impl Iterator<Item = (String, f32)> {
-        let (unsure, empty) = (self.answer.is_unsure(), self.answer.is_empty());
+        let (unsure, blank) = (self.answer.is_unsure(), self.answer.blank().is_some());
         self.top().enumerate().map(move |(i, one)| {
             let label = self.name(one.class);
             match i {
-                0 if empty => ("unsure".to_string(), 0.0),
+                0 if blank => ("unsure".to_string(), 0.0),
                 0 if unsure => (format!("unsure ({label})"), one.probability),
                 _ => (label.to_string(), one.probability),
             }
@@ -65,8 +66,8 @@ impl Printed<'_> {
         let label = self.answer.label().map_or(Value::Null, |best| self.name(best.class).into());
         object.insert("label".to_string(), label);
         object.insert("score".to_string(), number(best.probability));
-        if self.answer.is_empty() {
-            object.insert("empty".to_string(), true.into());
+        if let Some(blank) = self.answer.blank() {
+            object.insert(mark(blank).to_string(), true.into());
         }
         let one = |one: Prediction| json!({ "label": self.name(one.class), "score": number(one.probability) });
         object.insert("top".to_string(), self.top().map(one).collect());
@@ -78,21 +79,31 @@ impl Printed<'_> {
     }
 }
 
+/// Returns the field that marks a blank text.
+fn mark(blank: Blank) -> &'static str {
+    match blank {
+        Blank::Empty => "empty",
+        Blank::Unknown => "unknown",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_text_is_unsure_of_nothing() {
+    fn a_blank_text_is_unsure_of_nothing() {
         let labels = ["no".to_string(), "yes".to_string()];
-        let answer = Answer::from_probabilities(&[0.25, 0.75], None).unwrap().with_empty(true);
-        let printed = Printed { answer, labels: &labels, top: 1 };
-        let mut out = Vec::new();
-        printed.bars(&mut out).unwrap();
-        assert_eq!(printed.columns() + &String::from_utf8(out).unwrap(), "unsure\t0.0000\tunsure  0.0000\n");
-        let mut object = Map::new();
-        printed.put(&mut object);
-        assert_eq!((&object["label"], &object["empty"], &object["score"]), (&Value::Null, &json!(true), &json!(0.75)));
+        for (blank, mark) in [(Blank::Empty, "empty"), (Blank::Unknown, "unknown")] {
+            let answer = Answer::from_probabilities(&[0.25, 0.75], None).unwrap().with_blank(Some(blank));
+            let printed = Printed { answer, labels: &labels, top: 1 };
+            let mut out = Vec::new();
+            printed.bars(&mut out).unwrap();
+            assert_eq!(printed.columns() + &String::from_utf8(out).unwrap(), "unsure\t0.0000\tunsure  0.0000\n");
+            let mut object = Map::new();
+            printed.put(&mut object);
+            assert_eq!((&object["label"], &object[mark], &object["score"]), (&Value::Null, &json!(true), &json!(0.75)));
+        }
     }
 
     #[test]

@@ -93,12 +93,12 @@ pub struct Args {
     threads: Option<u16>,
 
     /// Print one JSON object per line. Fields: 'label' (null when unsure), 'score', 'top', 'calibrated'; 'set' for calibrated
-    /// models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol; 'line',
-    /// 'truncated' and 'tokens' where they apply; 'bytes', 'tokens' and 'final' with --stream
+    /// models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol,
+    /// 'unknown' for those without one that the model knows; 'line', 'truncated' and 'tokens' (that were read) where they apply; 'bytes', 'tokens' and 'final' with --stream
     #[arg(long, verbatim_doc_comment)]
     json: bool,
 
-    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label unless the text is empty, 1 never [default: the calibrated
+    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label unless the text is empty or unknown, 1 never [default: the calibrated
     /// model's own]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     threshold: Option<f32>,
@@ -111,8 +111,8 @@ pub struct Args {
 /// Largest number of threads.
 pub const MOST_THREADS: i64 = 1024;
 
-/// What the answer for an empty text is.
-const OF_EMPTY: &str = "the answer is unsure";
+/// What the answer for a blank text is.
+const OF_BLANK: &str = "the answer is unsure";
 
 /// Columns that --output adds.
 const ADDED: [&str; 2] = ["predicted_label", "predicted_score"];
@@ -188,7 +188,7 @@ impl Args {
         }
         let records = dataset::records(file, &self.read.options())?;
         let mut copy = records.copy(output, &ADDED).map_err(Error::msg)?;
-        let mut notes = Notes::new(OF_EMPTY);
+        let mut notes = Notes::new(OF_BLANK);
         let mut progress = Progress::new(None);
         let (mut rows, mut failed) = (0, 0);
         let mut classifiers = self.classifiers(model, model.threads(self.threads))?;
@@ -198,14 +198,16 @@ impl Args {
             |record| record.text.len(),
             |classifier, record| {
                 let answer = classifier.classify(&record.text).map_err(|error| explain(error).to_string());
-                let answer = answer.map(|answer| (answer.label().map(|one| one.class), answer.best().probability));
+                let answer = answer
+                    .map(|answer| (answer.blank(), answer.label().map(|one| one.class), answer.best().probability));
                 (record, answer)
             },
             |(record, answer)| {
                 rows += 1;
-                notes.tell(Seen::of(&record.text, record.replaced), Some(rows));
+                let blank = answer.as_ref().ok().and_then(|answer| answer.0);
+                notes.tell(Seen { replaced: record.replaced, blank }, Some(rows));
                 let values = match answer {
-                    Ok((class, score)) => {
+                    Ok((_, class, score)) => {
                         let label = class.and_then(|class| model.labels().get(class));
                         [label.map_or(Value::Null, |label| label.as_str().into()), number(score)]
                     }
@@ -233,7 +235,7 @@ impl Args {
     /// Prints a line for each text.
     fn many(&self, model: &Model, (texts, arriving): (Texts, bool), out: &mut dyn Write) -> Result<Outcome> {
         let (labels, top) = (model.labels(), self.top());
-        let mut notes = Notes::new(OF_EMPTY);
+        let mut notes = Notes::new(OF_BLANK);
         let (mut failed, mut lines) = (0, 0);
         let threads = if arriving { 1 } else { model.threads(self.threads) };
         parallel::in_order(
@@ -241,11 +243,12 @@ impl Args {
             texts.zip(1u64..).map(|(text, line)| Ok((text?, line))),
             |(text, _)| text.as_ref().map_or(0, |text| text.text.len()),
             |classifier, (text, line)| {
-                let seen = text.as_ref().map(Text::seen).unwrap_or_default();
+                let mut seen = text.as_ref().map(Text::seen).unwrap_or_default();
                 let printed = text.and_then(|text| {
                     classifier.classify(&text.text).map_err(|error| explain(error).to_string())?;
                     let tokens = classifier.truncated().then(|| classifier.tokens());
                     let answer = classifier.answer().map_err(|error| error.to_string())?;
+                    seen.blank = answer.blank();
                     let answer = Printed { answer, labels, top };
                     Ok(match self.json {
                         true => format!("{}\n", object(Some(line), &answer, tokens)),
@@ -312,8 +315,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         Source::One(text) => {
             let mut classifier = model.classifier_with(args.truncate, args.threshold)?;
-            Notes::new(OF_EMPTY).tell(text.seen(), None);
-            classifier.classify(&text.text).map_err(explain)?;
+            let blank = classifier.classify(&text.text).map_err(explain)?.blank();
+            Notes::new(OF_BLANK).tell(Seen { blank, ..text.seen() }, None);
             let answer = Printed { answer: classifier.answer()?, labels: model.labels(), top: args.top() };
             if args.json {
                 let tokens = classifier.truncated().then(|| classifier.tokens());

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use anyhow::{Result, bail};
 use kinglet::classifier::Classifier;
+use kinglet::tokenizer::Blank;
 use kinglet_data::pipe;
 use serde_json::{Value, json};
 
@@ -63,7 +64,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let labels = model.labels();
     let mut classifier = model.classifier()?;
     let answer = classifier.classify(&text.text).map_err(explain)?;
-    let (best, empty) = (answer.best().class, answer.is_empty());
+    let (best, blank) = (answer.best().class, answer.blank());
     let class = match &args.label {
         None => best,
         Some(name) => match labels.iter().position(|label| label == name) {
@@ -75,8 +76,12 @@ pub fn run(args: Args) -> Result<Outcome> {
         },
     };
     let score = answer.probabilities().get(class).copied().unwrap_or_default();
-    if empty {
-        report("note: the text has no letter, digit or symbol; its answer is unsure");
+    if let Some(blank) = blank {
+        let what = match blank {
+            Blank::Empty => "no letter, digit or symbol",
+            Blank::Unknown => "no letter, digit or symbol of the model's vocabulary",
+        };
+        report(&format!("note: the text has {what}; its answer is unsure"));
     }
     let parts = parts(&mut classifier, &text.text, class)?;
     let label = labels.get(class).map_or("", String::as_str);

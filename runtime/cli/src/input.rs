@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet::tokenizer::is_empty;
+use kinglet::tokenizer::{Blank, is_empty};
 use kinglet_data::dataset::{self, DataError, ReadOptions};
 
 /// Largest text in bytes; a longer one is rejected before it fills the memory.
@@ -27,14 +27,14 @@ pub struct Text {
 pub struct Seen {
     /// Whether bytes were replaced.
     pub replaced: bool,
-    /// Whether it has no letter, digit or symbol.
-    pub empty: bool,
+    /// Why it has no label, as far as that is known.
+    pub blank: Option<Blank>,
 }
 
 impl Seen {
     /// Looks at a text. `replaced`: whether bytes of it were.
     pub fn of(text: &str, replaced: bool) -> Self {
-        Seen { replaced, empty: is_empty(text.as_bytes()) }
+        Seen { replaced, blank: is_empty(text.as_bytes()).then_some(Blank::Empty) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
+use kinglet::tokenizer::Blank;
 use serde_json::Value;
 
 use super::input::Seen;
@@ -43,15 +44,16 @@ pub fn usage<A: clap::Args>(name: &'static str, kind: ErrorKind, message: &str) 
 
 /// Notes that are shown once, however many lines they apply to.
 pub struct Notes {
-    /// What the result for an empty text means.
-    of_empty: &'static str,
+    /// What the result for a blank text means.
+    of_blank: &'static str,
     replaced: bool,
-    empty: bool,
+    /// Whether a text of each kind was noted.
+    blank: [bool; 2],
 }
 
 impl Notes {
-    pub fn new(of_empty: &'static str) -> Self {
-        Notes { of_empty, replaced: false, empty: false }
+    pub fn new(of_blank: &'static str) -> Self {
+        Notes { of_blank, replaced: false, blank: [false; 2] }
     }
 
     /// Shows what there is to note about a text, of line `line` if it is one.
@@ -61,9 +63,13 @@ impl Notes {
             self.replaced = true;
             report(&format!("warning: {place}invalid UTF-8 was replaced by U+FFFD (shown once)"));
         }
-        if seen.empty && !self.empty {
-            self.empty = true;
-            report(&format!("note: {place}empty input; {} (shown once)", self.of_empty));
+        let (noted, what) = match seen.blank {
+            None => return,
+            Some(Blank::Empty) => (&mut self.blank[0], "empty input"),
+            Some(Blank::Unknown) => (&mut self.blank[1], "no letter, digit or symbol that the model knows"),
+        };
+        if !std::mem::replace(noted, true) {
+            report(&format!("note: {place}{what}; {} (shown once)", self.of_blank));
         }
     }
 }

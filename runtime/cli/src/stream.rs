@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use kinglet::answer::Answer;
 use kinglet::calibration::Calibration;
 use kinglet::stream::Stream;
+use kinglet::tokenizer::Blank;
 use serde_json::{Map, Value};
 
 use super::answer::Printed;
@@ -40,8 +41,15 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
     let (labels, calibration) = (bundle.labels(), bundle.calibration());
     let mut stream = Stream::new(bundle.engines().take()?);
     let mut logits = vec![0.0; labels.len()];
-    let mut answers =
-        Answers { out, plan, labels, calibration, probabilities: logits.clone(), empty: true, last: None };
+    let mut answers = Answers {
+        out,
+        plan,
+        labels,
+        calibration,
+        probabilities: logits.clone(),
+        blank: Some(Blank::Empty),
+        last: None,
+    };
 
     let every = plan.every.unwrap_or(u64::MAX);
     let (mut bytes, mut due) = (0u64, every);
@@ -63,13 +71,13 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
             due = due.saturating_add(every);
         }
         if stream.snapshot(&mut logits)?.is_some() {
-            answers.empty = stream.is_empty();
+            answers.blank = stream.blank();
             answers.running(bytes, stream.tokens(), &logits, is_due)?;
         }
     }
     mark.end(|text| stream.push(text))?;
     let tokens = stream.finish(&mut logits)?;
-    answers.empty = stream.is_empty();
+    answers.blank = stream.blank();
     answers.last(bytes, tokens, &logits)?;
     Ok(Outcome::Done)
 }
@@ -115,8 +123,8 @@ struct Answers<'a> {
     labels: &'a [String],
     calibration: Option<Calibration>,
     probabilities: Vec<f32>,
-    /// Whether the text so far is empty.
-    empty: bool,
+    /// Why the text so far has no label.
+    blank: Option<Blank>,
     /// The last printed class, and whether it was unsure.
     last: Option<(usize, bool)>,
 }
@@ -125,7 +133,7 @@ impl Answers<'_> {
     fn answer(&mut self, logits: &[f32]) -> Result<Printed<'_>> {
         let answer = Answer::from_logits(logits, self.calibration.as_ref(), &mut self.probabilities)?;
         let threshold = self.plan.threshold.unwrap_or(answer.threshold());
-        let answer = answer.with_threshold(threshold).with_empty(self.empty);
+        let answer = answer.with_threshold(threshold).with_blank(self.blank);
         Ok(Printed { answer, labels: self.labels, top: self.plan.top })
     }
 

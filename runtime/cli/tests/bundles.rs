@@ -5,7 +5,7 @@ mod fixture;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
-use fixture::{Folder, program, run, run_with};
+use fixture::{Folder, program, refuses, run, run_with};
 use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle, Crc32c, Kind};
 use serde_json::{Value, json};
@@ -23,14 +23,6 @@ fn folder() -> (Folder, std::path::PathBuf) {
     let folder = Folder::new();
     let path = folder.write("model.kinglet", fixture::bundle());
     (folder, path)
-}
-
-/// Asserts that all three commands fail alike.
-fn refuses(path: &Path, words: &[&str]) {
-    let path = text(path);
-    run(&["classify", "--model", path, "cat"]).fails_with(words);
-    run(&["info", path]).fails_with(words);
-    run(&["eval", "--model", path, "--data", "unread.jsonl"]).fails_with(words);
 }
 
 /// Returns the range of a section in the bundle.

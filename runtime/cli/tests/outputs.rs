@@ -131,6 +131,26 @@ fn a_text_without_a_letter_is_unsure_however_it_comes() {
 }
 
 #[test]
+fn a_text_of_unknown_letters_is_unsure_however_it_comes() {
+    let (_folder, model) = folder();
+    for unknown in ["жук", "甲虫 👍"] {
+        let one = run(&["classify", "--model", &model, "--threshold", "0", "--", unknown]);
+        assert!(one.err.contains("no letter, digit or symbol that the model knows; the answer is unsure"), "{one:?}");
+        assert_eq!(one.answers(), "unsure  0.0000\n");
+        let stream = run_with(&["classify", "--model", &model, "--stream", "--json"], unknown.as_bytes()).answers();
+        for json in [
+            run(&["classify", "--model", &model, "--json", "--", unknown]).answers(),
+            stream.lines().last().unwrap().to_string(),
+        ] {
+            let object: Value = serde_json::from_str(&json).unwrap();
+            assert_eq!((&object["label"], &object["unknown"], object.get("empty")), (&Value::Null, &json!(true), None));
+        }
+    }
+    let known = run(&["classify", "--model", &model, "--json", "--", "жук cat"]).answers();
+    assert!(!known.contains("unknown"), "{known}");
+}
+
+#[test]
 fn words_are_worth_what_the_answer_loses_without_them() {
     let (_folder, model) = folder();
     let out = run(&["explain", "--model", &model, "--json", "the  cat"]).answers();

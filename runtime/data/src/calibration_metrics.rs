@@ -9,8 +9,10 @@ pub const BINS: usize = 15;
 /// Confidences of rows and whether the most likely class was correct.
 #[derive(Clone, Debug, Default)]
 pub struct Reliability {
-    /// Probability of the most likely class, and whether it is correct.
-    rows: Vec<(f32, bool)>,
+    /// Probability of the most likely class, whether it is correct, and the weight.
+    rows: Vec<(f32, bool, f64)>,
+    /// Sum of the weights.
+    weight: f64,
     nll: f64,
     brier: f64,
 }
@@ -20,6 +22,8 @@ pub struct Reliability {
 pub struct Bin {
     /// Number of rows.
     pub rows: usize,
+    /// Their share of all rows, by weight.
+    pub share: f64,
     /// Mean probability of the most likely class; 0 without rows.
     pub confidence: f64,
     /// Share of rows whose most likely class is correct; 0 without rows.
@@ -44,13 +48,19 @@ impl Reliability {
     /// Adds a row. `probabilities`: `[num_labels]`. A row without classes, or whose correct class is not among them, is
     /// ignored.
     pub fn add(&mut self, probabilities: &[f32], gold: usize) {
+        self.add_weighted(probabilities, gold, 1.0);
+    }
+
+    /// Adds a row that counts `weight` times, which is not negative.
+    pub fn add_weighted(&mut self, probabilities: &[f32], gold: usize, weight: f64) {
         let (Some((class, most)), Some(&right)) = (best(probabilities), probabilities.get(gold)) else {
             return;
         };
-        self.rows.push((most, class == gold));
-        self.nll -= f64::from(right).ln();
+        self.rows.push((most, class == gold, weight));
+        self.weight += weight;
+        self.nll -= weight * f64::from(right).ln();
         let squares: f64 = probabilities.iter().map(|&p| f64::from(p) * f64::from(p)).sum();
-        self.brier += squares - 2.0 * f64::from(right) + 1.0;
+        self.brier += weight * (squares - 2.0 * f64::from(right) + 1.0);
     }
 
     /// Returns the number of rows.
@@ -60,17 +70,17 @@ impl Reliability {
 
     /// Returns the mean of `−ln p[gold]`; 0 without rows. Infinite if a correct class had probability 0.
     pub fn nll(&self) -> f64 {
-        mean(self.nll, self.rows.len())
+        mean(self.nll, self.weight)
     }
 
     /// Returns the mean of `Σ (p[c] − [c = gold])²`, 0 to 2 (Brier 1950); 0 without rows.
     pub fn brier(&self) -> f64 {
-        mean(self.brier, self.rows.len())
+        mean(self.brier, self.weight)
     }
 
     /// Share of rows whose most likely class is correct; 0 without rows.
     pub fn accuracy(&self) -> f64 {
-        mean(self.rows.iter().filter(|row| row.1).count() as f64, self.rows.len())
+        mean(right(&self.rows), self.weight)
     }
 
     /// Returns `bins` bins of equal width: bin `b` holds confidences in `(b / bins, (b + 1) / bins]`.
@@ -82,7 +92,7 @@ impl Reliability {
                 part.push(row);
             }
         }
-        parts.iter().map(|part| Bin::of(part)).collect()
+        parts.iter().map(|part| Bin::of(part, self.weight)).collect()
     }
 
     /// Returns the expected calibration error over `bins` bins of equal width: `Σ rows_b / rows · |accuracy_b −
@@ -102,37 +112,50 @@ impl Reliability {
         let parts = (0..bins).map(|b| {
             let (part, after) = rest.split_at(each + usize::from(b < more));
             rest = after;
-            Bin::of(part)
+            Bin::of(part, self.weight)
         });
         expected(&parts.collect::<Vec<_>>())
     }
 
     /// Returns the share and accuracy of answers whose probability is greater than `threshold`.
     pub fn selective(&self, threshold: f32) -> Selective {
-        let answered: Vec<_> = self.rows.iter().filter(|row| row.0 > threshold).collect();
-        let right = answered.iter().filter(|row| row.1).count();
+        let answered: Vec<_> = self.rows.iter().copied().filter(|row| row.0 > threshold).collect();
+        let weight = weight(&answered);
         Selective {
-            answered: mean(answered.len() as f64, self.rows.len()),
-            accuracy: if answered.is_empty() { 1.0 } else { mean(right as f64, answered.len()) },
+            answered: mean(weight, self.weight),
+            accuracy: if answered.is_empty() { 1.0 } else { mean(right(&answered), weight) },
         }
     }
 }
 
 impl Bin {
-    fn of(rows: &[(f32, bool)]) -> Self {
-        let sum: f64 = rows.iter().map(|row| f64::from(row.0)).sum();
-        let right = rows.iter().filter(|row| row.1).count();
-        Bin { rows: rows.len(), confidence: mean(sum, rows.len()), accuracy: mean(right as f64, rows.len()) }
+    /// Returns the bin of `rows`; `all`: the weight of all rows.
+    fn of(rows: &[(f32, bool, f64)], all: f64) -> Self {
+        let sum: f64 = rows.iter().map(|row| row.2 * f64::from(row.0)).sum();
+        let weight = weight(rows);
+        Bin {
+            rows: rows.len(),
+            share: mean(weight, all),
+            confidence: mean(sum, weight),
+            accuracy: mean(right(rows), weight),
+        }
     }
 }
 
-fn expected(bins: &[Bin]) -> f64 {
-    let rows = bins.iter().map(|bin| bin.rows).sum();
-    mean(bins.iter().map(|bin| bin.rows as f64 * (bin.accuracy - bin.confidence).abs()).sum(), rows)
+fn weight(rows: &[(f32, bool, f64)]) -> f64 {
+    rows.iter().map(|row| row.2).sum()
 }
 
-fn mean(sum: f64, n: usize) -> f64 {
-    if n == 0 { 0.0 } else { sum / n as f64 }
+fn right(rows: &[(f32, bool, f64)]) -> f64 {
+    rows.iter().filter(|row| row.1).map(|row| row.2).sum()
+}
+
+fn expected(bins: &[Bin]) -> f64 {
+    bins.iter().map(|bin| bin.share * (bin.accuracy - bin.confidence).abs()).sum()
+}
+
+fn mean(sum: f64, weight: f64) -> f64 {
+    if weight > 0.0 { sum / weight } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -163,6 +186,21 @@ mod tests {
         // By rows: {0.75 right, 0.75 wrong}, {1 right}.
         near(r.adaptive_ece(2), 2.0 / 3.0 * 0.25);
         near(r.adaptive_ece(3), (0.25 + 0.75) / 3.0);
+    }
+
+    #[test]
+    fn a_weight_counts_as_so_many_rows() {
+        let rows = [([0.75, 0.25], 0), ([0.75, 0.25], 1), ([0.0, 1.0], 1)];
+        let (mut weighted, mut repeated) = (Reliability::new(), Reliability::new());
+        for (i, (p, gold)) in rows.iter().enumerate() {
+            weighted.add_weighted(p, *gold, (i + 1) as f64);
+            (0..=i).for_each(|_| repeated.add(p, *gold));
+        }
+        let of = |r: &Reliability| {
+            let Selective { answered, accuracy } = r.selective(0.5);
+            [r.nll(), r.brier(), r.accuracy(), r.ece(4), answered, accuracy]
+        };
+        of(&weighted).into_iter().zip(of(&repeated)).for_each(|(got, want)| near(got, want));
     }
 
     #[test]

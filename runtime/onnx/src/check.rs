@@ -11,6 +11,9 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
+use crate::container::Precision;
+use crate::structure;
+
 /// Operator set of ONNX that export writes: the first with `LayerNormalization`.
 pub const OPSET: i64 = 17;
 
@@ -61,7 +64,7 @@ fn most_nodes(config: &Config) -> usize {
 }
 
 /// Checks everything that can be checked without running it; returns name and bytes of each tensor.
-pub(crate) fn check(model: &ModelProto, config: &Config) -> Result<Vec<(String, usize)>, String> {
+pub(crate) fn check(model: &ModelProto, config: &Config, precision: Precision) -> Result<Vec<(String, usize)>, String> {
     let plain = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     let sets: Vec<i64> = model.opset_import.iter().filter(|set| plain(&set.domain)).map(|set| set.version).collect();
     if sets != [OPSET] {
@@ -72,7 +75,11 @@ pub(crate) fn check(model: &ModelProto, config: &Config) -> Result<Vec<(String, 
     if nodes > most {
         return Err(format!("it has {nodes} nodes, a model of its configuration at most {most}"));
     }
-    check_graph(graph, config)
+    let tensors = check_graph(graph, config)?;
+    if graph.node.iter().all(|node| node.domain != operator::DOMAIN) {
+        structure::check(graph, config, precision)?;
+    }
+    Ok(tensors)
 }
 
 /// Checks that a declared input or output is a tensor of `kind` and shape.

@@ -15,7 +15,6 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 
-use crate::check::check;
 use crate::wire::{self, WireError};
 
 /// Error for a file that is not a runnable model.
@@ -201,6 +200,29 @@ pub fn seal(model: &mut ModelProto) {
     model.metadata_props.push(StringStringEntryProto { key: metadata::SHA256.to_string(), value });
 }
 
+/// Puts all hashes of a changed file into its metadata: those of its configuration and its graph, where the keys are there, and that of
+/// [`seal`].
+pub fn seal_all(model: &mut ModelProto) {
+    let value = |key: &str| model.metadata_props.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone());
+    let config = value(metadata::CONFIG).map(|text| format!("{:x}", Sha256::digest(text)));
+    let graph = model.graph.as_ref().map(|graph| format!("{:x}", Sha256::digest(graph.encode_to_vec())));
+    for (key, hash) in [(metadata::CONFIG_SHA256, config), (metadata::GRAPH_SHA256, graph)] {
+        let entry = model.metadata_props.iter_mut().find(|entry| entry.key == key);
+        if let (Some(entry), Some(hash)) = (entry, hash) {
+            entry.value = hash;
+        }
+    }
+    seal(model);
+}
+
+/// Checks a file as [`crate::TractModel::from_bytes`] does before tract sees it: bytes, hashes, metadata, and the graph.
+///
+/// # Errors
+/// If it is not a file that export could have written.
+pub fn check(bytes: &[u8]) -> Result<(), ModelError> {
+    read(bytes).map(|_| ())
+}
+
 /// Takes the hash of [`seal`] out of the metadata and compares it with that of the rest.
 fn unseal(model: &mut ModelProto) -> Result<(), ModelError> {
     let key = metadata::SHA256;
@@ -281,7 +303,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
             Some(numbers.validated().map_err(|e| bad(metadata::CALIBRATION, e.to_string()))?)
         }
     };
-    let tensors = check(&proto, &config).map_err(|reason| ModelError::Graph { reason })?;
+    let tensors = crate::check::check(&proto, &config, precision).map_err(|reason| ModelError::Graph { reason })?;
     let config_sha256 = expected.to_string();
     Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
 }

@@ -6,10 +6,11 @@ mod engine;
 mod guard;
 mod model;
 mod operator;
+mod structure;
 mod wire;
 
 pub use check::OPSET;
-pub use container::{ModelError, Precision, seal};
+pub use container::{ModelError, Precision, check, seal, seal_all};
 pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TractEngine};
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
 pub use operator::register;

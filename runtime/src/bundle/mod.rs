@@ -38,7 +38,7 @@
 //! | `TOKN` | tokenizer table | once | yes | [`Table`](crate::tokenizer::Table) |
 //! | `LABL` | label names | once, if the model classifies | yes | [`Labels`] |
 //! | `EMBD` | mark of a model that embeds: its head's `num_labels` values are a sentence vector | once, instead of `LABL` | yes | empty |
-//! | `CALI` | calibration | at most once, never with `EMBD` | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32 |
+//! | `CALI` | calibration | at most once, never with `EMBD` | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32; 28 with a further f32, the share of texts out of scope |
 //! | `WGHT` | weights | once | yes | [`Weights`] |
 //!
 //! The order is free; the writer's is that of the table. A kind that is not listed may stand any number of times.

@@ -95,7 +95,11 @@ pub fn write_values<'w, S: AsRef<str>>(
         sections.push((Kind::EMBEDDER, MUST_UNDERSTAND, Vec::new()));
     }
     if let Some(calibration) = &parts.calibration {
-        sections.push((Kind::CALIBRATION, 0, calibration.to_le_bytes().to_vec()));
+        sections.push((
+            Kind::CALIBRATION,
+            0,
+            calibration.to_le_bytes().iter().copied().take(calibration.bytes()).collect(),
+        ));
     }
     sections.push((Kind::WEIGHTS, MUST_UNDERSTAND, weights));
     let bytes = assemble(&sections);

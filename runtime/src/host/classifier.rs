@@ -14,7 +14,7 @@ use crate::calibration::Calibration;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::pool::PooledEngine;
-use crate::tokenizer::{Table, is_empty};
+use crate::tokenizer::Table;
 
 /// Classifies texts with one engine, one after the other.
 pub struct Classifier<'m> {
@@ -22,12 +22,10 @@ pub struct Classifier<'m> {
     labels: &'m [String],
     calibration: Option<Calibration>,
     probabilities: Vec<f32>,
-    /// Whether the last text is empty.
-    empty: bool,
     /// Maximum number of tokens to read, at least 1: the rest is ignored, and the last token read is the end of text.
     /// `None`: a text that is too long for the engine is an error.
     pub truncate: Option<usize>,
-    /// A probability must be greater for its label to be returned: 0 (unsure about empty texts alone) to 1 (always
+    /// A probability must be greater for its label to be returned: 0 (unsure about blank texts alone) to 1 (always
     /// unsure). Initially the model's own, or 0 if it is not calibrated.
     pub threshold: f32,
 }
@@ -58,7 +56,6 @@ impl<'m> Classifier<'m> {
             labels,
             calibration,
             probabilities: vec![0.0; labels.len()],
-            empty: true,
             truncate: None,
             threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
         }
@@ -74,7 +71,8 @@ impl<'m> Classifier<'m> {
         self.labels
     }
 
-    /// Classifies a text. The answer to one without a letter, digit or symbol is unsure, whatever the threshold.
+    /// Classifies a text. The answer to one without a letter, digit or symbol, or without one that the vocabulary has, is unsure,
+    /// whatever the threshold.
     ///
     /// Memory is bounded for texts of any length: the native engine needs the same for every text, another one at most
     /// the ids of its longest text.
@@ -84,9 +82,8 @@ impl<'m> Classifier<'m> {
     /// if a score is not a number.
     pub fn classify(&mut self, text: &str) -> Result<Answer<'_>, Error> {
         self.scorer.score(text, self.truncate)?;
-        self.empty = is_empty(text.as_bytes());
         let answer = Answer::from_logits(&self.scorer.scores, self.calibration.as_ref(), &mut self.probabilities)?;
-        Ok(answer.with_threshold(self.threshold).with_empty(self.empty))
+        Ok(answer.with_threshold(self.threshold).with_blank(self.scorer.blank))
     }
 
     /// Returns the answer for the last text, or equal probabilities of 0 before the first.
@@ -95,7 +92,7 @@ impl<'m> Classifier<'m> {
     /// If the model has no classes.
     pub fn answer(&self) -> Result<Answer<'_>, Error> {
         let answer = Answer::from_probabilities(&self.probabilities, self.calibration.as_ref())?;
-        Ok(answer.with_threshold(self.threshold).with_empty(self.empty))
+        Ok(answer.with_threshold(self.threshold).with_blank(self.scorer.blank))
     }
 
     /// Returns the scores before softmax of the last text, `[num_labels]`; zeros before the first.
@@ -103,13 +100,13 @@ impl<'m> Classifier<'m> {
         &self.scorer.scores
     }
 
-    /// Returns the number of tokens of the last text, including those that [`Self::truncate`] ignored.
+    /// Returns the number of tokens of the last text that were read: at most [`Self::truncate`].
     pub fn tokens(&self) -> usize {
         self.scorer.tokens
     }
 
-    /// Returns whether tokens of the last text were ignored.
+    /// Returns whether the last text has more tokens than [`Self::truncate`], so that its rest was ignored.
     pub fn truncated(&self) -> bool {
-        self.scorer.truncated(self.truncate)
+        self.scorer.truncated
     }
 }

@@ -52,13 +52,13 @@ impl<'m> Embedder<'m> {
         self.scorer.scores.len()
     }
 
-    /// Returns the number of tokens of the last text, including those that [`Self::truncate`] ignored.
+    /// Returns the number of tokens of the last text that were read: at most [`Self::truncate`].
     pub fn tokens(&self) -> usize {
         self.scorer.tokens
     }
 
-    /// Returns whether tokens of the last text were ignored.
+    /// Returns whether the last text has more tokens than [`Self::truncate`], so that its rest was ignored.
     pub fn truncated(&self) -> bool {
-        self.scorer.truncated(self.truncate)
+        self.scorer.truncated
     }
 }

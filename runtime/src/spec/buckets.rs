@@ -11,6 +11,13 @@ pub fn relative_bucket(distance: i64, buckets: usize, max_distance: usize) -> us
     base + bucket_of(distance.unsigned_abs() as usize, half, max_distance)
 }
 
+/// Returns the distance from which on [`relative_bucket`] stays the same, at least 1: exported graphs store the bias of so many distances in
+/// both directions.
+pub fn relative_reach(buckets: usize, max_distance: usize) -> usize {
+    let last = (buckets / 2).saturating_sub(1);
+    (1..=max_distance).find(|&n| bucket_of(n, buckets / 2, max_distance) == last).unwrap_or(max_distance.max(1))
+}
+
 /// Returns T5's bucket of a key that lies `back` positions before the query, where no key lies behind it: a decoder's self-attention.
 ///
 /// As [`relative_bucket`], with all buckets for the one direction.
@@ -41,6 +48,10 @@ mod tests {
             .map(|d| relative_bucket(d, 32, 128))
             .into();
         assert_eq!(got, [15, 15, 15, 14, 10, 8, 7, 1, 0, 17, 23, 24, 25, 26, 30, 31]);
+        assert_eq!(
+            (relative_reach(32, 128), relative_bucket(-112, 32, 128), relative_bucket(-113, 32, 128)),
+            (113, 14, 15)
+        );
         // transformers 5.23, of one direction.
         let got: Vec<usize> = [0, 1, 15, 16, 17, 20, 24, 31, 50, 64, 100, 113, 127, 128, 500]
             .map(|back| relative_bucket_causal(back, 32, 128))

@@ -44,7 +44,7 @@ mod names;
 mod weights;
 
 #[cfg(feature = "std")]
-pub use buckets::{relative_bucket, relative_bucket_causal};
+pub use buckets::{relative_bucket, relative_bucket_causal, relative_reach};
 pub use config::{Config, MAX_RECEPTIVE_FIELD, NORM_EPS, Norm, Pooling, Task};
 pub use error::ConfigError;
 #[cfg(feature = "serde")]

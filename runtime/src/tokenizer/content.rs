@@ -1,5 +1,15 @@
 //! Whether a text says anything.
 
+/// Why a text has no label, whatever the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blank {
+    /// It has no letter, digit or symbol, as [`is_empty`] says.
+    Empty,
+    /// None of its letters, digits and symbols is in the vocabulary, so its tokens are bytes and punctuation: see
+    /// [`Table::is_word`](super::Table::is_word).
+    Unknown,
+}
+
 /// Tells whether a text that arrives in parts is empty: it has no letter, digit or symbol such as an emoji.
 ///
 /// White space, control characters, and the ASCII, Latin-1, general (U+2000 to U+207F), CJK (U+3000 to U+303F) and full-width

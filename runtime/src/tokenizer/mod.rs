@@ -36,7 +36,7 @@ mod table;
 mod tests;
 mod utf8;
 
-pub use content::{Content, is_empty};
+pub use content::{Blank, Content, is_empty};
 pub use encoder::Encoder;
 pub use error::TableError;
 #[cfg(feature = "alloc")]

@@ -1,7 +1,7 @@
 //! The vocabulary as one flat table of bytes.
 
 use super::bound::Bound;
-use super::{FIRST_BYTE, FIRST_PIECE, MAX_PIECE_BYTES, METASPACE, TableError, Token};
+use super::{FIRST_BYTE, FIRST_PIECE, MAX_PIECE_BYTES, METASPACE, TableError, Token, is_empty};
 use core::{fmt, ops::Range, str};
 
 const MAGIC: [u8; 4] = *b"KTOK";
@@ -279,6 +279,15 @@ impl<'a> Table<'a> {
                 str::from_utf8(self.piece(piece)).ok().map(Token::Piece)
             }
         }
+    }
+
+    /// Returns whether a token is a piece with a letter, digit or symbol.
+    ///
+    /// The bytes of characters outside the vocabulary are none: a model learns little about them, and nothing about most.
+    pub fn is_word(&self, id: u32) -> bool {
+        let Some(Token::Piece(piece)) = self.token(id) else { return false };
+        let piece = piece.as_bytes();
+        !is_empty(piece.strip_prefix(MARK.as_slice()).unwrap_or(piece))
     }
 
     /// Returns the score of a piece in units of [`super::SCORE_UNIT`], or `None` for other ids.

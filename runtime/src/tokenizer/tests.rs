@@ -121,6 +121,18 @@ fn every_id_has_a_token_and_others_have_none() {
 }
 
 #[test]
+fn words_are_pieces_with_a_letter_digit_or_symbol() {
+    let bytes = table(false);
+    let table = Table::new(&bytes).unwrap();
+    let words = |text: &str| table.encode(text).into_iter().map(|id| table.is_word(id)).collect::<Vec<_>>();
+    assert_eq!(words("the"), [true, false]);
+    assert_eq!(words("! é"), [false, false, false, true, false]);
+    // ▁, the bytes of the letter, </s>
+    assert_eq!(words("я"), [false, false, false, false]);
+    assert!(!table.is_word(PAD) && !table.is_word(UNKNOWN) && !table.is_word(u32::MAX));
+}
+
+#[test]
 fn each_way_to_be_malformed_has_its_error() {
     let good = table(false);
     let n = pieces(false).len();

@@ -64,6 +64,8 @@ proptest! {
                     }
                     stream.finish(&mut got).unwrap();
                     prop_assert_eq!(bits(&got), bits(&want), "chunk {}, {:?}", chunk, model.config);
+                    let known = ids.iter().any(|&id| Table::new(&table).unwrap().is_word(id));
+                    prop_assert_eq!(stream.blank().is_none(), known, "{:?}", stream.blank());
                     // The stream starts again, by itself and on request.
                     stream.push("some other text").unwrap();
                     stream.reset();

@@ -193,6 +193,7 @@ pub fn bundle_bytes(config: &Config, tokenizer: &[u8], labels: &[String]) -> Res
         set_threshold: 0.5,
         coverage: 0.95,
         rows: 100,
+        out_of_scope: None,
     });
     let parts = Parts { config, tokenizer, labels, calibration };
     let weight = |weight| config.shape(weight).and_then(|shape| zeros.get(..shape.len())).unwrap_or_default();

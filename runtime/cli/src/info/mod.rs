@@ -77,6 +77,7 @@ impl Heading<'_> {
                 line("unsure", format!("at or below {:.3}: at most {wrong}% of labels wrong", c.threshold))?;
                 let right = percent(c.coverage);
                 line("label sets", format!("threshold {:.3}: {right}% contain the correct label", c.set_threshold))?;
+                line("which holds for", mixture(&c))?;
             }
             None => line("calibrated", "no: scores are plain softmax values, and no answer is unsure".to_string())?,
         }
@@ -94,6 +95,16 @@ impl Heading<'_> {
     /// Returns the calibration with the shortest digits that identify its numbers as f32, or null.
     fn calibration(&self) -> Value {
         serde_json::to_string(&self.calibration).and_then(|text| serde_json::from_str(&text)).unwrap_or(Value::Null)
+    }
+}
+
+/// Says for which texts the promises of a calibration hold.
+fn mixture(calibration: &Calibration) -> String {
+    match calibration.out_of_scope {
+        None => "texts like those it was calibrated on, mixed like them".to_string(),
+        Some(share) => {
+            format!("texts like those it was calibrated on, {}% of them out of scope", percent(share))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read};
 
+use super::lines::too_long;
 use super::open::MAX_ROW_BYTES;
 use super::options::{LABEL_NAMES, Quoting, ReadOptions, TEXT_NAMES};
 
@@ -51,8 +52,12 @@ pub(super) struct Scan {
     state: State,
     /// Lines so far, from 1.
     line: usize,
-    /// Line of the last quotation mark that opened a field, and bytes since.
-    opened: (usize, u64),
+    /// Line of the last quotation mark that opened a field.
+    opened: usize,
+    /// Line where the row being read begins, and its bytes so far.
+    row: (usize, u64),
+    /// The most bytes of a row.
+    most: u64,
     /// Fields of the row so far, without the one being read.
     fields: usize,
     /// Fields of each complete row, of the first ones.
@@ -67,7 +72,7 @@ pub(super) struct Scan {
     escaped: usize,
     /// Line of the first mark that neither ends its field nor is doubled or escaped.
     broken: Option<usize>,
-    /// Whether a field became too long.
+    /// Whether a row became too long.
     too_long: bool,
 }
 
@@ -80,7 +85,9 @@ impl Scan {
             dialect,
             state: State::Start,
             line: 1,
-            opened: (0, 0),
+            opened: 0,
+            row: (1, 0),
+            most: MAX_ROW_BYTES,
             fields: 0,
             rows: Vec::new(),
             quoted: 0,
@@ -104,7 +111,7 @@ impl Scan {
         let ends = byte == delimiter || byte == b'\n';
         self.state = match (self.state, byte) {
             (State::Start, b'"') if quoting != Quoting::None => {
-                (self.opened, self.needs) = ((self.line, 0), false);
+                (self.opened, self.needs) = (self.line, false);
                 self.quoted += 1;
                 State::Quoted
             }
@@ -137,9 +144,13 @@ impl Scan {
                 State::Plain
             }
         };
-        self.opened.1 += 1;
-        self.too_long |= matches!(self.state, State::Quoted | State::Escaped) && self.opened.1 > MAX_ROW_BYTES;
         self.line += usize::from(byte == b'\n');
+        if byte == b'\n' && self.state == State::Start {
+            self.row = (self.line, 0);
+        } else {
+            self.row.1 += 1;
+            self.too_long |= self.row.1 > self.most;
+        }
     }
 
     /// Ends a field by a delimiter or the end of a line.
@@ -159,7 +170,7 @@ impl Scan {
     /// Ends the file.
     pub(super) fn finish(&mut self) {
         if matches!(self.state, State::Quoted | State::Escaped) {
-            self.broken.get_or_insert(self.opened.0);
+            self.broken.get_or_insert(self.opened);
         } else if self.state != State::Start || self.fields > 0 {
             self.step(b'\n');
         }
@@ -168,14 +179,16 @@ impl Scan {
     /// Returns what is wrong with the file so far, with the line.
     pub(super) fn wrong(&self) -> Option<(usize, String)> {
         if self.too_long {
-            let most = MAX_ROW_BYTES >> 20;
-            return Some((
-                self.opened.0,
-                format!("the quotation mark that opens here is not closed within {most} MiB{ADVICE}"),
-            ));
+            let most = self.most >> 20;
+            return Some(match self.state {
+                State::Quoted | State::Escaped => {
+                    (self.opened, format!("the quotation mark that opens here is not closed within {most} MiB{ADVICE}"))
+                }
+                _ => (self.row.0, too_long()),
+            });
         }
         let line = self.broken?;
-        Some(if matches!(self.state, State::Quoted | State::Escaped) && line == self.opened.0 {
+        Some(if matches!(self.state, State::Quoted | State::Escaped) && line == self.opened {
             (line, format!("the quotation mark that opens here is never closed{ADVICE}"))
         } else {
             (line, format!("a quotation mark within a quoted field is neither its end nor doubled{ADVICE}"))
@@ -215,7 +228,7 @@ impl<R: Read> Read for Scanned<R> {
             scan.finish();
         }
         scan.push(buffer.get(..read).unwrap_or_default());
-        // The field would fill the memory: end the file, and the scan says why.
+        // The row would fill the memory: end the file, and the scan says why.
         Ok(if scan.too_long { 0 } else { read })
     }
 }
@@ -404,5 +417,19 @@ mod tests {
         assert_eq!(wrong("a,b\n\"c\n,d\n").unwrap().0, 2);
         assert!(wrong("a,b\n\"c\n,d\n").unwrap().1.contains("never closed"));
         assert_eq!(wrong("a,b\n\"c\" x,d\n").unwrap().0, 2);
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_is_refused_before_it_ends() {
+        let scanned = |text: &str| {
+            let mut scan = Scan { most: 12, ..Scan::new(Dialect { delimiter: b',', quoting: Quoting::Double }) };
+            scan.push(text.as_bytes());
+            scan.wrong()
+        };
+        assert_eq!(scanned("a,b\nthe 12 bytes\n1,2\n"), None);
+        let (line, what) = scanned("a,b\n1,2\none of 13 byt").unwrap();
+        assert!(line == 3 && what.contains("the limit for one row"), "{line} {what}");
+        let (line, what) = scanned("a,b\n1,\"one of\n13 bytes").unwrap();
+        assert!(line == 2 && what.contains("is not closed within"), "{line} {what}");
     }
 }

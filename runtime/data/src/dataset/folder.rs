@@ -1,11 +1,14 @@
 //! A folder with a folder of texts per class.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::error::DataError;
+use super::lines::too_long;
+use super::open::MAX_ROW_BYTES;
 use super::row::{Kept, Row};
 use crate::digest;
 
@@ -17,7 +20,12 @@ pub(super) fn read(path: &Path) -> Result<(Vec<Row>, String), DataError> {
     for class in entries(path)?.iter().filter(|class| class.is_dir()) {
         let label = name(class).ok_or_else(|| whole(format!("the name {} is not valid UTF-8", class.display())))?;
         for file in entries(class)?.iter().filter(|file| file.is_file()) {
-            let bytes = fs::read(file).map_err(|source| DataError::Io { path: file.clone(), source })?;
+            let io = |source| DataError::Io { path: file.clone(), source };
+            let mut bytes = Vec::new();
+            File::open(file).map_err(io)?.take(MAX_ROW_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+            if bytes.len() as u64 > MAX_ROW_BYTES {
+                return Err(DataError::Whole { path: file.clone(), what: too_long() });
+            }
             let name = name(file).unwrap_or_default();
             hasher.update(format!("{label}/{name}\0{}\n", digest::sha256(&bytes)));
             let bytes = bytes.strip_prefix(super::open::MARK).unwrap_or(&bytes);

@@ -12,7 +12,8 @@ use serde_json::{Map, Number, Value};
 
 use super::error::DataError;
 use super::fields::{Fields, Wanted};
-use super::lines::ObjectRow;
+use super::lines::{ObjectRow, too_long};
+use super::open::MAX_ROW_BYTES;
 use super::row::{Kept, Row, Rows};
 
 /// Key of the file's metadata in which Hugging Face's `datasets` describes the columns.
@@ -89,7 +90,8 @@ impl Iterator for ParquetRows {
         };
         self.number += 1;
         let number = self.number;
-        let row = object(&record, &self.fields)
+        let row = within(&record)
+            .and_then(|()| object(&record, &self.fields))
             .and_then(|object| self.row.read(object))
             .map(|(text, label)| Row::new(number, text, label, kept(&record, self.row.wanted)))
             .map_err(|what| DataError::Row { path: self.path.clone(), row: number, what });
@@ -106,6 +108,16 @@ fn kept(record: &Record, wanted: Wanted) -> Kept {
         (name.clone(), value(field).unwrap_or_else(|_| Value::from(field.to_string())))
     };
     Kept::Object(Value::Object(record.get_column_iter().map(column).collect()).to_string())
+}
+
+/// Checks that a row is not too long.
+fn within(record: &Record) -> Result<(), String> {
+    let bytes = record.get_column_iter().map(|(_, field)| match field {
+        Field::Str(text) => text.len(),
+        Field::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    });
+    if bytes.sum::<usize>() as u64 > MAX_ROW_BYTES { Err(too_long()) } else { Ok(()) }
 }
 
 /// Returns the wanted columns of a row.

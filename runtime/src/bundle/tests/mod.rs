@@ -90,11 +90,13 @@ fn what_was_written_is_read() {
         set_threshold: 0.2,
         coverage: 0.9,
         rows: 3100,
+        out_of_scope: None,
     };
     for mixer in Mixer::convolutions() {
         for norm in [Norm::PostLayer, Norm::PreRms] {
             let config = config(mixer, norm);
-            let calibration = (norm == Norm::PreRms).then_some(calibration);
+            let out_of_scope = (Mixer::convolutions().next() == Some(mixer)).then_some(0.18);
+            let calibration = (norm == Norm::PreRms).then_some(Calibration { out_of_scope, ..calibration });
             let (bytes, values) = made(&config, calibration);
             let buffer = Buffer::new(&bytes);
             let bundle = Bundle::new(buffer.as_slice()).unwrap();

@@ -142,6 +142,11 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
         self.run.reset(self.scratch.bytes_mut());
     }
 
+    /// Returns whether the text so far has a [word](crate::tokenizer::Table::is_word): about another one the model cannot say a thing.
+    pub fn is_known(&self) -> bool {
+        self.run.is_known()
+    }
+
     /// Pushes one more token.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub(super) struct Run {
     pub(super) waiting: usize,
     /// Positions that the first layer has processed.
     pub(super) position: u64,
+    /// Whether a token of the text is a word.
+    known: bool,
     /// Why the text cannot be scored; kept until the next text.
     fault: Option<Fault>,
 }
@@ -46,7 +48,7 @@ impl Run {
             return Err(Error::ScratchTooSmall { need, got });
         }
         let layout = Layout::new(config, chunk);
-        let mut run = Run { backend, layout, chunk, look_ahead, waiting: 0, position: 0, fault: None };
+        let mut run = Run { backend, layout, chunk, look_ahead, waiting: 0, position: 0, known: false, fault: None };
         run.clear(scratch);
         Ok(run)
     }
@@ -54,6 +56,11 @@ impl Run {
     /// Returns the number of tokens of the text so far.
     pub(super) fn tokens(&self) -> u64 {
         self.position + self.waiting as u64
+    }
+
+    /// Returns whether a token of the text so far is a word.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
     }
 
     /// Discards the text so far.
@@ -71,6 +78,7 @@ impl Run {
         }
         self.waiting = 0;
         self.position = 0;
+        self.known = false;
         self.fault = None;
     }
 
@@ -94,6 +102,7 @@ impl Run {
         if let Some(place) = tokens.get_mut(self.waiting) {
             *place = id;
             self.waiting += 1;
+            self.known = self.known || model.tokenizer().is_word(id);
         }
         Ok(())
     }
