@@ -125,7 +125,7 @@ product and restaurant reviews (Hu, Liu, Jindal; Kotzias et al. 2015; CC BY 4.0)
 (CC BY-SA), OpenStax textbooks (CC BY 4.0, Rice University; access for free at openstax.org), speeches of US presidents and public-domain books.
 The teacher, all-MiniLM-L6-v2, is Apache-2.0; it was itself trained on a billion pairs of texts from the web. None of the texts is a
 dev or test text of Kinglet's benchmarks (compared by letters and digits)."""
-KEPT = ["config.json", "model.safetensors", "tokenizer.bin", "tokenizer.json", "tokenizer_config.json", "training.json"]
+KEPT = ["config.json", "model.safetensors", "tokenizer.bin", "tokenizer.json", "tokenizer_config.json", "training.json", "SHA256SUMS"]
 
 
 def ship(name):

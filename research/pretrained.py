@@ -197,7 +197,7 @@ def ship():
     encoder = run_folder / "encoder"
     training = json.loads((encoder / "training.json").read_text())
     OUT.mkdir(parents=True, exist_ok=True)
-    names = ["config.json", "model.safetensors", "tokenizer.bin", "tokenizer.json", "tokenizer_config.json", "training.json"]
+    names = ["config.json", "model.safetensors", "tokenizer.bin", "tokenizer.json", "tokenizer_config.json", "training.json", "SHA256SUMS"]
     for source in [encoder / n for n in names] + [run_folder / n for n in ("metrics.jsonl", "loss.svg")]:
         copy(source, OUT / source.name)
     weights = (OUT / "model.safetensors").read_bytes()

@@ -54,7 +54,7 @@ pub mod search;
 pub mod staging;
 pub mod verify;
 
-pub use names::{DIAGRAM, PAGE, VERIFICATION};
+pub use names::{DIAGRAM, FAILED, PAGE, VERIFICATION};
 
 /// What to export, from where and how.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ pub struct ExportJob {
 
 /// Exports a checkpoint.
 ///
-/// `report.json` is always written, the models only if nothing failed; the files of an export replace those of another together ([`staging`]). `progress` receives a
+/// `report.json` is always written, the models only if nothing failed; a failure beside the files of an older export is in [`FAILED`]. The files of an export replace those of another together ([`staging`]). `progress` receives a
 /// message before each stage.
 ///
 /// # Errors
@@ -254,7 +254,8 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
     }
     let mut json = serde_json::to_vec_pretty(&report)?;
     json.push(b'\n');
-    exported.push((files::REPORT, json));
+    let beside = !report.failures.is_empty() && job.out.join(files::ONNX_INT8).exists();
+    exported.push((if beside { FAILED } else { files::REPORT }, json));
 
     staging::replace(&job.out, &exported)?;
     Ok(Outcome::Exported(Box::new(report)))

@@ -11,7 +11,7 @@ use kinglet_data::files::check_free;
 use kinglet_data::pipe;
 use kinglet_export::calibrate::Targets;
 use kinglet_export::data::DevSource;
-use kinglet_export::{ExportJob, export};
+use kinglet_export::{ExportJob, FAILED, export};
 
 /// Export a checkpoint to ONNX files and a bundle, and verify them.
 ///
@@ -26,7 +26,8 @@ use kinglet_export::{ExportJob, export};
 /// The dev data, or those of --calibration, also calibrate the models: a temperature, a threshold below which the answer is
 /// "unsure", and label sets. They are stored in all files and measured by cross-fitting (reliability.svg).
 ///
-/// Exit codes: 0 exported, 1 a bound was not kept and only report.json was written, 2 the export could not run.
+/// Exit codes: 0 exported, 1 a bound was not kept and only report.json was written (report.failed.json beside an older export), 2 the
+/// export could not run.
 ///
 /// Example: kinglet-export runs/clinc150-light --out models/intents
 #[derive(Parser)]
@@ -173,7 +174,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("only the report was written to {}", job.out.display());
+    let name = if job.out.join(FAILED).exists() { FAILED } else { files::REPORT };
+    eprintln!("only {name} was written to {}", job.out.display());
     Ok(ExitCode::from(1))
 }
 

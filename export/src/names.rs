@@ -11,3 +11,6 @@ pub const DIAGRAM: &str = "reliability.svg";
 
 /// Name of the exported page: what the model gets right and wrong, for a browser.
 pub const PAGE: &str = "report.html";
+
+/// The report of an export that was not written, beside the files of an older one, which keeps its own report.
+pub const FAILED: &str = "report.failed.json";

@@ -12,8 +12,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kinglet::spec::files;
 
+use crate::names::{DIAGRAM, FAILED, PAGE};
+
 /// Folder of files that are complete and belong together.
 const READY: &str = ".kinglet-export.ready";
+/// Files that some exports have.
+const OPTIONAL: [&str; 5] = [files::BUNDLE, files::ONNX_CUSTOM_OP, DIAGRAM, PAGE, FAILED];
 /// Beginning of the names of folders that are being written.
 const WRITING: &str = ".kinglet-export.";
 
@@ -90,7 +94,12 @@ fn complete(out: &Path) -> Result<()> {
     let mut names: Vec<OsString> = entries.iter().map(fs::DirEntry::file_name).collect();
     // The bundle first.
     names.sort_by_key(|name| *name != *files::BUNDLE);
-    for path in names.iter().filter(|name| **name != *files::BUNDLE).map(|name| out.join(name)) {
+    let replaced = names.iter().filter(|name| **name != *files::BUNDLE).map(|name| out.join(name));
+    // What the older export had and this one has not is of another model, too.
+    let is_there = |name: &str| names.iter().any(|there| there == name);
+    let more =
+        OPTIONAL.into_iter().filter(|name| is_there(files::ONNX_INT8) && !is_there(name)).map(|name| out.join(name));
+    for path in replaced.chain(more) {
         if path.exists() {
             fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
         }

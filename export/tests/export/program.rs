@@ -166,8 +166,24 @@ fn wrong_golden_logits_fail_the_export_and_leave_the_old_files() {
         "{}",
         stderr(&output)
     );
-    assert_eq!(run.report()["failures"].as_array().unwrap().len(), 2);
+    // The older files keep their report.
+    let failed: Value = serde_json::from_slice(&fs::read(run.path("out/report.failed.json")).unwrap()).unwrap();
+    assert_eq!(failed["failures"].as_array().unwrap().len(), 2);
+    assert_eq!(run.report()["failures"], json!([]));
     assert!(before == fs::read(run.path("out/model.onnx")).unwrap());
+}
+
+#[test]
+fn what_an_older_export_had_and_this_one_has_not_is_removed() {
+    let run = Run::new();
+    assert_eq!(run.export(&["--no-dev", "--custom-op"]).status.code(), Some(0));
+    fs::write(run.path("out/report.failed.json"), "{}").unwrap();
+    fs::write(run.path("out/mine.txt"), "stays").unwrap();
+    assert!(run.path("out/model.custom-op.onnx").exists());
+    assert_eq!(run.export(&["--no-dev"]).status.code(), Some(0));
+    let left = names(&run.path("out"));
+    assert!(left.contains(&"mine.txt".to_owned()) && left.contains(&"model.kinglet".to_owned()), "{left:?}");
+    assert!(!left.iter().any(|name| name.contains("custom-op") || name.contains("failed")), "{left:?}");
 }
 
 #[test]
