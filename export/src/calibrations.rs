@@ -91,16 +91,20 @@ impl Plan {
         Ok(Plan { targets, scope: Scope { class, mixture, raised: shift.is_some() }, shift })
     }
 
-    /// Returns what is to be added to the score of the mixture's class; `None` without a mixture, or if it was. `rows`: those of the
-    /// int8 model.
+    /// Returns what is to be added to the score of the mixture's class; `None` without a mixture, if it was, or if the rows are too few
+    /// to calibrate with. `rows`: those of the int8 model.
     ///
     /// # Errors
     /// If the rows cannot be calibrated with.
     pub fn shift(&self, rows: &[ScoredText]) -> Result<Option<f32>> {
         let mixture = self.scope.mixture.as_ref().filter(|_| !self.scope.raised);
         let Some(mixture) = mixture else { return Ok(None) };
-        let rows: Vec<&ScoredText> = rows.iter().collect();
-        let weights = mixture.weights(&rows)?;
+        let all: Vec<&ScoredText> = rows.iter().collect();
+        let weights = mixture.weights(&all)?;
+        if self.too_few(rows).is_some() {
+            return Ok(None);
+        }
+        let rows = all;
         Ok(Some(mixture.temperature_and_shift(&rows, &weights, true).1 as f32))
     }
 

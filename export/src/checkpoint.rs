@@ -136,6 +136,12 @@ impl Checkpoint {
             ensure!(ids == config.vocab_size, "{ids} token ids, but the embedding has {} rows", config.vocab_size);
             Ok(bytes)
         })?;
+        if dir.join(files::TOKENIZER).exists() {
+            let table = Table::new(&tokenizer)?;
+            at(dir, files::TOKENIZER, |json| {
+                crate::tokenizer::check(&json, &table).context("it is another tokenizer than tokenizer.bin")
+            })?;
+        }
         let weights = at(dir, files::WEIGHTS, |bytes| read_weights(&config, &bytes))?;
         ensure!(
             dir.join(files::GOLDEN).exists() || !dir.join(RESUME).exists(),

@@ -52,6 +52,7 @@ pub mod runner;
 pub mod scored;
 pub mod search;
 pub mod staging;
+pub mod tokenizer;
 pub mod verify;
 
 pub use names::{DIAGRAM, FAILED, PAGE, VERIFICATION};

@@ -441,6 +441,13 @@ fn a_rate_raises_the_score_of_its_label_in_every_file_and_changes_no_other() {
         refused(&[&args[..5], &["--out-of-scope", "nothing", "--out-of-scope-rate", "0.2"]].concat())
             .contains("no label")
     );
+    // Too few rows out of scope for a small rate of errors: no score is raised.
+    let few = run.export(
+        &[&args[..3], &["--error-rate", "0.001", "--out-of-scope", "class 0", "--out-of-scope-rate", "0.4"]].concat(),
+    );
+    assert_eq!(few.status.code(), Some(0), "{}", stderr(&few));
+    assert!(stderr(&few).contains("with the label \"class 0\" cannot show an error rate of 0.1%"), "{}", stderr(&few));
+    assert!(scores().iter().zip(&plain).all(|(few, plain)| few == plain));
     let mut lines = fs::read_to_string(run.path("dev.jsonl")).unwrap();
     lines = lines.lines().filter(|line| !line.contains("class 0")).map(|line| format!("{line}\n")).collect();
     fs::write(run.path("dev.jsonl"), lines).unwrap();

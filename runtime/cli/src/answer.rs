@@ -80,7 +80,7 @@ impl Printed<'_> {
 }
 
 /// Returns the field that marks a blank text.
-fn mark(blank: Blank) -> &'static str {
+pub fn mark(blank: Blank) -> &'static str {
     match blank {
         Blank::Empty => "empty",
         Blank::Unknown => "unknown",

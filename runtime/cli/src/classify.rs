@@ -9,7 +9,7 @@ use anyhow::{Error, Result, bail};
 use clap::error::ErrorKind;
 use kinglet::classifier::Classifier;
 use kinglet_data::args::TextArgs;
-use kinglet_data::dataset;
+use kinglet_data::dataset::{self, Format};
 use kinglet_data::files::check_free;
 use kinglet_data::pipe;
 use serde_json::{Map, Value, json};
@@ -162,6 +162,13 @@ impl Args {
                         "classify",
                         ErrorKind::MissingRequiredArgument,
                         "no input: pass TEXT or --file FILE, or pipe lines to stdin",
+                    );
+                }
+                if self.read.options().format.is_some_and(|format| format != Format::Text) {
+                    usage::<Args>(
+                        "classify",
+                        ErrorKind::ArgumentConflict,
+                        "stdin is read line by line; --format is for the files of --file, such as --file /dev/stdin",
                     );
                 }
                 if self.stream {

@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result, bail};
 use kinglet::answer::Answer;
 use kinglet::calibration::Calibration;
 use kinglet_data::args::LabelArgs;
-use kinglet_data::calibration_metrics::{BINS, Reliability};
+use kinglet_data::calibration_metrics::{BINS, Reliability, Selective};
 use kinglet_data::dataset::Dataset;
 use kinglet_data::files::check_free;
 use kinglet_data::metrics::Confusion;
@@ -103,6 +103,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     report(&format!("{}: {}", args.data.display(), data.notes.join("; ")));
     let mut confusion = Confusion::new(labels.len());
     let mut confidences = Confidences::default();
+    let threshold = args.threshold.or(model.calibration().map(|calibration| calibration.threshold)).unwrap_or_default();
     let mut errors = Vec::new();
     let mut progress = Progress::new(Some(data.texts.len()));
     let start = Instant::now();
@@ -116,11 +117,12 @@ pub fn run(args: Args) -> Result<Outcome> {
         |classifier, (row, text, gold)| {
             let answer = classifier.classify(text).map_err(explain);
             let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), row + 1))?;
-            Ok((row, gold, answer.probabilities().to_vec()))
+            Ok((row, gold, answer.probabilities().to_vec(), answer.blank()))
         },
         |answered: Result<_>| {
-            let (row, gold, probabilities) = answered?;
+            let (row, gold, probabilities, blank) = answered?;
             let answer = Answer::from_probabilities(&probabilities, model.calibration().as_ref())?;
+            let answer = answer.with_threshold(threshold).with_blank(blank);
             let best = answer.best();
             confusion.add(gold, best.class);
             confidences.add(&answer, gold);
@@ -133,10 +135,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     )?;
     let seconds = start.elapsed().as_secs_f64();
     progress.end();
-    let calibrated = Calibrated {
-        calibration: model.calibration(),
-        threshold: args.threshold.or(model.calibration().map(|calibration| calibration.threshold)).unwrap_or_default(),
-    };
+    let calibrated = Calibrated { calibration: model.calibration(), threshold };
     let speed = confusion.rows() as f64 / seconds.max(1e-9);
     if let Some(path) = &args.report {
         write_classes(path, &confusion, labels)?;
@@ -226,21 +225,36 @@ struct Confidences {
     /// Sets that contain the correct label, and the size of all sets.
     held: usize,
     labels: usize,
+    /// Answers that are not unsure, and the correct ones of them.
+    answered: usize,
+    right: usize,
 }
 
 impl Confidences {
     /// Adds a text.
     fn add(&mut self, answer: &Answer<'_>, gold: usize) {
         self.rows.add(answer.probabilities(), gold);
+        if let Some(label) = answer.label() {
+            self.answered += 1;
+            self.right += usize::from(label.class == gold);
+        }
         for one in answer.set().into_iter().flatten() {
             self.labels += 1;
             self.held += usize::from(one.class == gold);
         }
     }
 
+    /// Returns the share of answers that are not unsure, and their accuracy.
+    fn selective(&self) -> Selective {
+        Selective {
+            answered: self.answered as f64 / self.rows.rows().max(1) as f64,
+            accuracy: if self.answered == 0 { 1.0 } else { self.right as f64 / self.answered as f64 },
+        }
+    }
+
     fn object(&self, judged: &Calibrated) -> Value {
         let (rows, threshold) = (&self.rows, judged.threshold);
-        let selective = rows.selective(threshold);
+        let selective = self.selective();
         let mut object = Map::new();
         let mut put = |name: &str, value: Value| object.insert(name.to_string(), value);
         put("calibrated", judged.calibration.is_some().into());
@@ -260,7 +274,7 @@ impl Confidences {
 
     fn table(&self, out: &mut dyn Write, judged: &Calibrated) -> Result<()> {
         let rows = &self.rows;
-        let selective = rows.selective(judged.threshold);
+        let selective = self.selective();
         let (ece, adaptive) = (rows.ece(BINS), rows.adaptive_ece(BINS));
         let calibrated = if judged.calibration.is_some() { "" } else { " (not calibrated)" };
         writeln!(out, "ECE        {ece:.4}  {adaptive:.4} with bins of equal size{calibrated}")?;

@@ -92,9 +92,12 @@ pub fn run(args: Args) -> Result<Outcome> {
             json!({ "text": of(&text.text, part), "start": start, "end": end, "effect": rounded(part.effect) })
         };
         let words: Vec<Value> = parts.iter().map(word).collect();
-        let object = json!({
+        let mut object = json!({
             "label": label, "score": number(score), "method": "occlusion", "unit": "log odds", "words": words,
         });
+        if let Some(blank) = blank {
+            object[super::answer::mark(blank)] = true.into();
+        }
         writeln!(out, "{object}")?;
     } else if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()) {
         coloured(&mut out, &text.text, &parts, (label, score))?;

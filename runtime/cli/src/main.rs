@@ -74,6 +74,8 @@ fn main() -> ExitCode {
             let of_writing = e.downcast_ref::<io::Error>().filter(|_| e.chain().count() == 1).map(io::Error::kind);
             let e = match of_writing {
                 Some(io::ErrorKind::BrokenPipe) => return ExitCode::SUCCESS,
+                // Of a file that is there.
+                Some(io::ErrorKind::AlreadyExists) => e,
                 Some(_) => e.context("cannot write to stdout"),
                 None => e,
             };

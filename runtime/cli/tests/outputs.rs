@@ -151,6 +151,30 @@ fn a_text_of_unknown_letters_is_unsure_however_it_comes() {
 }
 
 #[test]
+fn what_is_blank_counts_as_unanswered() {
+    let (folder, model) = folder();
+    let data = folder.write("d.jsonl", "{\"text\":\"\",\"label\":\"machine\"}\n{\"text\":\"жук\",\"label\":\"animal\"}\n{\"text\":\"cat\",\"label\":\"animal\"}\n");
+    let json = run(&["eval", "--model", &model, "--data", text(&data), "--threshold", "0", "--json"]).answers();
+    let object: Value = serde_json::from_str(&json).unwrap();
+    let confidence = &object["confidence"];
+    assert!((confidence["answered"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{confidence}");
+    assert_eq!(confidence["accuracy_answered"], json!(1.0));
+    let explained: Value =
+        serde_json::from_str(&run(&["explain", "--model", &model, "жук", "--json"]).answers()).unwrap();
+    assert_eq!(explained["unknown"], json!(true));
+}
+
+#[test]
+fn a_format_of_stdin_is_refused_rather_than_ignored() {
+    let (_folder, model) = folder();
+    for arguments in [&["--format", "csv"][..], &["--format", "jsonl", "--file", "-"]] {
+        let arguments = [&["classify", "--model", &model], arguments].concat();
+        run_with(&arguments, b"text,label\ncat,animal\n").fails_with(&["--format is for the files of --file"]);
+    }
+    assert_eq!(run_with(&["classify", "--model", &model, "--format", "text"], b"cat\n").code, Some(0));
+}
+
+#[test]
 fn words_are_worth_what_the_answer_loses_without_them() {
     let (_folder, model) = folder();
     let out = run(&["explain", "--model", &model, "--json", "the  cat"]).answers();

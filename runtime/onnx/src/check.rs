@@ -11,7 +11,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
-use crate::container::Precision;
+use crate::precision::Precision;
 use crate::structure;
 
 /// Operator set of ONNX that export writes: the first with `LayerNormalization`.

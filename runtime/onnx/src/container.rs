@@ -15,6 +15,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 
+use crate::precision::Precision;
 use crate::wire::{self, WireError};
 
 /// Error for a file that is not a runnable model.
@@ -151,25 +152,6 @@ impl std::error::Error for ModelError {
 impl From<ConfigError> for ModelError {
     fn from(e: ConfigError) -> Self {
         ModelError::Config(e)
-    }
-}
-
-/// Number format of the matrix products of an exported model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// 32-bit floating point.
-    Fp32,
-    /// 8-bit integers with scales per token and output channel.
-    Int8,
-}
-
-impl Precision {
-    /// Returns the name in the metadata and in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Int8 => "int8",
-        }
     }
 }
 

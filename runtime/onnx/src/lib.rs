@@ -6,14 +6,16 @@ mod engine;
 mod guard;
 mod model;
 mod operator;
+mod precision;
 mod structure;
 mod wire;
 
 pub use check::OPSET;
-pub use container::{ModelError, Precision, check, seal, seal_all};
+pub use container::{ModelError, check, seal, seal_all};
 pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TractEngine};
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
 pub use operator::register;
+pub use precision::Precision;
 /// tract itself, in the version that [`register`] supports.
 pub use tract_onnx;
 /// The ONNX schema, for writing files that this engine reads.

@@ -9,7 +9,7 @@ use kinglet::spec::{Config, LayerWeight, Mixer, Norm, Pooling, Task, Weight, rel
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
-use crate::container::Precision;
+use crate::precision::Precision;
 
 /// How the names of tensors begin that are no weights: axes, shapes, numbers of formulas.
 const CONSTANT: &str = "const/";
