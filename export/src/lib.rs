@@ -35,6 +35,7 @@ pub mod bundle;
 pub mod calibrate;
 pub mod calibrations;
 pub mod checkpoint;
+pub mod chosen;
 pub mod custom_op;
 pub mod data;
 pub mod diagram;

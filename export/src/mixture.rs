@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use statrs::function::gamma::checked_gamma_ur;
 
-use crate::calibrate::{Chosen, DELTA, STARTS, TEMPERATURES};
+use crate::chosen::{Chosen, DELTA, STARTS, TEMPERATURES};
 use crate::scored::ScoredText;
 
 /// Largest constant, in units of the scores after temperature.

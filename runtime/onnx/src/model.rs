@@ -15,10 +15,11 @@ use kinglet::tokenizer::Table;
 use kinglet::vector::dimension;
 use tract_onnx::tract_hir::internal::*;
 
-use crate::container::{self, Contents, ModelError, Precision};
+use crate::container::{self, Contents, ModelError};
 use crate::engine::{BATCH, TOKENS, TractEngine};
 use crate::guard::guarded;
 use crate::operator::register;
+use crate::precision::Precision;
 
 /// Default maximum number of tokens of a text for convolutional models.
 pub const MAX_TOKENS_CONV: usize = 16_384;
