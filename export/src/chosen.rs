@@ -5,7 +5,7 @@ use serde::Serialize;
 /// Probability, over the choice of rows, that the target error rate is kept.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// Shares of the rows at which test sequences begin, at least [`min_rows`].
+/// Shares of the rows at which test sequences begin, at least [`crate::calibrate::min_rows`].
 pub const STARTS: [f64; 4] = [1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0, 3.0 / 4.0];
 
 /// Probability that one sequence goes wrong.
