@@ -163,7 +163,8 @@ last column is the share of texts that can be answered in the order of a score w
 {table(["score", "AUROC", "answered at 5% wrong"], detectors)}
 
 Distances separate better what is out of scope, but an answer is also wrong where a text in scope gets another's label, which only
-the probability of the label sees. Raising the score of the label is worth more than any of them.
+the probability of the label sees. Raising the score of the label (a constant fitted on the same rows) is
+worth more than any of them.
 """
 
 
