@@ -328,6 +328,7 @@ fn a_frozen_encoder_gets_the_head_of_a_regression() {
     // The words decide, and every word is known: a linear head on their mean finds the classes.
     let best = task.metrics("frozen").iter().filter_map(|row| row["accuracy"].as_f64()).fold(0.0, f64::max);
     fixture::at_least(0.9, best, "accuracy of a frozen encoder");
+    assert!(!said.contains("in bytes"), "{said}");
     // It is finished, and resuming leaves it alone.
     assert!(stderr(&finetune("frozen", &["--from", "first", "--resume"])).contains("is finished"));
 
@@ -336,6 +337,30 @@ fn a_frozen_encoder_gets_the_head_of_a_regression() {
     let output = task.finetune("random", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("train.frozen is true, but the weights are random"), "{}", stderr(&output));
+}
+
+#[test]
+fn texts_that_the_vocabulary_does_not_know_are_said_before_training() {
+    let task = Task::new();
+    task.train("first", &[]);
+    let rows: String = ["\u{732b}\u{5728}\u{8fd9}\u{91cc}", "\u{72d7}\u{5728}\u{90a3}\u{91cc}"]
+        .iter()
+        .flat_map(|text| {
+            (0..4).map(move |i| format!("{{\"text\":\"{text}{i}\",\"label\":\"{}\"}}\n", text.len() + i % 2))
+        })
+        .collect();
+    fs::write(task.path("foreign.jsonl"), rows).unwrap();
+    fs::write(task.path("short.toml"), "[train]\nepochs = 1\n").unwrap();
+    let arguments =
+        ["finetune", "--config", "short.toml", "--train", "foreign.jsonl", "--dev", "foreign.jsonl", "--from"];
+    let output =
+        task.run(&[&arguments[..], &["first", "--out", "second", "--device", "cpu", "--threads", "1"]].concat());
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("% of the tokens are not in the vocabulary of --from first") && said.contains(" fit "),
+        "{said}"
+    );
 }
 
 #[test]

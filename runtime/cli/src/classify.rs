@@ -15,9 +15,9 @@ use kinglet_data::pipe;
 use serde_json::{Map, Value, json};
 
 use super::answer::Printed;
-use super::input::{self, Seen, Text, Texts};
+use super::input::{self, Text, Texts};
 use super::model::{Model, ModelArg};
-use super::output::{Notes, Outcome, Progress, explain, number, probability, report, usage};
+use super::output::{Notes, Outcome, Progress, Seen, explain, number, probability, report, usage, warn};
 use super::{parallel, stream};
 
 /// Classify a text, or each line of a file
@@ -194,6 +194,7 @@ impl Args {
             bail!("--output is the file that is read, {}; choose another name", file.display());
         }
         let records = dataset::records(file, &self.read.options())?;
+        warn(file, records.warnings());
         let mut copy = records.copy(output, &ADDED).map_err(Error::msg)?;
         let mut notes = Notes::new(OF_BLANK);
         let mut progress = Progress::new(None);

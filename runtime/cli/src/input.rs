@@ -7,8 +7,9 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet::tokenizer::{Blank, is_empty};
 use kinglet_data::dataset::{self, DataError, ReadOptions};
+
+use super::output::{Seen, warn};
 
 /// Largest text in bytes; a longer one is rejected before it fills the memory.
 const MAX_TEXT_BYTES: u64 = 1 << 28;
@@ -20,22 +21,6 @@ pub struct Text {
     pub text: String,
     /// Whether any byte was replaced.
     pub replaced: bool,
-}
-
-/// What there is to note about a text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Whether bytes were replaced.
-    pub replaced: bool,
-    /// Why it has no label, as far as that is known.
-    pub blank: Option<Blank>,
-}
-
-impl Seen {
-    /// Looks at a text. `replaced`: whether bytes of it were.
-    pub fn of(text: &str, replaced: bool) -> Self {
-        Seen { replaced, blank: is_empty(text.as_bytes()).then_some(Blank::Empty) }
-    }
 }
 
 impl Text {
@@ -94,7 +79,9 @@ pub fn stdin_whole() -> Result<Text> {
 
 /// Returns the texts of a file: the lines of a text file, the texts of the rows of other files.
 pub fn file_texts(path: &Path, read: &ReadOptions) -> Result<Texts> {
-    Ok(texts(dataset::texts(path, read)?))
+    let rows = dataset::texts(path, read)?;
+    warn(path, rows.warnings());
+    Ok(texts(rows))
 }
 
 fn texts(rows: impl Iterator<Item = Result<dataset::Text, DataError>> + 'static) -> Texts {

@@ -1,13 +1,12 @@
 //! What commands share: how they end, what they say on stderr, and numbers.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
-use kinglet::tokenizer::Blank;
+use kinglet::tokenizer::{Blank, is_empty};
 use serde_json::Value;
-
-use super::input::Seen;
 
 /// Result of a command that could run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,9 +17,30 @@ pub enum Outcome {
     Partly,
 }
 
+/// What there is to note about a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether bytes were replaced.
+    pub replaced: bool,
+    /// Why it has no label, as far as that is known.
+    pub blank: Option<Blank>,
+}
+
+impl Seen {
+    /// Looks at a text. `replaced`: whether bytes of it were.
+    pub fn of(text: &str, replaced: bool) -> Self {
+        Seen { replaced, blank: is_empty(text.as_bytes()).then_some(Blank::Empty) }
+    }
+}
+
 /// Writes a line to stderr, ignoring a closed stderr.
 pub fn report(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// Tells how a file is read where its user may not expect it.
+pub fn warn(path: &Path, warnings: &[String]) {
+    warnings.iter().for_each(|warning| report(&format!("note: {}: {warning}", path.display())));
 }
 
 /// Parses a probability between 0 and 1.

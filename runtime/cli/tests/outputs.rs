@@ -38,6 +38,12 @@ fn a_file_is_copied_with_its_labels() {
     assert_eq!(run(&[&arguments[..], &["--force"]].concat()).code, Some(0));
     run(&["classify", "--model", &model, "--file", text(&input), "--output", text(&input), "--force"])
         .fails_with(&["is the file that is read"]);
+    // Quotation marks that are read as text are said, and the words keep them.
+    let quoted = folder.write("quoted.tsv", "text\tid\n\"late\" cat\t1\n");
+    for more in [&[][..], &["--output", text(&folder.path().join("quoted-out.tsv"))]] {
+        let done = run(&[&["classify", "--model", &model, "--file", text(&quoted)], more].concat());
+        assert!(done.err.contains("quotation marks are read as text") && done.err.contains("--quoting"), "{done:?}");
+    }
     // A malformed row leaves nothing behind.
     let broken = folder.write("broken.csv", "id,text\n1,cat\n2,a,b\n");
     let nowhere = folder.path().join("nowhere.csv");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::dataset::Dataset;
 
@@ -38,14 +39,14 @@ pub struct Survey {
     pub scripts: Vec<(&'static str, f64)>,
 }
 
-/// Returns what makes texts equal: their words in lower case.
+/// Returns what makes texts equal: their words in NFC and lower case.
 fn key(text: &str) -> String {
     let mut key = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !key.is_empty() {
             key.push(' ');
         }
-        key.extend(word.chars().flat_map(char::to_lowercase));
+        key.extend(word.nfc().flat_map(char::to_lowercase));
     }
     key
 }
@@ -336,5 +337,8 @@ mod tests {
     fn texts_on_both_sides_are_counted() {
         let train = data(&[("a b", 0), ("c", 0)], &["x"]);
         assert_eq!(shared(&train, &data(&[("A  b", 0), ("d", 0), ("c", 0)], &["x"])), 2);
+        // One letter, and a letter with an accent of its own.
+        let composed = data(&[("caf\u{e9}", 0)], &["x"]);
+        assert_eq!(shared(&composed, &data(&[("cafe\u{301}", 0)], &["x"])), 1);
     }
 }

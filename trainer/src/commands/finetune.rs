@@ -26,7 +26,7 @@ use crate::tasks::classify::soft::{Soft, Source};
 use crate::tasks::classify::{Classify, Pace};
 use crate::teacher::WordPiece;
 use crate::teacher::transformer::{self, Transformer};
-use crate::tokenizer::files::{Encode, TokenizerFiles, encode};
+use crate::tokenizer::files::{Encode, MANY_BYTES, TokenizerFiles, encode, share_of_bytes};
 use crate::training::config::{OwnKeys, Train, parse, to_toml};
 use crate::training::folder;
 use crate::training::progress::say;
@@ -164,6 +164,16 @@ fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt, act: Act) -
         None => tokenizer,
     };
     let table = tokenizer.table()?;
+    if let Some(from) = args.from.as_ref().filter(|_| args.run.label.is_none()) {
+        let share = share_of_bytes(&table, &rows.texts);
+        if share > MANY_BYTES {
+            let (percent, from, train) = (100.0 * share, from.display(), args.train.display());
+            say(&format!(
+                "warning: {percent:.0}% of the tokens are not in the vocabulary of --from {from}, which spells them in bytes; `kinglet-train \
+                 fit {train} --out DIR` chooses a start for these texts"
+            ));
+        }
+    }
     let max_length = config.train.own.passes.max_length;
     let train = |text: &str, cut: &mut usize| Ok(encode(&table, text, max_length, cut));
     let dev = |text: &str, cut: &mut usize| Ok(encode(&table, text, 0, cut));

@@ -153,7 +153,11 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         stopped(&args.out);
         return Ok(());
     }
-    let Candidates { first, all: candidates, lesson } = found?;
+    let Candidates { first, all: candidates, lesson, linear } = found?;
+    if linear.is_some() {
+        record.linear = linear;
+        record.write(&args.out)?;
+    }
     let deadline = started + Duration::from_secs_f64(60.0 * args.minutes);
     let search = Search {
         out: &args.out,
@@ -264,7 +268,7 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
             (division.train, data.json_lines(&division.dev), division.dev.len())
         }
     };
-    let (start, length) = start(args.from.as_deref(), &data, &languages)?;
+    let (start, length) = start(args.from.as_deref(), &data, &languages, args.budget.is_none())?;
     let encoder = match &start {
         Start::Encoder { folder, .. } => Some(
             sha256_of_file(&folder.join(files::WEIGHTS))
@@ -316,8 +320,15 @@ fn open(args: &FitArgs, prepared: &Prepared) -> Result<Record> {
     let found = if args.resume { Record::read(&args.out)? } else { None };
     let Some(record) = found else {
         let kinglet = env!("CARGO_PKG_VERSION").to_owned();
-        let record =
-            Record { kinglet, inputs: inputs.clone(), rows: *rows, shape: None, plan: None, trials: Vec::new() };
+        let record = Record {
+            kinglet,
+            inputs: inputs.clone(),
+            rows: *rows,
+            shape: None,
+            linear: None,
+            plan: None,
+            trials: Vec::new(),
+        };
         record.write(&args.out)?;
         arguments::keep(&args.out)?;
         return Ok(record);
@@ -390,14 +401,22 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     let n = prepared.rows[1] as f64;
     let model = args.out.join(files::BUNDLE);
     let bytes = fs::metadata(&model).map_or(0, |file| file.len());
-    let interval = 196.0 * (accuracy * (1.0 - accuracy) / n.max(1.0)).sqrt();
+    let interval = 1.96 * (accuracy * (1.0 - accuracy) / n.max(1.0)).sqrt();
+    let data = &prepared.data;
+    let mut rows = vec![0usize; data.names.len()];
+    data.labels.iter().for_each(|&class| rows[class] += 1);
+    let largest = rows.iter().max().map_or(0.0, |&most| most as f64 / data.labels.len().max(1) as f64);
+    if let Some(weakness) = record.weakness(accuracy, interval, largest) {
+        say(&format!("warning: {weakness}: give it more --minutes, or more rows"));
+    }
     let Plan { trials, epochs } = record.plan.context("there is no plan")?;
     let mut stdout = std::io::stdout().lock();
     use std::io::Write;
     writeln!(
         stdout,
-        "accuracy  {:.2}% ± {interval:.2} on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
+        "accuracy  {:.2}% ± {:.2} on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
         100.0 * accuracy,
+        100.0 * interval,
         grouped(prepared.rows[1])
     )?;
     writeln!(

@@ -48,6 +48,8 @@ pub struct Candidates {
     pub all: Vec<Candidate>,
     /// How much the first of them has to learn.
     pub lesson: Lesson,
+    /// Dev accuracy of a linear classifier of the words, if one was fitted now.
+    pub linear: Option<f64>,
 }
 
 /// Returns what may be trained, each with the same `seed`.
@@ -196,7 +198,7 @@ pub fn candidates(
     };
     ensure!(all.len() >= MOST_TRIALS, "only {} trainings are known for this start", all.len());
     all.truncate(MOST_TRIALS);
-    Ok(Candidates { first, all, lesson })
+    Ok(Candidates { first, all, lesson, linear: words.and_then(|words| words.accuracy) })
 }
 
 /// Where a training starts.

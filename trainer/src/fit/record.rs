@@ -25,6 +25,9 @@ pub struct Record {
     /// The shape that a budget led to, of models trained from scratch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
+    /// Dev accuracy of a linear classifier of the words, where one was fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linear: Option<f64>,
     /// How many trainings of which length, once their speed is known.
     pub plan: Option<Plan>,
     /// The finished trainings.
@@ -108,6 +111,20 @@ impl Record {
         self.trials.iter().max_by(|a, b| a.accuracy.total_cmp(&b.accuracy).then(a.epochs.total_cmp(&b.epochs)))
     }
 
+    /// Returns why a model of this accuracy is not worth having, if so. `interval`: half of its confidence interval; `largest`: share of the
+    /// rows in the largest class.
+    pub fn weakness(&self, accuracy: f64, interval: f64, largest: f64) -> Option<String> {
+        let percent = |share: f64| format!("{:.2}%", 100.0 * share);
+        if accuracy <= largest {
+            return Some(format!(
+                "an answer that is always the largest class would be right as often, {}",
+                percent(largest)
+            ));
+        }
+        let linear = self.linear.filter(|&linear| linear > accuracy + interval)?;
+        Some(format!("a linear classifier of the words is right more often on these texts, {}", percent(linear)))
+    }
+
     /// Returns the trainings as a table for a terminal.
     pub fn table(&self) -> String {
         let width = self.trials.iter().map(|trial| trial.name.chars().count()).max().unwrap_or(0).max("training".len());
@@ -140,7 +157,7 @@ mod tests {
         };
         let inputs = Inputs { data: "d".to_owned(), dev: None, encoder: None, seed: 1, budget: None };
         let trials = vec![trial(1, 1, 0.5), trial(2, 1, 0.75), trial(3, 1, 0.75), trial(2, 2, 0.75)];
-        Record { kinglet: "0".to_owned(), inputs, rows: [90, 10], shape: None, plan: None, trials }
+        Record { kinglet: "0".to_owned(), inputs, rows: [90, 10], shape: None, linear: None, plan: None, trials }
     }
 
     #[test]
@@ -151,6 +168,15 @@ mod tests {
         assert!(record.result(3, 1).is_some() && record.result(3, 2).is_none());
         let table = record.table();
         assert!(table.contains("75.00%  best") && table.lines().count() == 5, "{table}");
+    }
+
+    #[test]
+    fn a_model_that_learnt_less_than_its_words_say_is_no_success() {
+        let record = Record { linear: Some(0.85), ..record() };
+        assert_eq!(record.weakness(0.84, 0.02, 0.2), None);
+        assert!(record.weakness(0.80, 0.02, 0.2).unwrap().ends_with("on these texts, 85.00%"));
+        assert!(record.weakness(0.20, 0.02, 0.2).unwrap().ends_with("right as often, 20.00%"));
+        assert_eq!(Record { linear: None, ..record }.weakness(0.3, 0.02, 0.2), None);
     }
 
     #[test]

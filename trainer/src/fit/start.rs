@@ -4,24 +4,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kinglet::spec::{Config, files};
-use kinglet::tokenizer::{FIRST_PIECE, Table};
+use kinglet::tokenizer::Table;
 use kinglet_data::dataset::{Dataset, ReadOptions};
 use kinglet_data::files::write_atomically;
 use kinglet_data::survey::grouped;
 
 use super::budget::{Budget, Cost, Shape, bundle_bytes};
 use super::languages::Languages;
-use crate::tokenizer::files::TokenizerFiles;
+use crate::tokenizer::files::{MANY_BYTES, TokenizerFiles, share_of_bytes, spread};
 use crate::tokenizer::{TokenizerPlan, train as learn_vocabulary};
 use crate::training::progress::say;
 
 /// The encoder that English texts start from, and the larger one that a budget may hold.
 const ENCODER: &str = "encoder-en-small";
 const LARGER: &str = "encoder-en";
-/// Share of the first tokens that an encoder may spell in bytes.
-const MOST_BYTES: f64 = 0.15;
-/// Texts whose tokens are counted for that.
-const LOOKED_AT: usize = 2000;
 /// Words of short training texts from which on random weights are tried first, and the words of a text that is not short.
 const MANY_WORDS: usize = 1_200_000;
 const LONG: usize = 100;
@@ -59,11 +55,6 @@ pub struct Texts<'a> {
     pub length: usize,
 }
 
-/// Returns texts that are spread over the file, which may be sorted.
-fn looked_at(data: &Dataset) -> impl Iterator<Item = &String> {
-    data.texts.iter().step_by((data.texts.len() / LOOKED_AT).max(1))
-}
-
 /// Returns the 95th percentile.
 fn longest(mut lengths: Vec<usize>) -> usize {
     lengths.sort_unstable();
@@ -72,21 +63,21 @@ fn longest(mut lengths: Vec<usize>) -> usize {
 
 /// Returns the 95th percentile of the texts' lengths in tokens.
 pub(super) fn length(table: &Table<'_>, data: &Dataset) -> usize {
-    longest(looked_at(data).map(|text| table.encode(text).len()).collect())
+    longest(spread(&data.texts).map(|text| table.encode(text).len()).collect())
 }
 
 /// Decides where trainings start; returns the 95th percentile of the lengths in tokens, too. `from`: the encoder that was named, or `none`;
-/// `languages`: those of the texts.
+/// `languages`: those of the texts; `open`: nothing else decides, so that it is said.
 ///
 /// # Errors
 /// If the encoder cannot be read.
-pub fn start(from: Option<&Path>, data: &Dataset, languages: &Languages) -> Result<(Start, usize)> {
-    let step = (data.texts.len() / LOOKED_AT).max(1);
-    let texts = || looked_at(data);
+pub fn start(from: Option<&Path>, data: &Dataset, languages: &Languages, open: bool) -> Result<(Start, usize)> {
+    let texts = || spread(&data.texts);
+    let counted = texts().count().max(1);
     let words = longest(texts().map(|text| 1 + text.split_whitespace().count() * 4 / 3).collect());
     let letters = longest(texts().map(|text| 1 + text.chars().count() / 2).collect());
     let scratch = (Start::Scratch { shape: None }, words.max(letters / 3));
-    let all_words = texts().map(|text| text.split_whitespace().count()).sum::<usize>() * step;
+    let all_words = texts().map(|text| text.split_whitespace().count()).sum::<usize>() * data.texts.len() / counted;
     let many = all_words >= MANY_WORDS && all_words / data.texts.len().max(1) < LONG;
     if from.is_some_and(|from| from.as_os_str() == "none") {
         return Ok(scratch);
@@ -107,25 +98,20 @@ pub fn start(from: Option<&Path>, data: &Dataset, languages: &Languages) -> Resu
     let tokenizer =
         TokenizerFiles::read(&folder).with_context(named)?.composing_for(&data.texts).with_context(named)?;
     let table = tokenizer.table()?;
-    let (mut bytes, mut all, mut lengths) = (0, 0, Vec::new());
-    for text in texts() {
-        let ids = table.encode(text);
-        bytes += ids.iter().filter(|&&id| id < FIRST_PIECE).count() - 1;
-        all += ids.len() - 1;
-        lengths.push(ids.len());
-    }
-    let share = bytes as f64 / f64::max(1.0, all as f64);
+    let (share, length) = (share_of_bytes(&table, &data.texts), length(&table, data));
     let percent = 100.0 * share;
     // Many words teach more about their topics than the encoder knows: names, numbers, rare words. And it knows no other language; one that
     // was named may.
     let also_scratch = many || (!given && languages.is_foreign());
-    if share <= MOST_BYTES {
-        say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
-        return Ok((Start::Encoder { folder, scratch: also_scratch, named: given }, longest(lengths)));
+    if share <= MANY_BYTES {
+        if open {
+            say(&format!("start: {} ({percent:.1}% of the tokens are not in its vocabulary)", folder.display()));
+        }
+        return Ok((Start::Encoder { folder, scratch: also_scratch, named: given }, length));
     }
     if given {
         say(&format!("warning: {percent:.0}% of the tokens are not in the vocabulary of --from {}", folder.display()));
-        return Ok((Start::Encoder { folder, scratch: also_scratch, named: given }, longest(lengths)));
+        return Ok((Start::Encoder { folder, scratch: also_scratch, named: given }, length));
     }
     say(&format!(
         "start: from scratch with a vocabulary of these texts, as {percent:.0}% of their tokens are not in that of {}",

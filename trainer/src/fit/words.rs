@@ -54,6 +54,8 @@ pub struct Words {
     pub soft_labels: PathBuf,
     /// An encoder whose embedding knows them.
     pub encoder: PathBuf,
+    /// Dev accuracy of the linear classifier; `None` where the files were there.
+    pub accuracy: Option<f64>,
 }
 
 /// A network for words.
@@ -89,7 +91,8 @@ impl Words {
     /// # Errors
     /// If a file cannot be read or written, or a signal asks for a stop.
     pub fn make(source: Source<'_>, out: &Path, interrupt: &Interrupt) -> Result<Option<Self>> {
-        let words = Words { soft_labels: out.join("soft_labels.safetensors"), encoder: out.join("encoder") };
+        let (soft_labels, encoder) = (out.join("soft_labels.safetensors"), out.join("encoder"));
+        let words = Words { soft_labels, encoder, accuracy: None };
         // The soft labels are written last.
         if words.soft_labels.exists() {
             return Ok(Some(words));
@@ -132,7 +135,7 @@ impl Words {
         checkpoint::save_encoder(&words.encoder, &ground.config, all, &tokenizer)?;
         let soft = Tensor::from_slice(&linear.soft_labels(&data.labels)).view([-1, classes as i64]);
         write_tensors(&words.soft_labels, &[("probabilities", soft)])?;
-        Ok(Some(words))
+        Ok(Some(Words { accuracy: Some(linear.accuracy), ..words }))
     }
 }
 

@@ -5,11 +5,34 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kinglet::spec::files;
-use kinglet::tokenizer::{END, Table, is_composable};
+use kinglet::tokenizer::{END, FIRST_PIECE, Table, is_composable};
 use kinglet_data::digest::sha256;
 use kinglet_data::files::write_atomically;
 
 use super::composing;
+
+/// Texts whose tokens are counted.
+const COUNTED: usize = 2000;
+
+/// Share of bytes among the tokens of texts above which a vocabulary is hardly one for them.
+pub const MANY_BYTES: f64 = 0.15;
+
+/// Returns some of the texts, spread over all, as a file may be sorted.
+pub fn spread(texts: &[String]) -> impl Iterator<Item = &String> {
+    texts.iter().step_by((texts.len() / COUNTED).max(1))
+}
+
+/// Returns the share of the tokens that are bytes, as what they spell is not in the vocabulary; counted on [`spread`] texts.
+pub fn share_of_bytes(table: &Table<'_>, texts: &[String]) -> f64 {
+    let (mut bytes, mut all) = (0, 0);
+    for text in spread(texts) {
+        let ids = table.encode(text);
+        // Its end is below the pieces too.
+        bytes += ids.iter().filter(|&&id| id < FIRST_PIECE).count().saturating_sub(1);
+        all += ids.len().saturating_sub(1);
+    }
+    bytes as f64 / f64::max(1.0, all as f64)
+}
 
 /// A tokenizer's files by name, for copying into a checkpoint.
 #[derive(Clone, Debug)]

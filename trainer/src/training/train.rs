@@ -310,6 +310,7 @@ fn announce<T: Task>(run: &Run, task: &T, at: &State) {
         tch::get_num_threads()
     ));
     match (at.step, task.steps()) {
+        (0, 1) => say("1 step"),
         (0, steps) => say(&format!("{steps} steps")),
         (step, steps) => say(&format!("resuming after step {step} of {steps}")),
     }

@@ -23,6 +23,8 @@ mod lines;
 mod open;
 mod options;
 #[cfg(feature = "formats")]
+mod pages;
+#[cfg(feature = "formats")]
 mod parquet;
 mod records;
 mod row;
@@ -137,6 +139,11 @@ impl Reading {
         Ok(Reading { rows, file: Ok(file), format: Some(format), columns, fields, listed, notes })
     }
 
+    /// Returns what a user should know of how the file is written.
+    fn warnings(&self) -> Vec<String> {
+        self.notes.iter().skip(1).cloned().collect()
+    }
+
     /// Returns whether the format tells text from numbers.
     fn typed(&self) -> bool {
         !matches!(self.format, Some(Format::Csv | Format::FastText))
@@ -207,11 +214,16 @@ impl Dataset {
         if !text_fields.is_empty() {
             notes.push(format!("text in {}, label in \"{label_field}\"", quoted(&text_fields)));
         }
-        for (count, what) in
-            [(skipped, "rows without a label left out"), (trimmed, "labels had outer white space, which was removed")]
-        {
+        for (count, one, many) in [
+            (skipped, "row without a label left out", "rows without a label left out"),
+            (
+                trimmed,
+                "label had outer white space, which was removed",
+                "labels had outer white space, which was removed",
+            ),
+        ] {
             if count > 0 {
-                notes.push(format!("{count} {what}"));
+                notes.push(format!("{count} {}", if count == 1 { one } else { many }));
             }
         }
         let manifest = manifest_names(path, &label_field)?;
@@ -297,16 +309,35 @@ pub struct Text {
     pub replaced: bool,
 }
 
+/// The texts of a file, one by one.
+pub struct Texts {
+    rows: Rows,
+    warnings: Vec<String>,
+}
+
 /// Returns the texts of a file, one by one: the lines of a text file, the texts of other files without their labels.
 ///
 /// # Errors
 /// If the file cannot be opened; the iterator yields an error for a malformed row, after which others may follow.
-pub fn texts(
-    path: &Path,
-    options: &ReadOptions,
-) -> Result<impl Iterator<Item = Result<Text, DataError>> + use<>, DataError> {
-    let rows = Reading::new(path, options, Wanted::Nothing)?.rows;
-    Ok(rows.map(|row| row.map(|Row { text, replaced, .. }| Text { text, replaced })))
+pub fn texts(path: &Path, options: &ReadOptions) -> Result<Texts, DataError> {
+    let reading = Reading::new(path, options, Wanted::Nothing)?;
+    Ok(Texts { warnings: reading.warnings(), rows: reading.rows })
+}
+
+impl Texts {
+    /// Returns what a user should know of how the file is read, such as quotation marks that are taken for text.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+impl Iterator for Texts {
+    type Item = Result<Text, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.rows.next()?;
+        Some(row.map(|Row { text, replaced, .. }| Text { text, replaced }))
+    }
 }
 
 /// Returns the lines of `reader`, as [`texts`] those of a text file; `name` is that of their source in errors.

@@ -1,6 +1,7 @@
 //! The rows of Parquet files.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,17 @@ use super::error::DataError;
 use super::fields::{Fields, Wanted};
 use super::lines::{ObjectRow, too_long};
 use super::open::MAX_ROW_BYTES;
+use super::pages::Pages;
 use super::row::{Kept, Row, Rows};
 
 /// Key of the file's metadata in which Hugging Face's `datasets` describes the columns.
 const HUGGING_FACE: &str = "huggingface";
+
+/// The most bytes that a page may decode to. Writers close a page at about one MiB, or after a row that is longer.
+const MAX_PAGE_BYTES: u64 = MAX_ROW_BYTES + (16 << 20);
+
+/// Rows that are decoded together.
+const BATCH: usize = 1024;
 
 /// Returns the rows of a file, and the class names that it gives the labels.
 pub(super) fn rows(path: &Path, row: ObjectRow) -> Result<(Rows, Option<Vec<String>>), DataError> {
@@ -45,8 +53,42 @@ pub(super) fn rows(path: &Path, row: ObjectRow) -> Result<(Rows, Option<Vec<Stri
     });
     let wanted = Type::group_type_builder(schema.name()).with_fields(wanted.cloned().collect());
     let wanted = wanted.build().map_err(|error| whole(format!("not a readable Parquet file: {error}")))?;
-    let rows = guarded(|| RowIter::from_file_into(Box::new(reader)).project(Some(wanted))).map_err(whole)?;
+    let names_of_wanted: Vec<&str> = wanted.get_fields().iter().map(|field| field.name()).collect();
+    let pages = pages(path, &reader, &names_of_wanted)?;
+    let batch = batch(pages).map_err(whole)?;
+    let rows = guarded(|| RowIter::from_file_into(Box::new(reader)).with_batch_size(batch).project(Some(wanted)));
+    let rows = rows.map_err(whole)?;
     Ok((Box::new(ParquetRows { rows, path: path.to_path_buf(), fields, row, number: 0, ended: false }), names))
+}
+
+/// Returns what the pages of some columns show.
+fn pages(path: &Path, reader: &SerializedFileReader<File>, columns: &[&str]) -> Result<Pages, DataError> {
+    let mut pages = Pages::default();
+    let file = File::open(path).map_err(|source| DataError::Io { path: path.to_path_buf(), source })?;
+    let mut file = BufReader::new(file);
+    for column in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        if column.column_path().parts().first().is_some_and(|name| columns.contains(&name.as_str())) {
+            let found = guarded(|| {
+                let (start, length) = column.byte_range();
+                Ok(Pages::read(&mut file, start..start.saturating_add(length))?)
+            });
+            pages = pages.and(found.map_err(|what| DataError::Whole { path: path.to_path_buf(), what })?);
+        }
+    }
+    Ok(pages)
+}
+
+/// Returns how many rows of such pages are decoded together.
+fn batch(pages: Pages) -> Result<usize, String> {
+    if pages.largest > MAX_PAGE_BYTES {
+        return Err(format!(
+            "a page of it decodes to {} MiB, more than {}; write it with smaller pages",
+            pages.largest.div_ceil(1 << 20),
+            MAX_PAGE_BYTES >> 20
+        ));
+    }
+    // Values that share their bytes are decoded one at a time: each is at most as long as its page, not all of them together.
+    Ok(if pages.share_bytes { 1 } else { BATCH })
 }
 
 /// Returns the names of a column's classes, by Hugging Face's description of the file.
@@ -153,4 +195,74 @@ fn value(field: &Field) -> Result<Value, &'static str> {
         Field::ListInternal(list) => Value::Array(list.elements().iter().map(value).collect::<Result<_, _>>()?),
         _ => return Err("neither text nor a number"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ::parquet::basic::{Compression, Encoding};
+    use ::parquet::data_type::{ByteArray, ByteArrayType};
+    use ::parquet::file::properties::{WriterProperties, WriterVersion};
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+
+    use super::super::{Dataset, ReadOptions};
+    use super::*;
+
+    /// Returns the bytes of a file with texts and labels.
+    fn file(texts: &[&str], version: WriterVersion, encoding: Encoding) -> Vec<u8> {
+        let schema = "message m { required binary text (UTF8); required binary label (UTF8); }";
+        let properties = WriterProperties::builder()
+            .set_writer_version(version)
+            .set_compression(Compression::ZSTD(Default::default()))
+            .set_dictionary_enabled(false)
+            .set_encoding(encoding)
+            .build();
+        let mut bytes = Vec::new();
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties.into()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let labels: Vec<&str> = (0..texts.len()).map(|row| if row % 2 == 0 { "a" } else { "b" }).collect();
+        for values in [texts, &labels] {
+            let mut column = group.next_column().unwrap().unwrap();
+            let values: Vec<ByteArray> = values.iter().copied().map(ByteArray::from).collect();
+            column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_pages_decode_to_is_known_before_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let long = "many words ".repeat(10_000);
+        let texts = [&long[..], &long, "few words"];
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            for encoding in [Encoding::PLAIN, Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+                std::fs::write(&path, file(&texts, version, encoding)).unwrap();
+                let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
+                let found = pages(&path, &reader, &["text"]).unwrap();
+                let shared = encoding == Encoding::DELTA_BYTE_ARRAY;
+                assert_eq!(found.share_bytes, shared, "{version:?} {encoding}");
+                // Two texts that are equal take the bytes of one where values share them.
+                let bytes = if shared { 110_000..111_000 } else { 220_000..221_000 };
+                assert!(bytes.contains(&found.largest), "{version:?} {encoding}: {found:?}");
+                assert!(pages(&path, &reader, &["label"]).unwrap().largest < 100);
+                let data = Dataset::read(&path, &ReadOptions::default(), None).unwrap();
+                assert_eq!(data.texts, texts, "{version:?} {encoding}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_that_decodes_to_too_much_is_refused() {
+        let pages = |largest, share_bytes| Pages { largest, share_bytes };
+        assert_eq!(batch(pages(MAX_PAGE_BYTES, false)), Ok(BATCH));
+        assert_eq!(batch(pages(1 << 20, true)), Ok(1));
+        assert!(batch(pages(1 << 30, false)).unwrap_err().contains("decodes to 1024 MiB, more than 272"));
+    }
 }

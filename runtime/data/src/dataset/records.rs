@@ -27,6 +27,7 @@ pub struct Records {
     rows: Rows,
     format: Option<Format>,
     columns: Option<(Dialect, Vec<String>)>,
+    warnings: Vec<String>,
 }
 
 /// Returns the whole rows of a file, one by one.
@@ -34,8 +35,10 @@ pub struct Records {
 /// # Errors
 /// If the file cannot be opened; the iterator yields an error for a malformed row.
 pub fn records(path: &Path, options: &ReadOptions) -> Result<Records, DataError> {
-    let Reading { rows, format, columns, .. } = Reading::new(path, options, Wanted::Record)?;
-    Ok(Records { rows, format, columns })
+    let reading = Reading::new(path, options, Wanted::Record)?;
+    let warnings = reading.warnings();
+    let Reading { rows, format, columns, .. } = reading;
+    Ok(Records { rows, format, columns, warnings })
 }
 
 impl Iterator for Records {
@@ -48,6 +51,11 @@ impl Iterator for Records {
 }
 
 impl Records {
+    /// Returns what a user should know of how the file is read, such as quotation marks that are taken for text.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Begins to write the rows to `output`, with the columns `added` after their own. Values are then passed to [`RowCopy::row`].
     ///
     /// CSV and TSV files keep their separator and their quoting, JSON Lines and arrays the text of their objects. Lines of text

@@ -246,8 +246,8 @@ fn options_name_what_cannot_be_found_out() {
     let (_dir, path) = written("d.csv", b"text,label\na,x\nb,\nc, y\n");
     let data = Dataset::read(&path, &ReadOptions { skip_unlabelled: true, ..ReadOptions::default() }, None).unwrap();
     assert_eq!(rows(&data), [("a", "x"), ("c", "y")]);
-    assert!(data.notes.iter().any(|note| note.starts_with("1 rows without a label")), "{:?}", data.notes);
-    assert!(data.notes.iter().any(|note| note.starts_with("1 labels had outer white space")), "{:?}", data.notes);
+    assert!(data.notes.iter().any(|note| note.starts_with("1 row without a label")), "{:?}", data.notes);
+    assert!(data.notes.iter().any(|note| note.starts_with("1 label had outer white space")), "{:?}", data.notes);
     let (_dir, path) = written("d.csv", b"text,label\n\"a\" b,x\n");
     let read = |quoting| {
         Dataset::read(&path, &ReadOptions { quoting, ..ReadOptions::default() }, None).map(|data| data.texts[0].clone())
