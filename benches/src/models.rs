@@ -159,6 +159,7 @@ pub fn make(models: &Path, size: Size, progress: impl Fn(&str)) -> Result<()> {
         let checkpoint = out.join("checkpoint");
         write_checkpoint(&checkpoint, &size.config(mixer), 1)?;
         let job = ExportJob {
+            lenient: false,
             checkpoint: checkpoint.clone(),
             out: out.clone(),
             dev: DevSource::None,

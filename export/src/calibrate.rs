@@ -6,7 +6,8 @@
 //!   `r`" is rejected when so few errors have a probability of at most `δ` (Clopper and Pearson 1934). `k` grows from a start until
 //!   the first hypothesis stands: fixed-sequence testing (Angelopoulos et al. 2021, *Learn then Test*), which needs no correction
 //!   for the number of tests. There are [`STARTS`], fixed before the labels are seen, each with an equal part of `1 − CONFIDENCE`;
-//!   the sequence that comes furthest counts. Where none succeeds, the threshold is 1: always unsure.
+//!   the sequence that comes furthest counts. Where none succeeds, the threshold is 1: always unsure; an
+//!   export that was not asked for a rate then tries higher ones ([`crate::calibrations::HIGHER`]).
 //! - **Set threshold** for a target coverage `1 − α`: the `⌊(n + 1)·α⌋`-th lowest probability of a right class, 0 when that index
 //!   is 0. With the scores `1 − p[gold]` it is their `⌈(n + 1)(1 − α)⌉ / n` quantile (LAC: Sadinle et al. 2019; split conformal:
 //!   Vovk et al. 2005).

@@ -10,6 +10,10 @@ use crate::data::LabelledData;
 use crate::mixture::{self, Mixture};
 use crate::scored::ScoredText;
 
+/// Error rates that a model keeps which would always be unsure by the default one: few rows, or a model that is often wrong, show no less.
+/// Each is tested with the same confidence.
+pub const HIGHER: [f64; 2] = [0.1, 0.2];
+
 /// The calibrations of both models, from one data file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Calibrations {
@@ -59,6 +63,8 @@ impl Calibrations {
 pub struct Plan {
     /// The targets of the thresholds.
     pub targets: Targets,
+    /// Whether one of [`HIGHER`] is taken where the rows cannot show the error rate.
+    pub lenient: bool,
     /// The texts out of scope, and their share.
     pub scope: Scope,
     /// What was added to the score of the mixture's class.
@@ -66,13 +72,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes a plan. `label`: that of texts out of scope; `rate`: their share, if it is another than in the rows; `shift`: what was
+    /// Makes a plan. `lenient`: whether a higher error rate will do; `label`: that of texts out of scope; `rate`: their share, if it is another than in the rows; `shift`: what was
     /// added to their score.
     ///
     /// # Errors
     /// If the model has no such label, or there is a rate without one.
     pub fn new(
-        targets: Targets,
+        (targets, lenient): (Targets, bool),
         (label, rate): (Option<&str>, Option<f64>),
         shift: Option<f32>,
         checkpoint: &Checkpoint,
@@ -88,7 +94,7 @@ impl Plan {
         let class = class.transpose()?;
         let mixture =
             class.zip(label).zip(rate).map(|((class, label), rate)| Mixture { label: label.to_owned(), class, rate });
-        Ok(Plan { targets, scope: Scope { class, mixture, raised: shift.is_some() }, shift })
+        Ok(Plan { targets, lenient, scope: Scope { class, mixture, raised: shift.is_some() }, shift })
     }
 
     /// Returns what is to be added to the score of the mixture's class; `None` without a mixture, if it was, or if the rows are too few
@@ -148,16 +154,28 @@ pub fn calibrations(
     [fp32, int8]: &[Vec<ScoredText>; 2],
     notes: &mut Vec<String>,
 ) -> Result<Option<Calibrations>> {
-    let Plan { targets, scope, shift } = plan;
-    let rate = 100.0 * targets.error_rate;
+    let Plan { mut targets, lenient, scope, shift } = plan.clone();
+    let percent = |rate: f64| 100.0 * rate;
     if let Some(note) = plan.too_few(int8) {
         notes.push(note);
         return Ok(None);
     }
     let rows_out = scope.class.map(|class| int8.iter().filter(|row| row.gold == class).count());
-    let mut int8 = calibrate::calibrate(int8, targets, scope).with_context(|| data.file.clone())?;
+    let calibrate = |targets: &Targets| calibrate::calibrate(int8, targets, &scope).with_context(|| data.file.clone());
+    let asked = targets.error_rate;
+    let mut int8 = calibrate(&targets)?;
+    for error_rate in HIGHER.into_iter().filter(|&rate| lenient && rate > asked) {
+        if int8.chosen.answered > 0 {
+            break;
+        }
+        let higher = Targets { error_rate, ..targets };
+        let found = calibrate(&higher)?;
+        if found.chosen.answered > 0 {
+            (int8, targets) = (found, higher);
+        }
+    }
     let Fitted { values: mut fp32, .. } =
-        calibrate::fit(&fp32.iter().collect::<Vec<_>>(), targets, scope.mixture.as_ref(), false)?;
+        calibrate::fit(&fp32.iter().collect::<Vec<_>>(), &targets, scope.mixture.as_ref(), false)?;
     if let (Some(rows_out), None) = (rows_out, &scope.mixture) {
         // The mixture of the rows, which is known.
         let share = rows_out as f32 / int8.values.rows.max(1) as f32;
@@ -166,8 +184,17 @@ pub fn calibrations(
     }
     if int8.chosen.answered == 0 {
         notes.push(format!(
-            "the model will always be unsure: at no threshold do {} rows show an error rate of {rate}%; \
+            "the model will always be unsure: at no threshold do {} rows show an error rate of {}%; \
              choose another --error-rate (kinglet classify --threshold 0 gives labels regardless)",
+            int8.values.rows,
+            percent(if lenient { asked.max(HIGHER[HIGHER.len() - 1]) } else { asked })
+        ));
+    } else if targets.error_rate > asked {
+        notes.push(format!(
+            "at most {}% of the labels are wrong, not {}%, which {} rows show at no threshold: give more with --calibration FILE, or choose an \
+             --error-rate",
+            percent(targets.error_rate),
+            percent(asked),
             int8.values.rows
         ));
     }
@@ -192,10 +219,10 @@ pub fn calibrations(
         sha256: data.data.sha256.clone(),
         label_field: data.label_field.clone(),
         chose_the_checkpoint,
-        stated: *targets,
+        stated: targets,
         confidence: CONFIDENCE,
         mixture: scope.mixture.clone(),
-        shift: *shift,
+        shift,
         int8,
         fp32,
     }))

@@ -73,6 +73,8 @@ pub struct ExportJob {
     pub calibration: Option<PathBuf>,
     /// The targets of the calibrated thresholds; by default [`Targets::default`].
     pub targets: Option<Targets>,
+    /// Whether a higher error rate, one of [`calibrations::HIGHER`], is taken where the rows cannot show that of `targets`.
+    pub lenient: bool,
     /// Whether to write [`files::ONNX_CUSTOM_OP`], too.
     pub custom_op: bool,
     /// The label of texts outside all others, whose detection is reported.
@@ -132,7 +134,7 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
         job.calibration.as_ref().map(|path| data::calibration(path, label_field, &checkpoint)).transpose()?;
 
     let outside = (job.out_of_scope.as_deref(), job.out_of_scope_rate);
-    let plan = Plan::new(job.targets.unwrap_or_default(), outside, shift, &checkpoint)?;
+    let plan = Plan::new((job.targets.unwrap_or_default(), job.lenient), outside, shift, &checkpoint)?;
     if let Some((mixture, shift)) = plan.scope.mixture.as_ref().zip(shift) {
         checkpoint.raise(&mut weights, mixture.class, shift)?;
     }

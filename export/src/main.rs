@@ -59,7 +59,8 @@ struct Args {
     calibration: Option<PathBuf>,
     /// Maximum share of wrong labels among those returned, above 0 and below 1 [default: 0.05]
     ///
-    /// The model answers "unsure" below the threshold that keeps this rate with a probability of 95%.
+    /// The model answers "unsure" below the threshold that keeps this rate with a probability of 95%. Without this option, a model that
+    /// would always be unsure keeps 0.1 or, if need be, 0.2 instead, and the report says so.
     #[arg(long, value_name = "RATE", value_parser = share)]
     error_rate: Option<f64>,
     /// Share of texts whose label set must include the correct label, above 0 and below 1 [default: 0.95]
@@ -114,6 +115,7 @@ impl Args {
                 error_rate: self.error_rate.unwrap_or(default.error_rate),
                 coverage: self.coverage.unwrap_or(default.coverage),
             }),
+            lenient: self.error_rate.is_none(),
             custom_op: self.custom_op,
             out_of_scope: self.out_of_scope.clone(),
             out_of_scope_rate: self.out_of_scope_rate,

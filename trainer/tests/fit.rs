@@ -88,6 +88,20 @@ fn a_file_becomes_a_model_and_the_same_search_the_same_model() {
 }
 
 #[test]
+fn empty_texts_have_no_soft_label_and_do_no_harm() {
+    let task = task();
+    let mut rows = String::from_utf8(task.bytes("", "train.jsonl")).unwrap();
+    let label = rows.lines().next().unwrap().parse::<serde_json::Value>().unwrap()["label"].clone();
+    for text in ["", " \n"] {
+        rows += &format!("{}\n", serde_json::json!({ "text": text, "label": label }));
+    }
+    fs::write(task.path("empty.jsonl"), rows).unwrap();
+    let search = ["--from", "none", "--trials", "1", "--epochs", "1", "--device", "cpu"];
+    let said = stderr(&made(&task, "empty.jsonl", "out", &search));
+    assert!(said.contains("without a letter or digit") && said.contains("a linear classifier of"), "{said}");
+}
+
+#[test]
 fn an_interrupted_search_continues_and_makes_the_same_model() {
     let task = task();
     let long = [&SEARCH[..5], &["40", "--device", "cpu"]].concat();

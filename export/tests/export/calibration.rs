@@ -390,6 +390,23 @@ fn export_calibrates_writes_it_into_every_file_and_reports_it() {
 }
 
 #[test]
+fn a_model_that_would_always_be_unsure_keeps_a_higher_error_rate_unless_one_is_asked_for() {
+    let run = Run::new();
+    let args = ["--no-dev", "--calibration", run.dev(240, 20)];
+    let stated = |more: &[&str]| {
+        let output = run.export(&[&args[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let report = run.report();
+        let answered = report["calibration"]["int8"]["chosen"]["answered"].as_u64().unwrap();
+        (report["calibration"]["stated"]["error_rate"].as_f64().unwrap(), answered > 0, report["notes"].to_string())
+    };
+    let (rate, answers, notes) = stated(&[]);
+    assert!(answers && rate > 0.05 && notes.contains("% of the labels are wrong, not 5%"), "{rate} {answers} {notes}");
+    let (rate, answers, notes) = stated(&["--error-rate", "0.05"]);
+    assert!(!answers && rate == 0.05 && notes.contains("show an error rate of 5%"), "{rate} {answers} {notes}");
+}
+
+#[test]
 fn a_rate_raises_the_score_of_its_label_in_every_file_and_changes_no_other() {
     let run = Run::new();
     let args = ["--no-dev", "--calibration", run.dev(420, 30), "--error-rate", "0.2", "--out-of-scope", "class 0"];

@@ -137,13 +137,14 @@ impl Survey {
             found.push(format!("{} without a letter or digit", rows(self.empty)));
         }
         if self.repeated > 0 {
-            found.push(format!("{} repeat a text of the same class", rows(self.repeated)));
+            let repeat = if self.repeated == 1 { "repeats" } else { "repeat" };
+            found.push(format!("{} {repeat} a text of the same class", rows(self.repeated)));
         }
         if let Some((text, [a, b])) = &self.conflict {
             let (text, a, b) = (shortened(text), name(*a), name(*b));
             found.push(format!(
-                "{} texts have more than one label, for example {text:?} both \"{a}\" and \"{b}\"",
-                grouped(self.conflicting)
+                "{} with more than one label, for example {text:?} both \"{a}\" and \"{b}\"",
+                counted(self.conflicting, "text", "texts")
             ));
         }
         for [a, b] in self.alike.iter().take(3) {
@@ -159,7 +160,8 @@ impl Survey {
         }
         let missing = self.classes.iter().filter(|&&rows| rows == 0).count();
         if missing > 0 {
-            found.push(format!("{missing} of the listed classes have no row"));
+            let have = if missing == 1 { "has" } else { "have" };
+            found.push(format!("{missing} of the listed classes {have} no row"));
         }
         found
     }

@@ -419,6 +419,9 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
         100.0 * interval,
         grouped(prepared.rows[1])
     )?;
+    if let Some(answers) = answers(&report["calibration"]) {
+        writeln!(stdout, "answers   {answers}")?;
+    }
     writeln!(
         stdout,
         "model     {} ({} bytes)",
@@ -432,4 +435,36 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     )?;
     writeln!(stdout, "classify  kinglet classify --model {} \"some text\"", model.display())?;
     Ok(())
+}
+
+/// Says how often the model answers, by the exporter's report of its calibration; `None` if it was not calibrated, so that it always does.
+fn answers(calibration: &serde_json::Value) -> Option<String> {
+    let rate = 100.0 * calibration["stated"]["error_rate"].as_f64()?;
+    let (chosen, measured) = (&calibration["int8"]["chosen"], &calibration["int8"]["measured"]["selective"]);
+    Some(if chosen["answered"].as_u64()? == 0 {
+        "none: no threshold keeps few enough of them wrong, so all are `unsure` (--threshold 0 gives labels)".to_owned()
+    } else {
+        let share = 100.0 * measured["answered"].as_f64()?;
+        format!(
+            "{share:.0}% of texts get a label, at most {rate}% of them wrong (95% confidence); the others are `unsure`"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_often_a_model_answers_is_said() {
+        let report = |answered: u64| {
+            serde_json::json!({
+                "stated": {"error_rate": 0.1},
+                "int8": {"chosen": {"answered": answered}, "measured": {"selective": {"answered": 0.756}}},
+            })
+        };
+        assert!(answers(&report(220)).unwrap().starts_with("76% of texts get a label, at most 10% of them wrong"));
+        assert!(answers(&report(0)).unwrap().contains("all are `unsure`"));
+        assert_eq!(answers(&serde_json::Value::Null), None);
+    }
 }

@@ -133,7 +133,16 @@ impl Words {
         let rest = ground.rest.iter().map(|(weight, tensor)| (*weight, tensor));
         let all = rest.chain([(Weight::Embedding.into(), &rows)]);
         checkpoint::save_encoder(&words.encoder, &ground.config, all, &tokenizer)?;
-        let soft = Tensor::from_slice(&linear.soft_labels(&data.labels)).view([-1, classes as i64]);
+        // A blank text has no soft label: where texts are read without labels, it is left out.
+        let blank = |text: &String| text.chars().all(char::is_whitespace);
+        let soft: Vec<f32> = linear
+            .soft_labels(&data.labels)
+            .chunks_exact(classes)
+            .zip(&data.texts)
+            .filter(|(_, text)| !blank(text))
+            .flat_map(|(row, _)| row.iter().copied())
+            .collect();
+        let soft = Tensor::from_slice(&soft).view([-1, classes as i64]);
         write_tensors(&words.soft_labels, &[("probabilities", soft)])?;
         Ok(Some(Words { accuracy: Some(linear.accuracy), ..words }))
     }
