@@ -8,7 +8,7 @@ use std::path::Path;
 
 use kinglet::answer::softmax;
 use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
-use kinglet_data::metrics::Confusion;
+use kinglet_data::metrics::{Confusion, interval};
 use kinglet_data::survey::grouped;
 
 use crate::checkpoint::Checkpoint;
@@ -55,18 +55,18 @@ pub fn page(
     let mut confusion = Confusion::new(labels.len());
     rows.iter().for_each(|row| confusion.add(row.gold, best(&row.logits)));
     let temperature = report.calibration.as_ref().map_or(1.0, |calibration| calibration.int8.values.temperature);
-    let (n, accuracy) = (rows.len().max(1) as f64, confusion.accuracy());
-    let interval = 196.0 * (accuracy * (1.0 - accuracy) / n).sqrt();
+    let accuracy = confusion.accuracy();
+    let [low, high] = interval(accuracy, rows.len()).map(|end| 100.0 * end);
 
     let mut out = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     let _ = write!(
         out,
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Report on a text classifier</title>\n\
          <style>{STYLE}</style>\n</head>\n<body>\n<h1>Report on a text classifier</h1>\n\
-         <p><span class=\"big\">{:.2}%</span> <span class=\"soft\">± {interval:.2}</span> of {} texts are labelled correctly by the int8 model \
+         <p><span class=\"big\">{:.2}%</span> <span class=\"soft\">({low:.1} to {high:.1})</span> of {} texts are labelled correctly by the int8 model \
          (float: {:.2}%). Macro F1: {:.4}.</p>\n\
-         <p class=\"soft\">{}, SHA-256 {}. Training chose its best weights on these texts, so expect slightly less on others; ± is the 95% \
-         interval of the sample.</p>\n",
+         <p class=\"soft\">{}, SHA-256 {}. Training chose its best weights on these texts, so expect slightly less on others; in brackets \
+         the 95% interval of the sample.</p>\n",
         100.0 * accuracy,
         rows.len(),
         report.dev.as_ref().map_or(f64::NAN, |dev| 100.0 * dev.accuracy_fp32),

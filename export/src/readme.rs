@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
 use kinglet::spec::{Task, files};
+use kinglet_data::metrics::interval;
 
 use crate::checkpoint::Checkpoint;
 use crate::names::{DIAGRAM, PAGE, VERIFICATION};
@@ -43,11 +44,10 @@ pub fn card(report: &Report, checkpoint: &Checkpoint) -> String {
         "## Use\n\nOne file is all that a device needs: `{file}`.\n\n```sh\nkinglet {verb} --model {file} \"some text\"\n```\n"
     );
     if let Some(dev) = &report.dev {
-        let n = dev.rows.max(1) as f64;
-        let interval = 196.0 * (dev.accuracy_int8 * (1.0 - dev.accuracy_int8) / n).sqrt();
+        let [low, high] = interval(dev.accuracy_int8, dev.rows).map(|end| 100.0 * end);
         let _ = writeln!(
             out,
-            "## Accuracy\n\n{:.2}% ± {interval:.2} of {} texts (95% interval of the sample), {:.2}% before quantization. Training chose its best\n\
+            "## Accuracy\n\n{:.2}% of {} texts (95% interval of the sample: {low:.1} to {high:.1}), {:.2}% before quantization. Training chose its best\n\
              weights on them, so expect slightly less on others. `{PAGE}` shows the classes and the errors.\n",
             100.0 * dev.accuracy_int8,
             dev.rows,

@@ -105,6 +105,19 @@ impl Confusion {
     }
 }
 
+/// Returns the 95% interval of a share that was counted on `rows` independent rows (Wilson 1927). Unlike `± 1.96·√(p(1−p)/n)` it is within 0
+/// and 1, and not empty where all rows agree.
+pub fn interval(share: f64, rows: usize) -> [f64; 2] {
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = rows as f64;
+    if rows == 0 {
+        return [0.0, 1.0];
+    }
+    let (scale, centre) = (1.0 + Z * Z / n, share + Z * Z / (2.0 * n));
+    let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
+}
+
 fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
@@ -117,6 +130,21 @@ mod tests {
         let mut c = Confusion::new(classes);
         pairs.iter().for_each(|&(g, p)| c.add(g, p));
         c
+    }
+
+    #[test]
+    fn intervals_equal_scipy() {
+        // scipy 1.17.1: binomtest(k, n).proportion_ci(method="wilson").
+        for (right, rows, low, high) in [
+            (3, 3, 0.438_502_968_244_954_6, 1.0),
+            (260, 301, 0.820_425_643_969_503_7, 0.897_980_575_601_878_4),
+            (0, 10, 0.0, 0.277_532_799_862_889_26),
+            (1, 2, 0.094_531_205_734_230_74, 0.905_468_794_265_769_3),
+        ] {
+            let [a, b] = interval(f64::from(right) / f64::from(rows), rows as usize);
+            assert!((a - low).abs() < 1e-12 && (b - high).abs() < 1e-12, "{right} of {rows}: {a} {b}");
+        }
+        assert_eq!(interval(0.0, 0), [0.0, 1.0]);
     }
 
     #[test]

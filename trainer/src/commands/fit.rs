@@ -12,6 +12,7 @@ use kinglet_data::args::LabelArgs;
 use kinglet_data::dataset::Dataset;
 use kinglet_data::digest::sha256_of_file;
 use kinglet_data::files::write_atomically;
+use kinglet_data::metrics::interval;
 use kinglet_data::survey::{self, Survey, grouped};
 
 use crate::device::DeviceChoice;
@@ -398,15 +399,14 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     }
     let report: serde_json::Value = serde_json::from_slice(&said.stdout).context("the exporter's report")?;
     let accuracy = report["dev"]["accuracy_int8"].as_f64().unwrap_or(best.accuracy);
-    let n = prepared.rows[1] as f64;
     let model = args.out.join(files::BUNDLE);
     let bytes = fs::metadata(&model).map_or(0, |file| file.len());
-    let interval = 1.96 * (accuracy * (1.0 - accuracy) / n.max(1.0)).sqrt();
+    let interval = interval(accuracy, prepared.rows[1]);
     let data = &prepared.data;
     let mut rows = vec![0usize; data.names.len()];
     data.labels.iter().for_each(|&class| rows[class] += 1);
     let largest = rows.iter().max().map_or(0.0, |&most| most as f64 / data.labels.len().max(1) as f64);
-    if let Some(weakness) = record.weakness(accuracy, interval, largest) {
+    if let Some(weakness) = record.weakness(accuracy, interval[1], largest) {
         say(&format!("warning: {weakness}: give it more --minutes, or more rows"));
     }
     let Plan { trials, epochs } = record.plan.context("there is no plan")?;
@@ -414,14 +414,14 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     use std::io::Write;
     writeln!(
         stdout,
-        "accuracy  {:.2}% ± {:.2} on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
+        "accuracy  {:.2}% ({:.1} to {:.1}) on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
         100.0 * accuracy,
-        100.0 * interval,
+        100.0 * interval[0],
+        100.0 * interval[1],
         grouped(prepared.rows[1])
     )?;
-    if let Some(answers) = answers(&report["calibration"]) {
-        writeln!(stdout, "answers   {answers}")?;
-    }
+    let always = || "always a label: the texts are too few to say when to be `unsure`".to_owned();
+    writeln!(stdout, "answers   {}", answers(&report["calibration"]).unwrap_or_else(always))?;
     writeln!(
         stdout,
         "model     {} ({} bytes)",

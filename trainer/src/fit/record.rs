@@ -111,9 +111,9 @@ impl Record {
         self.trials.iter().max_by(|a, b| a.accuracy.total_cmp(&b.accuracy).then(a.epochs.total_cmp(&b.epochs)))
     }
 
-    /// Returns why a model of this accuracy is not worth having, if so. `interval`: half of its confidence interval; `largest`: share of the
-    /// rows in the largest class.
-    pub fn weakness(&self, accuracy: f64, interval: f64, largest: f64) -> Option<String> {
+    /// Returns why a model of this accuracy is not worth having, if so. `high`: end of its confidence interval; `largest`: share of the rows in
+    /// the largest class.
+    pub fn weakness(&self, accuracy: f64, high: f64, largest: f64) -> Option<String> {
         let percent = |share: f64| format!("{:.2}%", 100.0 * share);
         if accuracy <= largest {
             return Some(format!(
@@ -121,7 +121,7 @@ impl Record {
                 percent(largest)
             ));
         }
-        let linear = self.linear.filter(|&linear| linear > accuracy + interval)?;
+        let linear = self.linear.filter(|&linear| linear > high)?;
         Some(format!("a linear classifier of the words is right more often on these texts, {}", percent(linear)))
     }
 
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn a_model_that_learnt_less_than_its_words_say_is_no_success() {
         let record = Record { linear: Some(0.85), ..record() };
-        assert_eq!(record.weakness(0.84, 0.02, 0.2), None);
-        assert!(record.weakness(0.80, 0.02, 0.2).unwrap().ends_with("on these texts, 85.00%"));
-        assert!(record.weakness(0.20, 0.02, 0.2).unwrap().ends_with("right as often, 20.00%"));
-        assert_eq!(Record { linear: None, ..record }.weakness(0.3, 0.02, 0.2), None);
+        assert_eq!(record.weakness(0.84, 0.86, 0.2), None);
+        assert!(record.weakness(0.80, 0.82, 0.2).unwrap().ends_with("on these texts, 85.00%"));
+        assert!(record.weakness(0.20, 0.22, 0.2).unwrap().ends_with("right as often, 20.00%"));
+        assert_eq!(Record { linear: None, ..record }.weakness(0.3, 0.32, 0.2), None);
     }
 
     #[test]

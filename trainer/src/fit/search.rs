@@ -123,7 +123,11 @@ impl Search<'_> {
         let args = self.finetune(1, &self.out.join(TRIALS).join("pace"), None, "pace")?;
         let pace = finetune::measure(&args, self.interrupt)?;
         let (seconds, steps) = (pace.epoch_seconds, grouped(usize::try_from(pace.epoch_steps).unwrap_or(0)));
-        say(&format!("an epoch takes about {seconds:.0} seconds ({steps} steps)"));
+        let (second, step) = (
+            if seconds.round() == 1.0 { "second" } else { "seconds" },
+            if pace.epoch_steps == 1 { "step" } else { "steps" },
+        );
+        say(&format!("an epoch takes about {seconds:.0} {second} ({steps} {step})"));
         Ok(pace)
     }
 
