@@ -97,13 +97,18 @@ def similar(task):
     return out
 
 
+def fast_bf16():
+    """Whether the processor has fast products of bfloat16 numbers (AMX, or Arm's); elsewhere they make training many times slower."""
+    return any(name in {"amx_bf16", "bf16"} for name in pathlib.Path("/proc/cpuinfo").read_text().split())
+
+
 def tuned(task, threads):
     """Returns the folder of a tuned teacher's probabilities, the files of their texts and the teacher's record."""
     train, dev = (peer_rows.file(task, part) for part in ("train", "dev"))
     model, out, files = BASE / f"{task}-tuned", BASE / task, [train, similar(task)]
     encoder.fetch()
     tasks.train([program("kinglet-train"), "finetune", "--from", encoder.TEACHER, "--train", train, "--dev", dev, "--label-field", peer_rows.TASKS[task].field,
-                 "--seed", "1", "--threads", threads], model, BASE / f"{task}-tuned.log", [*TUNED[task]["set"], "train.bf16=true"])
+                 "--seed", "1", "--threads", threads], model, BASE / f"{task}-tuned.log", [*TUNED[task]["set"], *(["train.bf16=true"] if fast_bf16() else [])])
     teach(model, out, files, threads, "--probabilities")
     record = json.loads((ROOT / model / "training.json").read_text())
     return out, files, {"fine_tuned": encoder.WHEEL, "set": TUNED[task]["set"], "dev_accuracy": record["best"]["accuracy"], "texts": TUNED[task]["texts"],

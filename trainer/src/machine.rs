@@ -101,6 +101,13 @@ pub fn cpu_prefers_bf16() -> bool {
     cpu_has(&["amx_bf16", "bf16"])
 }
 
+/// Says that training computes in bfloat16 on a CPU that is faster without it; `None` if it does not. `prefers`: see
+/// [`cpu_prefers_bf16`].
+pub fn slow_bf16(bf16: bool, device: Device, prefers: bool) -> Option<&'static str> {
+    let slow = bf16 && device == Device::Cpu && !prefers;
+    slow.then_some("train.bf16 is true, but this processor multiplies bfloat16 slowly: without it, training can be many times as fast")
+}
+
 /// Returns whether the CPU has one of `features`, as `/proc/cpuinfo` names them.
 fn cpu_has(features: &[&str]) -> bool {
     let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
@@ -199,6 +206,16 @@ mod tests {
                     /opt/my torch/lib/libtorch_cpu.so\n7f04-7f05 rw-p 0 00:00 0\n";
         assert_eq!(library_path(maps, "libtorch_cpu.so"), Some("/opt/my torch/lib/libtorch_cpu.so".into()));
         assert_eq!(library_path(maps, "libtorch_cuda.so"), None);
+    }
+
+    #[test]
+    fn slow_numbers_are_said_where_they_are_slow() {
+        assert!(slow_bf16(true, Device::Cpu, false).unwrap().contains("train.bf16"));
+        for (bf16, device, prefers) in
+            [(false, Device::Cpu, false), (true, Device::Cpu, true), (true, Device::Cuda(0), false)]
+        {
+            assert_eq!(slow_bf16(bf16, device, prefers), None);
+        }
     }
 
     #[test]

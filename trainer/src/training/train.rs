@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::device::set_tf32;
 use crate::interrupt::Interrupt;
-use crate::machine::device_name;
+use crate::machine::{cpu_prefers_bf16, device_name, slow_bf16};
 use crate::optim::{Optimizer, clear_gradients, clip_gradients};
 use crate::random::{Purpose, derive_seed};
 use crate::training::folder::{self, RunFolder};
@@ -309,6 +309,9 @@ fn announce<T: Task>(run: &Run, task: &T, at: &State) {
         device_name(run.device),
         tch::get_num_threads()
     ));
+    if let Some(slow) = slow_bf16(task.keys().bf16, run.device, cpu_prefers_bf16()) {
+        say(&format!("warning: {slow}"));
+    }
     match (at.step, task.steps()) {
         (0, 1) => say("1 step"),
         (0, steps) => say(&format!("{steps} steps")),
