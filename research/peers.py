@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Trains the small classifiers that others would use, on the rows that Kinglet's models see, and writes docs/peers.md.
+"""Trains the small classifiers that others would use, on the rows that Kinglet's models see, and writes docs/peers.md and the columns
+of peers in docs/results.md and docs/pretraining.md.
 
     tools/x research peers                                 what is missing in docs/results/peers, then the page and its figure
     tools/x research peers --task trec --peer tfidf-svc    one task, one peer; both may be given several times
@@ -20,7 +21,9 @@ import sys
 
 import peer_page
 import peer_rows
-from project import ROOT, printed, want
+import pretrained
+import results
+from project import ROOT, printed, want, write
 
 # Module and function that measure a family, and its peers.
 FAMILIES = {
@@ -59,6 +62,9 @@ def main():
                     peer_rows.keep(record)
     peer_page.write_page()
     importlib.import_module("peer_plot").write_figure()
+    # Two other pages compare with the same records.
+    write(ROOT / "docs/results.md", results.page())
+    write(ROOT / pretrained.PAGE, pretrained.page())
 
 
 if __name__ == "__main__":

@@ -190,6 +190,10 @@ fn a_budget_decides_the_shape_before_training() {
     let shape = &record(&task, "small")["shape"];
     assert!(config.contains(&format!("hidden_size = {}", shape["hidden_size"])), "{shape}: {config}");
     assert!(shape["hidden_size"].as_u64().unwrap() < 96, "{shape}");
+    // The words alone have that shape as well, and others start from them.
+    let names: Vec<String> =
+        record(&task, "small")["trials"].as_array().unwrap().iter().map(|trial| trial["name"].to_string()).collect();
+    assert_eq!(names[..3], ["\"words alone\"", "\"from words\"", "\"random weights\""], "{said}");
     // What nothing fits is refused with numbers, and leaves no folder.
     let none = [&SEARCH[..], &["--budget", "flash=110K,ram=8K"]].concat();
     let output = fit(&task, "train.jsonl", "none", &none).output().unwrap();

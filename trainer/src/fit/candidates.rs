@@ -74,10 +74,11 @@ pub fn candidates(
         train: place.train,
         dev: place.dev,
         folder: encoder.filter(|_| !own).unwrap_or(&place.vocabulary),
-        body: match own {
+        body: match (shape, own) {
+            (Some(shape), _) => Body::Shaped(shape),
             _ if long => Body::Small,
-            true => Body::Usual,
-            false => Body::Encoder,
+            (None, true) => Body::Usual,
+            (None, false) => Body::Encoder,
         },
         seed,
     };
@@ -104,7 +105,6 @@ pub fn candidates(
     };
     let first = words
         .as_ref()
-        .filter(|_| shape.is_none())
         .map(|words| made("words alone", &["train.frozen=true"], From::Model(&words.encoder), length, false));
     let from_words =
         |name, more: &[&str]| made(name, &[&FROM_WORDS[..], more].concat(), From::Model(&place.first), length, true);
@@ -138,13 +138,13 @@ pub fn candidates(
     let by_words = first.is_some();
     let many = texts.data.texts.len() > MANY_ROWS;
     let lesson = match by_words {
-        true if long || own && many => Lesson::Short,
+        true if shape.is_none() && (long || own && many) => Lesson::Short,
         _ if encoder.is_none() => Lesson::Long,
         _ => Lesson::Usual,
     };
     let mut all = match (from_encoder, by_words) {
         // The others take longer than the small network that is measured, whose few weights may change faster.
-        (_, true) if long => {
+        (_, true) if long && shape.is_none() => {
             let [usual, faster, slower, dropout] = from_words;
             let more = |name, setting: &str| {
                 let settings = faster.settings.iter().cloned().chain([setting.to_owned()]).collect();
@@ -164,6 +164,15 @@ pub fn candidates(
                 encoder.insert(0, random("from scratch", &["train.dropout=0.3"], true));
             }
             encoder
+        }
+        (None, true) if shape.is_some() => {
+            let random = [
+                random("random weights", &[], true),
+                random("random weights, more dropout", &["train.dropout=0.4"], true),
+                random("random weights, half the learning rate", &["train.lr=1e-3"], true),
+                random("random weights, not taught by words", &[], false),
+            ];
+            from_words.into_iter().zip(random).flat_map(|(words, random)| [words, random]).collect()
         }
         (None, true) => {
             let random = [

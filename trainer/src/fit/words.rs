@@ -12,6 +12,7 @@ use kinglet::spec::{Config, Mixer, Norm, Weight};
 use kinglet_data::dataset::{Dataset, ReadOptions};
 use tch::{Device, Kind, Tensor};
 
+use super::budget::Shape;
 use crate::checkpoint::{self, Start};
 use crate::interrupt::Interrupt;
 use crate::linear::Linear;
@@ -60,13 +61,15 @@ pub struct Words {
 
 /// A network for words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum Body<'a> {
     /// The encoder of the folder: the words stand beside what it knows.
     Encoder,
     /// Random rows and silent blocks.
     Usual,
     /// The same, of one narrow layer.
     Small,
+    /// The same, of a shape that a budget led to.
+    Shaped(&'a Shape),
 }
 
 /// What the words are read from.
@@ -79,7 +82,7 @@ pub struct Source<'a> {
     /// A folder with a tokenizer, and an encoder or none.
     pub folder: &'a Path,
     /// What the words become a part of.
-    pub body: Body,
+    pub body: Body<'a>,
     /// Seed of the search.
     pub seed: u64,
 }
@@ -128,7 +131,9 @@ impl Words {
         let rows = match source.body {
             Body::Encoder => rows,
             // As in any network from random weights: a token that was never seen adds nothing.
-            Body::Usual | Body::Small => rows * Tensor::from_slice(&seen).to_kind(Kind::Float).unsqueeze(1),
+            Body::Usual | Body::Small | Body::Shaped(_) => {
+                rows * Tensor::from_slice(&seen).to_kind(Kind::Float).unsqueeze(1)
+            }
         };
         let rest = ground.rest.iter().map(|(weight, tensor)| (*weight, tensor));
         let all = rest.chain([(Weight::Embedding.into(), &rows)]);
@@ -172,16 +177,19 @@ impl Source<'_> {
                 };
                 (config, weights, BESIDE)
             }
-            Body::Usual | Body::Small => {
-                let shape = Config {
-                    vocab_size,
-                    norm: Norm::PreRms,
-                    intermediate_size: 2 * channels,
-                    ..Config::new(Mixer::Light, layers, channels)
+            Body::Usual | Body::Small | Body::Shaped(_) => {
+                let shape = match self.body {
+                    Body::Shaped(shape) => Config { num_labels: 0, ..shape.config(vocab_size, 2)? },
+                    _ => Config {
+                        vocab_size,
+                        norm: Norm::PreRms,
+                        intermediate_size: 2 * channels,
+                        ..Config::new(Mixer::Light, layers, channels)
+                    },
                 };
                 let config = ModelConfig::from(shape).resolve();
                 let seed = derive_seed(self.seed, Purpose::Weights, 0) as i64;
-                let student = Student::new(&config, channels, seed, Device::Cpu)?;
+                let student = Student::new(&config, config.hidden_size, seed, Device::Cpu)?;
                 let weights = student.encoder_weights().map(|(weight, tensor)| (weight, tensor.detach())).collect();
                 (config, weights, ALONE)
             }
