@@ -72,8 +72,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes a plan. `lenient`: whether a higher error rate will do; `label`: that of texts out of scope; `rate`: their share, if it is another than in the rows; `shift`: what was
-    /// added to their score.
+    /// Makes a plan. `lenient`: whether a higher error rate will do; `label`: that of texts out of scope; `rate`: their share, if it is
+    /// another than in the rows; `shift`: what was added to their score.
     ///
     /// # Errors
     /// If the model has no such label, or there is a rate without one.
