@@ -231,6 +231,8 @@ struct Prepared {
     dev: PathBuf,
     rows: [usize; 2],
     inputs: Inputs,
+    /// Share of the rows in the largest class.
+    largest: f64,
     /// 95th percentile of the lengths in tokens.
     length: usize,
     /// The search that --force replaces.
@@ -249,7 +251,8 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
         args.out.display()
     );
     let data = Dataset::read(&args.data, &args.read.options(), None)?;
-    let languages = tell(&args.data, &data);
+    let (survey, languages) = tell(&args.data, &data);
+    let largest = survey.classes.iter().max().map_or(0.0, |&most| most as f64 / survey.rows.max(1) as f64);
     let classes = data.names.len();
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.data.display());
     let given = args.dev.as_ref().map(|dev| Dataset::read(dev, &args.read.options(), Some(&data.names))).transpose()?;
@@ -296,18 +299,18 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
     }
     let [train, dev] = paths;
     let rows = [train_rows.len(), dev_rows];
-    Ok(Prepared { start, rows, data, train, dev, inputs, length, replaced, _lock: lock })
+    Ok(Prepared { start, rows, data, train, dev, inputs, largest, length, replaced, _lock: lock })
 }
 
-/// Says how a file was read and what is in it; returns the languages of its texts.
-fn tell(path: &Path, data: &Dataset) -> Languages {
+/// Says how a file was read and what is in it; returns that, and the languages of its texts.
+fn tell(path: &Path, data: &Dataset) -> (Survey, Languages) {
     super::tell_notes(path, data);
     let survey = Survey::of(data);
     survey.facts(&data.names).iter().for_each(|fact| say(&format!("  {fact}")));
     let languages = Languages::of(&data.texts);
     say(&format!("  {}", languages.fact()));
     survey.warnings(&data.names).iter().for_each(|warning| say(&format!("  warning: {warning}")));
-    languages
+    (survey, languages)
 }
 
 /// Removes what a search made, and nothing else.
@@ -402,11 +405,7 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     let model = args.out.join(files::BUNDLE);
     let bytes = fs::metadata(&model).map_or(0, |file| file.len());
     let interval = interval(accuracy, prepared.rows[1]);
-    let data = &prepared.data;
-    let mut rows = vec![0usize; data.names.len()];
-    data.labels.iter().for_each(|&class| rows[class] += 1);
-    let largest = rows.iter().max().map_or(0.0, |&most| most as f64 / data.labels.len().max(1) as f64);
-    if let Some(weakness) = record.weakness(accuracy, interval[1], largest) {
+    if let Some(weakness) = record.weakness(accuracy, interval[1], prepared.largest) {
         say(&format!("warning: {weakness}: give it more --minutes, or more rows"));
     }
     let Plan { trials, epochs } = record.plan.context("there is no plan")?;

@@ -69,7 +69,9 @@ pub fn candidates(
     };
     let length = if own { learnt(texts, place)? } else { texts.length };
     let cut = |length: usize| (length + 8).next_multiple_of(32).clamp(32, 512);
-    let long = length >= LONG_TEXTS && !named;
+    // A shape that a budget led to is kept, however long or many the texts are.
+    let long = length >= LONG_TEXTS && !named && shape.is_none();
+    let many = texts.data.texts.len() > MANY_ROWS && shape.is_none();
     let source = Source {
         train: place.train,
         dev: place.dev,
@@ -136,15 +138,14 @@ pub fn candidates(
     let random = |name, more: &[&str], soft| made(name, &[&shaped, more].concat(), From::Vocabulary, length, soft);
 
     let by_words = first.is_some();
-    let many = texts.data.texts.len() > MANY_ROWS;
     let lesson = match by_words {
-        true if shape.is_none() && (long || own && many) => Lesson::Short,
+        true if long || own && many => Lesson::Short,
         _ if encoder.is_none() => Lesson::Long,
         _ => Lesson::Usual,
     };
     let mut all = match (from_encoder, by_words) {
         // The others take longer than the small network that is measured, whose few weights may change faster.
-        (_, true) if long && shape.is_none() => {
+        (_, true) if long => {
             let [usual, faster, slower, dropout] = from_words;
             let more = |name, setting: &str| {
                 let settings = faster.settings.iter().cloned().chain([setting.to_owned()]).collect();
