@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use kinglet::bundle::{self, Buffer, Bundle, Kind, Parts};
-use kinglet::calibration::Calibration;
+use kinglet::multi_label::Decision;
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -21,12 +21,12 @@ pub struct Part {
 ///
 /// # Errors
 /// If the parts of the checkpoint do not make a bundle.
-pub fn file(checkpoint: &Checkpoint, model: &Prepared, calibration: Option<Calibration>) -> Result<Option<Vec<u8>>> {
+pub fn file(checkpoint: &Checkpoint, model: &Prepared, decision: Decision<'_>) -> Result<Option<Vec<u8>>> {
     let config = &checkpoint.config;
     if !config.mixer.is_conv() {
         return Ok(None);
     }
-    let parts = Parts { config, tokenizer: &checkpoint.tokenizer, labels: &checkpoint.labels, calibration };
+    let parts = Parts { config, tokenizer: &checkpoint.tokenizer, labels: &checkpoint.labels, decision };
     let bytes = bundle::write_values(&parts, |weight| model.stored(weight));
     bytes.map(Some).context("the checkpoint cannot be written as a bundle")
 }

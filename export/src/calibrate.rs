@@ -204,7 +204,7 @@ fn probabilities(row: &ScoredText, temperature: f32, raised: Option<(usize, f64)
 /// With `b = 1 / temperature` the derivative of `ln Σ exp(b·x) − b·x[gold]` is `E[x] − x[gold]` and its derivative the variance of
 /// `x` under the probabilities: never negative, so there is one minimum. Newton's method, halving where it leaves the bracket.
 pub fn temperature(rows: &[&ScoredText]) -> f64 {
-    let slope = |b: f64| {
+    minimum(|b| {
         rows.iter().fold((0.0, 0.0), |(first, second), row| {
             let max = row.logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
             let centred = |x: f32| f64::from(x) - f64::from(max);
@@ -220,7 +220,12 @@ pub fn temperature(rows: &[&ScoredText]) -> f64 {
             let gold = row.logits.get(row.gold).map_or(0.0, |&x| centred(x));
             (first + mean - gold, second + (square / sum - mean * mean))
         })
-    };
+    })
+}
+
+/// Returns the temperature within [`TEMPERATURES`] at the minimum of a function that is convex in its inverse. `slope`: first and second
+/// derivative.
+pub(crate) fn minimum(slope: impl Fn(f64) -> (f64, f64)) -> f64 {
     let (mut low, mut high) = (1.0 / TEMPERATURES.1, 1.0 / TEMPERATURES.0);
     if slope(low).0 >= 0.0 {
         return TEMPERATURES.1;

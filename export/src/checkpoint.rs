@@ -85,6 +85,11 @@ pub struct DataFile {
 }
 
 impl Checkpoint {
+    /// Returns the names of some classes, with commas between them.
+    pub fn names(&self, classes: &[usize]) -> String {
+        classes.iter().filter_map(|&class| self.labels.get(class)).map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
     /// Adds `shift` to the score of a class: to the bias of the head, and to what PyTorch computed.
     ///
     /// # Errors
@@ -111,7 +116,7 @@ impl Checkpoint {
             refuse_transformer(&bytes)?;
             let config: Config = serde_json::from_slice(&bytes)?;
             ensure!(
-                config.task != Task::Classify || config.num_labels > 0,
+                !config.task.has_labels() || config.num_labels > 0,
                 "it is that of an encoder, which has no labels; make a classifier of it first: kinglet-train fit DATA --from {}",
                 dir.display()
             );
@@ -119,7 +124,7 @@ impl Checkpoint {
             Ok(config)
         })?;
         let labels = match config.task {
-            Task::Classify => at(dir, files::LABELS, |bytes| {
+            Task::Classify | Task::MultiLabel => at(dir, files::LABELS, |bytes| {
                 let labels: Vec<String> = serde_json::from_slice(&bytes)?;
                 ensure!(labels.len() == config.num_labels, "{} labels for {} classes", labels.len(), config.num_labels);
                 check_labels(labels.iter().map(String::as_str))?;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kinglet_data::dataset::{DataError, Dataset, ReadOptions};
+use kinglet::spec::Task;
+use kinglet_data::dataset::{DataError, Dataset, PerText, ReadOptions};
 
 use crate::checkpoint::Checkpoint;
 
@@ -86,6 +87,8 @@ fn read(
         (None, Some(recorded)) => recorded,
         (None, None) => trained.map_or_else(ReadOptions::default, ReadOptions::labelled),
     };
+    let per_text = if checkpoint.config.task == Task::MultiLabel { PerText::Any } else { PerText::One };
+    let options = ReadOptions { per_text, ..options };
     let data = match Dataset::read(path, &options, Some(&checkpoint.labels)) {
         Err(error @ DataError::Io { .. }) => return Err(error).context(unreadable),
         data => data?,

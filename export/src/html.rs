@@ -19,7 +19,7 @@ use crate::scored::{ScoredText, best};
 use crate::search::Search;
 
 /// Errors that are listed.
-const ERRORS: usize = 40;
+pub(crate) const ERRORS: usize = 40;
 /// Pairs of classes that are listed.
 const PAIRS: usize = 20;
 /// Classes up to which the whole confusion matrix is drawn.
@@ -58,12 +58,10 @@ pub fn page(
     let accuracy = confusion.accuracy();
     let [low, high] = interval(accuracy, rows.len()).map(|end| 100.0 * end);
 
-    let mut out = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    let mut out = head("Report on a text classifier");
     let _ = write!(
         out,
-        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Report on a text classifier</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n<h1>Report on a text classifier</h1>\n\
-         <p><span class=\"big\">{:.2}%</span> <span class=\"soft\">({low:.1} to {high:.1})</span> of {} texts are labelled correctly by the int8 model \
+        "<p><span class=\"big\">{:.2}%</span> <span class=\"soft\">({low:.1} to {high:.1})</span> of {} texts are labelled correctly by the int8 model \
          (float: {:.2}%). Macro F1: {:.4}.</p>\n\
          <p class=\"soft\">{}, SHA-256 {}. Training chose its best weights on these texts, so expect slightly less on others; in brackets \
          the 95% interval of the sample.</p>\n",
@@ -75,25 +73,7 @@ pub fn page(
         escaped(&data.data.sha256)
     );
 
-    // What it costs.
-    out.push_str("<h2>Size and memory</h2>\n<table>\n<tr><th>file</th><th class=\"n\">bytes</th></tr>\n");
-    for file in &report.files {
-        let _ =
-            writeln!(out, "<tr><td><code>{}</code></td><td class=\"n\">{}</td></tr>", file.name, grouped(file.bytes));
-    }
-    out.push_str("</table>\n");
-    if report.native.is_some() {
-        let ram = |chunk| grouped(scratch_bytes(&report.config, chunk));
-        let _ = writeln!(
-            out,
-            "<p>Working memory of the native engine, whatever the length of the text: {} bytes in chunks of {DEFAULT_CHUNK} tokens (servers, \
-             phones, browsers), {} of 16, {} of 8 (microcontrollers). The bundle is read in place, from flash or a mapped file.</p>",
-            ram(DEFAULT_CHUNK),
-            ram(16),
-            ram(8)
-        );
-    }
-
+    costs(&mut out, report);
     if let Some(search) = search {
         out.push_str(&search.html(escaped));
     }
@@ -192,12 +172,47 @@ pub fn page(
         );
     }
     out.push_str("</table></div>\n");
+    end(&mut out, report);
+    out
+}
+
+/// Returns the beginning of a page, up to its heading.
+pub(crate) fn head(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+    )
+}
+
+/// Writes the sizes of the files and of the memory.
+pub(crate) fn costs(out: &mut String, report: &Report) {
+    out.push_str("<h2>Size and memory</h2>\n<table>\n<tr><th>file</th><th class=\"n\">bytes</th></tr>\n");
+    for file in &report.files {
+        let _ =
+            writeln!(out, "<tr><td><code>{}</code></td><td class=\"n\">{}</td></tr>", file.name, grouped(file.bytes));
+    }
+    out.push_str("</table>\n");
+    if report.native.is_some() {
+        let ram = |chunk| grouped(scratch_bytes(&report.config, chunk));
+        let _ = writeln!(
+            out,
+            "<p>Working memory of the native engine, whatever the length of the text: {} bytes in chunks of {DEFAULT_CHUNK} tokens (servers, \
+             phones, browsers), {} of 16, {} of 8 (microcontrollers). The bundle is read in place, from flash or a mapped file.</p>",
+            ram(DEFAULT_CHUNK),
+            ram(16),
+            ram(8)
+        );
+    }
+}
+
+/// Writes the end of a page.
+pub(crate) fn end(out: &mut String, report: &Report) {
     let _ = writeln!(
         out,
         "<p class=\"soft\">Made by kinglet-export {}; all numbers are in report.json.</p>\n</body>\n</html>",
         report.kinglet
     );
-    out
 }
 
 /// Draws the confusion matrix: the darker a cell, the larger its share of the row.
@@ -222,7 +237,7 @@ fn matrix(out: &mut String, confusion: &Confusion, classes: usize, name: &impl F
 }
 
 /// Returns text for a page: special characters as entities, control characters as spaces.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -238,7 +253,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     const MOST: usize = 400;
     if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
 }

@@ -7,8 +7,9 @@
 //! 3. [`onnx`] (with [`graph`], layer by layer) and [`bundle`] write the same numbers; [`custom_op`] puts the bundle into one
 //!    operator for tract.
 //! 4. [`verify`] compares the ONNX files with PyTorch on golden texts and dev data, [`native`] the bundle with tract.
-//! 5. [`calibrations`] fits temperature and thresholds ([`calibrate`], [`mixture`], [`out_of_scope`]) and [`diagram`] draws them.
-//! 6. [`report`] states the results, [`html`] and [`readme`] for people.
+//! 5. [`measured`] has [`calibrations`] fit temperature and thresholds ([`calibrate`], [`mixture`], [`out_of_scope`]), which [`diagram`] draws, or
+//!    [`labels`] a threshold per label where any number may apply.
+//! 6. [`report`] states the results, [`html`], [`html_labels`] and [`readme`] for people.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,14 @@ use safetensors::tensor::TensorView;
 use calibrate::Targets;
 use calibrations::Plan;
 use checkpoint::Checkpoint;
-use data::{DevSource, LabelledData};
+use data::DevSource;
+use decided::Decided;
+use measured::{DevRows, Found, Measured, Models};
+use native::DevScores;
 use prepare::Prepared;
 use report::{File, Report};
 use search::Search;
-use verify::{Int8, Scores};
+use verify::Scores;
 
 pub mod binomial;
 pub mod bundle;
@@ -38,9 +42,13 @@ pub mod checkpoint;
 pub mod chosen;
 pub mod custom_op;
 pub mod data;
+pub mod decided;
 pub mod diagram;
 pub mod graph;
 pub mod html;
+pub mod html_labels;
+pub mod labels;
+pub mod measured;
 pub mod mixture;
 pub mod names;
 pub mod native;
@@ -128,6 +136,10 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
     let label_field = job.label_field.as_deref();
     let dev_data = match checkpoint.config.task {
         Task::Classify => data::dev(&job.dev, label_field, &checkpoint)?,
+        Task::MultiLabel => {
+            of_one_label(job)?;
+            data::dev(&job.dev, label_field, &checkpoint)?
+        }
         Task::Embed => without_labels(job).map(|()| None)?,
     };
     let calibration_data =
@@ -152,49 +164,34 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
     let int8_scores = verify::scores(&int8_model, &checkpoint.golden)?;
     let golden = verify::agreement(checkpoint.config.task, &checkpoint.golden, &fp32_scores, &int8_scores);
     // Without calibration, which changes no score.
-    let bundle = bundle::file(&checkpoint, &model, None)?;
+    let unfitted = Decided::unfitted(&checkpoint.config);
+    let bundle = bundle::file(&checkpoint, &model, unfitted.decision())?;
     let buffer = bundle.as_deref().map(Buffer::new);
     let mut runner = buffer.as_ref().map(runner::Runner::new).transpose().context("the bundle cannot be run")?;
-    let mut rows = |data: &LabelledData| {
-        progress(&format!("classifying {} texts of {} twice", data.data.texts.len(), data.file));
-        let int8 = runner.as_mut().map_or(Int8::Tract(&int8_model), Int8::Native);
-        verify::rows(&checkpoint, &fp32_model, int8, data)
-    };
-    let dev_rows = dev_data.as_ref().map(&mut rows).transpose()?;
-    let dev = dev_data.as_ref().zip(dev_rows.as_ref()).map(|(data, rows)| verify::dev(&checkpoint, data, rows));
-
     let mut notes = Vec::new();
-    let other_rows = calibration_data.as_ref().map(&mut rows).transpose()?;
-    let calibrating = match (&calibration_data, &other_rows) {
-        (Some(data), Some(rows)) => Some((data, rows)),
-        _ => dev_data.as_ref().zip(dev_rows.as_ref()),
+    let mut models =
+        Models { checkpoint: &checkpoint, fp32: &fp32_model, int8: &int8_model, runner: runner.as_mut(), progress };
+    let found = measured::measure(&mut models, &plan, dev_data.as_ref(), calibration_data.as_ref(), &mut notes)?;
+    let Measured { dev, rows: dev_rows, calibration, labels, decided } = match found {
+        Found::Measured(measured) => *measured,
+        Found::Raise(shift) => return Ok(Outcome::Raise(shift)),
     };
-    ensure!(
-        plan.scope.mixture.is_none() || calibrating.is_some(),
-        "--out-of-scope-rate needs data to calibrate with; give it with --dev FILE or --calibration FILE"
-    );
-    if let Some((data, [_, int8])) = calibrating
-        && let Some(shift) = plan.shift(int8).with_context(|| data.file.clone())?
-    {
-        return Ok(Outcome::Raise(shift));
-    }
-    let calibration = match calibrating {
-        Some((data, rows)) => calibrations::calibrations(&plan, &checkpoint, data, rows, &mut notes)?,
-        None => None,
-    };
-    let int8_calibration = calibration.as_ref().map(|calibration| calibration.int8.values);
-    if let Some(calibration) = &calibration {
-        fp32 = onnx::calibrated(&fp32, &calibration.fp32)?;
-        int8 = onnx::calibrated(&int8, &calibration.int8.values)?;
-    }
+    let [fp32_decided, int8_decided] = &decided;
+    fp32 = onnx::calibrated(&fp32, fp32_decided)?;
+    int8 = onnx::calibrated(&int8, int8_decided)?;
 
     let mut failures = verify::failures(&golden, dev.as_ref());
     let mut exported = vec![(files::ONNX, fp32), (files::ONNX_INT8, int8)];
     let mut native = None;
-    if let (Some(bundle), Some(runner)) = (bundle::file(&checkpoint, &model, int8_calibration)?, &mut runner) {
+    if let (Some(bundle), Some(runner)) = (bundle::file(&checkpoint, &model, int8_decided.decision())?, &mut runner) {
         progress("comparing the native engine with tract");
-        let dev =
-            dev_data.as_ref().zip(dev_rows.as_ref()).map(|(data, [_, int8])| (data, int8.as_slice(), &int8_model));
+        let logits = dev_rows.as_ref().map(DevRows::logits);
+        let dev = dev_data.as_ref().zip(logits.as_ref()).map(|(data, logits)| DevScores {
+            data,
+            logits,
+            accuracy: dev.as_ref().map_or(f64::NAN, |dev| dev.accuracy_int8),
+            tract: &int8_model,
+        });
         let measured = native::compare(runner, &checkpoint, &int8_scores, dev).context("the bundle cannot be run")?;
         failures.extend(native::failures(&measured));
         native = Some(measured);
@@ -203,10 +200,7 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
             progress("comparing the custom operator with the native engine");
             let file = custom_op::file(&checkpoint, &bundle)?;
             failures.extend(custom_op::failure(&file, &bundle, &checkpoint.golden)?);
-            operator = Some(match &int8_calibration {
-                Some(calibration) => onnx::calibrated(&file, calibration)?,
-                None => file,
-            });
+            operator = Some(onnx::calibrated(&file, int8_decided)?);
         }
         exported.push((files::BUNDLE, bundle));
         exported.extend(operator.map(|file| (files::ONNX_CUSTOM_OP, file)));
@@ -228,6 +222,7 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
         native,
         dev,
         calibration,
+        labels,
         weights: model.errors,
         notes,
     };
@@ -237,10 +232,16 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
         exported.push((DIAGRAM, svg.clone().into_bytes()));
         diagram = Some(svg);
     }
-    if let (Some(data), Some([_, int8])) = (&dev_data, &dev_rows) {
-        let page = html::page(&report, &checkpoint, (data, int8), diagram.as_deref(), search.as_ref());
-        exported.push((PAGE, page.into_bytes()));
-    }
+    let page = match (&dev_data, &dev_rows) {
+        (Some(data), Some(DevRows::One(rows))) => {
+            Some(html::page(&report, &checkpoint, (data, rows), diagram.as_deref(), search.as_ref()))
+        }
+        (Some(data), Some(DevRows::Any(rows))) => {
+            html_labels::page(&report, &checkpoint, (data, rows), search.as_ref())
+        }
+        _ => None,
+    };
+    exported.extend(page.map(|page| (PAGE, page.into_bytes())));
     // A checkpoint has a card of its own.
     let own = |path: &Path| path.canonicalize().ok();
     if own(&job.out).is_none_or(|out| own(&job.checkpoint) != Some(out)) {
@@ -275,6 +276,23 @@ fn writable(out: &Path) -> Result<()> {
         let written = fs::write(&probe, "").and_then(|()| fs::remove_file(&probe));
         written.with_context(|| format!("--out {} cannot be written to", out.display()))?;
     }
+    Ok(())
+}
+
+/// Refuses what only models of one label per text have, for one of any number.
+fn of_one_label(job: &ExportJob) -> Result<()> {
+    let given = [
+        ("--error-rate", !job.lenient),
+        ("--out-of-scope", job.out_of_scope.is_some()),
+        ("--out-of-scope-rate", job.out_of_scope_rate.is_some()),
+    ];
+    let name = given.into_iter().find_map(|(name, given)| given.then_some(name));
+    ensure!(
+        name.is_none(),
+        "any number of labels may apply to a text of {}, and no answer is `unsure`, so {} cannot be used; leave it out",
+        job.checkpoint.display(),
+        name.unwrap_or_default()
+    );
     Ok(())
 }
 

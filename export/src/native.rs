@@ -9,14 +9,13 @@ use kinglet::engine::Engine;
 use kinglet::spec::Task;
 use kinglet::tokenizer::Table;
 use kinglet::vector::normalize;
-use kinglet_data::metrics::Confusion;
 use kinglet_onnx::TractModel;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Golden};
 use crate::data::LabelledData;
 use crate::runner::Runner;
-use crate::scored::{Cosine, ScoredText, best, max_difference};
+use crate::scored::{Cosine, best, max_difference};
 use crate::verify::{Scores, too_far};
 
 /// Largest allowed difference between the two engines, relative to the largest score.
@@ -66,7 +65,7 @@ pub struct LabelDifference {
 /// Differences on the dev data.
 #[derive(Clone, Debug, Serialize)]
 pub struct NativeDev {
-    /// Accuracy of the native engine, 0 to 1.
+    /// Accuracy of the native engine, 0 to 1; where any number of labels may apply, the share of texts with all of them right.
     pub accuracy: f64,
     /// Differences to tract.
     #[serde(flatten)]
@@ -76,9 +75,22 @@ pub struct NativeDev {
 /// Dev texts on which the native engine is compared with tract, at most: tract's int8 product takes about a hundred times as long.
 const COMPARED: usize = 200;
 
+/// The dev data with the scores of the native engine.
+#[derive(Clone, Copy, Debug)]
+pub struct DevScores<'a> {
+    /// The data.
+    pub data: &'a LabelledData,
+    /// The engine's scores, `[num_labels]` of each text.
+    pub logits: &'a [&'a [f32]],
+    /// Its accuracy.
+    pub accuracy: f64,
+    /// The other engine.
+    pub tract: &'a TractModel,
+}
+
 /// Compares the engine with tract on the golden texts and on some of the dev data.
 ///
-/// `int8`: tract's scores of the golden texts. `dev`: the data, the engine's scores of them, and tract.
+/// `int8`: tract's scores of the golden texts.
 ///
 /// # Errors
 /// If an engine fails.
@@ -86,7 +98,7 @@ pub fn compare(
     runner: &mut Runner<'_>,
     checkpoint: &Checkpoint,
     int8: &Scores,
-    dev: Option<(&LabelledData, &[ScoredText], &TractModel)>,
+    dev: Option<DevScores<'_>>,
 ) -> Result<Native> {
     let golden: &Golden = &checkpoint.golden;
     let (task, classes) = (checkpoint.config.task, checkpoint.config.num_labels.max(golden.logits.len() / golden.rows));
@@ -106,9 +118,8 @@ pub fn compare(
     let golden = difference.measured();
 
     let dev = dev
-        .map(|(data, rows, tract)| {
-            let (mut difference, mut confusion) = (Differences::new(task), Confusion::new(classes));
-            rows.iter().for_each(|row| confusion.add(row.gold, best(&row.logits)));
+        .map(|DevScores { data, logits: rows, accuracy, tract }| {
+            let mut difference = Differences::new(task);
             let (table, mut tract, mut logits) =
                 (Table::new(&checkpoint.tokenizer)?, tract.engine(), vec![0.0; classes]);
             // Spread over the file, which may be sorted.
@@ -116,9 +127,9 @@ pub fn compare(
             for (at, (text, row)) in data.data.texts.iter().zip(rows).enumerate().step_by(step) {
                 let scored = tract.logits(&table.encode(text), &mut logits);
                 scored.with_context(|| format!("{}: text {}", data.file, at + 1))?;
-                difference.add(&row.logits, &logits);
+                difference.add(row, &logits);
             }
-            anyhow::Ok(NativeDev { accuracy: confusion.accuracy(), difference: difference.measured() })
+            anyhow::Ok(NativeDev { accuracy, difference: difference.measured() })
         })
         .transpose()?;
     Ok(Native { backend: runner.backend(), golden, golden_to_pytorch, cosine_to_pytorch, dev })

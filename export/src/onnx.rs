@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kinglet::calibration::Calibration;
 use kinglet::spec::{Task, metadata};
 use kinglet_data::digest::sha256;
 use kinglet_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
@@ -11,6 +10,7 @@ use kinglet_onnx::{OPSET, Precision, seal};
 use prost::Message;
 
 use crate::checkpoint::Checkpoint;
+use crate::decided::Decided;
 use crate::graph;
 use crate::prepare::Prepared;
 
@@ -34,14 +34,21 @@ pub(crate) fn around(
     domains: &[(&str, i64)],
 ) -> Result<Vec<u8>> {
     let labels = match checkpoint.config.task {
-        Task::Classify => Some(serde_json::to_string(&checkpoint.labels).context("writing the labels as JSON")?),
+        Task::Classify | Task::MultiLabel => {
+            Some(serde_json::to_string(&checkpoint.labels).context("writing the labels as JSON")?)
+        }
         Task::Embed => None,
+    };
+    let thresholds = match Decided::unfitted(&checkpoint.config) {
+        Decided::One(_) => None,
+        Decided::Any(thresholds) => Some(serde_json::to_string(&thresholds).context("writing the thresholds as JSON")?),
     };
     let entries = [
         (metadata::CONFIG, Some(checkpoint.config_text.clone())),
         (metadata::CONFIG_SHA256, Some(sha256(checkpoint.config_text.as_bytes()))),
         (metadata::GRAPH_SHA256, Some(sha256(&graph.encode_to_vec()))),
         (metadata::LABELS, labels),
+        (metadata::MULTI_LABEL, thresholds),
         (metadata::TOKENIZER, Some(STANDARD.encode(&checkpoint.tokenizer))),
         (metadata::PRECISION, Some(precision.name().to_owned())),
     ];
@@ -65,15 +72,21 @@ pub(crate) fn around(
     Ok(model.encode_to_vec())
 }
 
-/// Returns an exported file with a calibration in its metadata and no other change.
+/// Returns an exported file with a calibration, or thresholds of labels, in its metadata and no other change.
 ///
 /// # Errors
 /// If `file` is not an ONNX file.
-pub fn calibrated(file: &[u8], calibration: &Calibration) -> Result<Vec<u8>> {
+pub fn calibrated(file: &[u8], decided: &Decided) -> Result<Vec<u8>> {
     let mut model = ModelProto::decode(file)?;
-    let value = serde_json::to_string(calibration).context("writing the calibration as JSON")?;
-    model.metadata_props.retain(|entry| entry.key != metadata::CALIBRATION);
-    model.metadata_props.push(StringStringEntryProto { key: metadata::CALIBRATION.to_owned(), value });
+    let (key, value) = match decided {
+        Decided::One(None) => (metadata::CALIBRATION, None),
+        Decided::One(Some(calibration)) => (metadata::CALIBRATION, Some(serde_json::to_string(calibration))),
+        Decided::Any(thresholds) => (metadata::MULTI_LABEL, Some(serde_json::to_string(thresholds))),
+    };
+    model.metadata_props.retain(|entry| entry.key != key);
+    if let Some(value) = value.transpose().context("writing the calibration as JSON")? {
+        model.metadata_props.push(StringStringEntryProto { key: key.to_owned(), value });
+    }
     seal(&mut model);
     Ok(model.encode_to_vec())
 }

@@ -8,6 +8,7 @@ use kinglet::spec::{Task, files};
 use kinglet_data::metrics::interval;
 
 use crate::checkpoint::Checkpoint;
+use crate::labels::Labels;
 use crate::names::{DIAGRAM, PAGE, VERIFICATION};
 use crate::out_of_scope::AtRate;
 use crate::report::Report;
@@ -29,7 +30,8 @@ pub fn card(report: &Report, checkpoint: &Checkpoint) -> String {
     let what = if embeds {
         format!("Embeds a text into {} values", c.num_labels)
     } else {
-        format!("Classifies a text into one of {} classes", c.num_labels)
+        let of = if c.task == Task::MultiLabel { "any number" } else { "one" };
+        format!("Classifies a text into {of} of {} classes", c.num_labels)
     };
     let _ = writeln!(
         out,
@@ -43,7 +45,22 @@ pub fn card(report: &Report, checkpoint: &Checkpoint) -> String {
         out,
         "## Use\n\nOne file is all that a device needs: `{file}`.\n\n```sh\nkinglet {verb} --model {file} \"some text\"\n```\n"
     );
-    if let Some(dev) = &report.dev {
+    if let Some(Labels { int8: labels, coverage, .. }) = &report.labels {
+        let measured = &labels.measured;
+        let _ = writeln!(
+            out,
+            "## Accuracy\n\nMicro F1 {:.2}%, macro F1 {:.2}%, all labels right of {:.2}% of the texts: measured by cross-fitting, each text with the\n\
+             thresholds that others chose. Training chose its best weights on them, so expect slightly less on others. `{PAGE}` shows the labels\n\
+             and the errors.\n\nA label is given above a threshold of its own. Sets hold {:.2}% of a text's labels on average (target {}%), in {:.2}\n\
+             labels.\n",
+            100.0 * measured.micro_f1,
+            100.0 * measured.macro_f1,
+            100.0 * measured.exact_match,
+            100.0 * measured.set_coverage,
+            100.0 * coverage,
+            measured.mean_set_size
+        );
+    } else if let Some(dev) = &report.dev {
         let [low, high] = interval(dev.accuracy_int8, dev.rows).map(|end| 100.0 * end);
         let _ = writeln!(
             out,

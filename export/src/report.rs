@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::bundle::Part;
 use crate::calibrations::Calibrations;
+use crate::labels::Labels;
 use crate::native::Native;
 use crate::out_of_scope::AtRate;
 use crate::prepare::WeightError;
@@ -34,8 +35,11 @@ pub struct Report {
     pub native: Option<Native>,
     /// Results on the dev data; absent with `--no-dev` and for a model that embeds.
     pub dev: Option<Dev>,
-    /// Calibration; absent without data or with too few rows.
+    /// Calibration; absent without data or with too few rows, and where any number of labels may apply.
     pub calibration: Option<Calibrations>,
+    /// Thresholds and calibration where any number of labels may apply; absent without data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
     /// The quantization error of each int8 weight.
     pub weights: Vec<WeightError>,
     /// A message for every bound that is not kept; empty when the export is good.
@@ -62,7 +66,8 @@ pub struct File {
 fn in_words(f: &mut fmt::Formatter<'_>, labels: Option<usize>, cosine: Option<Cosine>) -> fmt::Result {
     match (labels, cosine) {
         (_, Some(cosine)) => writeln!(f, "cosine to PyTorch {:.4} on average, {:.4} at worst", cosine.mean, cosine.min),
-        (labels, None) => writeln!(f, "{} labels changed", labels.unwrap_or_default()),
+        (Some(labels), None) => writeln!(f, "{labels} labels changed"),
+        (None, None) => writeln!(f, "any number of labels"),
     }
 }
 
@@ -89,7 +94,22 @@ impl fmt::Display for Report {
                 in_words(f, d.labels.map(|labels| labels.labels_changed), native.cosine_to_pytorch)?;
             }
         }
-        if let Some(dev) = &self.dev {
+        if let Some(dev) = &self.dev
+            && let Some([fp32, int8]) = &dev.labels
+        {
+            writeln!(
+                f,
+                "dev F1 on {} texts, micro and macro: fp32 {:.2}% and {:.2}%, int8 {:.2}% and {:.2}% ({:+.2} points micro); labels of {} texts \
+                 changed",
+                dev.rows,
+                100.0 * fp32.micro_f1,
+                100.0 * fp32.macro_f1,
+                100.0 * int8.micro_f1,
+                100.0 * int8.macro_f1,
+                0.0 - dev.drop_points,
+                dev.flips.len()
+            )?;
+        } else if let Some(dev) = &self.dev {
             writeln!(
                 f,
                 "dev accuracy on {} texts: fp32 {:.2}%, int8 {:.2}% ({:+.2} points); {} labels flipped",
@@ -98,6 +118,28 @@ impl fmt::Display for Report {
                 dev.accuracy_int8 * 100.0,
                 0.0 - dev.drop_points,
                 dev.flips.len()
+            )?;
+        }
+        if let Some(labels) = &self.labels {
+            let measured = &labels.int8.measured;
+            writeln!(
+                f,
+                "thresholds of {} labels chosen on {} texts, measured in {} folds (int8): micro F1 {:.2}%, macro F1 {:.2}%, all labels right {:.2}%",
+                labels.int8.values.thresholds.len(),
+                labels.rows,
+                measured.folds,
+                100.0 * measured.micro_f1,
+                100.0 * measured.macro_f1,
+                100.0 * measured.exact_match
+            )?;
+            writeln!(
+                f,
+                "  sets for a coverage of {}%: hold {:.2}% of a text's labels, {:.2} labels on average; ECE {:.2}% before, {:.2}% after",
+                100.0 * labels.coverage,
+                100.0 * measured.set_coverage,
+                measured.mean_set_size,
+                100.0 * measured.ece[0],
+                100.0 * measured.ece[1]
             )?;
         }
         if let Some(calibration) = &self.calibration {

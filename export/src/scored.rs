@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 /// The fold of a row depends on its text alone, so equal texts never stand on both sides.
 pub const FOLDS: usize = 5;
 
-/// A labelled text with a model's scores.
+/// A labelled text with a model's scores. `G`: what its label is, a class or any number of them.
 #[derive(Clone, Debug)]
-pub struct ScoredText {
+pub struct ScoredText<G = usize> {
     /// `[num_labels]`.
     pub logits: Vec<f32>,
-    /// The correct class.
-    pub gold: usize,
+    /// The correct class, or classes, ascending.
+    pub gold: G,
     /// Its fold, below [`FOLDS`].
     pub fold: usize,
     /// Whether the text is blank, so that it gets no label whatever its scores.

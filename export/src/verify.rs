@@ -6,6 +6,7 @@ use kinglet::engine::Engine;
 use kinglet::spec::Task;
 use kinglet::tokenizer::Table;
 use kinglet_data::metrics::Confusion;
+use kinglet_data::multilabel::LabelScores;
 use kinglet_onnx::TractModel;
 use serde::Serialize;
 
@@ -77,6 +78,10 @@ pub struct Dev {
     pub won: usize,
     /// Every text that the two models label differently.
     pub flips: Vec<Flip>,
+    /// Where any number of labels may apply, the scores of the float32 and the int8 model; accuracy is then the share of texts with all labels
+    /// right, and what int8 loses is micro F1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<[LabelScores; 2]>,
 }
 
 /// A text whose label int8 changes.
@@ -155,16 +160,17 @@ pub enum Int8<'a, 'b> {
 /// Returns the scores of a text.
 type Scorer<'a> = Box<dyn FnMut(&[u32]) -> Result<Vec<f32>> + 'a>;
 
-/// Scores all texts one by one with the float32 model in tract and the int8 model.
+/// Scores all texts one by one with the float32 model in tract and the int8 model. `golds`: what the label of each text is.
 ///
 /// # Errors
 /// If there is no text, or the engine fails.
-pub fn rows(
+pub fn rows<G: Clone>(
     checkpoint: &Checkpoint,
     fp32: &TractModel,
     int8: Int8<'_, '_>,
     data: &LabelledData,
-) -> Result<[Vec<ScoredText>; 2]> {
+    golds: &[G],
+) -> Result<[Vec<ScoredText<G>>; 2]> {
     let texts = data.data.texts.len();
     ensure!(texts > 0, "{} has no text", data.file);
     let table = Table::new(&checkpoint.tokenizer)?;
@@ -178,12 +184,12 @@ pub fn rows(
     };
     let mut rows = [Vec::with_capacity(texts), Vec::with_capacity(texts)];
     let progress = ProgressBar::new(texts as u64).with_message("texts");
-    for (at, (text, &gold)) in data.data.texts.iter().zip(&data.data.labels).enumerate() {
+    for (at, (text, gold)) in data.data.texts.iter().zip(golds).enumerate() {
         let (ids, fold) = (table.encode(text), fold(text));
         let blank = !ids.iter().any(|&id| table.is_word(id));
         for (logits, rows) in [scored(&mut fp32, &ids), int8(&ids)].into_iter().zip(&mut rows) {
             let logits = logits.with_context(|| format!("{}: text {}", data.file, at + 1))?;
-            rows.push(ScoredText { logits, gold, fold, blank });
+            rows.push(ScoredText { logits, gold: gold.clone(), fold, blank });
         }
         progress.inc(1);
     }
@@ -227,6 +233,7 @@ pub fn dev(checkpoint: &Checkpoint, dev: &LabelledData, rows: &[Vec<ScoredText>;
         lost,
         won,
         flips,
+        labels: None,
     }
 }
 
@@ -267,9 +274,14 @@ pub fn failures(golden: &Agreement, dev: Option<&Dev>) -> Vec<String> {
         // A drop of exactly the bound in texts may come out an ulp above it in points.
         if dev.drop_points > INT8_BOUND_POINTS + 1e-9 && !by_chance(dev.lost, dev.won) {
             out.push(format!(
-                "int8 loses {:.2} points of accuracy on {} ({} of {} texts are labelled correctly before quantization alone, {} after it \
+                "int8 loses {:.2} points of {} on {} ({} of {} texts are labelled correctly before quantization alone, {} after it \
                  alone), at most {INT8_BOUND_POINTS} are allowed; train with another seed or with train.weight_decay",
-                dev.drop_points, dev.file, dev.lost, dev.rows, dev.won
+                dev.drop_points,
+                if dev.labels.is_some() { "micro F1" } else { "accuracy" },
+                dev.file,
+                dev.lost,
+                dev.rows,
+                dev.won
             ));
         }
     }
@@ -297,6 +309,7 @@ mod tests {
             lost: (10.0 * drop_points.max(0.0)).round() as usize,
             won: 0,
             flips: Vec::new(),
+            labels: None,
         };
         failures(&golden, Some(&dev))
     }

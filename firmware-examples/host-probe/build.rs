@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .collect();
     let parts =
-        Parts { config: &config, tokenizer: &tokenizer, labels: &["alarm", "weather", "other"], calibration: None };
+        Parts { config: &config, tokenizer: &tokenizer, labels: &["alarm", "weather", "other"], decision: Default::default() };
     let weight = |wanted| values.iter().find(|(weight, _)| *weight == wanted).map_or(&[][..], |(_, values)| values);
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("model.kinglet"), bundle::write(&parts, weight)?)?;

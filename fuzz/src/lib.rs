@@ -37,7 +37,7 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
                 ..Config::new(mixer, 2, 4)
             };
             let values: Vec<f32> = (0..1 << 14).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
-            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, calibration: None };
+            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, decision: Default::default() };
             let bytes = write(&parts, |weight| config.shape(weight).map_or(&[], |shape| &values[..shape.len()]))?;
             out.push((format!("{}-{norm:?}", mixer.name()), bytes));
         }

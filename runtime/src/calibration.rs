@@ -17,6 +17,13 @@ pub enum CalibrationError {
     },
     /// A calibration was fitted on no rows.
     NoRows,
+    /// There are more or fewer thresholds than labels, or their bytes are not whole numbers.
+    Thresholds {
+        /// Labels of the model.
+        need: usize,
+        /// Thresholds found.
+        got: usize,
+    },
     /// The bytes of a calibration have another length than [`Calibration::BYTES`] or [`Calibration::MAX_BYTES`].
     Length {
         /// Bytes found.
@@ -29,6 +36,9 @@ impl fmt::Display for CalibrationError {
         match *self {
             CalibrationError::Field { field, got, expected } => {
                 write!(f, "calibration: {field} is {got}, must be {expected}")
+            }
+            CalibrationError::Thresholds { need, got } => {
+                write!(f, "calibration: {got} thresholds for {need} labels, or bytes between them")
             }
             CalibrationError::NoRows => f.write_str("calibration: rows is 0, must be 1 or more"),
             CalibrationError::Length { got } => {

@@ -14,6 +14,7 @@ pub mod engine;
 mod error;
 #[cfg(feature = "std")]
 mod host;
+pub mod multi_label;
 mod ops;
 pub mod quant;
 pub mod spec;

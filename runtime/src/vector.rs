@@ -31,7 +31,7 @@ use crate::spec::{Config, Task};
 pub const fn dimension(config: &Config) -> Result<usize, Error> {
     match config.task {
         Task::Embed => Ok(config.num_labels),
-        Task::Classify => Err(Error::Classifies { labels: config.num_labels }),
+        Task::Classify | Task::MultiLabel => Err(Error::Classifies { labels: config.num_labels }),
     }
 }
 

@@ -122,6 +122,17 @@ impl Seq2SeqBatch {
     }
 }
 
+/// Returns the classes of texts as a tensor `[B, K]` f32 on `device`: 1 for a class of the text, 0 for others.
+pub fn multi_hot<'a>(labels: impl Iterator<Item = &'a [usize]>, classes: usize, device: Device) -> Tensor {
+    let mut values = Vec::new();
+    for labels in labels {
+        let begin = values.len();
+        values.resize(begin + classes, 0f32);
+        labels.iter().filter(|&&label| label < classes).for_each(|&label| values[begin + label] = 1.0);
+    }
+    Tensor::from_slice(&values).view([-1, classes as i64]).to_device(device)
+}
+
 /// Returns class indices as a tensor `[B]` i64 on `device`; [`IGNORED`] for a text without one.
 pub fn targets(labels: impl Iterator<Item = Option<usize>>, device: Device) -> Tensor {
     let labels: Vec<i64> = labels.map(|label| label.map_or(IGNORED, |label| label as i64)).collect();

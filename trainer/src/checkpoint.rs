@@ -105,7 +105,7 @@ pub fn load(dir: &Path, device: Device) -> Result<Checkpoint> {
     sums::check(dir)?;
     let config: ModelConfig = read_json(&dir.join(files::CONFIG))?;
     ensure!(
-        config.task == Task::Classify,
+        config.task.has_labels(),
         "{} embeds text into {} values and has no labels; export it with kinglet-export, or give a checkpoint that finetune wrote",
         dir.display(),
         config.num_labels
@@ -355,7 +355,7 @@ pub fn golden(dir: &Path, model: &Classifier, texts: &[Vec<u32>]) -> Result<()> 
     let logits = tch::no_grad(|| model.forward(&ids, &mask, &Mode::eval()));
     let task = model.config().task;
     let values = match task {
-        Task::Classify => logits,
+        Task::Classify | Task::MultiLabel => logits,
         Task::Embed => normalize(&logits),
     };
     let named = [("input_ids", ids), ("attention_mask", mask), (task.output(), values)];

@@ -20,7 +20,8 @@ pub struct Answer {
     /// Its probability, 0 to 1; calibrated if the model is.
     pub probability: f32,
     /// Whether the label is not the answer: 1 if it is not likely enough, or if the text has no letter, digit or symbol that
-    /// the model knows; otherwise 0. Every label is likely enough if the model is not calibrated.
+    /// the model knows; otherwise 0. Every label is likely enough if the model has one per text and is not calibrated. Of a
+    /// model of which any number of labels may apply, 1 if none does: `kinglet_model_given` returns all that do.
     pub unsure: u32,
 }
 
@@ -28,7 +29,7 @@ impl Answer {
     /// Creates the answer of an engine or a model.
     pub(crate) fn new(answer: &answer::Answer<'_>) -> Self {
         let best = answer.best();
-        Answer { label: best.class, probability: best.probability, unsure: u32::from(answer.is_unsure()) }
+        Answer { label: best.class, probability: best.probability, unsure: u32::from(answer.label().is_none()) }
     }
 }
 
@@ -139,7 +140,15 @@ fn no_such(label: usize, labels: usize) -> Error {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kinglet_engine_calibrated(engine: *const Engine) -> u32 {
     // SAFETY: the caller's promise about pointers.
-    unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.model().calibration().is_some()))
+    unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.model().decision().is_calibrated()))
+}
+
+/// Returns whether any number of labels may apply to a text: 1 or 0, 0 for null. Probabilities are then those of each label
+/// for itself, and `kinglet_engine_given` says which labels are the answer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_multi_label(engine: *const Engine) -> u32 {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(engine) }.map_or(0, |engine| u32::from(engine.model().decision().is_multi_label()))
 }
 
 /// Returns the number of final tokens of the text so far; 0 for null.
@@ -255,7 +264,8 @@ pub unsafe extern "C" fn kinglet_engine_reset(engine: *mut Engine) -> Status {
     })
 }
 
-/// Computes the probability of each label: softmax of the scores, with the model's temperature if it is calibrated.
+/// Computes the probability of each label: softmax of the scores, with the model's temperature if it is calibrated; the
+/// logistic function of each score if any number of labels may apply.
 ///
 /// `scores`: `count` floats, the number of labels, from `kinglet_engine_finish` or `kinglet_engine_snapshot`.
 /// `probabilities`: room for as many; must not overlap `scores`.
@@ -273,7 +283,7 @@ pub unsafe extern "C" fn kinglet_engine_probabilities(
         border::apart(scores, probabilities, count)?;
         // SAFETY: as above; the two do not overlap.
         let (scores, out) = unsafe { (border::slice(scores, count)?, border::slice_mut(probabilities, count)?) };
-        answer::Answer::from_logits(scores, engine.model().calibration().as_ref(), out)?;
+        answer::Answer::from_logits(scores, engine.model().decision(), out)?;
         Ok(())
     })
 }
@@ -296,14 +306,49 @@ pub unsafe extern "C" fn kinglet_engine_answer(
         one_a_label(count, engine.labels()?)?;
         // SAFETY: as above.
         let probabilities = unsafe { border::slice(probabilities, count)? };
-        let calibration = engine.model().calibration();
-        let answer = answer::Answer::from_probabilities(probabilities, calibration.as_ref())?;
+        let answer = answer::Answer::from_probabilities(probabilities, engine.model().decision())?;
         to.write(Answer::new(&answer.with_blank(engine.0.blank())));
         Ok(())
     })
 }
 
-/// Returns the labels expected to include the correct one (a conformal set). Fails if the model is not calibrated.
+/// Returns the labels that are the answer: of a model of which any number may apply, each whose probability exceeds its
+/// threshold; of another one, the most likely one unless the answer is unsure. As `kinglet_engine_answer` it is for the
+/// engine's current text, or for its last one.
+///
+/// `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`.
+/// `members`: room for `count` bytes; receives 1 for each label that is given and 0 for the others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_engine_given(
+    engine: *const Engine,
+    probabilities: *const f32,
+    count: usize,
+    members: *mut u8,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let engine = unsafe { border::get(engine)? };
+        one_a_label(count, engine.labels()?)?;
+        // SAFETY: as above.
+        let (probabilities, members) =
+            unsafe { (border::slice(probabilities, count)?, border::slice_mut(members, count)?) };
+        let answer = answer::Answer::from_probabilities(probabilities, engine.model().decision())?;
+        mark(answer.with_blank(engine.0.blank()).labels(), members);
+        Ok(())
+    })
+}
+
+/// Sets the bytes of labels to 1.
+pub(crate) fn mark(labels: impl Iterator<Item = answer::Prediction>, members: &mut [u8]) {
+    for label in labels {
+        if let Some(member) = members.get_mut(label.class) {
+            *member = 1;
+        }
+    }
+}
+
+/// Returns the labels expected to include the correct one (a conformal set), or of a model of which any number may apply, a
+/// share of a text's labels on average. Fails if the model is not calibrated.
 ///
 /// `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`.
 /// `members`: room for `count` bytes; receives 1 for each label of the set and 0 for the others.
@@ -321,13 +366,12 @@ pub unsafe extern "C" fn kinglet_engine_set(
         // SAFETY: as above.
         let (probabilities, members) =
             unsafe { (border::slice(probabilities, count)?, border::slice_mut(members, count)?) };
-        let calibration = engine.model().calibration().ok_or(Status::NotCalibrated)?;
-        let answer = answer::Answer::from_probabilities(probabilities, Some(&calibration))?;
-        for label in answer.set().into_iter().flatten() {
-            if let Some(member) = members.get_mut(label.class) {
-                *member = 1;
-            }
+        let decision = engine.model().decision();
+        if !decision.is_calibrated() {
+            return Err(Status::NotCalibrated.into());
         }
+        let answer = answer::Answer::from_probabilities(probabilities, decision)?;
+        mark(answer.set().into_iter().flatten(), members);
         Ok(())
     })
 }

@@ -16,7 +16,7 @@ use runtime::stream::Stream;
 use runtime::vector;
 
 use crate::border::{self, border};
-use crate::engine::{Answer, normalized};
+use crate::engine::{Answer, mark, normalized};
 use crate::options::{EngineOptions, Options};
 use crate::place::{Engine, EngineBundle, Memory};
 use crate::status::{Error, Status};
@@ -65,8 +65,7 @@ impl Model {
         stream.push(text)?;
         stream.finish(scores)?;
         if let Some(to) = to {
-            let calibration = self.engines.model().calibration();
-            let answer = answer::Answer::from_logits(scores, calibration.as_ref(), room)?;
+            let answer = answer::Answer::from_logits(scores, self.engines.model().decision(), room)?;
             *to = Answer::new(&answer.with_blank(stream.blank()));
         }
         Ok(())
@@ -206,6 +205,46 @@ pub unsafe extern "C" fn kinglet_model_classify(
         to.write(found);
         Ok(())
     })
+}
+
+/// Returns the labels of one text: of a model of which any number may apply, each whose probability exceeds its threshold;
+/// of another one, the most likely one unless the answer is unsure.
+///
+/// `text`: `text_bytes` bytes of UTF-8; invalid parts are read as U+FFFD. Null is allowed if there are none.
+/// `members`: room for `count` bytes, the number of labels; receives 1 for each label that is given and 0 for the others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_model_given(
+    model: *const Model,
+    text: *const c_char,
+    text_bytes: usize,
+    members: *mut u8,
+    count: usize,
+) -> Status {
+    border(|| {
+        // SAFETY: the caller's promise about pointers.
+        let (model, text) = unsafe { (border::get(model)?, border::slice(text.cast::<u8>(), text_bytes)?) };
+        let labels = model.classes()?;
+        border::one_a_label(count, labels)?;
+        // SAFETY: as above.
+        let members = unsafe { border::slice_mut(members, count)? };
+        let (mut scores, mut room) = (vec![0.0; labels], vec![0.0; labels]);
+        let blank = model.engines.with(|engine| {
+            let mut stream = Stream::new(engine);
+            stream.push(text)?;
+            stream.finish(&mut scores)?;
+            Ok::<_, Error>(stream.blank())
+        })??;
+        let answer = answer::Answer::from_logits(&scores, model.engines.model().decision(), &mut room)?;
+        mark(answer.with_blank(blank).labels(), members);
+        Ok(())
+    })
+}
+
+/// Returns whether any number of labels may apply to a text: 1 or 0, 0 for null. `kinglet_model_given` returns those that do.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kinglet_model_multi_label(model: *const Model) -> u32 {
+    // SAFETY: the caller's promise about pointers.
+    unsafe { border::get(model) }.map_or(0, |model| u32::from(model.engines.model().decision().is_multi_label()))
 }
 
 /// Embeds one text: returns its vector, of length 1, or of zeros if the model says nothing about the text. The sum of the

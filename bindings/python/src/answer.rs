@@ -5,7 +5,7 @@ use kinglet::tokenizer::Blank;
 use numpy::PyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyList, PyString};
 
 use crate::model::Model;
 
@@ -18,9 +18,12 @@ use crate::model::Model;
 /// ['translate', 'change_language']
 #[pyclass(frozen, module = "kinglet_text")]
 pub struct Answer {
-    /// The label; None if the model is unsure or the text empty or unknown.
+    /// The label, the most likely one of several; None if the model is unsure, the text empty or unknown, or no label applies.
     #[pyo3(get)]
     label: Option<Py<PyString>>,
+    /// The labels, most likely first: of a model of which any number may apply, all of them; of another one, at most one.
+    #[pyo3(get)]
+    labels: Vec<Py<PyString>>,
     /// The most likely label, whether the model is sure or not.
     #[pyo3(get)]
     likeliest: Py<PyString>,
@@ -42,6 +45,8 @@ pub struct Answer {
     /// The scores before softmax, `[len(labels)]` float32.
     #[pyo3(get)]
     scores: Py<PyArray1<f32>>,
+    /// Whether any number of labels may apply.
+    several: bool,
     /// Names and probabilities, most likely first.
     ranking: Vec<(Py<PyString>, f32)>,
 }
@@ -55,22 +60,24 @@ impl Answer {
         py: Python<'_>,
         model: &Model,
         names: &[Py<PyString>],
-        threshold: f32,
+        threshold: Option<f32>,
         logits: Vec<f32>,
         blank: Option<Blank>,
     ) -> PyResult<Self> {
         let mut probabilities = vec![0.0; logits.len()];
-        let answer = answer::Answer::from_logits(&logits, model.calibration().as_ref(), &mut probabilities)
-            .map_err(|error| PyValueError::new_err(format!("text: {error}")))?
-            .with_threshold(threshold)
-            .with_blank(blank);
+        let answer = answer::Answer::from_logits(&logits, model.decision(), &mut probabilities)
+            .map_err(|error| PyValueError::new_err(format!("text: {error}")))?;
+        let answer = threshold.map_or(answer, |threshold| answer.with_threshold(threshold)).with_blank(blank);
         let name = |one: Prediction| names.get(one.class).map(|name| name.clone_ref(py));
         let set = answer.set().map(|set| set.filter_map(name).collect());
         let ranking = answer.likeliest().filter_map(|one| Some((name(one)?, one.probability))).collect();
         let likeliest = name(answer.best()).ok_or_else(|| PyValueError::new_err("the model has no labels"))?;
         let (label, probability) = (answer.label().and_then(name), answer.best().probability);
+        let labels = answer.labels().filter_map(name).collect();
         Ok(Answer {
             label,
+            labels,
+            several: answer.is_multi_label(),
             likeliest,
             empty: blank == Some(Blank::Empty),
             unknown: blank == Some(Blank::Unknown),
@@ -92,6 +99,10 @@ impl Answer {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        if self.several {
+            let labels = PyList::new(py, &self.labels)?.repr()?;
+            return Ok(format!("kinglet_text.Answer({labels}, probability={:.2})", self.probability));
+        }
         let label = match &self.label {
             Some(label) => label.bind(py).repr()?.to_string(),
             None => format!("None, likeliest={}", self.likeliest.bind(py).repr()?),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kinglet::answer::{self, classes};
 use kinglet::bundle::ReadBundle;
-use kinglet::calibration::Calibration;
+use kinglet::multi_label::Decision;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ const SINGLE: &str = "call classify(text)";
 ///     backend: the SIMD backend, one of `kinglet_text.backends()`; None is the fastest. All return the same bits.
 ///     threads: maximum number of threads for a batch. The GIL is released meanwhile.
 ///     threshold: a probability must be greater for its label to be returned, 0 (always sure) to 1 (never). None is the model's own;
-///         0 for a model that is not calibrated.
+///         0 for a model that is not calibrated, and one per label where any number of labels may apply.
 ///     verify: whether the file's checksums are compared. Without it, damage may cause wrong answers, but nothing worse.
 ///
 /// Raises:
@@ -48,9 +48,8 @@ const SINGLE: &str = "call classify(text)";
 pub struct Classifier {
     opened: Opened,
     names: Arc<[Py<PyString>]>,
-    threshold: f32,
-    /// What was asked for, for pickling.
-    explicit_threshold: Option<f32>,
+    /// What was asked for in place of the model's own.
+    threshold: Option<f32>,
 }
 
 impl Classifier {
@@ -61,9 +60,22 @@ impl Classifier {
         PyArray1::from_vec(py, out).reshape([texts.len(), labels])
     }
 
-    fn calibrated(&self) -> PyResult<Calibration> {
-        self.opened.model.calibration().ok_or_else(|| {
+    fn calibrated(&self) -> PyResult<Decision<'_>> {
+        Some(self.opened.model.decision()).filter(Decision::is_calibrated).ok_or_else(|| {
             PyValueError::new_err("the model is not calibrated, so there are no sets of labels; export it again")
+        })
+    }
+
+    /// Returns the classes of each text's labels, most likely first.
+    fn classes(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<usize>>> {
+        let (texts_, py) = (texts::all(texts, SINGLE)?, texts.py());
+        let (decision, threshold) = (self.opened.model.decision(), self.threshold);
+        self.opened.batch(py, &texts_, 1, Vec::new(), &|logits, blank, out| {
+            let mut probabilities = vec![0.0; logits.len()];
+            let answer = answer::Answer::from_logits(logits, decision, &mut probabilities)?;
+            let answer = threshold.map_or(answer, |threshold| answer.with_threshold(threshold));
+            out.fill(answer.with_blank(blank).labels().map(|one| one.class).collect());
+            Ok(())
         })
     }
 
@@ -95,9 +107,7 @@ impl Classifier {
         classes(model.bundle().bundle().config())
             .map_err(|error| PyValueError::new_err(format!("{error}; kinglet_text.Embedder opens it")))?;
         let names = model.bundle().labels().iter().map(|name| PyString::new(py, name).unbind()).collect();
-        let explicit_threshold = threshold;
-        let threshold = threshold.or(model.calibration().map(|c| c.threshold)).unwrap_or_default();
-        Ok(Classifier { opened, names, threshold, explicit_threshold })
+        Ok(Classifier { opened, names, threshold })
     }
 
     /// Returns the label of each text, or None if the model is unsure: no label is more probable than the threshold, or the text
@@ -109,28 +119,38 @@ impl Classifier {
     ///
     /// Raises:
     ///     TypeError: texts is a single text or a table, or contains something that is not a text or missing; its index is named.
-    ///     ValueError: a text contains a lone surrogate, or the model returns a score that is not a number.
+    ///     ValueError: a text contains a lone surrogate, the model returns a score that is not a number, or any number of labels
+    ///         may apply to a text: `predict_labels` returns them.
     ///
     /// >>> kinglet_text.Classifier().predict(["what is the tax rate", "colourless green ideas sleep furiously"])
     /// ['taxes', None]
     /// >>> kinglet_text.Classifier(threshold=0).predict(["colourless green ideas sleep furiously"])
     /// ['oos']
     fn predict(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Py<PyString>>>> {
+        if self.multi_label() {
+            return Err(PyValueError::new_err(
+                "any number of labels may apply to a text of this model; call predict_labels(texts)",
+            ));
+        }
         let py = texts.py();
-        let texts = texts::all(texts, SINGLE)?;
-        let (calibration, threshold) = (self.opened.model.calibration(), self.threshold);
-        let classes = self.opened.batch(py, &texts, 1, None, &|logits, blank, out| {
-            let mut probabilities = vec![0.0; logits.len()];
-            let answer = answer::Answer::from_logits(logits, calibration.as_ref(), &mut probabilities)?;
-            out.fill(answer.with_threshold(threshold).with_blank(blank).label().map(|one| one.class));
-            Ok(())
-        })?;
-        let name = |class: Option<usize>| class.and_then(|class| self.names.get(class)).map(|name| name.clone_ref(py));
-        Ok(classes.into_iter().map(name).collect())
+        let name = |classes: Vec<usize>| self.names_of(py, classes).pop();
+        Ok(self.classes(texts)?.into_iter().map(name).collect())
+    }
+
+    /// Returns the labels of each text, most likely first: each whose probability exceeds its threshold, perhaps none. Of a
+    /// model of one label per text, that one, or none if the model is unsure.
+    ///
+    /// Arguments and exceptions as for `predict`.
+    ///
+    /// >>> kinglet_text.Classifier().predict_labels(["what is the tax rate", "colourless green ideas sleep furiously"])
+    /// [['taxes'], []]
+    fn predict_labels(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<Py<PyString>>>> {
+        let py = texts.py();
+        Ok(self.classes(texts)?.into_iter().map(|classes| self.names_of(py, classes)).collect())
     }
 
     /// Returns the probability of each label, `[len(texts), len(labels)]` float32: calibrated if the model is. Rows sum
-    /// to 1.
+    /// to 1, unless any number of labels may apply.
     ///
     /// Arguments and exceptions as for `predict`.
     ///
@@ -139,8 +159,8 @@ impl Classifier {
     /// >>> classifier.labels[p[0].argmax()], round(float(p[0].max()), 2)
     /// ('alarm', 0.72)
     fn predict_proba<'py>(&self, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let calibration = self.opened.model.calibration();
-        self.rows(texts, &|logits, _, out| answer::Answer::from_logits(logits, calibration.as_ref(), out).map(|_| ()))
+        let decision = self.opened.model.decision();
+        self.rows(texts, &|logits, _, out| answer::Answer::from_logits(logits, decision, out).map(|_| ()))
     }
 
     /// Returns the scores before softmax, `[len(texts), len(labels)]` float32: the same bits on every processor.
@@ -158,7 +178,8 @@ impl Classifier {
 
     /// Returns for each text the labels expected to include the correct one, most likely first; never empty. Over many
     /// texts like those that the model was calibrated on, the share of sets that include it is at least
-    /// `calibration["coverage"]`.
+    /// `calibration["coverage"]`. Of a model of which any number of labels may apply, a set holds at least that share of a text's
+    /// labels on average, and may be empty.
     ///
     /// Arguments as for `predict`; also raises:
     ///     ValueError: the model is not calibrated.
@@ -167,11 +188,11 @@ impl Classifier {
     /// [['what_is_your_name']]
     fn predict_set(&self, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<Py<PyString>>>> {
         let py = texts.py();
-        let calibration = self.calibrated()?;
+        let decision = self.calibrated()?;
         let texts = texts::all(texts, SINGLE)?;
         let sets = self.opened.batch(py, &texts, 1, Vec::new(), &|logits, _, out| {
             let mut probabilities = vec![0.0; logits.len()];
-            let answer = answer::Answer::from_logits(logits, Some(&calibration), &mut probabilities)?;
+            let answer = answer::Answer::from_logits(logits, decision, &mut probabilities)?;
             out.fill(answer.set().into_iter().flatten().map(|one| one.class).collect());
             Ok(())
         })?;
@@ -231,14 +252,35 @@ impl Classifier {
     }
 
     /// Returns the calibration: temperature, threshold and the share of wrong answers it was chosen for, set threshold
-    /// and coverage, and the number of rows. None if the model is not calibrated.
+    /// and coverage, and the number of rows. None if the model is not calibrated. Of a model of which any number of labels may
+    /// apply there is no threshold here: `thresholds` has one per label.
     #[getter]
     fn calibration<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.opened
-            .model
-            .calibration()
-            .map(|calibration| from_json(py, &serde_json::to_string(&calibration)))
-            .transpose()
+        let json = match self.opened.model.decision() {
+            Decision::One(calibration) => calibration.map(|calibration| serde_json::to_string(&calibration)),
+            Decision::Any(labels) => labels.calibration.map(|calibration| serde_json::to_string(&calibration)),
+        };
+        json.map(|json| from_json(py, &json)).transpose()
+    }
+
+    /// Returns whether any number of labels may apply to a text.
+    ///
+    /// >>> kinglet_text.Classifier().multi_label
+    /// False
+    #[getter]
+    fn multi_label(&self) -> bool {
+        self.opened.model.decision().is_multi_label()
+    }
+
+    /// Returns the probability that each label must exceed to be given, by name; None if a text has one label.
+    #[getter]
+    fn thresholds<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Decision::Any(labels) = self.opened.model.decision() else { return Ok(None) };
+        let thresholds = PyDict::new(py);
+        for (name, threshold) in self.names.iter().zip(labels.thresholds) {
+            thresholds.set_item(name, self.threshold.unwrap_or(*threshold))?;
+        }
+        Ok(Some(thresholds))
     }
 
     /// Returns the name of the backend in use.
@@ -253,10 +295,13 @@ impl Classifier {
         self.opened.threads
     }
 
-    /// Returns the probability that a label must exceed to be returned.
+    /// Returns the probability that a label must exceed to be returned; None if each label has its own, `thresholds`.
     #[getter]
-    fn threshold(&self) -> f32 {
-        self.threshold
+    fn threshold(&self) -> Option<f32> {
+        self.threshold.or(match self.opened.model.decision() {
+            Decision::One(calibration) => Some(calibration.map_or(0.0, |calibration| calibration.threshold)),
+            Decision::Any(_) => None,
+        })
     }
 
     /// Returns the bytes of working memory per thread and stream, for texts of any length.
@@ -272,7 +317,7 @@ impl Classifier {
     /// Returns the arguments that create the same classifier, also in another process.
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
         let named = self.opened.named(py)?;
-        named.set_item("threshold", self.explicit_threshold)?;
+        named.set_item("threshold", self.threshold)?;
         let path = self.opened.path(py)?;
         Ok((PyTuple::new(py, [path])?, named))
     }

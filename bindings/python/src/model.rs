@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use kinglet::backend::Backend;
 use kinglet::bundle::{Aligned, BundleError, BundleFile, OwnedBundle, ReadBundle, crc32c};
-use kinglet::calibration::Calibration;
 use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
+use kinglet::multi_label::Decision;
 use kinglet::pool::EnginePool;
 use kinglet::spec::files;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError};
@@ -76,9 +76,9 @@ impl Model {
         self.bundle().config().num_labels
     }
 
-    /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Option<Calibration> {
-        self.bundle().calibration()
+    /// Returns what turns the model's scores into an answer.
+    pub fn decision(&self) -> Decision<'_> {
+        self.bundle().decision()
     }
 
     /// Returns the bytes of scratch that one thread needs.

@@ -43,7 +43,7 @@ pub struct TextStream {
     /// `None` when closed.
     live: Mutex<Option<Live>>,
     names: Arc<[Py<PyString>]>,
-    threshold: f32,
+    threshold: Option<f32>,
 }
 
 impl TextStream {
@@ -51,7 +51,7 @@ impl TextStream {
     ///
     /// # Errors
     /// `MemoryError` if there is no memory for the scratch.
-    pub fn new(model: Arc<Model>, names: Arc<[Py<PyString>]>, threshold: f32) -> PyResult<Self> {
+    pub fn new(model: Arc<Model>, names: Arc<[Py<PyString>]>, threshold: Option<f32>) -> PyResult<Self> {
         let live = Stream::new(model.engines().take().map_err(no_engine)?);
         Ok(TextStream { model, live: Mutex::new(Some(live)), names, threshold })
     }

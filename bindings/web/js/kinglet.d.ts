@@ -28,11 +28,13 @@ export interface Prediction {
 
 /** The answer for a text. */
 export interface Answer {
-  /** The most likely label, or null if the model is unsure or the text empty or unknown. */
+  /** The most likely label, or null if the model is unsure, the text empty or unknown, or no label applies. */
   label: string | null;
+  /** The labels, most likely first: of a model of which any number may apply, all of them; of another one, at most one. */
+  labels: string[];
   /** Probability of the most likely label, also if unsure. */
   score: number;
-  /** Whether no label is likely enough, or the text is empty or unknown. Models without calibration are otherwise always sure. */
+  /** Whether no label is likely enough, or the text is empty or unknown. Models without calibration are otherwise always sure, and so are models of which any number of labels may apply. */
   unsure: boolean;
   /** Whether the text has no letter, digit or symbol. */
   empty: boolean;
@@ -72,6 +74,8 @@ export class Classifier {
   stream(): Stream;
   /** The names of all labels. */
   readonly labels: string[];
+  /** Whether any number of labels may apply to a text. */
+  readonly multiLabel: boolean;
   /** Whether probabilities are calibrated. */
   readonly calibrated: boolean;
   /** Bytes of the model. */

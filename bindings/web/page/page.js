@@ -38,10 +38,12 @@ async function guarded(what, f) {
 /** Shows an answer in the elements whose names begin with `prefix`. */
 function show(answer, box, prefix) {
   box.classList.toggle("unsure", answer.unsure);
-  $(`${prefix}label`).textContent = answer.unsure ? "not sure" : answer.label;
+  const several = classifier.multiLabel;
+  $(`${prefix}label`).textContent = answer.unsure ? "not sure" : several ? answer.labels.join(", ") || "no label" : answer.label;
   const how = answer.calibrated ? "sure" : "by scores that are not calibrated";
   $(`${prefix}sure`).textContent = answer.empty ? "no words" : answer.unknown ? "no known words" : answer.unsure
     ? `perhaps ${answer.top[0].label} (${percent(answer.score)})`
+    : several ? ""
     : `${percent(answer.score)} ${how}`;
   const list = $(`${prefix}bars`);
   while (list.children.length < answer.top.length) {
@@ -69,7 +71,8 @@ function classify() {
     const answer = classifier.classify(text, LABELS);
     const time = performance.now() - begin;
     show(answer, $("answer"), "");
-    $("set").textContent = answer.set?.length > 1 ? `The right label is likely among ${answer.set.join(", ")}.` : "";
+    $("set").textContent = answer.set?.length > 1
+      ? `${classifier.multiLabel ? "Its labels are" : "The right label is"} likely among ${answer.set.join(", ")}.` : "";
     $("time").textContent = milliseconds(time);
     $("tokens").textContent = `${number(answer.tokens)} tokens`;
     $("fingerprint").textContent = answer.fingerprint;

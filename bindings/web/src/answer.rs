@@ -26,23 +26,24 @@ pub(crate) fn answer(
     blank: Option<Blank>,
     top: usize,
 ) -> Result<JsValue, JsValue> {
-    let (labels, calibration) = (bundle.labels(), bundle.calibration());
+    let (labels, decision) = (bundle.labels(), bundle.decision());
     let label = |class: usize| JsValue::from(labels.get(class).unwrap_or_default());
     let mut probabilities = vec![0.0; scores.len()];
-    let answer =
-        Answer::from_logits(scores, calibration.as_ref(), &mut probabilities).map_err(thrown)?.with_blank(blank);
+    let answer = Answer::from_logits(scores, decision, &mut probabilities).map_err(thrown)?.with_blank(blank);
     let likeliest = Array::new();
     for one in answer.likeliest().take(top) {
         likeliest.push(&object([("label", label(one.class)), ("score", one.probability.into())])?);
     }
+    let given = answer.labels().map(|one| label(one.class)).collect::<Array>();
     let set = answer.set().map(|set| set.map(|one| label(one.class)).collect::<Array>());
     object([
         ("label", answer.label().map_or(JsValue::NULL, |one| label(one.class))),
+        ("labels", given.into()),
         ("score", answer.best().probability.into()),
         ("unsure", answer.is_unsure().into()),
         ("empty", (blank == Some(Blank::Empty)).into()),
         ("unknown", (blank == Some(Blank::Unknown)).into()),
-        ("calibrated", calibration.is_some().into()),
+        ("calibrated", decision.is_calibrated().into()),
         ("top", likeliest.into()),
         ("set", set.map_or(JsValue::NULL, JsValue::from)),
         ("tokens", (tokens as f64).into()),

@@ -97,7 +97,13 @@ impl Classifier {
     /// Returns whether scores are calibrated probabilities.
     #[wasm_bindgen(getter)]
     pub fn calibrated(&self) -> bool {
-        self.bundle.calibration().is_some()
+        self.bundle.decision().is_calibrated()
+    }
+
+    /// Returns whether any number of labels may apply to a text.
+    #[wasm_bindgen(getter, js_name = multiLabel)]
+    pub fn multi_label(&self) -> bool {
+        self.bundle.decision().is_multi_label()
     }
 
     /// Returns the bytes of the bundle.

@@ -50,7 +50,7 @@ pub fn build(model: &Prepared, precision: Precision) -> GraphProto {
     let pooled = pooling::pooling(&mut g, config.pooling, &x, &mask);
     let logits = pooling::head(&mut g, model, &pooled);
     let values = match config.task {
-        Task::Classify => logits,
+        Task::Classify | Task::MultiLabel => logits,
         Task::Embed => pooling::normalize(&mut g, &logits),
     };
     g.output(&values, config.task.output());

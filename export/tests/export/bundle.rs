@@ -6,6 +6,7 @@ use std::path::Path;
 
 use kinglet::backend::PackedMatrix;
 use kinglet::bundle::{Buffer, Bundle};
+use kinglet::multi_label::Decision;
 use kinglet::spec::{LayerWeight, Mixer, Norm, Pooling, Storage, Weight, files};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
@@ -58,7 +59,7 @@ fn a_bundle_has_the_numbers_of_the_int8_file() {
         fixture::write(dir.path(), &config, &fixture::weights(&config, seed as u64));
         let (checkpoint, trained) = Checkpoint::read(dir.path()).unwrap();
         let model = Prepared::new(&config, trained.clone());
-        let bytes = kinglet_export::bundle::file(&checkpoint, &model, None).unwrap();
+        let bytes = kinglet_export::bundle::file(&checkpoint, &model, Decision::default()).unwrap();
         assert_eq!(bytes.is_some(), config.mixer.is_conv());
         let Some(bytes) = bytes else { continue };
         seen += 1;
@@ -128,7 +129,8 @@ fn parameters_that_the_mixer_does_not_have_change_no_byte_of_a_bundle() {
         fixture::write(dir.path(), &config, &fixture::weights(&config, 5));
         let file = |dir: &Path| {
             let (checkpoint, weights) = Checkpoint::read(dir).unwrap();
-            kinglet_export::bundle::file(&checkpoint, &Prepared::new(&checkpoint.config, weights), None).unwrap()
+            kinglet_export::bundle::file(&checkpoint, &Prepared::new(&checkpoint.config, weights), Decision::default())
+                .unwrap()
         };
         let expected = file(dir.path());
         let path = dir.path().join(files::CONFIG);

@@ -7,6 +7,7 @@ use kinglet::bundle::{Buffer, Bundle};
 use kinglet::calibration::Calibration;
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::multi_label::Decision;
 use kinglet_data::calibration_metrics::Selective;
 use kinglet_export::DIAGRAM;
 use kinglet_export::binomial::Binomial;
@@ -371,8 +372,12 @@ fn export_calibrates_writes_it_into_every_file_and_reports_it() {
     assert_eq!((int8.rows, int8.error_rate, int8.coverage), (420, 0.15, 0.9));
     assert_ne!(int8, fp32);
 
-    let model = |name: &str| TractModel::open(&run.path("out").join(name)).unwrap().calibration();
-    assert_eq!((model("model.int8.onnx"), model("model.onnx")), (Some(int8), Some(fp32)));
+    let model = |name: &str, calibration| {
+        let model = TractModel::open(&run.path("out").join(name)).unwrap();
+        assert_eq!(model.decision(), Decision::One(Some(calibration)), "{name}");
+    };
+    model("model.int8.onnx", int8);
+    model("model.onnx", fp32);
     let bytes = fs::read(run.path("out/model.kinglet")).unwrap();
     let buffer = Buffer::new(&bytes);
     assert_eq!(Bundle::new(buffer.as_slice()).unwrap().calibration(), Some(int8));
@@ -441,7 +446,8 @@ fn a_rate_raises_the_score_of_its_label_in_every_file_and_changes_no_other() {
     let buffer = Buffer::new(&bytes);
     let stored = Bundle::new(buffer.as_slice()).unwrap().calibration();
     assert_eq!(stored.and_then(|values| values.out_of_scope), Some(0.4));
-    assert_eq!(TractModel::open(&run.path("out/model.int8.onnx")).unwrap().calibration(), stored);
+    let onnx = TractModel::open(&run.path("out/model.int8.onnx")).unwrap();
+    assert_eq!(onnx.decision(), Decision::One(stored));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("this holds for texts of which 40% are out of scope (\"class 0\")"), "{text}");
     let card = fs::read_to_string(run.path("out/README.md")).unwrap();
@@ -478,7 +484,8 @@ fn too_few_rows_leave_the_model_uncalibrated_with_a_note() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("note: not calibrated: 40 rows cannot show an error rate of 5%"));
     assert_eq!(run.report()["calibration"], Value::Null);
-    assert_eq!(TractModel::open(&run.path("out/model.int8.onnx")).unwrap().calibration(), None);
+    let onnx = TractModel::open(&run.path("out/model.int8.onnx")).unwrap();
+    assert_eq!(onnx.decision(), Decision::One(None));
     assert!(!run.path("out").join(DIAGRAM).exists());
 }
 

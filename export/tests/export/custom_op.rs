@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kinglet::backend::Backend;
 use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::engine::Engine;
+use kinglet::multi_label::Decision;
 use kinglet::pool::EnginePool;
 use kinglet::spec::{Config, Kernels, Mixer, Norm, PerLayer, Pooling, metadata, operator};
 use kinglet_export::checkpoint::Checkpoint;
@@ -23,7 +24,7 @@ fn exported(config: &Config, seed: u64) -> (Vec<u8>, EnginePool) {
     let dir = tempfile::tempdir().unwrap();
     fixture::write(dir.path(), config, &fixture::weights(config, seed));
     let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
-    let bundle = bundle::file(&checkpoint, &Prepared::new(config, weights), None).unwrap().unwrap();
+    let bundle = bundle::file(&checkpoint, &Prepared::new(config, weights), Decision::default()).unwrap().unwrap();
     let engine = EnginePool::new(Arc::new(OwnedBundle::new(&bundle).unwrap())).with_backend(Backend::SCALAR);
     (custom_op::file(&checkpoint, &bundle).unwrap(), engine)
 }

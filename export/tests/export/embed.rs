@@ -4,6 +4,7 @@ use std::fs;
 
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
+use kinglet::multi_label::Decision;
 use kinglet::spec::{Config, Mixer, Norm, Pooling, Task, Weight, files, metadata};
 use kinglet::vector::normalize;
 use kinglet_export::VERIFICATION;
@@ -235,7 +236,7 @@ fn an_operator_for_scores_refuses_a_bundle_of_vectors() {
     fixture::write(dir.path(), &config, &fixture::weights(&config, 3));
     let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
     let model = Prepared::new(&config, weights);
-    let bundle = kinglet_export::bundle::file(&checkpoint, &model, None).unwrap().unwrap();
+    let bundle = kinglet_export::bundle::file(&checkpoint, &model, Decision::default()).unwrap().unwrap();
     assert_eq!(Bundle::new(Buffer::new(&bundle).as_slice()).unwrap().config(), &config);
     let file = kinglet_export::custom_op::file(&checkpoint, &bundle).unwrap();
     let said = TractModel::from_bytes(&file).unwrap_err().to_string();

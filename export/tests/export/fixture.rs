@@ -112,7 +112,7 @@ pub fn weight_tensors(config: &Config, weights: &Weights) -> Vec<Tensor> {
 pub fn write(dir: &Path, config: &Config, weights: &Weights) {
     let json = |name: &str, value: serde_json::Value| fs::write(dir.join(name), value.to_string()).unwrap();
     json(files::CONFIG, serde_json::to_value(config).unwrap());
-    if config.task == Task::Classify {
+    if config.task.has_labels() {
         json(files::LABELS, (0..config.num_labels).map(|i| format!("class {i}")).collect());
     }
     fs::write(dir.join(files::TOKENIZER_TABLE), tokenizer()).unwrap();

@@ -8,6 +8,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::multi_label::Decision;
 use kinglet::spec::{Config, Kernels, Mixer, Norm, PerLayer, Pooling};
 use kinglet_export::checkpoint::Checkpoint;
 use kinglet_export::prepare::Prepared;
@@ -92,7 +93,7 @@ fn the_native_engine_gives_the_scores_and_labels_of_the_int8_file() {
         fixture::write(dir.path(), &config, &weights);
         let (checkpoint, weights_read) = Checkpoint::read(dir.path()).unwrap();
         let model = Prepared::new(&config, weights_read);
-        let bytes = Buffer::new(&bundle::file(&checkpoint, &model, None).unwrap().unwrap());
+        let bytes = Buffer::new(&bundle::file(&checkpoint, &model, Decision::default()).unwrap().unwrap());
         let mut scratch = vec![0; scratch_bytes(&config, DEFAULT_CHUNK)];
         let mut native = NativeEngine::new(Bundle::new(bytes.as_slice()).unwrap(), &mut scratch).unwrap();
         let mut other =

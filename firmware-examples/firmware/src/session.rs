@@ -3,15 +3,17 @@
 use core::fmt;
 
 use kinglet::Error;
-use kinglet::answer::best;
+use kinglet::answer::{self, best};
 use kinglet::backend::Backend;
-use kinglet::bundle::Bundle;
+use kinglet::bundle::{Bundle, Labels};
 use kinglet::engine::fingerprint;
 use kinglet::engine::native::{BorrowedEngine, NativeEngine};
+use kinglet::multi_label::Decision;
+use kinglet::spec::Task;
 use kinglet::stream::Stream;
 use sha2::{Digest, Sha256};
 
-use crate::LABELS;
+use crate::{CONFIG, LABELS};
 
 /// Why there is no answer.
 #[derive(Clone, Debug)]
@@ -42,22 +44,56 @@ impl fmt::Display for Failure {
     }
 }
 
+/// A bit per label.
+type Set = [u32; LABELS.div_ceil(32)];
+
 /// What the model says about a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// The most likely label.
-    pub label: &'a str,
+    names: Labels<'a>,
+    given: Set,
     /// Checksum of the scores: see [`fingerprint`].
     pub fingerprint: u32,
     /// Tokens of the text.
     pub tokens: u32,
 }
 
+impl<'a> Answer<'a> {
+    /// Returns the most likely label, or the labels that apply where any number may, by class.
+    pub fn labels(&self) -> impl Iterator<Item = &'a str> {
+        let given = self.given;
+        let is = move |class: usize| given.get(class / 32).is_some_and(|bits| bits >> (class % 32) & 1 == 1);
+        self.names.iter().enumerate().filter_map(move |(class, name)| is(class).then_some(name))
+    }
+}
+
 impl fmt::Display for Answer<'_> {
     /// Writes the line that `kinglet fingerprint` prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\t{:08x}", self.label, self.fingerprint)
+        for (i, label) in self.labels().enumerate() {
+            write!(f, "{}{label}", if i == 0 { "" } else { "," })?;
+        }
+        write!(f, "\t{:08x}", self.fingerprint)
     }
+}
+
+/// Returns the labels of scores; those above their thresholds where any number may apply.
+fn given(scores: &[f32; LABELS], decision: &Decision<'_>, blank: bool) -> Result<Set, Error> {
+    let mut set = [0; LABELS.div_ceil(32)];
+    let mut mark = |class: usize| {
+        if let Some(bits) = set.get_mut(class / 32) {
+            *bits |= 1 << (class % 32);
+        }
+    };
+    // A constant, so that a program for one label has none of the other branch.
+    if matches!(CONFIG.task, Task::MultiLabel) {
+        let mut probabilities = [0.0; LABELS];
+        let answer = answer::Answer::from_logits(scores, *decision, &mut probabilities)?;
+        answer.labels().filter(|_| !blank).for_each(|one| mark(one.class));
+    } else if let Some((class, _)) = best(scores) {
+        mark(class);
+    }
+    Ok(set)
 }
 
 /// A hash of the scores of all texts.
@@ -131,8 +167,10 @@ impl<'e, 'a> Session<'e, 'a> {
         let mut scores = [0.0; LABELS];
         let tokens = self.stream.finish(&mut scores).map_err(Failure::Text)? as u32;
         scores.iter().for_each(|score| self.all.update(score.to_le_bytes()));
-        let label = best(&scores).and_then(|(class, _)| self.stream.engine().model().labels().get(class));
-        Ok(Some(Answer { label: label.unwrap_or_default(), fingerprint: fingerprint(&scores), tokens }))
+        let blank = self.stream.blank().is_some();
+        let model = self.stream.engine().model();
+        let given = given(&scores, &model.decision(), blank).map_err(Failure::Text)?;
+        Ok(Some(Answer { names: model.labels(), given, fingerprint: fingerprint(&scores), tokens }))
     }
 
     /// Returns the hash of the scores of all texts so far.

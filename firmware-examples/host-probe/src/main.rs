@@ -12,6 +12,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::{Aligned, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
+use kinglet::multi_label::{Decision, MultiLabel};
 use kinglet::quant;
 use kinglet::spec::Config;
 use kinglet::stream::Stream;
@@ -124,12 +125,22 @@ fn scores_hold(bundle: &Bundle<'_>, scratch: &mut [u8]) -> bool {
 /// Probabilities sum to one, and the answer is the most likely class.
 fn answers_hold() -> bool {
     let mut probabilities = [0.0; 3];
-    let Ok(answer) = Answer::from_logits(black_box(&[1.0, 3.0, 2.0]), None, &mut probabilities) else { return false };
+    let scores = black_box(&[1.0, 3.0, 2.0]);
+    let Ok(answer) = Answer::from_logits(scores, Decision::default(), &mut probabilities) else { return false };
     let sum: f32 = answer.probabilities().iter().sum();
     let order = [1, 2, 0];
     (sum - 1.0).abs() < 1e-6
         && answer.label().is_some_and(|label| label.class == 1)
         && answer.likeliest().map(|one| one.class).eq(order)
+}
+
+/// Of several labels, those above their thresholds are given.
+fn labels_hold() -> bool {
+    let labels = MultiLabel { thresholds: &[0.5, 0.9, 0.75], calibration: None };
+    let mut probabilities = [0.0; 3];
+    let scores = black_box(&[0.5, 3.0, -2.0]);
+    let Ok(answer) = Answer::from_logits(scores, labels, &mut probabilities) else { return false };
+    answer.labels().map(|one| one.class).eq([1, 0])
 }
 
 /// A vector has length 1, and a model that classifies has none.
@@ -154,6 +165,7 @@ pub extern "C" fn main() -> i32 {
         what_does_not_fit_is_refused(&bundle, &mut scratch),
         scores_hold(&bundle, &mut scratch),
         answers_hold(),
+        labels_hold(),
         vectors_hold(bundle.config()),
     ];
     checks.iter().position(|holds| !holds).map_or(0, |at| at as i32 + 2)

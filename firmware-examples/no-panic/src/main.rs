@@ -33,7 +33,7 @@ fn bundles() -> usize {
         if let Ok(bundle) = bundle {
             found += bundle.sections().count();
             found += bundle.labels().get(black_box(1)).map_or(0, str::len);
-            found += usize::from(bundle.calibration().is_some());
+            found += usize::from(bundle.decision().is_calibrated());
             found += native::scratch_bytes(bundle.config(), black_box(7));
             found += vector::dimension(bundle.config()).or_else(|_| answer::classes(bundle.config())).unwrap_or(0);
         }
@@ -53,10 +53,11 @@ fn tokens() -> usize {
 
 /// Computes everything that an answer can say.
 fn answers(bundle: &Bundle<'_>, scores: &[f32], room: &mut [f32]) -> usize {
-    let Ok(answer) = Answer::from_logits(black_box(scores), bundle.calibration().as_ref(), room) else { return 0 };
+    let Ok(answer) = Answer::from_logits(black_box(scores), bundle.decision(), room) else { return 0 };
     let set = answer.set().map_or(0, |set| set.map(|one| one.class).sum());
     let likeliest: usize = answer.likeliest().take(black_box(40)).map(|one| one.class).sum();
-    likeliest + set + usize::from(answer.with_threshold(black_box(0.5)).is_unsure())
+    let given: usize = answer.labels().map(|one| one.class).sum();
+    likeliest + set + given + usize::from(answer.with_threshold(black_box(0.5)).is_unsure())
 }
 
 /// Runs the engine from creation to scores in every way, on every backend of this program.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, bail};
 use clap::error::ErrorKind;
+use kinglet::answer::Prediction;
 use kinglet::classifier::Classifier;
 use kinglet_data::args::TextArgs;
 use kinglet_data::dataset::{self, Format};
@@ -36,6 +37,9 @@ use super::{parallel, stream};
 ///
 /// --output writes a copy of --file with the columns 'predicted_label' and 'predicted_score' added; its other columns stay, in the
 /// format that was read. An unsure answer has no label there.
+///
+/// Of a model of which any number of labels may apply, each label that does is printed, on a line or with commas between them; if none
+/// does, 'no label (LABEL)' with the most likely one. With --top K, labels that do not apply stand in parentheses.
 ///
 /// A text without a letter, digit or symbol is 'unsure', whatever the threshold. Invalid UTF-8 is replaced by U+FFFD. A line
 /// that cannot be classified (because it is too long) is reported on stderr with its number. Its output line has an empty
@@ -76,9 +80,9 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "stream", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     every: Option<u64>,
 
-    /// Print the K most likely labels, at most as many as the model has
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
-    top: u64,
+    /// Print the K most likely labels, at most as many as the model has [default: 1, or all that apply where any number may]
+    #[arg(short = 'k', long, value_name = "K", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    top: Option<u64>,
 
     /// Write --file to FILE with columns added: the label (none if unsure) and its score
     #[arg(short, long, value_name = "FILE", requires = "file", conflicts_with_all = ["whole", "stream", "json", "top"])]
@@ -92,14 +96,14 @@ pub struct Args {
     #[arg(short = 'j', long, value_name = "N", requires = "file", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS))]
     threads: Option<u16>,
 
-    /// Print one JSON object per line. Fields: 'label' (null when unsure), 'score', 'top', 'calibrated'; 'set' for calibrated
-    /// models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol,
+    /// Print one JSON object per line. Fields: 'label' (null when unsure), 'score', 'top', 'calibrated'; 'labels' (all that apply, most
+    /// likely first) where any number may; 'set' for calibrated models (the labels expected to include the correct one); 'empty' for texts without a letter, digit or symbol,
     /// 'unknown' for those without one that the model knows; 'line', 'truncated' and 'tokens' (that were read) where they apply; 'bytes', 'tokens' and 'final' with --stream
     #[arg(long, verbatim_doc_comment)]
     json: bool,
 
-    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label unless the text is empty or unknown, 1 never [default: the calibrated
-    /// model's own]
+    /// Answer 'unsure' unless the score exceeds P: 0 always returns a label unless the text is empty or unknown, 1 never. Where any number of labels
+    /// may apply, give those whose score exceeds P [default: the calibrated model's own, or one per label]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     threshold: Option<f32>,
 
@@ -114,8 +118,8 @@ pub const MOST_THREADS: i64 = 1024;
 /// What the answer for a blank text is.
 const OF_BLANK: &str = "the answer is unsure";
 
-/// Columns that --output adds.
-const ADDED: [&str; 2] = ["predicted_label", "predicted_score"];
+/// Columns that --output adds, of a model of one label and of several.
+const ADDED: [[&str; 2]; 2] = [["predicted_label", "predicted_score"], ["predicted_labels", "predicted_scores"]];
 
 /// Input to classify.
 enum Source {
@@ -195,7 +199,9 @@ impl Args {
         }
         let records = dataset::records(file, &self.read.options())?;
         warn(file, records.warnings());
-        let mut copy = records.copy(output, &ADDED).map_err(Error::msg)?;
+        let several = model.decision().is_multi_label();
+        let added = ADDED[usize::from(several)];
+        let mut copy = records.copy(output, &added).map_err(Error::msg)?;
         let mut notes = Notes::new(OF_BLANK);
         let mut progress = Progress::new(None);
         let (mut rows, mut failed) = (0, 0);
@@ -207,7 +213,7 @@ impl Args {
             |classifier, record| {
                 let answer = classifier.classify(&record.text).map_err(|error| explain(error).to_string());
                 let answer = answer
-                    .map(|answer| (answer.blank(), answer.label().map(|one| one.class), answer.best().probability));
+                    .map(|answer| (answer.blank(), answer.labels().collect::<Vec<_>>(), answer.best().probability));
                 (record, answer)
             },
             |(record, answer)| {
@@ -215,9 +221,15 @@ impl Args {
                 let blank = answer.as_ref().ok().and_then(|answer| answer.0);
                 notes.tell(Seen { replaced: record.replaced, blank }, Some(rows));
                 let values = match answer {
-                    Ok((_, class, score)) => {
-                        let label = class.and_then(|class| model.labels().get(class));
-                        [label.map_or(Value::Null, |label| label.as_str().into()), number(score)]
+                    Ok((_, labels, score)) => {
+                        let name = |one: &Prediction| Value::from(model.labels().get(one.class).map(String::as_str));
+                        match several {
+                            true => [
+                                labels.iter().map(name).collect(),
+                                labels.iter().map(|one| number(one.probability)).collect(),
+                            ],
+                            false => [labels.first().map_or(Value::Null, name), number(score)],
+                        }
                     }
                     Err(message) => {
                         failed += 1;
@@ -231,7 +243,7 @@ impl Args {
         )?;
         copy.finish().map_err(Error::msg)?;
         progress.end();
-        let [label, score] = ADDED;
+        let [label, score] = added;
         report(&format!("{rows} rows written to {} with the columns {label} and {score}", output.display()));
         if failed > 0 {
             report(&format!("{failed} of {rows} rows could not be classified"));
@@ -276,7 +288,7 @@ impl Args {
                         if json {
                             writeln!(out, "{}", json!({ "line": line, "error": message }))?;
                         } else {
-                            writeln!(out, "{}", "\t".repeat(2 * top.min(labels.len())))?;
+                            writeln!(out, "{}", "\t".repeat(2 * top.unwrap_or(1).min(labels.len())))?;
                         }
                     }
                 }
@@ -295,8 +307,8 @@ impl Args {
         Ok(Outcome::Done)
     }
 
-    fn top(&self) -> usize {
-        usize::try_from(self.top).unwrap_or(usize::MAX)
+    fn top(&self) -> Option<usize> {
+        self.top.map(|top| usize::try_from(top).unwrap_or(usize::MAX))
     }
 }
 

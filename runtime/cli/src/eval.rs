@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, bail};
+use clap::error::ErrorKind;
 use kinglet::answer::Answer;
 use kinglet::calibration::Calibration;
+use kinglet::multi_label::Decision;
 use kinglet_data::args::LabelArgs;
 use kinglet_data::calibration_metrics::{BINS, Reliability, Selective};
-use kinglet_data::dataset::Dataset;
+use kinglet_data::dataset::{Dataset, PerText, ReadOptions};
 use kinglet_data::files::check_free;
 use kinglet_data::metrics::Confusion;
 use kinglet_data::pipe;
@@ -17,8 +19,9 @@ use kinglet_data::rows::{Layout, RowWriter};
 use serde_json::{Map, Value, json};
 
 use super::classify::MOST_THREADS;
+use super::eval_labels;
 use super::model::ModelArg;
-use super::output::{Outcome, Progress, explain, number, probability, report};
+use super::output::{Outcome, Progress, explain, number, probability, report, usage};
 use super::parallel;
 
 /// Number of confused pairs in the text report.
@@ -35,6 +38,9 @@ const CONFUSED_PAIRS: usize = 5;
 /// above the threshold, and the accuracy of those answers. For calibrated models, it reports how many label sets contain
 /// the correct label and their mean size. On the data used for calibration these numbers are optimistic.
 ///
+/// Of a model of which any number of labels may apply, reports micro and macro F1, mean average precision (mAP), the share of texts with all labels
+/// right, and the calibration of each label; --errors writes the rows with a wrong or a missing label.
+///
 /// --report writes precision, recall and F1 of each class, --errors the rows that the model gets wrong, the surest first: what to look
 /// at first, in the model or in the labels.
 ///
@@ -49,18 +55,18 @@ pub struct Args {
 
     /// Labelled data file
     #[arg(short, long, value_name = "FILE")]
-    data: PathBuf,
+    pub(super) data: PathBuf,
 
     #[command(flatten)]
     read: LabelArgs,
 
     /// Write precision, recall, F1 and rows of each class to FILE: .csv, .tsv, .jsonl or .json
     #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
+    pub(super) report: Option<PathBuf>,
 
     /// Write the rows with a wrong answer to FILE, the surest first: .csv, .tsv, .jsonl or .json
     #[arg(long, value_name = "FILE")]
-    errors: Option<PathBuf>,
+    pub(super) errors: Option<PathBuf>,
 
     /// Replace the files of --report and --errors if they exist
     #[arg(long)]
@@ -68,18 +74,19 @@ pub struct Args {
 
     /// Threads; the answers do not depend on it [default: all cores, one for ONNX models]
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS))]
-    threads: Option<u16>,
+    pub(super) threads: Option<u16>,
 
     /// Print one JSON object. Fields: 'rows', 'accuracy', 'macro_f1', 'binary_f1' (two classes), 'rows_per_second', 'labels',
     /// 'confusion' (the pairs that occur, each with 'label', 'predicted' and 'rows'), and 'confidence' with 'calibrated', 'ece',
     /// 'ece_adaptive', 'brier', 'nll', 'threshold', 'answered', 'accuracy_answered'; for calibrated models also 'set_coverage'
-    /// and 'mean_set_size'
+    /// and 'mean_set_size'. Where any number of labels may apply: 'rows', 'micro_f1', 'macro_f1', 'mean_average_precision',
+    /// 'exact_match', 'rows_per_second', 'labels', 'thresholds' and 'confidence'
     #[arg(long, verbatim_doc_comment)]
-    json: bool,
+    pub(super) json: bool,
 
     /// Threshold for answers, 0 to 1 [default: the model's, or 0 if it is not calibrated]
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
-    threshold: Option<f32>,
+    pub(super) threshold: Option<f32>,
 
     /// Also print the confusion matrix, tab-separated, with one row per true class and one column per predicted class
     #[arg(short, long)]
@@ -87,7 +94,7 @@ pub struct Args {
 
     /// Read only the first N tokens of each text, including the end token [default: fail on texts that are too long]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
-    truncate: Option<u64>,
+    pub(super) truncate: Option<u64>,
 }
 
 /// Runs the command.
@@ -99,17 +106,31 @@ pub fn run(args: Args) -> Result<Outcome> {
     let model = args.model.open()?;
     model.check_classifies()?;
     let labels = model.labels();
-    let data = Dataset::read(&args.data, &args.read.options(), Some(labels))?;
+    let several = model.decision().is_multi_label();
+    let per_text = if several { PerText::Any } else { PerText::One };
+    let data = Dataset::read(&args.data, &ReadOptions { per_text, ..args.read.options() }, Some(labels))?;
     report(&format!("{}: {}", args.data.display(), data.notes.join("; ")));
+    if several {
+        if args.confusion {
+            usage::<Args>("eval", ErrorKind::ArgumentConflict, "--confusion is for models of one label per text");
+        }
+        return eval_labels::run(&args, &model, &data);
+    }
+    let golds = data.labels.one().map_err(Error::msg)?;
     let mut confusion = Confusion::new(labels.len());
     let mut confidences = Confidences::default();
-    let threshold = args.threshold.or(model.calibration().map(|calibration| calibration.threshold)).unwrap_or_default();
+    let decision = model.decision();
+    let calibration = match decision {
+        Decision::One(calibration) => calibration,
+        Decision::Any(_) => None,
+    };
+    let threshold = args.threshold.or(calibration.map(|calibration| calibration.threshold)).unwrap_or_default();
     let mut errors = Vec::new();
     let mut progress = Progress::new(Some(data.texts.len()));
     let start = Instant::now();
     let classifier = |_| model.classifier_with(args.truncate, args.threshold);
     let mut classifiers = (0..model.threads(args.threads)).map(classifier).collect::<Result<Vec<_>>>()?;
-    let rows = data.texts.iter().zip(&data.labels).enumerate();
+    let rows = data.texts.iter().zip(golds).enumerate();
     parallel::in_order(
         &mut classifiers,
         rows.map(|(row, (text, &gold))| Ok((row, text, gold))),
@@ -121,7 +142,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         },
         |answered: Result<_>| {
             let (row, gold, probabilities, blank) = answered?;
-            let answer = Answer::from_probabilities(&probabilities, model.calibration().as_ref())?;
+            let answer = Answer::from_probabilities(&probabilities, decision)?;
             let answer = answer.with_threshold(threshold).with_blank(blank);
             let best = answer.best();
             confusion.add(gold, best.class);
@@ -135,7 +156,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     )?;
     let seconds = start.elapsed().as_secs_f64();
     progress.end();
-    let calibrated = Calibrated { calibration: model.calibration(), threshold };
+    let calibrated = Calibrated { calibration, threshold };
     let speed = confusion.rows() as f64 / seconds.max(1e-9);
     if let Some(path) = &args.report {
         write_classes(path, &confusion, labels)?;
@@ -177,7 +198,7 @@ fn layout(path: &Path) -> Result<Layout> {
 }
 
 /// Writes rows with these columns.
-fn write_rows(path: &Path, columns: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> Result<()> {
+pub(super) fn write_rows(path: &Path, columns: &[&str], rows: impl Iterator<Item = Vec<Value>>) -> Result<()> {
     let layout = layout(path)?;
     let cannot = || format!("cannot write {}", path.display());
     let mut out = RowWriter::create(path, layout).with_context(cannot)?;
@@ -206,7 +227,7 @@ fn write_classes(path: &Path, confusion: &Confusion, labels: &[String]) -> Resul
 fn write_errors(path: &Path, errors: &[Wrong], data: &Dataset, labels: &[String]) -> Result<()> {
     let name = |class: usize| json!(labels.get(class));
     let rows = errors.iter().map(|&Wrong { row, predicted, probability }| {
-        let gold = data.labels.get(row).map_or(Value::Null, |&gold| name(gold));
+        let gold = data.labels.of(row).first().map_or(Value::Null, |&gold| name(gold));
         vec![json!(row + 1), json!(data.texts.get(row)), gold, name(predicted), number(probability)]
     });
     write_rows(path, &["row", "text", "label", "predicted", "score"], rows)

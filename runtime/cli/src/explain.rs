@@ -140,10 +140,14 @@ fn ranges(text: &str) -> Vec<Range<usize>> {
 
 /// Scores the text without each of its parts.
 fn parts(classifier: &mut Classifier<'_>, text: &str, class: usize) -> Result<Vec<Part>> {
-    let temperature = classifier.calibration().map_or(1.0, |calibration| f64::from(calibration.temperature));
+    let (temperature, several) =
+        (f64::from(classifier.decision().temperature()), classifier.decision().is_multi_label());
     let mut score = |text: &str| -> Result<f64> {
         classifier.classify(text).map_err(explain)?;
-        Ok(log_odds(classifier.logits(), class, temperature))
+        let logits = classifier.logits();
+        // The log odds of a label for itself are its score.
+        let own = || logits.get(class).map_or(0.0, |&logit| f64::from(logit) / temperature);
+        Ok(if several { own() } else { log_odds(logits, class, temperature) })
     };
     let whole = score(text)?;
     let without = |range: Range<usize>| {

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use kinglet::answer::best;
 use kinglet::classifier::Classifier;
 use kinglet::embedder::Embedder;
 use kinglet::engine::fingerprint;
@@ -21,7 +20,7 @@ use super::output::Outcome;
 /// Print hashes of exact scores, to compare devices
 ///
 /// For each line of --file ('text' field of .jsonl, .csv and .tsv files), prints 'label<TAB>fingerprint': the most likely
-/// label and the CRC-32C, in 8 hexadecimal digits, of the scores before softmax as little-endian f32. The last line is
+/// label (where any number may apply, those that do, by class, with commas between them) and the CRC-32C, in 8 hexadecimal digits, of the scores before softmax as little-endian f32. The last line is
 /// 'all<TAB>hash', the SHA-256 of the scores of all texts in order. A model that embeds has 'vector' in place of labels, and
 /// its scores are the values that 'kinglet embed' prints.
 ///
@@ -48,15 +47,21 @@ enum Scorer<'m> {
 
 impl Scorer<'_> {
     /// Returns the name and the scores of a text.
-    fn score(&mut self, text: &str) -> Result<(&str, &[f32])> {
+    fn score(&mut self, text: &str) -> Result<(String, &[f32])> {
         match self {
             Scorer::Classifier(classifier) => {
-                classifier.classify(text)?;
-                let scores = classifier.logits();
-                let label = best(scores).and_then(|(class, _)| classifier.labels().get(class));
-                Ok((label.map_or("", String::as_str), scores))
+                let answer = classifier.classify(text)?;
+                let mut classes: Vec<usize> = match answer.is_multi_label() {
+                    true => answer.labels().map(|one| one.class).collect(),
+                    false => vec![answer.best().class],
+                };
+                classes.sort_unstable();
+                let labels = classifier.labels();
+                let names: Vec<&str> =
+                    classes.iter().filter_map(|&class| labels.get(class).map(String::as_str)).collect();
+                Ok((names.join(","), classifier.logits()))
             }
-            Scorer::Embedder(embedder) => Ok(("vector", embedder.embed(text)?)),
+            Scorer::Embedder(embedder) => Ok(("vector".to_string(), embedder.embed(text)?)),
         }
     }
 }
@@ -75,7 +80,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         input::file_texts(&args.file, &ReadOptions::default())?
     };
     let mut scorer = match model.config().task {
-        Task::Classify => Scorer::Classifier(model.classifier()?),
+        Task::Classify | Task::MultiLabel => Scorer::Classifier(model.classifier()?),
         Task::Embed => Scorer::Embedder(model.embedder()?),
     };
     let mut all = Sha256::new();

@@ -7,6 +7,7 @@ mod answer;
 mod classify;
 mod embed;
 mod eval;
+mod eval_labels;
 mod explain;
 mod fingerprint;
 mod info;

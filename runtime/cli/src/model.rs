@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use kinglet::answer::classes;
 use kinglet::backend::Backend;
-use kinglet::calibration::Calibration;
 use kinglet::classifier::Classifier;
 use kinglet::embedder::Embedder;
 use kinglet::model;
+use kinglet::multi_label::Decision;
 use kinglet::spec::Config;
 use kinglet::spec::files;
 use kinglet::{Error, FileError};
@@ -120,12 +120,12 @@ impl Model {
         }
     }
 
-    /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Option<Calibration> {
+    /// Returns what turns the model's scores into an answer.
+    pub fn decision(&self) -> Decision<'_> {
         match self {
-            Model::Bundle(model) => model.calibration(),
+            Model::Bundle(model) => model.decision(),
             #[cfg(feature = "tract")]
-            Model::Onnx(model) => model.calibration(),
+            Model::Onnx(model) => model.decision(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Model {
     pub fn classifier_with(&self, truncate: Option<u64>, threshold: Option<f32>) -> Result<Classifier<'_>> {
         let mut classifier = self.classifier()?;
         classifier.truncate = truncate.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        classifier.threshold = threshold.unwrap_or(classifier.threshold);
+        classifier.threshold = threshold;
         Ok(classifier)
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use kinglet::answer::Answer;
-use kinglet::calibration::Calibration;
+use kinglet::multi_label::Decision;
 use kinglet::stream::Stream;
 use kinglet::tokenizer::Blank;
 use serde_json::{Map, Value};
@@ -19,8 +19,8 @@ const MOST: usize = 1 << 16;
 
 /// Options of a stream.
 pub struct Plan {
-    /// Number of labels to print.
-    pub top: usize,
+    /// Number of labels to print, if it was named.
+    pub top: Option<usize>,
     /// Whether to print JSON instead of columns.
     pub json: bool,
     /// Prints a line at least every so many bytes.
@@ -38,18 +38,11 @@ pub fn run(model: &Model, (mut input, name): Source, out: &mut dyn Write, plan: 
             "--stream needs a .kinglet file, because an ONNX model reads a whole text at once; export the model again, or omit --stream"
         );
     };
-    let (labels, calibration) = (bundle.labels(), bundle.calibration());
+    let (labels, decision) = (bundle.labels(), bundle.decision());
     let mut stream = Stream::new(bundle.engines().take()?);
     let mut logits = vec![0.0; labels.len()];
-    let mut answers = Answers {
-        out,
-        plan,
-        labels,
-        calibration,
-        probabilities: logits.clone(),
-        blank: Some(Blank::Empty),
-        last: None,
-    };
+    let mut answers =
+        Answers { out, plan, labels, decision, probabilities: logits.clone(), blank: Some(Blank::Empty), last: None };
 
     let every = plan.every.unwrap_or(u64::MAX);
     let (mut bytes, mut due) = (0u64, every);
@@ -121,27 +114,32 @@ struct Answers<'a> {
     out: &'a mut dyn Write,
     plan: &'a Plan,
     labels: &'a [String],
-    calibration: Option<Calibration>,
+    decision: Decision<'a>,
     probabilities: Vec<f32>,
     /// Why the text so far has no label.
     blank: Option<Blank>,
-    /// The last printed class, and whether it was unsure.
-    last: Option<(usize, bool)>,
+    /// What was printed last: the most likely class, whether it was unsure, and the labels.
+    last: Option<(usize, bool, Vec<usize>)>,
 }
 
 impl Answers<'_> {
     fn answer(&mut self, logits: &[f32]) -> Result<Printed<'_>> {
-        let answer = Answer::from_logits(logits, self.calibration.as_ref(), &mut self.probabilities)?;
-        let threshold = self.plan.threshold.unwrap_or(answer.threshold());
-        let answer = answer.with_threshold(threshold).with_blank(self.blank);
+        let answer = Answer::from_logits(logits, self.decision, &mut self.probabilities)?;
+        let answer = self.plan.threshold.map_or(answer, |threshold| answer.with_threshold(threshold));
+        let answer = answer.with_blank(self.blank);
         Ok(Printed { answer, labels: self.labels, top: self.plan.top })
     }
 
     fn running(&mut self, bytes: u64, tokens: u64, logits: &[f32], is_due: bool) -> Result<()> {
-        let (last, json) = (self.last, self.plan.json);
+        let (last, json) = (self.last.take(), self.plan.json);
         let answer = self.answer(logits)?;
-        let said = Some((answer.answer.best().class, answer.answer.is_unsure()));
-        if is_due || said != last {
+        let labels = answer.answer.labels().map(|one| one.class);
+        // Where any number of labels may apply, the most likely one alone says nothing.
+        let class = if answer.answer.is_multi_label() { 0 } else { answer.answer.best().class };
+        let said = Some((class, answer.answer.is_unsure(), labels.collect()));
+        if !is_due && said == last {
+            self.last = last;
+        } else {
             let line = line(json, bytes, tokens, &answer, false);
             self.last = said;
             self.write(&line)?;

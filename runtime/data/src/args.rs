@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::dataset::{Format, Quoting, ReadOptions};
+use crate::dataset::{Format, PerText, Quoting, ReadOptions};
 
 /// How to read texts.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,14 @@ pub struct LabelArgs {
     /// Default: the first of label, labels, intent, category, class, target that the file has.
     #[arg(short = 'l', long, value_name = "NAME")]
     pub label_field: Option<String>,
+    /// A text may have any number of labels
+    ///
+    /// Default: if a row has a list of several, or several of fastText's labels.
+    #[arg(long)]
+    pub multi_label: bool,
+    /// What separates the labels in a field with several, such as ',' (implies --multi-label)
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub label_separator: Option<String>,
     /// Leave out rows without a label instead of failing
     #[arg(long)]
     pub skip_unlabelled: bool,
@@ -55,7 +63,12 @@ impl TextArgs {
 impl LabelArgs {
     /// Returns the options.
     pub fn options(&self) -> ReadOptions {
-        let (label_field, skip_unlabelled) = (self.label_field.clone(), self.skip_unlabelled);
-        ReadOptions { label_field, skip_unlabelled, ..self.text.options() }
+        ReadOptions {
+            label_field: self.label_field.clone(),
+            per_text: if self.multi_label { PerText::Any } else { PerText::Found },
+            label_separator: self.label_separator.clone(),
+            skip_unlabelled: self.skip_unlabelled,
+            ..self.text.options()
+        }
     }
 }

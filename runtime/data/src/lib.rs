@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod digest;
 pub mod files;
 pub mod metrics;
+pub mod multilabel;
 pub mod nearest;
 pub mod pipe;
 pub mod rows;

@@ -157,9 +157,12 @@ impl Drop for RowWriter {
     }
 }
 
-/// Returns a value as a field: text without quotes, nothing for null.
+/// Returns a value as a field: text without quotes, nothing for null, a list of names with commas between them.
 pub(crate) fn plain(value: &Value) -> String {
     match value {
+        Value::Array(list) if list.iter().all(|one| plain(one).find(',').is_none()) => {
+            list.iter().map(plain).collect::<Vec<_>>().join(",")
+        }
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         value => value.to_string(),

@@ -23,16 +23,18 @@ pub struct Survey {
     pub rows: usize,
     /// Rows of each class.
     pub classes: Vec<usize>,
+    /// Mean and maximum of the labels per text, and the texts without one, where a text may have any number of them.
+    pub labels: Option<(f64, usize, usize)>,
     /// Median, 95th percentile and maximum of the texts' lengths, in characters.
     pub lengths: [usize; 3],
     /// Texts without a letter or digit.
     pub empty: usize,
     /// Rows whose text, without regard to case and white space, stood in an earlier row with the same label.
     pub repeated: usize,
-    /// Different texts that have more than one label.
+    /// Different texts that have more than one label, or more than one set of labels.
     pub conflicting: usize,
-    /// One of them, with two of its labels.
-    pub conflict: Option<(String, [usize; 2])>,
+    /// One of them, with two of its labels, or sets of them.
+    pub conflict: Option<(String, [Vec<usize>; 2])>,
     /// Pairs of classes whose names differ in case alone.
     pub alike: Vec<[usize; 2]>,
     /// Share of the letters in each script, the most frequent first.
@@ -59,12 +61,14 @@ impl Survey {
         lengths.sort_unstable();
         let at = |share: f64| lengths.get(((lengths.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0);
         let (mut empty, mut repeated, mut letters) = (0, 0, 0_usize);
-        let mut seen: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut seen: HashMap<String, Vec<&[usize]>> = HashMap::new();
         let mut scripts: BTreeMap<&'static str, usize> = BTreeMap::new();
-        let mut conflicting: Vec<(String, [usize; 2])> = Vec::new();
-        for (text, &label) in data.texts.iter().zip(&data.labels) {
-            if let Some(count) = classes.get_mut(label) {
-                *count += 1;
+        let mut conflicting: Vec<(String, [Vec<usize>; 2])> = Vec::new();
+        for (text, label) in data.texts.iter().zip(data.labels.iter()) {
+            for &class in label {
+                if let Some(count) = classes.get_mut(class) {
+                    *count += 1;
+                }
             }
             empty += usize::from(!text.chars().any(char::is_alphanumeric));
             for script in text.chars().filter_map(script) {
@@ -77,7 +81,7 @@ impl Survey {
                 continue;
             }
             if let [other] = labels[..] {
-                conflicting.push((text.clone(), [other, label]));
+                conflicting.push((text.clone(), [other.to_vec(), label.to_vec()]));
             }
             labels.push(label);
         }
@@ -88,9 +92,15 @@ impl Survey {
         let mut scripts: Vec<(&str, f64)> =
             scripts.into_iter().map(|(name, count)| (name, count as f64 / letters.max(1) as f64)).collect();
         scripts.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let per_text = || data.labels.iter().map(<[usize]>::len);
+        let labels = data.labels.is_multi_label().then(|| {
+            let (sum, most) = per_text().fold((0, 0), |(sum, most), count| (sum + count, usize::max(most, count)));
+            (sum as f64 / data.texts.len().max(1) as f64, most, per_text().filter(|&count| count == 0).count())
+        });
         Survey {
             rows: data.texts.len(),
             classes,
+            labels,
             lengths: [at(0.5), at(0.95), at(1.0)],
             empty,
             repeated,
@@ -110,13 +120,14 @@ impl Survey {
         let [median, high, longest] = self.lengths;
         let scripts = self.scripts.iter().filter(|(_, share)| *share >= 0.01);
         let scripts: Vec<String> = scripts.map(|(name, share)| format!("{name} {:.0}%", 100.0 * share)).collect();
-        vec![
-            format!("{}, {}", counted(self.rows, "row", "rows"), counted(used.len(), "class", "classes")),
+        let (one, more) = if self.labels.is_some() { ("label", "labels") } else { ("class", "classes") };
+        let mut facts = vec![
+            format!("{}, {}", counted(self.rows, "row", "rows"), counted(used.len(), one, more)),
             if least == most {
-                format!("{} per class", counted(least, "row", "rows"))
+                format!("{} per {one}", counted(least, "row", "rows"))
             } else {
                 let (few, many) = (name(least), name(most));
-                format!("rows per class: {} (\"{few}\") to {} (\"{many}\")", grouped(least), grouped(most))
+                format!("rows per {one}: {} (\"{few}\") to {} (\"{many}\")", grouped(least), grouped(most))
             },
             format!(
                 "characters per text: median {}, 95% at most {}, longest {}",
@@ -125,7 +136,13 @@ impl Survey {
                 grouped(longest)
             ),
             format!("scripts: {}", if scripts.is_empty() { "no letters".to_string() } else { scripts.join(", ") }),
-        ]
+        ];
+        if let Some((mean, most, none)) = self.labels {
+            let without =
+                if none > 0 { format!(", {} without one", counted(none, "text", "texts")) } else { String::new() };
+            facts.insert(2, format!("labels per text: {mean:.2} on average, at most {most}{without}"));
+        }
+        facts
     }
 
     /// Returns what looks wrong, one line each.
@@ -140,10 +157,12 @@ impl Survey {
             let repeat = if self.repeated == 1 { "repeats" } else { "repeat" };
             found.push(format!("{} {repeat} a text of the same class", rows(self.repeated)));
         }
-        if let Some((text, [a, b])) = &self.conflict {
-            let (text, a, b) = (shortened(text), name(*a), name(*b));
+        if let Some((text, both)) = &self.conflict {
+            let text = shortened(text);
+            let [a, b] = both.each_ref().map(|set| set.iter().map(|&class| name(class)).collect::<Vec<_>>().join(", "));
+            let more = if self.labels.is_some() { "set of labels" } else { "label" };
             found.push(format!(
-                "{} with more than one label, for example {text:?} both \"{a}\" and \"{b}\"",
+                "{} with more than one {more}, for example {text:?} both \"{a}\" and \"{b}\"",
                 counted(self.conflicting, "text", "texts")
             ));
         }
@@ -161,7 +180,10 @@ impl Survey {
         let missing = self.classes.iter().filter(|&&rows| rows == 0).count();
         if missing > 0 {
             let have = if missing == 1 { "has" } else { "have" };
-            found.push(format!("{missing} of the listed classes {have} no row"));
+            found.push(match self.labels {
+                None => format!("{missing} of the listed classes {have} no row"),
+                Some(_) => format!("{missing} of the listed labels {have} no row, and will never be given"),
+            });
         }
         found
     }
@@ -186,20 +208,28 @@ pub struct Division {
 type Group = ([u8; 32], Vec<usize>);
 
 /// Divides a data set: of each class a tenth of the rows is for dev, at most 3,000 of all classes together. Rows with equal texts, without
-/// regard to case and white space, stay on one side. Classes of fewer than three texts are for training alone. The division depends on
-/// `seed`, texts and labels, not on the order of the rows.
+/// regard to case and white space, stay on one side. Classes of fewer than three texts are for training alone: a model learns what little they
+/// say, and nothing is measured on so few. A text of several labels counts as one of the rarest of them. The division depends on `seed`, texts
+/// and labels, not on the order of the rows.
 pub fn divide(data: &Dataset, seed: u64) -> Division {
     // Groups of rows with equal texts, under the class of the first; in the order of a digest.
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (row, text) in data.texts.iter().enumerate() {
         groups.entry(key(text)).or_default().push(row);
     }
+    let mut frequency = vec![0usize; data.names.len()];
+    data.labels.iter().flatten().filter_map(|&label| frequency.get_mut(label).map(|count| *count += 1)).for_each(drop);
+    // Texts without labels are a class of their own.
+    let class = |row: usize| {
+        let rarest = data.labels.of(row).iter().min_by_key(|&&label| (frequency.get(label).copied(), label));
+        rarest.copied().unwrap_or(data.names.len())
+    };
     let mut classes: BTreeMap<usize, Vec<Group>> = BTreeMap::new();
     for (key, rows) in groups {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
         hash.update(&key);
-        let class = rows.iter().map(|&row| data.labels[row]).min().unwrap_or(0);
+        let class = rows.iter().map(|&row| class(row)).min().unwrap_or(0);
         classes.entry(class).or_default().push((hash.finalize().into(), rows));
     }
     let all = data.texts.len();
@@ -272,12 +302,12 @@ fn script(c: char) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::ReadOptions;
+    use crate::dataset::{Labels, ReadOptions};
 
     fn data(rows: &[(&str, usize)], names: &[&str]) -> Dataset {
         Dataset {
             texts: rows.iter().map(|(text, _)| (*text).to_string()).collect(),
-            labels: rows.iter().map(|(_, label)| *label).collect(),
+            labels: Labels::One(rows.iter().map(|(_, label)| *label).collect()),
             names: names.iter().map(|name| (*name).to_string()).collect(),
             sha256: String::new(),
             label_field: "label".to_string(),
@@ -316,7 +346,7 @@ mod tests {
         let side = |rows: &[usize]| -> HashSet<String> { rows.iter().map(|&row| key(&data.texts[row])).collect() };
         assert!(side(&division.train).is_disjoint(&side(&division.dev)));
         for class in 0..4 {
-            let dev = division.dev.iter().filter(|&&row| data.labels[row] == class).count();
+            let dev = division.dev.iter().filter(|&&row| data.labels.of(row) == [class]).count();
             assert!((10..=12).contains(&dev), "{dev} rows of class {class}");
         }
         assert_eq!(divide(&data, 1), division);
@@ -333,6 +363,32 @@ mod tests {
         assert!(division.train.starts_with(&[0, 1]));
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(7), "7");
+    }
+
+    #[test]
+    fn texts_of_several_labels_are_surveyed_and_divided() {
+        let texts: Vec<String> = (0..60).map(|i| format!("text {i}")).collect();
+        let rows: Vec<(&str, usize)> = texts.iter().map(|text| (text.as_str(), 0)).collect();
+        // All are of the first label, ten of the second as well, two of the third, and ten of none.
+        let labels = (0..60)
+            .map(|i| match i {
+                0..10 => vec![0, 1],
+                10..12 => vec![0, 2],
+                50.. => vec![],
+                _ => vec![0],
+            })
+            .collect();
+        let data = Dataset { labels: Labels::Any(labels), ..data(&rows, &["often", "some", "rare", "never"]) };
+        let survey = Survey::of(&data);
+        assert_eq!((survey.classes.clone(), survey.labels), (vec![50, 10, 2, 0], Some((62.0 / 60.0, 2, 10))));
+        let facts = survey.facts(&data.names);
+        assert_eq!(facts[0], "60 rows, 3 labels");
+        assert_eq!(facts[2], "labels per text: 1.03 on average, at most 2, 10 texts without one");
+        assert!(survey.warnings(&data.names).iter().any(|warning| warning.contains("will never be given")));
+        let division = divide(&data, 1);
+        let dev = |label: usize| division.dev.iter().filter(|&&row| data.labels.of(row).contains(&label)).count();
+        assert_eq!((division.dev.len(), dev(1), dev(2)), (6, 1, 0));
+        assert_eq!(division.dev.iter().filter(|&&row| data.labels.of(row).is_empty()).count(), 1);
     }
 
     #[test]

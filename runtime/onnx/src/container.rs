@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use kinglet::calibration::Calibration;
+use kinglet::multi_label::{LabelCalibration, MultiLabel};
 use kinglet::spec::{Config, ConfigError, LabelFault, Task, check_labels, metadata};
 use kinglet::tokenizer::{Table, TableError};
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 
@@ -169,9 +171,23 @@ pub(crate) struct Contents {
     pub(crate) labels: Vec<String>,
     pub(crate) tokenizer: Vec<u8>,
     pub(crate) precision: Precision,
+    /// Of a model of one label per text.
     pub(crate) calibration: Option<Calibration>,
+    /// Of a model of which any number of labels apply.
+    pub(crate) thresholds: Option<LabelThresholds>,
     /// Name and bytes of each stored tensor.
     pub(crate) tensors: Vec<(String, usize)>,
+}
+
+/// The value of [`metadata::MULTI_LABEL`]: what a [`MultiLabel`] has, with its own thresholds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelThresholds {
+    /// A label is given if its probability exceeds its threshold, `[num_labels]`.
+    pub thresholds: Vec<f32>,
+    /// The calibration of the probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<LabelCalibration>,
 }
 
 /// Puts the hash of everything that is in the file into its metadata, as [`metadata::SHA256`]. The last step of writing a file, and of
@@ -251,7 +267,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     let config: Config = serde_json::from_str(text).map_err(|e| bad(metadata::CONFIG, e.to_string()))?;
     config.validate()?;
     let labels: Vec<String> = match config.task {
-        Task::Classify => {
+        Task::Classify | Task::MultiLabel => {
             serde_json::from_str(value(metadata::LABELS)?).map_err(|e| bad(metadata::LABELS, e.to_string()))?
         }
         Task::Embed => Vec::new(),
@@ -261,10 +277,30 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
         return Err(ModelError::LabelCount { expected: classes, got: labels.len() });
     }
     check_labels(labels.iter().map(String::as_str)).map_err(ModelError::Labels)?;
-    let of_classes = [metadata::LABELS, metadata::CALIBRATION].into_iter().find(|&key| value(key).is_ok());
-    if let (Task::Embed, Some(key)) = (config.task, of_classes) {
-        return Err(bad(key, "a model that embeds has no classes".to_string()));
+    let of_others: &[&'static str] = match config.task {
+        Task::Classify => &[metadata::MULTI_LABEL],
+        Task::MultiLabel => &[metadata::CALIBRATION],
+        Task::Embed => &[metadata::LABELS, metadata::CALIBRATION, metadata::MULTI_LABEL],
+    };
+    if let Some(key) = of_others.iter().find(|&&key| value(key).is_ok()) {
+        let task = match config.task {
+            Task::Classify => "of one label per text",
+            Task::MultiLabel => "of any number of labels per text",
+            Task::Embed => "that embeds, which has no classes",
+        };
+        return Err(bad(key, format!("it is not for a model {task}")));
     }
+    let thresholds = match config.task {
+        Task::Classify | Task::Embed => None,
+        Task::MultiLabel => {
+            let key = metadata::MULTI_LABEL;
+            let read: LabelThresholds = serde_json::from_str(value(key)?).map_err(|e| bad(key, e.to_string()))?;
+            let LabelThresholds { thresholds, calibration } = &read;
+            let labels = MultiLabel { thresholds, calibration: *calibration };
+            labels.validated(config.num_labels).map_err(|e| bad(key, e.to_string()))?;
+            Some(read)
+        }
+    };
     let tokenizer = base64::engine::general_purpose::STANDARD
         .decode(value(metadata::TOKENIZER)?)
         .map_err(|e| bad(metadata::TOKENIZER, e.to_string()))?;
@@ -287,5 +323,5 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(ModelProto, Contents), ModelError> {
     };
     let tensors = crate::check::check(&proto, &config, precision).map_err(|reason| ModelError::Graph { reason })?;
     let config_sha256 = expected.to_string();
-    Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, tensors }))
+    Ok((proto, Contents { config, config_sha256, labels, tokenizer, precision, calibration, thresholds, tensors }))
 }

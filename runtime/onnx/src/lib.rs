@@ -11,7 +11,7 @@ mod structure;
 mod wire;
 
 pub use check::OPSET;
-pub use container::{ModelError, check, seal, seal_all};
+pub use container::{LabelThresholds, ModelError, check, seal, seal_all};
 pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TractEngine};
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
 pub use operator::register;

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use kinglet::Error;
 use kinglet::answer::classes;
 use kinglet::bundle::BundleError;
-use kinglet::calibration::Calibration;
 use kinglet::classifier::Classifier;
 use kinglet::embedder::Embedder;
+use kinglet::multi_label::{Decision, MultiLabel};
 use kinglet::spec::{Config, graph, operator};
 use kinglet::tokenizer::Table;
 use kinglet::vector::dimension;
 use tract_onnx::tract_hir::internal::*;
 
-use crate::container::{self, Contents, ModelError};
+use crate::container::{self, Contents, LabelThresholds, ModelError};
 use crate::engine::{BATCH, TOKENS, TractEngine};
 use crate::guard::guarded;
 use crate::operator::register;
@@ -95,9 +95,14 @@ impl TractModel {
         self.contents.precision
     }
 
-    /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Option<Calibration> {
-        self.contents.calibration
+    /// Returns what turns the model's scores into an answer: its calibration, or the thresholds of its labels.
+    pub fn decision(&self) -> Decision<'_> {
+        match &self.contents.thresholds {
+            Some(LabelThresholds { thresholds, calibration }) => {
+                Decision::Any(MultiLabel { thresholds, calibration: *calibration })
+            }
+            None => Decision::One(self.contents.calibration),
+        }
     }
 
     /// Returns name and bytes of each tensor in the file. Scales are named after their weight with `.scale` appended.
@@ -132,7 +137,7 @@ impl TractModel {
     /// If the model embeds.
     pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
         classes(self.config())?;
-        Ok(Classifier::with_engine(self.table()?, self.labels(), self.calibration(), Box::new(self.engine())))
+        Ok(Classifier::with_engine(self.table()?, self.labels(), self.decision(), Box::new(self.engine())))
     }
 
     /// Returns an embedder with an engine of its own.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Kind;
 use crate::calibration::CalibrationError;
-use crate::spec::{ConfigError, LabelFault, Weight};
+use crate::spec::{ConfigError, LabelFault, Task, Weight};
 use crate::tokenizer::TableError;
 
 /// Error for bytes that are not a bundle, or a model that cannot become one. Offsets and lengths are in bytes.
@@ -163,6 +163,18 @@ pub enum BundleError {
         /// The section.
         section: Kind,
     },
+    /// A model of which any number of labels apply has a section that only others have.
+    MultiLabelSection {
+        /// The section.
+        section: Kind,
+    },
+    /// What is to be written decides for another task than the model's: thresholds of labels for a model of one label, or none.
+    DecisionTask {
+        /// The model's task.
+        task: Task,
+    },
+    /// The section of a model of which any number of labels apply is broken.
+    MultiLabel(CalibrationError),
     /// The calibration section is broken.
     Calibration(CalibrationError),
     /// The weights section does not have the length of the configuration's weights.
@@ -302,6 +314,22 @@ impl fmt::Display for BundleError {
                     Kind::EMBEDDER
                 )
             }
+            E::MultiLabelSection { section } => {
+                write!(
+                    f,
+                    "the file has both section {section} and section {}, which has thresholds and calibration itself",
+                    Kind::MULTI_LABEL
+                )
+            }
+            E::DecisionTask { task } => {
+                let what = if task == Task::MultiLabel {
+                    "needs a threshold per label"
+                } else {
+                    "has no thresholds of labels"
+                };
+                write!(f, "a model of this kind {what}")
+            }
+            E::MultiLabel(e) => write!(f, "section {}: {e}", Kind::MULTI_LABEL),
             E::Calibration(e) => write!(f, "section {}: {e}", Kind::CALIBRATION),
             E::WeightsLength { need, got } => {
                 write!(f, "section {} has {got} bytes, but its configuration requires {need}", Kind::WEIGHTS)

@@ -9,6 +9,7 @@ use super::{
     Section, VERSION, config, crc32c,
 };
 use crate::calibration::Calibration;
+use crate::multi_label::{Decision, MultiLabel};
 use crate::spec::{Config, Task};
 use crate::tokenizer::{Table, TableIndex};
 
@@ -27,6 +28,8 @@ pub struct Index {
     tokenizer: (Range<usize>, TableIndex),
     /// Empty if the model embeds.
     labels: Range<usize>,
+    /// Empty unless any number of labels apply to a text.
+    multi_label: Range<usize>,
     weights: Range<usize>,
 }
 
@@ -39,7 +42,7 @@ impl Index {
         }
         let table = header(bytes, verify)?;
         let (mut config, mut tokenizer, mut labels, mut calibration, mut weights) = (None, None, None, None, None);
-        let mut embedder = None;
+        let (mut embedder, mut multi_label) = (None, None);
         // Where the next section begins, before rounding up.
         let mut end = HEADER + table.len() * ENTRY;
         for entry in table {
@@ -56,6 +59,7 @@ impl Index {
                 Kind::TOKENIZER => &mut tokenizer,
                 Kind::LABELS => &mut labels,
                 Kind::EMBEDDER => &mut embedder,
+                Kind::MULTI_LABEL => &mut multi_label,
                 Kind::CALIBRATION => &mut calibration,
                 Kind::WEIGHTS => &mut weights,
                 _ if section.must_understand => {
@@ -75,12 +79,19 @@ impl Index {
         let mut config = config::read(config)?;
         if let Some((_, content)) = embedder {
             config.task = Task::Embed;
-            let of_classes = [(&labels, Kind::LABELS), (&calibration, Kind::CALIBRATION)];
+            let of_classes =
+                [(&labels, Kind::LABELS), (&calibration, Kind::CALIBRATION), (&multi_label, Kind::MULTI_LABEL)];
             if let Some((_, section)) = of_classes.into_iter().find(|(place, _)| place.is_some()) {
                 return Err(BundleError::EmbedderSection { section });
             }
             if !content.is_empty() {
                 return Err(BundleError::EmbedderLength { got: content.len() });
+            }
+        }
+        if multi_label.is_some() {
+            config.task = Task::MultiLabel;
+            if calibration.is_some() {
+                return Err(BundleError::MultiLabelSection { section: Kind::CALIBRATION });
             }
         }
         config.validate()?;
@@ -91,17 +102,24 @@ impl Index {
         }
         let labels = match config.task {
             Task::Embed => 0..0,
-            Task::Classify => {
+            Task::Classify | Task::MultiLabel => {
                 let (labels, content) = found(labels, Kind::LABELS)?;
                 Labels::new(content, config.num_labels)?;
                 labels
             }
         };
         let calibration = calibration.map(|(_, content)| Calibration::from_le_bytes(content)).transpose()?;
+        let multi_label = match multi_label {
+            None => 0..0,
+            Some((range, content)) => {
+                MultiLabel::from_le_bytes(content, config.num_labels).map_err(BundleError::MultiLabel)?;
+                range
+            }
+        };
         let (weights, content) = found(weights, Kind::WEIGHTS)?;
         Weights::check(content, &config, verify)?;
         let (sections, tokenizer) = (table.len(), (tokenizer, vocabulary.index()));
-        Ok(Index { config, calibration, sections, tokenizer, labels, weights })
+        Ok(Index { config, calibration, sections, tokenizer, labels, multi_label, weights })
     }
 
     pub(super) fn tokenizer<'a>(&self, bytes: &'a [u8]) -> Table<'a> {
@@ -111,6 +129,13 @@ impl Index {
 
     pub(super) fn labels<'a>(&self, bytes: &'a [u8]) -> Labels<'a> {
         Labels::cut(part(bytes, &self.labels), self.config.num_labels)
+    }
+
+    pub(super) fn decision<'a>(&self, bytes: &'a [u8]) -> Decision<'a> {
+        match self.config.task {
+            Task::MultiLabel => Decision::Any(MultiLabel::cut(part(bytes, &self.multi_label))),
+            Task::Classify | Task::Embed => Decision::One(self.calibration),
+        }
     }
 
     pub(super) fn weights<'a>(&'a self, bytes: &'a [u8]) -> Weights<'a> {
@@ -155,6 +180,9 @@ pub(super) const fn peek_config(bytes: &[u8]) -> Option<Config> {
         let kind = Kind(kind.to_le_bytes());
         if kind.equals(Kind::EMBEDDER) {
             task = Task::Embed;
+        }
+        if kind.equals(Kind::MULTI_LABEL) {
+            task = Task::MultiLabel;
         }
         if kind.equals(Kind::CONFIG) {
             if offset > bytes.len() as u64 || length > bytes.len() as u64 {

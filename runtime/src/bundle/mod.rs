@@ -37,12 +37,13 @@
 //! | `CONF` | configuration | once | yes | below |
 //! | `TOKN` | tokenizer table | once | yes | [`Table`](crate::tokenizer::Table) |
 //! | `LABL` | label names | once, if the model classifies | yes | [`Labels`] |
+//! | `MULT` | thresholds and calibration of a model of which any number of labels apply to a text | once in such a model | yes | below |
 //! | `EMBD` | mark of a model that embeds: its head's `num_labels` values are a sentence vector | once, instead of `LABL` | yes | empty |
-//! | `CALI` | calibration | at most once, never with `EMBD` | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32; 28 with a further f32, the share of texts out of scope |
+//! | `CALI` | calibration | at most once, never with `EMBD` or `MULT` | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32; 28 with a further f32, the share of texts out of scope |
 //! | `WGHT` | weights | once | yes | [`Weights`] |
 //!
 //! The order is free; the writer's is that of the table. A kind that is not listed may stand any number of times.
-//! Readers that do not know `EMBD` reject a file with it, as one that needs a newer Kinglet.
+//! Readers that do not know `EMBD` or `MULT` reject a file with it, as one that needs a newer Kinglet.
 //!
 //! ## Configuration
 //! The fields of [`Config`](crate::spec::Config) except its task: 14 numbers u32, then for each layer 8 bytes.
@@ -70,6 +71,17 @@
 //!
 //! Kernel sizes and dilations give a receptive field of at most 8,192 tokens ([`MAX_RECEPTIVE_FIELD`](crate::spec::MAX_RECEPTIVE_FIELD)), which
 //! bounds working memory and the work of a text: a file with right checksums can ask for no more than a few times its size suggests.
+//!
+//! ## Several labels
+//! The section `MULT`, read in place as a [`MultiLabel`](crate::multi_label::MultiLabel); `N` is `num_labels`.
+//!
+//! | at | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | `temperature`, f32 |
+//! | 4 | 4 | `set_threshold`, f32 |
+//! | 8 | 4 | `coverage`, f32 |
+//! | 12 | 4 | rows that the calibration was fitted on, u32; the first 16 bytes are zero if the model is not calibrated |
+//! | 16 | 4·N | threshold of each label, f32 |
 //!
 //! # What is checked when
 //! [`Bundle::new_unverified`] checks all that reading relies on (header, table, configuration, tokenizer, labels,
@@ -135,6 +147,8 @@ impl Kind {
     pub const LABELS: Kind = Kind(*b"LABL");
     /// The mark of a model that embeds.
     pub const EMBEDDER: Kind = Kind(*b"EMBD");
+    /// Thresholds and calibration of a model of which any number of labels apply to a text.
+    pub const MULTI_LABEL: Kind = Kind(*b"MULT");
     /// The calibration.
     pub const CALIBRATION: Kind = Kind(*b"CALI");
     /// The weights.

@@ -3,6 +3,7 @@
 use super::index::{Index, peek_config};
 use super::{BundleError, Labels, Section, Weights};
 use crate::calibration::Calibration;
+use crate::multi_label::Decision;
 use crate::spec::Config;
 use crate::tokenizer::Table;
 
@@ -34,9 +35,14 @@ pub trait ReadBundle {
         self.index().labels(self.as_bytes())
     }
 
-    /// Returns the calibration, if the model has one.
+    /// Returns the calibration, if the model has one of one label per text.
     fn calibration(&self) -> Option<Calibration> {
         self.index().calibration
+    }
+
+    /// Returns what turns scores into an answer; of a model that embeds, what there would be without a calibration.
+    fn decision(&self) -> Decision<'_> {
+        self.index().decision(self.as_bytes())
     }
 
     /// Returns the weights.
@@ -117,9 +123,14 @@ impl<'a> Bundle<'a> {
         self.index.labels(self.bytes)
     }
 
-    /// Returns the calibration, if the model has one.
+    /// Returns the calibration, if the model has one of one label per text.
     pub const fn calibration(&self) -> Option<Calibration> {
         self.index.calibration
+    }
+
+    /// Returns what turns scores into an answer; of a model that embeds, what there would be without a calibration.
+    pub fn decision(&self) -> Decision<'a> {
+        self.index.decision(self.bytes)
     }
 
     /// Returns the weights.

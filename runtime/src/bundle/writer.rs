@@ -10,7 +10,7 @@ use super::{
     config, crc32c,
 };
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
-use crate::calibration::Calibration;
+use crate::multi_label::Decision;
 use crate::quant;
 use crate::spec::{Config, Mixer, Norm, Pooling, Shape, Storage, Task, Weight};
 
@@ -23,8 +23,9 @@ pub struct Parts<'a, S> {
     pub tokenizer: &'a [u8],
     /// The names of the classes; none if the model embeds.
     pub labels: &'a [S],
-    /// The calibration of the scores; `None` if the model embeds.
-    pub calibration: Option<Calibration>,
+    /// What turns scores into an answer: a calibration, or of a model of which any number of labels apply, thresholds.
+    /// `Decision::default()` if the model embeds.
+    pub decision: Decision<'a>,
 }
 
 /// Rows of a matrix in int8, by the rule of [`crate::quant`].
@@ -94,12 +95,20 @@ pub fn write_values<'w, S: AsRef<str>>(
     if embeds {
         sections.push((Kind::EMBEDDER, MUST_UNDERSTAND, Vec::new()));
     }
-    if let Some(calibration) = &parts.calibration {
-        sections.push((
-            Kind::CALIBRATION,
-            0,
-            calibration.to_le_bytes().iter().copied().take(calibration.bytes()).collect(),
-        ));
+    match (parts.config.task, &parts.decision) {
+        (Task::MultiLabel, Decision::Any(labels)) => {
+            let thresholds = labels.thresholds.iter().flat_map(|threshold| threshold.to_le_bytes());
+            let section = labels.head().into_iter().chain(thresholds).collect();
+            sections.push((Kind::MULTI_LABEL, MUST_UNDERSTAND, section));
+        }
+        (Task::MultiLabel, Decision::One(_)) | (_, Decision::Any(_)) => {
+            return Err(BundleError::DecisionTask { task: parts.config.task });
+        }
+        (_, Decision::One(None)) => {}
+        (_, Decision::One(Some(calibration))) => {
+            let section = calibration.to_le_bytes().iter().copied().take(calibration.bytes()).collect();
+            sections.push((Kind::CALIBRATION, 0, section));
+        }
     }
     sections.push((Kind::WEIGHTS, MUST_UNDERSTAND, weights));
     let bytes = assemble(&sections);

@@ -10,60 +10,61 @@ use super::file::BundleFile;
 use super::scorer::{Runner, Scorer};
 use crate::answer::Answer;
 use crate::bundle::OwnedBundle;
-use crate::calibration::Calibration;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::multi_label::Decision;
 use crate::pool::PooledEngine;
-use crate::tokenizer::Table;
+use crate::tokenizer::{Blank, Table};
 
 /// Classifies texts with one engine, one after the other.
 pub struct Classifier<'m> {
     scorer: Scorer<'m>,
     labels: &'m [String],
-    calibration: Option<Calibration>,
+    decision: Decision<'m>,
     probabilities: Vec<f32>,
     /// Maximum number of tokens to read, at least 1: the rest is ignored, and the last token read is the end of text.
     /// `None`: a text that is too long for the engine is an error.
     pub truncate: Option<usize>,
-    /// A probability must be greater for its label to be returned: 0 (unsure about blank texts alone) to 1 (always
-    /// unsure). Initially the model's own, or 0 if it is not calibrated.
-    pub threshold: f32,
+    /// A probability must be greater for its label to be returned: 0 (unsure about blank texts alone; every label) to 1 (always
+    /// unsure; no label). Initially `None`: what the model says, which is 0 if it has one label per text and is not calibrated.
+    pub threshold: Option<f32>,
 }
 
 impl<'m> Classifier<'m> {
-    /// Creates a classifier for any engine. `labels`: `num_labels` of the engine; `calibration`: that of its scores.
+    /// Creates a classifier for any engine. `labels`: `num_labels` of the engine; `decision`: what turns its scores into an answer, such as a
+    /// calibration.
     pub fn with_engine(
         table: Table<'m>,
         labels: &'m [String],
-        calibration: Option<Calibration>,
+        decision: impl Into<Decision<'m>>,
         engine: Box<dyn Engine + Send + 'm>,
     ) -> Self {
-        Self::new(table, labels, calibration, Runner::any(engine))
+        Self::new(table, labels, decision.into(), Runner::any(engine))
     }
 
     pub(crate) fn with_native(
         table: Table<'m>,
         labels: &'m [String],
-        calibration: Option<Calibration>,
+        decision: Decision<'m>,
         engine: PooledEngine<Arc<OwnedBundle<BundleFile>>>,
     ) -> Self {
-        Self::new(table, labels, calibration, Runner::Native(Box::new(engine)))
+        Self::new(table, labels, decision, Runner::Native(Box::new(engine)))
     }
 
-    fn new(table: Table<'m>, labels: &'m [String], calibration: Option<Calibration>, engine: Runner<'m>) -> Self {
+    fn new(table: Table<'m>, labels: &'m [String], decision: Decision<'m>, engine: Runner<'m>) -> Self {
         Classifier {
             scorer: Scorer::new(table, labels.len(), engine),
             labels,
-            calibration,
+            decision,
             probabilities: vec![0.0; labels.len()],
             truncate: None,
-            threshold: calibration.map_or(0.0, |calibration| calibration.threshold),
+            threshold: None,
         }
     }
 
-    /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Option<&Calibration> {
-        self.calibration.as_ref()
+    /// Returns what turns the model's scores into an answer.
+    pub fn decision(&self) -> Decision<'m> {
+        self.decision
     }
 
     /// Returns the model's labels, by class.
@@ -82,8 +83,8 @@ impl<'m> Classifier<'m> {
     /// if a score is not a number.
     pub fn classify(&mut self, text: &str) -> Result<Answer<'_>, Error> {
         self.scorer.score(text, self.truncate)?;
-        let answer = Answer::from_logits(&self.scorer.scores, self.calibration.as_ref(), &mut self.probabilities)?;
-        Ok(answer.with_threshold(self.threshold).with_blank(self.scorer.blank))
+        let answer = Answer::from_logits(&self.scorer.scores, self.decision, &mut self.probabilities)?;
+        Ok(judged(answer, self.threshold, self.scorer.blank))
     }
 
     /// Returns the answer for the last text, or equal probabilities of 0 before the first.
@@ -91,8 +92,8 @@ impl<'m> Classifier<'m> {
     /// # Errors
     /// If the model has no classes.
     pub fn answer(&self) -> Result<Answer<'_>, Error> {
-        let answer = Answer::from_probabilities(&self.probabilities, self.calibration.as_ref())?;
-        Ok(answer.with_threshold(self.threshold).with_blank(self.scorer.blank))
+        let answer = Answer::from_probabilities(&self.probabilities, self.decision)?;
+        Ok(judged(answer, self.threshold, self.scorer.blank))
     }
 
     /// Returns the scores before softmax of the last text, `[num_labels]`; zeros before the first.
@@ -109,4 +110,8 @@ impl<'m> Classifier<'m> {
     pub fn truncated(&self) -> bool {
         self.scorer.truncated
     }
+}
+
+fn judged(answer: Answer<'_>, threshold: Option<f32>, blank: Option<Blank>) -> Answer<'_> {
+    threshold.map_or(answer, |threshold| answer.with_threshold(threshold)).with_blank(blank)
 }

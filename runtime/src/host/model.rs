@@ -14,9 +14,9 @@ use super::file::BundleFile;
 use crate::answer::classes;
 use crate::backend::Backend;
 use crate::bundle::{BundleError, MAGIC, OwnedBundle, ReadBundle};
-use crate::calibration::Calibration;
 use crate::error::Error;
 use crate::host::pool::EnginePool;
+use crate::multi_label::Decision;
 use crate::spec::{Config, files};
 use crate::stream::Stream;
 use crate::vector::{dimension, normalize};
@@ -77,7 +77,7 @@ impl Model {
     pub fn classifier(&self) -> Result<Classifier<'_>, Error> {
         classes(self.config())?;
         let (table, engine) = (self.bundle().tokenizer(), self.engines.take()?);
-        Ok(Classifier::with_native(table, self.labels(), self.calibration(), engine))
+        Ok(Classifier::with_native(table, self.labels(), self.decision(), engine))
     }
 
     /// Returns an embedder, which makes a vector of one text at a time.
@@ -124,9 +124,9 @@ impl Model {
         self.bundle().config()
     }
 
-    /// Returns the calibration, if the model has one.
-    pub fn calibration(&self) -> Option<Calibration> {
-        self.bundle().calibration()
+    /// Returns what turns the model's scores into an answer: its calibration, or the thresholds of its labels.
+    pub fn decision(&self) -> Decision<'_> {
+        self.bundle().decision()
     }
 
     /// Returns the label names by class, `num_labels` of them; none if the model embeds.

@@ -35,17 +35,24 @@ pub enum Task {
     /// Scores of classes: the model has a label for each.
     #[default]
     Classify,
+    /// Scores of labels of which any number apply to a text, each by the logistic function of its score ([`crate::multi_label`]).
+    MultiLabel,
     /// A sentence vector, of which only the direction has a meaning ([`crate::vector`]). The model has no labels and no calibration.
     Embed,
 }
 
 impl Task {
+    /// Returns whether the values of the head are scores of labels, which have names.
+    pub const fn has_labels(self) -> bool {
+        !matches!(self, Task::Embed)
+    }
+
     /// Returns the name of the output of an exported graph, and of the tensor with PyTorch's values in [`files::GOLDEN`].
     ///
     /// [`files::GOLDEN`]: super::files::GOLDEN
     pub const fn output(self) -> &'static str {
         match self {
-            Task::Classify => graph::LOGITS,
+            Task::Classify | Task::MultiLabel => graph::LOGITS,
             Task::Embed => graph::EMBEDDING,
         }
     }

@@ -211,7 +211,7 @@ mod tests {
         let classifier = serde_json::to_string(&light()).unwrap();
         assert_eq!(text.replace(r#""task":"embed","#, ""), classifier);
         let said = format!("{}", serde_json::from_str::<Config>(&text.replace("embed\"", "rank\"")).unwrap_err());
-        assert!(said.contains("unknown variant `rank`, expected `classify` or `embed`"), "{said}");
+        assert!(said.contains("unknown variant `rank`, expected one of `classify`, `multi_label`, `embed`"), "{said}");
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub mod metadata {
     pub const PRECISION: &str = "kinglet.precision";
     /// [`crate::calibration::Calibration`] as JSON; absent when the model was not calibrated.
     pub const CALIBRATION: &str = "kinglet.calibration";
+    /// The thresholds of labels and their calibration as JSON; present when any number of labels apply to a text, and absent otherwise.
+    pub const MULTI_LABEL: &str = "kinglet.multi_label";
 }
 
 /// Names of the exported graph's inputs and outputs, as the Hugging Face ecosystem has them.

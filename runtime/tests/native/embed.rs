@@ -93,7 +93,7 @@ fn threads_share_a_model_that_embeds() {
 #[test]
 fn labels_are_refused_by_a_model_that_embeds_and_vectors_by_one_that_classifies() {
     let embeds = embedder();
-    assert!(embeds.labels().is_empty() && embeds.bundle().labels().is_empty() && embeds.calibration().is_none());
+    assert!(embeds.labels().is_empty() && embeds.bundle().labels().is_empty() && !embeds.decision().is_calibrated());
     let error = embeds.classifier().err().unwrap();
     assert_eq!(error, Error::Embeds { dimension: 5 });
     assert!(

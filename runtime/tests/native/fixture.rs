@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use kinglet::backend::Backend;
 use kinglet::bundle::{self, Buffer, Parts};
 use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
+use kinglet::multi_label::Decision;
 use kinglet::spec::{
     Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Pooling, Role, Storage, Task, Weight,
 };
@@ -70,8 +71,8 @@ impl Model {
     pub fn bundle(&self) -> Buffer {
         let classes = if self.config.task == Task::Embed { 0 } else { self.config.num_labels };
         let labels: Vec<String> = (0..classes).map(|i| format!("class {i}")).collect();
-        let (tokenizer, calibration) = (tokenizer(), None);
-        let parts = Parts { config: &self.config, tokenizer: &tokenizer, labels: &labels, calibration };
+        let (tokenizer, decision) = (tokenizer(), Decision::default());
+        let parts = Parts { config: &self.config, tokenizer: &tokenizer, labels: &labels, decision };
         Buffer::new(&bundle::write(&parts, |weight| self.weights.get(&weight).map_or(&[], Vec::as_slice)).unwrap())
     }
 }

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use kinglet::spec::files;
+use kinglet::spec::{Task, files};
 use kinglet_data::args::LabelArgs;
-use kinglet_data::dataset::Dataset;
+use kinglet_data::dataset::{Dataset, PerText, ReadOptions};
+use kinglet_data::multilabel::LabelScores;
 use serde_json::json;
 
 use crate::checkpoint::{self, Checkpoint, read_json};
 use crate::device::DeviceChoice;
-use crate::tasks::classify::evaluate::{Scores, evaluate};
+use crate::tasks::classify::evaluate::{Found, Scores, Several, evaluate};
 use crate::tasks::text2text::config::Decode;
 use crate::tasks::text2text::evaluate::{Answering, Answers};
 use crate::tasks::text2text::pairs::{self, Labels, Targets};
@@ -58,7 +59,8 @@ pub struct EvalArgs {
     /// Print one JSON object
     ///
     /// Fields for a classifier: rows, accuracy, macro_f1, binary_f1 (two classes), loss, rows_per_second and the most frequent
-    /// confusions; for a text2text run: rows, exact_match, loss, rows_per_second, and for labels macro_f1 and no_label.
+    /// confusions; where any number of labels may apply, micro_f1, macro_f1, mean_average_precision and exact_match in place of these; for a
+    /// text2text run: rows, exact_match, loss, rows_per_second, and for labels macro_f1 and no_label.
     #[arg(long)]
     pub json: bool,
 }
@@ -80,18 +82,25 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let (labels, scores) = if transformer::is_folder(&args.checkpoint) {
         let origin = Origin::read(&args.checkpoint)?;
         let (model, labels) = Transformer::read(&origin, device)?;
-        let data = labelled(args, &labels)?;
+        let data = labelled(args, &labels, origin.is_multi_label())?;
         let texts = origin.tokenizer(0)?.encode_all(&data.texts)?.into_iter().map(|text| text.ids).collect::<Vec<_>>();
         (labels, evaluate(&model, &texts, &data.labels, &Team::alone())?)
     } else {
         let Checkpoint { model, labels } = checkpoint::load(&args.checkpoint, device)?;
         let tokenizer = TokenizerFiles::read(&args.checkpoint)?;
         let table = tokenizer.table()?;
-        let data = labelled(args, &labels)?;
+        let data = labelled(args, &labels, model.config().task == Task::MultiLabel)?;
         let texts: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
         (labels, evaluate(&model, &texts, &data.labels, &Team::alone())?)
     };
-    let Scores { confusion, loss, seconds } = scores;
+    let Scores { found, loss, seconds } = scores;
+    let confusion = match found {
+        Found::One(confusion) => confusion,
+        Found::Any(several) => {
+            print_several(args.json, &several, loss, seconds);
+            return Ok(());
+        }
+    };
 
     let name = |class: usize| labels.get(class).map_or("?", String::as_str);
     let rate = confusion.rows() as f64 / seconds.max(1e-9);
@@ -130,9 +139,36 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-/// Reads the file, whose labels must be among `names`, and says how.
-fn labelled(args: &EvalArgs, names: &[String]) -> Result<Dataset> {
-    let data = Dataset::read(&args.data, &args.read.options(), Some(names))?;
+/// Prints what was found on texts of any number of labels.
+fn print_several(as_json: bool, several: &Several, loss: f64, seconds: f64) {
+    let LabelScores { micro_f1, macro_f1, mean_average_precision, exact_match } = several.scores;
+    let (rows, rate) = (several.gold.len(), several.gold.len() as f64 / seconds.max(1e-9));
+    if as_json {
+        let out = json!({
+            "rows": rows,
+            "micro_f1": micro_f1,
+            "macro_f1": macro_f1,
+            "mean_average_precision": mean_average_precision,
+            "exact_match": exact_match,
+            "loss": loss,
+            "rows_per_second": rate,
+        });
+        println!("{out}");
+        return;
+    }
+    println!("rows         {rows}");
+    println!("micro F1     {micro_f1:.4}  (with the thresholds that are best on these texts)");
+    println!("macro F1     {macro_f1:.4}");
+    println!("mAP          {mean_average_precision:.4}");
+    println!("exact match  {exact_match:.4}");
+    println!("loss         {loss:.4}");
+    println!("rows/s       {rate:.0}");
+}
+
+/// Reads the file, whose labels must be among `names`, any number of them per text if `several`, and says how.
+fn labelled(args: &EvalArgs, names: &[String], several: bool) -> Result<Dataset> {
+    let per_text = if several { PerText::Any } else { PerText::One };
+    let data = Dataset::read(&args.data, &ReadOptions { per_text, ..args.read.options() }, Some(names))?;
     super::tell_notes(&args.data, &data);
     Ok(data)
 }
@@ -148,7 +184,7 @@ fn answers(args: &EvalArgs) -> Result<()> {
     let (goal, pairs) = match (&args.target_field, labels.exists()) {
         (None, true) => {
             let labels = Labels::new(read_json(&labels)?, &table)?;
-            let data = labelled(args, &labels.names)?;
+            let data = labelled(args, &labels.names, false)?;
             let pairs = pairs::labelled(&args.data, &data, &labels, &table, 0);
             (Targets::Labels(labels), pairs)
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::{self, files};
 use kinglet_data::args::LabelArgs;
-use kinglet_data::dataset::{Dataset, Format, LABEL_NAMES, ReadOptions};
+use kinglet_data::dataset::{Dataset, Format, LABEL_NAMES, PerText, ReadOptions};
 use kinglet_data::digest::{sha256, sha256_of_file};
 use kinglet_data::files::write_atomically;
 use kinglet_data::survey::{Survey, shared};
@@ -177,8 +177,9 @@ fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt, act: Act) -
     let max_length = config.train.own.passes.max_length;
     let train = |text: &str, cut: &mut usize| Ok(encode(&table, text, max_length, cut));
     let dev = |text: &str, cut: &mut usize| Ok(encode(&table, text, 0, cut));
-    let data = read_data(args, rows, &config.train, &train, &dev, interrupt)?;
-    let model = resolve_model(&config, from.as_ref(), table.vocab_size(), data.labels.len())?;
+    let data = read_data(args, rows, &mut config.train, &train, &dev, interrupt)?;
+    let task = if data.train.labels.is_multi_label() { spec::Task::MultiLabel } else { spec::Task::Classify };
+    let model = resolve_model(&config, from.as_ref(), table.vocab_size(), data.labels.len(), task)?;
     config.model = Some(model.clone());
 
     let weights = located.map(|dir| dir.join(files::WEIGHTS));
@@ -215,11 +216,13 @@ fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &I
     // Evaluation, like the teacher that the model becomes, truncates where the folder says.
     let [train, dev] = [*max_length, 0].map(|length| origin.tokenizer(length).context("--from"));
     let (train, dev) = (word_pieces(train?), word_pieces(dev?));
-    let data = read_data(args, read_rows(args)?, &config.train, &train, &dev, interrupt)?;
+    let data = read_data(args, read_rows(args)?, &mut config.train, &train, &dev, interrupt)?;
+    let several = data.train.labels.is_multi_label();
     let today = |text: &str| to_toml(&<Config>::from(toml::from_str::<Config<TransformerKeys>>(text)?));
     let tokenizer = origin.tokenizer_files().context("--from")?;
     let (own, seed) = (&config.train.own, derive_seed(config.train.keys.seed, Purpose::Weights, 0));
-    let network = Transformer::new(&origin, &data.labels, seed, own.zero_head, setup.device).context("--from")?;
+    let network =
+        Transformer::new(&origin, (&data.labels, several), seed, own.zero_head, setup.device).context("--from")?;
     let ready = Ready { args, setup, tokenizer, weights: Some(origin.weights()), config, data, network };
     ready.act(today, interrupt, act)
 }
@@ -338,12 +341,12 @@ fn read_rows(args: &FinetuneArgs) -> Result<Dataset> {
 fn read_data(
     args: &FinetuneArgs,
     rows: Dataset,
-    config: &Train<ClassifyKeys>,
+    config: &mut Train<ClassifyKeys>,
     train: Encode<'_>,
     dev: Encode<'_>,
     interrupt: &Interrupt,
 ) -> Result<Data> {
-    let (keys, seed) = (&config.own, config.keys.seed);
+    let (keys, seed) = (&mut config.own, config.keys.seed);
     let labels = rows.names.clone();
     let classes = labels.len();
     if args.run.label.is_none() {
@@ -352,10 +355,17 @@ fn read_data(
         survey.warnings(&labels).iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
-    keys.validate_for(classes)?;
+    let several = rows.labels.is_multi_label();
+    keys.resolve_for(classes, several)?;
+    ensure!(
+        !several || args.soft_labels.is_none(),
+        "any number of labels may apply to a text of {}; --soft-labels are probabilities of which one does: leave them out",
+        args.train.display()
+    );
     let (rows, dev_rows, dev_file, split) = match &args.dev {
         Some(file) => {
-            let dev_rows = Dataset::read(file, &args.read.options(), Some(&labels))?;
+            let per_text = if several { PerText::Any } else { PerText::One };
+            let dev_rows = Dataset::read(file, &ReadOptions { per_text, ..args.read.options() }, Some(&labels))?;
             if args.run.label.is_none() {
                 super::tell_notes(file, &dev_rows);
                 let both = shared(&rows, &dev_rows);
@@ -372,7 +382,11 @@ fn read_data(
             let dev_rows = Dataset {
                 sha256: sha256(lines.as_bytes()),
                 label_field: LABEL_NAMES[0].to_owned(),
-                read: ReadOptions { format: Some(Format::Jsonl), ..ReadOptions::labelled(LABEL_NAMES[0]) },
+                read: ReadOptions {
+                    format: Some(Format::Jsonl),
+                    per_text: rows.read.per_text,
+                    ..ReadOptions::labelled(LABEL_NAMES[0])
+                },
                 ..rows.take(&division.dev)
             };
             (rows.take(&division.train), dev_rows, args.run.out.join(folder::DEV), Some(lines))
@@ -440,18 +454,28 @@ fn read_tokenizer(args: &FinetuneArgs, from: Option<&Path>) -> Result<TokenizerF
 }
 
 /// Returns the model's shape from the configuration, the checkpoint, or both if they agree.
-fn resolve_model(config: &Config, from: Option<&Start>, vocab_size: usize, num_labels: usize) -> Result<ModelConfig> {
+fn resolve_model(
+    config: &Config,
+    from: Option<&Start>,
+    vocab_size: usize,
+    num_labels: usize,
+    task: spec::Task,
+) -> Result<ModelConfig> {
     for (key, given, found) in [
         ("vocab_size", config.model.as_ref().map_or(0, |m| m.vocab_size), vocab_size),
         ("num_labels", config.model.as_ref().map_or(0, |m| m.num_labels), num_labels),
     ] {
         ensure!(given == 0 || given == found, "model.{key} is {given}, but the data have {found}; leave it out");
     }
-    let classifies = config.model.as_ref().is_none_or(|model| model.task == spec::Task::Classify);
-    ensure!(classifies, "model.task is \"embed\", but finetune trains classifiers; leave it out");
+    let given = config.model.as_ref().map_or(spec::Task::Classify, |model| model.task);
+    ensure!(given.has_labels(), "model.task is \"embed\", but finetune trains classifiers; leave it out");
+    ensure!(
+        given == spec::Task::Classify || given == task,
+        "model.task is \"multi_label\", but each text has one label; give --multi-label, or leave model.task out"
+    );
     let sized = |c: &ModelConfig| {
         let mut sized = c.clone();
-        (sized.vocab_size, sized.num_labels) = (vocab_size, num_labels);
+        (sized.vocab_size, sized.num_labels, sized.task) = (vocab_size, num_labels, task);
         sized.resolve()
     };
     let model = match (&config.model, from.map(Start::config)) {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::files;
 use kinglet_data::args::LabelArgs;
-use kinglet_data::dataset::Dataset;
+use kinglet_data::dataset::{Dataset, PerText, ReadOptions};
 use kinglet_data::digest::sha256_of_file;
 use kinglet_data::files::write_atomically;
 use kinglet_data::metrics::interval;
@@ -164,6 +164,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         out: &args.out,
         train,
         dev,
+        several: data.labels.is_multi_label(),
         candidates: &candidates,
         first: first.as_ref(),
         device: args.device,
@@ -255,7 +256,9 @@ fn prepare(args: &FitArgs) -> Result<Prepared> {
     let largest = survey.classes.iter().max().map_or(0.0, |&most| most as f64 / survey.rows.max(1) as f64);
     let classes = data.names.len();
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.data.display());
-    let given = args.dev.as_ref().map(|dev| Dataset::read(dev, &args.read.options(), Some(&data.names))).transpose()?;
+    let per_text = if data.labels.is_multi_label() { PerText::Any } else { PerText::One };
+    let read = ReadOptions { per_text, ..args.read.options() };
+    let given = args.dev.as_ref().map(|dev| Dataset::read(dev, &read, Some(&data.names))).transpose()?;
     let all: Vec<usize> = (0..data.texts.len()).collect();
     let (train_rows, dev_lines, dev_rows) = match (&args.dev, &given) {
         (Some(path), Some(dev)) => {
@@ -320,7 +323,7 @@ fn clear(out: &Path) -> Result<()> {
 
 /// Returns the search in --out, or a new one.
 fn open(args: &FitArgs, prepared: &Prepared) -> Result<Record> {
-    let Prepared { inputs, rows, .. } = prepared;
+    let Prepared { data, inputs, rows, .. } = prepared;
     let found = if args.resume { Record::read(&args.out)? } else { None };
     let Some(record) = found else {
         let kinglet = env!("CARGO_PKG_VERSION").to_owned();
@@ -331,6 +334,7 @@ fn open(args: &FitArgs, prepared: &Prepared) -> Result<Record> {
             shape: None,
             linear: None,
             plan: None,
+            multi_label: data.labels.is_multi_label(),
             trials: Vec::new(),
         };
         record.write(&args.out)?;
@@ -405,22 +409,41 @@ fn finish(args: &FitArgs, prepared: &Prepared, record: &Record, export: &Path) -
     let model = args.out.join(files::BUNDLE);
     let bytes = fs::metadata(&model).map_or(0, |file| file.len());
     let interval = interval(accuracy, prepared.rows[1]);
-    if let Some(weakness) = record.weakness(accuracy, interval[1], prepared.largest) {
+    if let Some(weakness) = record.weakness(accuracy, interval[1], prepared.largest).filter(|_| !record.multi_label) {
         say(&format!("warning: {weakness}: give it more --minutes, or more rows"));
     }
     let Plan { trials, epochs } = record.plan.context("there is no plan")?;
     let mut stdout = std::io::stdout().lock();
     use std::io::Write;
-    writeln!(
-        stdout,
-        "accuracy  {:.2}% ({:.1} to {:.1}) on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
-        100.0 * accuracy,
-        100.0 * interval[0],
-        100.0 * interval[1],
-        grouped(prepared.rows[1])
-    )?;
-    let always = || "always a label: the texts are too few to say when to be `unsure`".to_owned();
-    writeln!(stdout, "answers   {}", answers(&report["calibration"]).unwrap_or_else(always))?;
+    if record.multi_label {
+        let measured = &report["labels"]["int8"]["measured"];
+        let percent = |name: &str| 100.0 * measured[name].as_f64().unwrap_or(f64::NAN);
+        writeln!(
+            stdout,
+            "F1        micro {:.2}%, macro {:.2}%, all labels right {:.2}% of {} texts (int8, thresholds by cross-fitting; the texts chose among the \
+             trainings, so it is slightly optimistic)",
+            percent("micro_f1"),
+            percent("macro_f1"),
+            percent("exact_match"),
+            grouped(prepared.rows[1])
+        )?;
+        writeln!(
+            stdout,
+            "answers   any number of labels, each above a threshold of its own; sets hold {:.1}% of a text's labels on average",
+            percent("set_coverage")
+        )?;
+    } else {
+        writeln!(
+            stdout,
+            "accuracy  {:.2}% ({:.1} to {:.1}) on {} texts (int8; they chose among the trainings, so it is slightly optimistic)",
+            100.0 * accuracy,
+            100.0 * interval[0],
+            100.0 * interval[1],
+            grouped(prepared.rows[1])
+        )?;
+        let always = || "always a label: the texts are too few to say when to be `unsure`".to_owned();
+        writeln!(stdout, "answers   {}", answers(&report["calibration"]).unwrap_or_else(always))?;
+    }
     writeln!(
         stdout,
         "model     {} ({} bytes)",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kinglet_data::args::TextArgs;
-use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::dataset::{Dataset, PerText, ReadOptions};
 
 use crate::device::DeviceChoice;
 use crate::interrupt::Interrupt;
@@ -172,7 +172,8 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
     // Nothing is kept yet, so that a signal ends the program.
     let found = check(&teacher, &plan, &Interrupt::default())?;
     if let Some(file) = &args.labelled {
-        let read = ReadOptions { label_field: args.label_field.clone(), ..ReadOptions::default() };
+        let read =
+            ReadOptions { label_field: args.label_field.clone(), per_text: PerText::One, ..ReadOptions::default() };
         let data = Dataset::read(file, &read, None).context("--labelled")?;
         super::tell_notes(file, &data);
         eprintln!("fitting {} classes to {} labelled texts", data.names.len(), data.texts.len());

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kinglet::spec::files;
 use kinglet::tokenizer::Table;
-use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::dataset::{Dataset, PerText, ReadOptions};
 use kinglet_data::digest::sha256_of_file;
 
 use crate::checkpoint::{self, ENCODER};
@@ -170,7 +170,7 @@ fn resolve_model(
 /// Reads the pairs of both files and the kind of their targets. Dev inputs are not truncated.
 fn read_pairs(args: &Text2TextArgs, table: &Table<'_>, max_length: usize) -> Result<Data> {
     if let Some(field) = &args.label_field {
-        let read = ReadOptions::labelled(field);
+        let read = ReadOptions { per_text: PerText::One, ..ReadOptions::labelled(field) };
         let data = Dataset::read(&args.train, &read, None)?;
         let dev = Dataset::read(&args.dev, &read, Some(&data.names))?;
         let labels = Labels::new(data.names.clone(), table).with_context(|| args.train.display().to_string())?;

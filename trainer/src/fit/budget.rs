@@ -11,7 +11,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use kinglet::bundle::{Parts, write};
 use kinglet::engine::native::{DEFAULT_CHUNK, scratch_bytes};
-use kinglet::spec::Config;
+use kinglet::multi_label::{Decision, MultiLabel};
+use kinglet::spec::{Config, Task};
 use kinglet_data::survey::grouped;
 use serde::{Deserialize, Serialize};
 
@@ -195,7 +196,12 @@ pub fn bundle_bytes(config: &Config, tokenizer: &[u8], labels: &[String]) -> Res
         rows: 100,
         out_of_scope: None,
     });
-    let parts = Parts { config, tokenizer, labels, calibration };
+    let thresholds = vec![0.5; config.num_labels];
+    let decision = match config.task {
+        Task::MultiLabel => Decision::Any(MultiLabel { thresholds: &thresholds, calibration: None }),
+        Task::Classify | Task::Embed => Decision::One(calibration),
+    };
+    let parts = Parts { config, tokenizer, labels, decision };
     let weight = |weight| config.shape(weight).and_then(|shape| zeros.get(..shape.len())).unwrap_or_default();
     Ok(write(&parts, weight).context("a model of this shape")?.len())
 }

@@ -30,6 +30,9 @@ pub struct Record {
     pub linear: Option<f64>,
     /// How many trainings of which length, once their speed is known.
     pub plan: Option<Plan>,
+    /// Whether any number of labels may apply to a text, so that trials are measured by micro F1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multi_label: bool,
     /// The finished trainings.
     pub trials: Vec<Trial>,
 }
@@ -63,7 +66,7 @@ pub struct Trial {
     pub name: String,
     /// Epochs it was given.
     pub epochs: f64,
-    /// Dev accuracy of its best weights.
+    /// Dev accuracy of its best weights, or their micro F1.
     pub accuracy: f64,
     /// Minutes of training.
     pub minutes: f64,
@@ -92,6 +95,11 @@ impl Record {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
         write_atomically(&path, &json).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Returns what trials are measured by.
+    pub fn metric(&self) -> &'static str {
+        if self.multi_label { "micro F1" } else { "accuracy" }
     }
 
     /// Returns the result of a candidate in a round, both from 1.
@@ -128,7 +136,7 @@ impl Record {
     /// Returns the trainings as a table for a terminal.
     pub fn table(&self) -> String {
         let width = self.trials.iter().map(|trial| trial.name.chars().count()).max().unwrap_or(0).max("training".len());
-        let mut out = format!("round  {:width$}  epochs  minutes  dev accuracy\n", "training");
+        let mut out = format!("round  {:width$}  epochs  minutes  dev {}\n", "training", self.metric());
         let best = self.best();
         for trial in &self.trials {
             let Trial { round, name, epochs, minutes, accuracy, .. } = trial;
@@ -157,7 +165,16 @@ mod tests {
         };
         let inputs = Inputs { data: "d".to_owned(), dev: None, encoder: None, seed: 1, budget: None };
         let trials = vec![trial(1, 1, 0.5), trial(2, 1, 0.75), trial(3, 1, 0.75), trial(2, 2, 0.75)];
-        Record { kinglet: "0".to_owned(), inputs, rows: [90, 10], shape: None, linear: None, plan: None, trials }
+        Record {
+            kinglet: "0".to_owned(),
+            inputs,
+            rows: [90, 10],
+            shape: None,
+            linear: None,
+            plan: None,
+            multi_label: false,
+            trials,
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Search<'a> {
     pub train: &'a Path,
     /// Texts to evaluate on.
     pub dev: &'a Path,
+    /// Whether any number of labels may apply to a text.
+    pub several: bool,
     /// What may be trained, the most promising first.
     pub candidates: &'a [Candidate],
     /// What is trained before the first round, as candidate 0 of round 0: others may start from its folder.
@@ -87,7 +89,8 @@ impl Search<'_> {
                     Some(trial) => {
                         let Trial { name, accuracy, minutes, .. } = &trial;
                         say(&format!(
-                            "{label}: {name}, {epochs:.1} epochs in {minutes:.1} min: dev accuracy {:.2}%",
+                            "{label}: {name}, {epochs:.1} epochs in {minutes:.1} min: dev {} {:.2}%",
+                            record.metric(),
                             100.0 * accuracy
                         ));
                         record.trials.push(trial);
@@ -146,7 +149,7 @@ impl Search<'_> {
             dev: Some(self.dev.to_path_buf()),
             from: from.clone(),
             tokenizer: tokenizer.clone(),
-            read: LabelArgs::default(),
+            read: LabelArgs { multi_label: self.several, ..LabelArgs::default() },
             soft_labels: soft_labels.clone(),
             soft_texts: soft_labels.iter().map(|_| self.train.to_path_buf()).collect(),
             soft_text_field: None,
@@ -178,8 +181,9 @@ impl Search<'_> {
         let path = out.join(files::TRAINING);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let training: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let metric = if self.several { "micro_f1" } else { "accuracy" };
         let accuracy =
-            training["best"]["accuracy"].as_f64().with_context(|| format!("{} has no accuracy", path.display()))?;
+            training["best"][metric].as_f64().with_context(|| format!("{} has no {metric}", path.display()))?;
         let minutes = training["minutes"].as_f64().unwrap_or_default();
         let name = self.candidate(candidate)?.name.clone();
         Ok(Some(Trial { candidate, round, name, epochs: epochs.unwrap_or_default(), accuracy, minutes }))

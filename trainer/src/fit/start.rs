@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kinglet::spec::{Config, files};
+use kinglet::spec::{Config, Task, files};
 use kinglet::tokenizer::Table;
 use kinglet_data::dataset::{Dataset, ReadOptions};
 use kinglet_data::files::write_atomically;
@@ -137,7 +137,7 @@ fn encoder_cost(budget: &Budget, folder: &Path, texts: &Texts<'_>) -> Result<Cos
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut config: Config = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
     config.num_labels = texts.data.names.len();
-    config.task = kinglet::spec::Task::Classify;
+    config.task = if texts.data.labels.is_multi_label() { Task::MultiLabel } else { Task::Classify };
     let tokenizer = TokenizerFiles::read(folder)?.composing_for(&texts.data.texts)?;
     let table = tokenizer.table()?;
     let bundle = bundle_bytes(&config, table.as_bytes(), &texts.data.names)?;

@@ -101,19 +101,21 @@ impl Words {
             return Ok(Some(words));
         }
         let mut data = Dataset::read(source.train, &ReadOptions::default(), None)?;
+        // What is taught and measured here is which one label a text has.
+        let Ok(labels) = data.labels.one().map(<[usize]>::to_vec) else { return Ok(None) };
         let tokenizer = TokenizerFiles::read(source.folder)?.composing_for(&data.texts)?;
         let table = tokenizer.table()?;
         let (vocab_size, classes) = (table.vocab_size(), data.names.len());
         let learnt = data.texts.len();
         let dev = Dataset::read(source.dev, &ReadOptions::default(), Some(&data.names))?;
+        let labels = [&labels, dev.labels.one().map_err(anyhow::Error::msg)?].concat();
         data.texts.extend(dev.texts);
-        data.labels.extend(dev.labels);
         let ids: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
         let tokens: usize = ids.iter().map(Vec::len).sum();
         if tokens.saturating_mul(classes) > MANY {
             return Ok(None);
         }
-        let labelled = Labelled { texts: &data.texts, learnt, ids: &ids, labels: &data.labels, vocab_size, classes };
+        let labelled = Labelled { texts: &data.texts, learnt, ids: &ids, labels: &labels, vocab_size, classes };
         let Some(linear) = Linear::fit(&labelled, source.seed, interrupt)? else { return Ok(None) };
         say(&format!(
             "a linear classifier of {}: dev accuracy {:.2}% (C = {}); of means over tokens: {:.2}%",
@@ -141,7 +143,7 @@ impl Words {
         // A blank text has no soft label: where texts are read without labels, it is left out.
         let blank = |text: &String| text.chars().all(char::is_whitespace);
         let soft: Vec<f32> = linear
-            .soft_labels(&data.labels)
+            .soft_labels(&labels)
             .chunks_exact(classes)
             .zip(&data.texts)
             .filter(|(_, text)| !blank(text))

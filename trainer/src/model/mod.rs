@@ -139,11 +139,11 @@ impl Classifier {
     /// with a new head.
     ///
     /// # Errors
-    /// If the configurations differ in more than the head (`num_labels`, `pooling`), in which case the fields are
+    /// If the configurations differ in more than the head (`task`, `num_labels`, `pooling`), in which case the fields are
     /// named, or a weight of the encoder is missing.
     pub fn copy_encoder(&mut self, config: &ModelConfig, weights: &[(ModelWeight, Tensor)]) -> Result<()> {
         let mut wanted = self.config.clone();
-        (wanted.num_labels, wanted.pooling) = (config.num_labels, config.pooling);
+        (wanted.task, wanted.num_labels, wanted.pooling) = (config.task, config.num_labels, config.pooling);
         if wanted != *config {
             bail!("the encoder to start from differs in {}", differences(&wanted, config)?);
         }

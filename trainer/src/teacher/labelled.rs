@@ -11,6 +11,7 @@
 //! α is chosen by the leave-one-out error of ridge regression on the landmarks, which has a closed form.
 
 use anyhow::{Context, Result, ensure};
+use kinglet_data::dataset::Labels;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -95,7 +96,8 @@ impl Head {
         let alpha = best_scale(&near.matmul(&near.tr()), &between, &targets.index_select(0, &chosen), classes)?;
         let z = factor.f_linalg_solve_triangular(&products.tr(), false, true, false)?.tr();
         let x = Tensor::f_cat(&[&vectors * (alpha / length), z], 1)?;
-        let Fitted { weight, bias, strength, held_out } = regression::fit(&x, labels, None, classes, SEED)?;
+        let Fitted { weight, bias, strength, held_out } =
+            regression::fit(&x, &Labels::One(labels.to_vec()), None, classes, SEED)?;
         let (weight, width) = (weight.to_kind(Kind::Double), vectors.size()[1]);
         Ok(Head {
             meaning: weight.narrow(1, 0, width) * (alpha / length),

@@ -169,7 +169,8 @@ impl Teacher {
     /// # Errors
     /// As [`Head::fit`], or if the tokenizer fails.
     pub fn fit(&mut self, data: &Dataset, file: &Path) -> Result<&LabelledRecord> {
-        let head = Head::fit(&data.texts, &self.embed(&data.texts)?, &data.labels, data.names.len())?;
+        let labels = data.labels.one().map_err(anyhow::Error::msg)?;
+        let head = Head::fit(&data.texts, &self.embed(&data.texts)?, labels, data.names.len())?;
         let record = LabelledRecord {
             file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             sha256: data.sha256.clone(),

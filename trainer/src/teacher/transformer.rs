@@ -25,6 +25,8 @@ use crate::tokenizer::files::TokenizerFiles;
 
 /// A new head's matrices: the standard deviation is `initializer_range` of `BertConfig`.
 const HEAD: Draw = Draw::Normal(0.02);
+/// `problem_type` of a classifier of which any number of labels may apply to a text.
+const SEVERAL: &str = "multi_label_classification";
 /// Files that tokenizers of transformers read, copied where they exist.
 const COPIED: [&str; 4] = [files::TOKENIZER_CONFIG, SETTINGS, "vocab.txt", "special_tokens_map.json"];
 
@@ -76,6 +78,11 @@ impl Origin {
         WordPiece::read(&self.settings.transformer, self.config.vocab_size, length, "", self.settings.lowercase)
     }
 
+    /// Returns whether the folder has a classifier of which any number of labels may apply to a text.
+    pub fn is_multi_label(&self) -> bool {
+        self.fields.get("problem_type").is_some_and(|kind| kind == SEVERAL)
+    }
+
     /// Returns the tokenizer's files, for copying.
     ///
     /// # Errors
@@ -91,6 +98,8 @@ pub struct Transformer {
     bert: Bert,
     parameters: Vec<(BertWeight, Tensor)>,
     classes: usize,
+    /// Whether any number of labels may apply to a text.
+    several: bool,
     device: Device,
     config: BertConfig,
     /// `config.json` of the folder that it started from.
@@ -98,17 +107,24 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Creates the classifier of `labels` on `device`. It has the head of `origin` if that is of the same labels, in the same order;
+    /// Creates the classifier of `labels` on `device`, any number of which may apply to a text if `several`. It has the head of `origin` if that is
+    /// of the same labels, in the same order, and as many of them per text;
     /// otherwise a new one drawn from `seed`, or zero if `zero_head`. A missing pooler is drawn as well.
     ///
     /// # Errors
     /// If the weights cannot be read or do not match the configuration.
-    pub fn new(origin: &Origin, labels: &[String], seed: u64, zero_head: bool, device: Device) -> Result<Self> {
+    pub fn new(
+        origin: &Origin,
+        (labels, several): (&[String], bool),
+        seed: u64,
+        zero_head: bool,
+        device: Device,
+    ) -> Result<Self> {
         let path = origin.weights();
         let mut tensors = read_weights(&path)?;
         let (config, classes) = (origin.config.clone(), labels.len());
         let c = config.hidden_size;
-        let same_labels = config.classes().is_ok_and(|names| names == labels);
+        let same_labels = config.classes().is_ok_and(|names| names == labels) && origin.is_multi_label() == several;
         if !same_labels || !tensors.contains_key(&format!("{CLASSIFIER}.weight")) {
             let draw = if zero_head { Draw::Constant(0.0) } else { HEAD };
             begin(&mut tensors, CLASSIFIER, [classes, c], draw, 0, seed);
@@ -118,7 +134,7 @@ impl Transformer {
         }
         let (bert, parameters) =
             Bert::trainable(tensors, &config, classes, device).with_context(|| path.display().to_string())?;
-        Ok(Transformer { bert, parameters, classes, device, config, fields: origin.fields.clone() })
+        Ok(Transformer { bert, parameters, classes, several, device, config, fields: origin.fields.clone() })
     }
 
     /// Reads a fine-tuned classifier, with the names of its classes.
@@ -131,8 +147,8 @@ impl Transformer {
         let path = origin.weights();
         let (bert, parameters) = Bert::trainable(read_weights(&path)?, &origin.config, labels.len(), device)
             .with_context(|| path.display().to_string())?;
-        let (config, fields) = (origin.config.clone(), origin.fields.clone());
-        Ok((Transformer { bert, parameters, classes: labels.len(), device, config, fields }, labels))
+        let (config, fields, several) = (origin.config.clone(), origin.fields.clone(), origin.is_multi_label());
+        Ok((Transformer { bert, parameters, classes: labels.len(), several, device, config, fields }, labels))
     }
 
     /// Returns the number of classes, `K`.
@@ -188,7 +204,7 @@ impl Transformer {
         let numbers = labels.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
         for (field, value) in [
             ("architectures", json!(["BertForSequenceClassification"])),
-            ("problem_type", json!("single_label_classification")),
+            ("problem_type", json!(if self.several { SEVERAL } else { "single_label_classification" })),
             ("id2label", of(names)),
             ("label2id", of(numbers)),
         ] {

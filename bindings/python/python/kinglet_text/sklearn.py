@@ -97,6 +97,11 @@ class KingletClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if not len(texts):
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
         classifier = self._open()
+        if classifier.multi_label:
+            raise ValueError(
+                "any number of labels may apply to a text of this model, and this estimator is for one; "
+                "call kinglet_text.Classifier.predict_labels"
+            )
         unknown = sorted(map(repr, set(labels.tolist()) - set(classifier.labels) - {self.unsure}))
         if unknown:
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""

@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         engine: model.engine_name(),
         config: model.config(),
         labels: model.labels().len(),
-        calibration: model.calibration(),
+        decision: model.decision(),
         bytes: contents.len(),
         sha256: sha256(&contents),
     };

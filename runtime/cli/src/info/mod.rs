@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use kinglet::calibration::Calibration;
+use kinglet::multi_label::Decision;
 use kinglet::spec::{Config, LayerWeight, Norm, Pooling, Task, Weight};
 use serde_json::Value;
 
@@ -45,7 +46,7 @@ struct Heading<'a> {
     engine: String,
     config: &'a Config,
     labels: usize,
-    calibration: Option<Calibration>,
+    decision: Decision<'a>,
     /// Length of the file.
     bytes: usize,
     /// Of the file, in hex.
@@ -67,11 +68,26 @@ impl Heading<'_> {
         if config.task == Task::Embed {
             line("embeds", format!("into vectors of {} values, of length 1", config.num_labels))?;
         } else {
-            line("labels", self.labels.to_string())?;
+            let any = if self.decision.is_multi_label() { ", any number of which may apply to a text" } else { "" };
+            line("labels", format!("{}{any}", self.labels))?;
         }
-        match self.calibration {
+        match self.decision {
             _ if config.task == Task::Embed => {}
-            Some(c) => {
+            Decision::Any(labels) => {
+                let (least, most) = labels.thresholds.iter().fold((1f32, 0f32), |(a, b), &t| (a.min(t), b.max(t)));
+                match labels.calibration {
+                    Some(c) => {
+                        line("calibrated", format!("on {} texts, temperature {:.3}", c.rows, c.temperature))?;
+                        let held = percent(c.coverage);
+                        let sets =
+                            format!("threshold {:.3}: hold {held}% of a text's labels on average", c.set_threshold);
+                        line("label sets", sets)?;
+                    }
+                    None => line("calibrated", "no".to_string())?,
+                }
+                line("thresholds", format!("{least:.3} to {most:.3}, one per label"))?;
+            }
+            Decision::One(Some(c)) => {
                 line("calibrated", format!("on {} texts, temperature {:.3}", c.rows, c.temperature))?;
                 let wrong = percent(c.error_rate);
                 line("unsure", format!("at or below {:.3}: at most {wrong}% of labels wrong", c.threshold))?;
@@ -79,7 +95,9 @@ impl Heading<'_> {
                 line("label sets", format!("threshold {:.3}: {right}% contain the correct label", c.set_threshold))?;
                 line("which holds for", mixture(&c))?;
             }
-            None => line("calibrated", "no: scores are plain softmax values, and no answer is unsure".to_string())?,
+            Decision::One(None) => {
+                line("calibrated", "no: scores are plain softmax values, and no answer is unsure".to_string())?
+            }
         }
         match (config.receptive_field(), config.look_ahead()) {
             (Some(field), Some(ahead)) => {
@@ -92,9 +110,23 @@ impl Heading<'_> {
         Ok(())
     }
 
+    /// Returns the thresholds of the labels, or null where a text has one.
+    fn thresholds(&self) -> Value {
+        match self.decision {
+            Decision::One(_) => Value::Null,
+            Decision::Any(labels) => {
+                labels.thresholds.iter().map(|&threshold| crate::output::number(threshold)).collect()
+            }
+        }
+    }
+
     /// Returns the calibration with the shortest digits that identify its numbers as f32, or null.
     fn calibration(&self) -> Value {
-        serde_json::to_string(&self.calibration).and_then(|text| serde_json::from_str(&text)).unwrap_or(Value::Null)
+        let text = match self.decision {
+            Decision::One(calibration) => serde_json::to_string(&calibration),
+            Decision::Any(labels) => serde_json::to_string(&labels.calibration),
+        };
+        text.and_then(|text| serde_json::from_str(&text)).unwrap_or(Value::Null)
     }
 }
 

@@ -19,6 +19,50 @@ pub(super) struct Written {
     pub(super) trimmed: bool,
 }
 
+/// The labels of a row as it has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// In their order, each once.
+    pub(super) labels: Vec<Written>,
+    /// Whether they are several.
+    pub(super) several: bool,
+}
+
+impl Row {
+    /// Reads the labels of a row; `None` if it says nothing of them. A list may be empty. `separator`: what stands between the labels of a
+    /// text; then an empty one has none.
+    ///
+    /// # Errors
+    /// If a value is no label.
+    pub(super) fn read(value: &Value, typed: bool, separator: Option<&str>) -> Result<Option<Row>, String> {
+        let mut labels: Vec<Written> = Vec::new();
+        let mut add = |value: &Value| -> Result<(), String> {
+            if matches!(value, Value::Array(_)) {
+                return Err("the label is a list of lists; it must be a list of names or numbers".to_string());
+            }
+            let Some(label) = Written::read(value, typed)? else { return Ok(()) };
+            if labels.iter().all(|known| known.name != label.name) {
+                labels.push(label);
+            }
+            Ok(())
+        };
+        match (value, separator) {
+            (Value::Array(list), _) => list.iter().try_for_each(&mut add)?,
+            (Value::String(text), Some(separator)) => {
+                text.split(separator).try_for_each(|part| add(&Value::from(part)))?;
+            }
+            (value, _) => {
+                add(value)?;
+                if labels.is_empty() {
+                    return Ok(None);
+                }
+            }
+        }
+        let several = labels.len() > 1;
+        Ok(Some(Row { labels, several }))
+    }
+}
+
 impl Written {
     /// Reads a label; `None` for an empty one. `typed`: whether the format tells text from numbers.
     ///
@@ -38,7 +82,8 @@ impl Written {
                     written(n.to_string(), usize::try_from(n).ok(), false)
                 }
                 _ => Err(format!(
-                    "label {n} has decimals, so the file looks like one of scores; labels are classes: round them, or name another field with --label-field"
+                    "label {n} has decimals, so the file looks like one of scores, which regression would predict; models here answer with \
+                     classes: group the scores into classes, or name another field with --label-field"
                 )),
             },
             Value::String(text) => {
@@ -53,14 +98,7 @@ impl Written {
                 let number = if typed { None } else { inner.parse().ok() };
                 written(name, number, inner.len() < text.len())
             }
-            Value::Array(labels) => match &labels[..] {
-                [] => Ok(None),
-                [label] => Written::read(label, typed),
-                _ => Err(format!(
-                    "it has {} labels; models of one label per text are trained, so give each row one",
-                    labels.len()
-                )),
-            },
+            Value::Array(_) => Err("the label is a list; it must be a name or a number".to_string()),
             Value::Object(_) => Err("the label is a JSON object; it must be a name or a number".to_string()),
         }
     }
@@ -164,23 +202,40 @@ mod tests {
         assert_eq!(read(json!(" login\u{a0}")).name, "login");
         assert!(read(json!(" login")).trimmed && !read(json!("login")).trimmed);
         assert_eq!(read(json!("acce\u{300}s")).name, "acc\u{e8}s");
-        assert_eq!(read(json!(["one"])).name, "one");
     }
 
     #[test]
     fn what_is_no_label_is_refused_or_missing() {
-        for missing in [json!(null), json!(""), json!(" \t"), json!([])] {
+        for missing in [json!(null), json!(""), json!(" \t")] {
+            assert_eq!(Row::read(&missing, true, None), Ok(None), "{missing}");
             assert_eq!(Written::read(&missing, true), Ok(None), "{missing}");
         }
         for (value, word) in [
             (json!(0.5), "decimals"),
-            (json!(["a", "b"]), "2 labels"),
+            (json!(["a", "b"]), "a list"),
             (json!({"a": 1}), "JSON object"),
             (json!("a\u{1b}[1m"), "control"),
         ] {
             let error = Written::read(&value, true).unwrap_err();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn a_row_has_any_number_of_labels_each_once() {
+        let row = |value: Value, separator| {
+            let Row { labels, several } = Row::read(&value, true, separator).unwrap().unwrap();
+            (labels.into_iter().map(|label| label.name).collect::<Vec<_>>().join("|"), several)
+        };
+        assert_eq!(row(json!(["b", "a", " b"]), None), ("b|a".into(), true));
+        assert_eq!(row(json!(["b", "b", null, ""]), None), ("b".into(), false));
+        assert_eq!(row(json!([]), None), (String::new(), false));
+        assert_eq!(row(json!([3, 1.0]), None), ("3|1".into(), true));
+        assert_eq!(row(json!("b, a"), None), ("b, a".into(), false));
+        assert_eq!(row(json!("b, a,,"), Some(",")), ("b|a".into(), true));
+        assert_eq!(row(json!(""), Some(",")), (String::new(), false));
+        assert!(Row::read(&json!([["a"]]), true, None).unwrap_err().contains("list of lists"));
+        assert!(Row::read(&json!([0.5]), true, None).unwrap_err().contains("decimals"));
     }
 
     #[test]

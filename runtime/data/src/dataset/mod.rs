@@ -17,6 +17,7 @@ mod error;
 mod fasttext;
 mod fields;
 mod folder;
+mod gold;
 mod json;
 mod labels;
 mod lines;
@@ -37,13 +38,14 @@ use kinglet::spec::files::MANIFEST;
 use serde_json::{Map, Value};
 
 pub use self::error::DataError;
-pub use self::options::{Format, LABEL_NAMES, Quoting, ReadOptions, TEXT_NAMES};
+pub use self::gold::Labels;
+pub use self::options::{Format, LABEL_NAMES, PerText, Quoting, ReadOptions, TEXT_NAMES};
 
 pub use self::records::{Record, Records, RowCopy, records};
 
 use self::dialect::Dialect;
 use self::fields::{Fields, Wanted};
-use self::labels::{Classes, Written};
+use self::labels::Classes;
 use self::lines::ObjectRow;
 use self::open::Opened;
 use self::row::{Chosen, Row, Rows};
@@ -54,8 +56,8 @@ use crate::digest::Hashed;
 pub struct Dataset {
     /// The texts, in the order of the file.
     pub texts: Vec<String>,
-    /// Class of each text: an index into `names`.
-    pub labels: Vec<usize>,
+    /// Class of each text, or its classes: indices into `names`.
+    pub labels: Labels,
     /// Class names.
     pub names: Vec<String>,
     /// SHA-256 of the file's bytes, in hex; of a folder, that of the names and digests of its files.
@@ -178,6 +180,9 @@ impl Dataset {
     /// the description of Hugging Face in a Parquet file, or from the labels themselves, in numeric order if all are whole numbers.
     /// With a list in manifest or file, an integer means its class of that index, and is looked up in `names` by its name.
     ///
+    /// A row may have a list of labels, or several of fastText. If one has several, or `options` say so, each text has any number of labels,
+    /// perhaps none ([`Labels::Any`]).
+    ///
     /// # Errors
     /// An unreadable file, a malformed row, a missing field, a label that is missing or not among the names, no rows at
     /// all. A malformed row is an error, never skipped; a row without a label is one unless `options` leave it out.
@@ -186,24 +191,43 @@ impl Dataset {
         let mut reading = Reading::new(path, options, Wanted::Label)?;
         let typed = reading.typed();
         let (mut texts, mut raw) = (Vec::new(), Vec::new());
-        let (mut skipped, mut trimmed) = (0, 0);
+        let (mut skipped, mut trimmed, mut none) = (0, 0, 0);
+        let separator = options.label_separator.as_deref();
+        let mut any = options.per_text == PerText::Any || separator.is_some();
         for row in &mut reading.rows {
             let row = row?;
             let wrong = |what: String| DataError::Row { path: path.to_path_buf(), row: row.number, what };
-            let label = row.label.as_ref().map_or(Ok(None), |label| Written::read(label, typed)).map_err(wrong)?;
-            let Some(label) = label else {
+            let read = |label| labels::Row::read(label, typed, separator);
+            let labels = row.label.as_ref().map_or(Ok(None), read).map_err(wrong)?;
+            if let (Some(labels), PerText::One) = (labels.as_ref().filter(|labels| labels.several), options.per_text) {
+                let count = labels.labels.len();
+                return Err(wrong(format!("it has {count} labels; the model gives one per text")));
+            }
+            any |= labels.as_ref().is_some_and(|labels| labels.several);
+            let Some(labels) = labels else {
                 if options.skip_unlabelled {
                     skipped += 1;
                     continue;
                 }
-                let field = reading.fields.get().and_then(|fields| fields.label.as_deref()).unwrap_or(LABEL_NAMES[0]);
-                return Err(wrong(format!(
-                    "it has no label in \"{field}\"; name another field with --label-field, or leave out such rows with --skip-unlabelled"
-                )));
+                return Err(wrong(unlabelled(&reading.fields)));
             };
-            trimmed += usize::from(label.trimmed);
+            trimmed += labels.labels.iter().filter(|label| label.trimmed).count();
+            none += usize::from(labels.labels.is_empty());
             texts.push(row.text);
-            raw.push((row.number, label));
+            raw.push((row.number, labels.labels));
+        }
+        // Whether a text may have no label is known when all are read.
+        if none > 0 && !any {
+            let Some((row, _)) = raw.iter().find(|(_, labels)| labels.is_empty()) else {
+                unreachable!("one was counted")
+            };
+            if !options.skip_unlabelled {
+                return Err(DataError::Row { path: path.to_path_buf(), row: *row, what: unlabelled(&reading.fields) });
+            }
+            let mut kept = raw.iter().map(|(_, labels)| !labels.is_empty());
+            texts.retain(|_| kept.next().unwrap_or(false));
+            raw.retain(|(_, labels)| !labels.is_empty());
+            (skipped, none) = (skipped + none, 0);
         }
         if texts.is_empty() {
             return Err(whole("holds no rows".to_string()));
@@ -214,7 +238,11 @@ impl Dataset {
         if !text_fields.is_empty() {
             notes.push(format!("text in {}, label in \"{label_field}\"", quoted(&text_fields)));
         }
+        if any {
+            notes.push("any number of labels per text".to_string());
+        }
         for (count, one, many) in [
+            (none, "text has no label", "texts have no label"),
             (skipped, "row without a label left out", "rows without a label left out"),
             (
                 trimmed,
@@ -232,21 +260,36 @@ impl Dataset {
         let names = match (names, listed) {
             (Some(names), _) => names.to_vec(),
             (None, Some((listed, _))) => listed.to_vec(),
-            (None, None) => labels::names(raw.iter().map(|(_, label)| label)),
+            (None, None) => labels::names(raw.iter().flat_map(|(_, labels)| labels)),
         };
         let classes = Classes::new(&names, listed);
         let labels = raw
             .iter()
-            .map(|(row, label)| {
-                let path = path.to_path_buf();
-                classes.of(label).map_err(|what| DataError::Row { path, row: *row, what })
+            .map(|(row, labels)| {
+                let of = |label| {
+                    classes.of(label).map_err(|what| DataError::Row { path: path.to_path_buf(), row: *row, what })
+                };
+                let mut found = labels.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+                // Two names may be one class.
+                found.sort_unstable();
+                found.dedup();
+                Ok(found)
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<Vec<usize>>, DataError>>()?;
+        let labels = if any { Labels::Any(labels) } else { Labels::One(labels.into_iter().flatten().collect()) };
         drop(classes);
         let sha256 = reading.sha256(path)?;
-        let read = ReadOptions { text_fields, label_field: label, ..options.clone() };
+        let per_text = if any { PerText::Any } else { options.per_text };
+        let read = ReadOptions { text_fields, label_field: label, per_text, ..options.clone() };
         Ok(Dataset { texts, labels, names, sha256, label_field, read, notes })
     }
+}
+
+fn unlabelled(fields: &Chosen) -> String {
+    let field = fields.get().and_then(|fields| fields.label.as_deref()).unwrap_or(LABEL_NAMES[0]);
+    format!(
+        "it has no label in \"{field}\"; name another field with --label-field, or leave out such rows with --skip-unlabelled"
+    )
 }
 
 fn quoted(names: &[String]) -> String {
@@ -257,7 +300,7 @@ impl Dataset {
     /// Returns some of the rows, numbered from 0. The digest stays that of the whole file.
     pub fn take(&self, rows: &[usize]) -> Dataset {
         let texts = rows.iter().filter_map(|&row| self.texts.get(row).cloned()).collect();
-        let labels = rows.iter().filter_map(|&row| self.labels.get(row).copied()).collect();
+        let labels = self.labels.take(rows);
         Dataset {
             texts,
             labels,
@@ -269,15 +312,19 @@ impl Dataset {
         }
     }
 
-    /// Returns some of the rows, numbered from 0, as JSON Lines with the fields `text` and `label`, a name.
+    /// Returns some of the rows, numbered from 0, as JSON Lines with the fields `text` and `label`, a name or a list of names.
     pub fn json_lines(&self, rows: &[usize]) -> String {
         let mut out = String::new();
         for &row in rows {
-            let name = self.labels.get(row).and_then(|&label| self.names.get(label));
-            if let (Some(text), Some(name)) = (self.texts.get(row), name) {
-                out.push_str(&serde_json::json!({ "label": name, "text": text }).to_string());
-                out.push('\n');
-            }
+            let Some(text) = self.texts.get(row) else { continue };
+            let names: Vec<&String> = self.labels.of(row).iter().filter_map(|&label| self.names.get(label)).collect();
+            let label = match (&self.labels, &names[..]) {
+                (Labels::One(_), [name]) => Value::from(name.as_str()),
+                (Labels::One(_), _) => continue,
+                (Labels::Any(_), names) => names.iter().map(|name| name.as_str()).collect(),
+            };
+            out.push_str(&serde_json::json!({ "label": label, "text": text }).to_string());
+            out.push('\n');
         }
         out
     }

@@ -21,6 +21,12 @@ pub struct ReadOptions {
     /// How CSV and TSV files quote; otherwise it is found out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quoting: Option<Quoting>,
+    /// How many labels a text has; otherwise the file says so.
+    #[serde(skip_serializing_if = "PerText::is_found_out")]
+    pub per_text: PerText,
+    /// What separates the labels of a text within a field of text, such as a comma.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_separator: Option<String>,
     /// Whether rows without a label are left out; otherwise they are an error.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip_unlabelled: bool,
@@ -35,6 +41,25 @@ impl ReadOptions {
     /// Returns options that name the field of the text.
     pub fn text(text_field: &str) -> Self {
         ReadOptions { text_fields: Vec::from([text_field.to_string()]), ..ReadOptions::default() }
+    }
+}
+
+/// How many labels a text has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PerText {
+    /// Any number if a row has several, or a separator of labels is named; otherwise one.
+    #[default]
+    Found,
+    /// One: a row with several is an error.
+    One,
+    /// Any number, also where each row has one.
+    Any,
+}
+
+impl PerText {
+    fn is_found_out(&self) -> bool {
+        *self == PerText::Found
     }
 }
 

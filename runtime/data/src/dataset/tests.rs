@@ -28,7 +28,7 @@ fn every_kind_of_file_gives_the_same_rows() {
         let data = Dataset::read(&path, &ReadOptions::labelled("label"), None).unwrap();
         assert_eq!(data.sha256, sha256(&bytes), "{name}");
         assert_eq!(data.texts, ["a \"b\"", "c"], "{name}");
-        assert_eq!((data.labels, data.names), (vec![1, 0], vec!["0".into(), "1".into()]), "{name}");
+        assert_eq!((data.labels, data.names), (Labels::One(vec![1, 0]), vec!["0".into(), "1".into()]), "{name}");
     }
 }
 
@@ -37,10 +37,13 @@ fn names_come_from_the_model_then_the_manifest_then_the_labels() {
     let (dir, path) = written("d.csv", b"text,label,fine\na,dog,1\nb,cat,0\n");
     assert_eq!(Dataset::read(&path, &ReadOptions::labelled("label"), None).unwrap().names, ["cat", "dog"]);
     fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","cat"],"fine_classes":["x","y","z"]}"#).unwrap();
-    assert_eq!(Dataset::read(&path, &ReadOptions::labelled("label"), None).unwrap().labels, [0, 1]);
+    assert_eq!(Dataset::read(&path, &ReadOptions::labelled("label"), None).unwrap().labels, Labels::One(vec![0, 1]));
     assert_eq!(Dataset::read(&path, &ReadOptions::labelled("fine"), None).unwrap().names, ["x", "y", "z"]);
     let model = ["bird", "cat", "dog"].map(String::from);
-    assert_eq!(Dataset::read(&path, &ReadOptions::labelled("label"), Some(&model)).unwrap().labels, [2, 1]);
+    assert_eq!(
+        Dataset::read(&path, &ReadOptions::labelled("label"), Some(&model)).unwrap().labels,
+        Labels::One(vec![2, 1])
+    );
 }
 
 #[test]
@@ -49,7 +52,10 @@ fn an_integer_means_the_manifests_class_whatever_the_models_order() {
     let model = ["bird", "cat", "dog"].map(String::from);
     assert!(Dataset::read(&path, &ReadOptions::labelled("label"), Some(&model)).is_err(), "no list says what 0 counts");
     fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","cat"]}"#).unwrap();
-    assert_eq!(Dataset::read(&path, &ReadOptions::labelled("label"), Some(&model)).unwrap().labels, [2, 1]);
+    assert_eq!(
+        Dataset::read(&path, &ReadOptions::labelled("label"), Some(&model)).unwrap().labels,
+        Labels::One(vec![2, 1])
+    );
     fs::write(dir.path().join(MANIFEST), r#"{"classes":["dog","fish"]}"#).unwrap();
     let error = Dataset::read(&path, &ReadOptions::labelled("label"), Some(&model)).unwrap_err().to_string();
     assert!(error.contains("row 2: label 1, counted as in MANIFEST.json, is none of the 3"), "{error}");
@@ -87,7 +93,7 @@ fn what_is_wrong_is_said_with_its_row() {
         ("d.jsonl", b"{\"text\":\"a\",\"label\":2}", "label", "label 2 is none of the 2 classes; numbers count"),
         ("d.jsonl", b"{\"text\":\"a\",\"label\":\"z\"}", "label", "label \"z\" is none"),
         ("d.jsonl", b"{\"text\":\"a\",\"label\":0.5}", "label", "has decimals"),
-        ("d.jsonl", b"{\"text\":\"a\",\"label\":[\"x\",\"y\"]}", "label", "2 labels"),
+        ("d.jsonl", b"{\"text\":\"a\",\"label\":[[\"x\",\"y\"]]}", "label", "list of lists"),
         ("d.jsonl", b"__label__x a\n", "label", "--format fasttext"),
         ("d.jsonl", b"caf\xe9, caf\xe9", "label", "not valid UTF-8, perhaps Windows-1252"),
         ("d.json", b"[{\"text\":\"a\",\"label\":\"x\"}", "label", "row 2: the array is not closed"),
@@ -187,7 +193,8 @@ fn read(name: &str, bytes: &[u8]) -> Dataset {
 
 /// Texts with the names of their labels.
 fn rows(data: &Dataset) -> Vec<(&str, &str)> {
-    data.texts.iter().zip(&data.labels).map(|(text, &label)| (text.as_str(), data.names[label].as_str())).collect()
+    let labels = data.labels.one().unwrap();
+    data.texts.iter().zip(labels).map(|(text, &label)| (text.as_str(), data.names[label].as_str())).collect()
 }
 
 #[test]
@@ -268,6 +275,53 @@ fn no_class_is_made_up_and_none_is_merged() {
         b"{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\",\"label\":\"other\"}\n{\"text\":\"c\",\"label\":\"login\"}",
     );
     assert_eq!(rows(&data), [("a", "0"), ("b", "other"), ("c", "login")]);
+}
+
+#[test]
+fn rows_of_several_labels_come_from_every_format() {
+    let read = |name: &str, bytes: &[u8], options: &ReadOptions| {
+        let (_dir, path) = written(name, bytes);
+        let data = Dataset::read(&path, options, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let names = |set: &[usize]| set.iter().map(|&label| data.names[label].as_str()).collect::<Vec<_>>().join("+");
+        assert_eq!(data.read.per_text, PerText::Any, "{name}");
+        assert!(data.notes.iter().any(|note| note == "any number of labels per text"), "{:?}", data.notes);
+        let again = data.json_lines(&[0, 1, 2]);
+        (
+            data.texts
+                .iter()
+                .map(String::as_str)
+                .zip(data.labels.iter().map(names))
+                .map(|(t, l)| format!("{t}:{l}"))
+                .collect::<Vec<_>>(),
+            again,
+        )
+    };
+    let wanted = ["send it back:parcel+refund", "locked out:login", "x:"];
+    let (free, comma) =
+        (ReadOptions::default(), ReadOptions { label_separator: Some(",".into()), ..ReadOptions::default() });
+    let jsonl = b"{\"text\":\"send it back\",\"label\":[\"refund\",\"parcel\"]}\n{\"text\":\"locked out\",\"label\":\"login\"}\n{\"text\":\"x\",\"label\":[]}\n";
+    let (rows, again) = read("a.jsonl", jsonl, &free);
+    assert_eq!(rows, wanted);
+    assert_eq!(read("b.jsonl", again.as_bytes(), &free), (rows, again));
+    assert_eq!(read("a.csv", b"text,label\nsend it back,\"refund, parcel\"\nlocked out,login\nx,\n", &comma).0, wanted);
+    let (rows, _) = read("a.txt", b"__label__parcel __label__refund send it back\n__label__login locked out\n", &free);
+    assert_eq!(rows, wanted[..2]);
+    // Where each row has one, an option says that there might be more.
+    let any = ReadOptions { per_text: PerText::Any, ..ReadOptions::default() };
+    assert_eq!(read("c.jsonl", b"{\"text\":\"locked out\",\"label\":\"login\"}\n", &any).0, wanted[1..2]);
+    let (_dir, path) = written("d.jsonl", jsonl);
+    let one = ReadOptions { per_text: PerText::One, ..ReadOptions::default() };
+    let error = Dataset::read(&path, &one, None).unwrap_err().to_string();
+    assert!(error.contains("row 1: it has 2 labels; the model gives one per text"), "{error}");
+    let known = ["login", "parcel"].map(String::from);
+    let error = Dataset::read(&path, &free, Some(&known)).unwrap_err().to_string();
+    assert!(error.contains("row 1: label \"refund\" is none of the 2 classes"), "{error}");
+    // Without several labels anywhere, an empty list is a missing one.
+    let (_dir, path) = written("e.jsonl", b"{\"text\":\"a\",\"label\":[\"x\"]}\n{\"text\":\"b\",\"label\":[]}\n");
+    assert!(Dataset::read(&path, &free, None).unwrap_err().to_string().contains("row 2: it has no label"));
+    let skip = ReadOptions { skip_unlabelled: true, ..ReadOptions::default() };
+    let data = Dataset::read(&path, &skip, None).unwrap();
+    assert_eq!((data.texts.as_slice(), data.labels), (&["a".to_string()][..], Labels::One(vec![0])));
 }
 
 #[cfg(feature = "formats")]

@@ -8,9 +8,11 @@ use proptest::prelude::*;
 
 use super::super::writer::assemble;
 use super::super::*;
-use super::{config, embedder, made, table};
+use super::{config, embedder, made, multi_label, table};
 use crate::backend::Backend;
+use crate::calibration::CalibrationError;
 use crate::engine::native::{NativeEngine, scratch_bytes};
+use crate::multi_label::Decision;
 use crate::spec::{Config, ConfigError, LabelFault, Mixer, MixerConfig, Norm, Task};
 use crate::stream::Stream;
 use crate::tokenizer::{Normalization, Table, TableError};
@@ -18,7 +20,7 @@ use crate::tokenizer::{Normalization, Table, TableError};
 type Sections = Vec<(Kind, u32, Vec<u8>)>;
 
 fn bytes(mixer: Mixer) -> Vec<u8> {
-    made(&config(mixer, Norm::PostLayer), None).0
+    made(&config(mixer, Norm::PostLayer), Decision::default()).0
 }
 
 fn open(bytes: &[u8]) -> Result<(), BundleError> {
@@ -392,6 +394,24 @@ fn a_model_embeds_or_classifies_but_not_both() {
     open(&bytes).unwrap();
     assert_eq!(Bundle::peek_config(&bytes).map(|config| config.task), Some(Task::Embed));
 
+    // Of several labels each has a threshold, beside which there is no calibration.
+    let several = sections(&multi_label(Mixer::Light));
+    let calibration = BundleError::MultiLabelSection { section: Kind::CALIBRATION };
+    assert_eq!(with(&several, Kind::CALIBRATION, &[0; 24]), calibration);
+    assert_eq!(with(&several, Kind::EMBEDDER, b""), BundleError::EmbedderSection { section: Kind::LABELS });
+    let thresholds = |content: Vec<u8>| {
+        let mut sections = several.clone();
+        sections.iter_mut().find(|s| s.0 == Kind::MULTI_LABEL).unwrap().2 = content;
+        open(&assemble(&sections)).unwrap_err()
+    };
+    let full = several.iter().find(|s| s.0 == Kind::MULTI_LABEL).unwrap().2.clone();
+    for length in [0, 15, 16, full.len() - 4, full.len() - 1] {
+        let error = thresholds(full[..length].to_vec());
+        assert!(matches!(error, BundleError::MultiLabel(CalibrationError::Thresholds { need: 3, .. })), "{error}");
+    }
+    let nan = [&full[..16], &f32::NAN.to_le_bytes(), &full[20..]].concat();
+    assert!(thresholds(nan).to_string().starts_with("section MULT: calibration: the threshold of a label is NaN"));
+
     // A reader that does not know the mark says what to do.
     let future: Sections = embedder
         .iter()
@@ -463,7 +483,7 @@ fn what_does_not_fit_together_is_not_written() {
     let good = config(Mixer::Light, Norm::PostLayer);
     let table = table();
     let long = vec![0.5; 100_000];
-    let mut parts = Parts { config: &good, tokenizer: &table, labels: &["a", "b", "c"], calibration: None };
+    let mut parts = Parts { config: &good, tokenizer: &table, labels: &["a", "b", "c"], decision: Decision::default() };
     let all = |w| &long[..good.shape(w).unwrap().len()];
     write(&parts, all).unwrap();
     assert!(
@@ -476,9 +496,9 @@ fn what_does_not_fit_together_is_not_written() {
     let embeds = Config { task: Task::Embed, ..good.clone() };
     parts.config = &embeds;
     assert_eq!(write(&parts, all), Err(BundleError::EmbedderSection { section: Kind::LABELS }));
-    (parts.labels, parts.calibration) = (&[], Some(crate::calibration::tests::GOOD));
+    (parts.labels, parts.decision) = (&[], Some(crate::calibration::tests::GOOD).into());
     assert_eq!(write(&parts, all), Err(BundleError::EmbedderSection { section: Kind::CALIBRATION }));
-    (parts.config, parts.calibration) = (&good, None);
+    (parts.config, parts.decision) = (&good, Decision::default());
     parts.labels = &["a", "b", "c"];
     parts.tokenizer = &[];
     assert!(matches!(write(&parts, all), Err(BundleError::Tokenizer(_))));
@@ -492,7 +512,7 @@ fn what_does_not_fit_together_is_not_written() {
 fn a_number_that_no_model_has_is_not_written() {
     let mixer = MixerConfig::new(Mixer::Light, 2).with_heads(usize::MAX);
     let huge = Config { mixer, ..config(Mixer::Light, Norm::PostLayer) };
-    let parts = Parts { config: &huge, tokenizer: &table(), labels: &["a", "b", "c"], calibration: None };
+    let parts = Parts { config: &huge, tokenizer: &table(), labels: &["a", "b", "c"], decision: Decision::default() };
     assert!(matches!(write(&parts, |_| &[]), Err(BundleError::Config(ConfigError::Field { got: usize::MAX, .. }))));
 }
 

@@ -10,6 +10,7 @@ use std::vec::Vec;
 use super::*;
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
 use crate::calibration::Calibration;
+use crate::multi_label::{Decision, LabelCalibration, MultiLabel};
 use crate::quant;
 use crate::spec::{Config, Kernels, LayerWeight, Mixer, MixerConfig, Norm, PerLayer, Task, Weight};
 use crate::tokenizer::{Normalization, Table};
@@ -50,22 +51,33 @@ fn values(config: &Config) -> Vec<(Weight, Vec<f32>)> {
 
 /// Returns the bytes of a bundle that embeds.
 fn embedder(mixer: Mixer) -> Vec<u8> {
-    made(&Config { task: Task::Embed, ..config(mixer, Norm::PreRms) }, None).0
+    made(&Config { task: Task::Embed, ..config(mixer, Norm::PreRms) }, Decision::default()).0
+}
+
+/// What the scores of [`multi_label`] mean.
+const SEVERAL: MultiLabel<'_> = MultiLabel {
+    thresholds: &[0.25, 0.5, 1.0],
+    calibration: Some(LabelCalibration { temperature: 1.5, set_threshold: 0.125, coverage: 0.9, rows: 300 }),
+};
+
+/// Returns the bytes of a bundle of which any number of labels apply.
+fn multi_label(mixer: Mixer) -> Vec<u8> {
+    made(&Config { task: Task::MultiLabel, ..config(mixer, Norm::PreRms) }, SEVERAL).0
 }
 
 const LABELS: [&str; 3] = ["yes", "?", "nö"];
 
-fn made(config: &Config, calibration: Option<Calibration>) -> (Vec<u8>, Vec<(Weight, Vec<f32>)>) {
+fn made<'a>(config: &'a Config, decision: impl Into<Decision<'a>>) -> (Vec<u8>, Vec<(Weight, Vec<f32>)>) {
     let values = values(config);
     let labels = if config.task == Task::Embed { &[][..] } else { &LABELS };
-    let parts = Parts { config, tokenizer: &table(), labels, calibration };
+    let parts = Parts { config, tokenizer: &table(), labels, decision: decision.into() };
     let bytes = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap();
     (bytes, values)
 }
 
 /// Returns a small bundle for tests.
 pub(crate) fn small() -> Buffer {
-    Buffer::new(&made(&config(Mixer::Light, Norm::PostLayer), None).0)
+    Buffer::new(&made(&config(Mixer::Light, Norm::PostLayer), Decision::default()).0)
 }
 
 fn matrix_is(panels: &PackedMatrix<'_>, data: &[f32]) {
@@ -103,7 +115,7 @@ fn what_was_written_is_read() {
             assert_eq!(bundle.config(), &config);
             assert_eq!(Bundle::peek_config(&bytes), Some(config.clone()));
             assert_eq!(bundle.labels().iter().collect::<Vec<_>>(), LABELS);
-            assert_eq!(bundle.calibration(), calibration);
+            assert_eq!((bundle.calibration(), bundle.decision()), (calibration, Decision::One(calibration)));
             assert_eq!(bundle.tokenizer().as_bytes(), table());
             let all = |w| values.iter().find(|(v, _)| *v == w).unwrap().1.as_slice();
             let weights = bundle.weights();
@@ -165,7 +177,7 @@ fn a_model_that_embeds_has_a_mark_instead_of_labels() {
         assert!(bundle.sections().all(|section| section.must_understand));
         assert_eq!(bundle.weights().head().1.len(), 3);
         // All but the mark is that of a classifier.
-        let classifier = made(&config(mixer, Norm::PreRms), None).0;
+        let classifier = made(&config(mixer, Norm::PreRms), Decision::default()).0;
         let content = |bytes: &[u8], kind| {
             let buffer = Buffer::new(bytes);
             let section = Bundle::new(buffer.as_slice()).unwrap().sections().find(|s| s.kind == kind).unwrap();
@@ -178,10 +190,37 @@ fn a_model_that_embeds_has_a_mark_instead_of_labels() {
 }
 
 #[test]
+fn a_model_of_several_labels_has_a_threshold_for_each() {
+    for mixer in Mixer::convolutions() {
+        let bytes = multi_label(mixer);
+        let buffer = Buffer::new(&bytes);
+        let bundle = Bundle::new(buffer.as_slice()).unwrap();
+        assert_eq!(bundle.config(), &Config { task: Task::MultiLabel, ..config(mixer, Norm::PreRms) });
+        assert_eq!(Bundle::peek_config(&bytes).as_ref(), Some(bundle.config()));
+        assert_eq!((bundle.decision(), bundle.calibration()), (Decision::Any(SEVERAL), None));
+        assert!(bundle.labels().iter().eq(LABELS));
+        let kinds: Vec<Kind> = bundle.sections().map(|section| section.kind).collect();
+        assert_eq!(kinds, [Kind::CONFIG, Kind::TOKENIZER, Kind::LABELS, Kind::MULTI_LABEL, Kind::WEIGHTS]);
+        let plain = MultiLabel { calibration: None, ..SEVERAL };
+        let config = bundle.config().clone();
+        let owned = OwnedBundle::new(&made(&config, plain).0).unwrap();
+        assert_eq!(owned.decision(), Decision::Any(plain));
+        // What is decided fits the task.
+        let values = values(&config);
+        for (task, decision) in [(Task::MultiLabel, Decision::default()), (Task::Classify, Decision::Any(SEVERAL))] {
+            let config = Config { task, ..config.clone() };
+            let parts = Parts { config: &config, tokenizer: &table(), labels: &LABELS, decision };
+            let written = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v));
+            assert_eq!(written, Err(BundleError::DecisionTask { task }));
+        }
+    }
+}
+
+#[test]
 fn an_owned_bundle_gives_the_view_of_its_bytes() {
     for mixer in Mixer::convolutions() {
         let config = config(mixer, Norm::PreRms);
-        let (bytes, _) = made(&config, None);
+        let (bytes, _) = made(&config, Decision::default());
         // Not even aligned for f32.
         let mut place = vec![0];
         place.extend(&bytes);

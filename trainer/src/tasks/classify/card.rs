@@ -130,10 +130,16 @@ fn card(facts: &Facts<'_>) -> String {
     let score = |(name, title): (&str, &str)| {
         best.scores.get(name).and_then(|n| n.as_f64()).map(|value| format!("| {title} | {value:.4} |\n"))
     };
-    let scores: String = [("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("binary_f1", "binary F1")]
-        .into_iter()
-        .filter_map(score)
-        .collect();
+    let scores: String = [
+        ("micro_f1", "micro F1"),
+        ("macro_f1", "macro F1"),
+        ("mean_average_precision", "mean average precision"),
+        ("accuracy", if data.train.labels.is_multi_label() { "all labels right" } else { "accuracy" }),
+        ("binary_f1", "binary F1"),
+    ]
+    .into_iter()
+    .filter_map(score)
+    .collect();
     format!(
         "---\nlibrary_name: {library}\npipeline_tag: text-classification\n---\n\n# {name}\n\n{summary}\n\n\
          ## Data\n\n| | file | rows | SHA-256 |\n|---|---|---|---|\n{files}\n\

@@ -14,6 +14,7 @@
 //! ```
 
 use anyhow::{Result, ensure};
+use kinglet_data::dataset::Labels;
 use serde::{Deserialize, Serialize};
 
 use crate::model::ModelConfig;
@@ -39,11 +40,12 @@ pub struct ClassifyKeys {
     /// How the training file is read.
     #[serde(flatten)]
     pub passes: EpochKeys,
-    /// Share of the target probability spread over all classes. Default 0.
+    /// Share of the target probability spread over all classes; where any number of labels may apply, that a label applies has this much
+    /// less, and each label its part of it. Default 0.
     pub label_smoothing: f64,
     /// Weights of the classes in the loss. Default none.
     pub class_weights: ClassWeights,
-    /// Dev metric that selects the weights to keep. Default accuracy.
+    /// Dev metric that selects the weights to keep. Default `auto`: accuracy, or micro F1 where any number of labels may apply.
     pub metric: Metric,
     /// Factor of the embedding's learning rate; 0 leaves it as it is. Default 1.
     pub embedding_lr_scale: f64,
@@ -77,7 +79,7 @@ impl Default for ClassifyKeys {
             passes: EpochKeys::default(),
             label_smoothing: 0.0,
             class_weights: ClassWeights::Named(ClassWeighting::None),
-            metric: Metric::Accuracy,
+            metric: Metric::Auto,
             embedding_lr_scale: 1.0,
             head_lr_scale: 1.0,
             zero_head: false,
@@ -170,11 +172,24 @@ impl From<Config<TransformerKeys>> for Config {
 }
 
 impl ClassifyKeys {
-    /// Checks the keys that depend on the number of classes.
+    /// Checks the keys that depend on the number of classes, and on whether any number of them may apply to a text (`several`), and chooses the
+    /// metric where it is left open.
     ///
     /// # Errors
-    /// If a list of class weights has another length, or the metric is binary F1 and there are more than two classes.
-    pub fn validate_for(&self, classes: usize) -> Result<()> {
+    /// If a list of class weights has another length, or the metric is for other labels.
+    pub fn resolve_for(&mut self, classes: usize, several: bool) -> Result<()> {
+        if self.metric == Metric::Auto {
+            self.metric = if several { Metric::MicroF1 } else { Metric::Accuracy };
+        }
+        let name = self.metric.name();
+        ensure!(
+            several || !matches!(self.metric, Metric::MicroF1 | Metric::MeanAveragePrecision),
+            "train.metric is {name}, which is for texts of any number of labels; these have one"
+        );
+        ensure!(
+            !several || self.metric != Metric::BinaryF1,
+            "train.metric is {name}, which is for texts of one label of two; any number of labels may apply to these"
+        );
         if let ClassWeights::List(list) = &self.class_weights {
             let n = list.len();
             ensure!(n == classes, "train.class_weights has {n} values, must have one for each of {classes} classes");
@@ -190,8 +205,14 @@ impl ClassifyKeys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Share of texts with the correct label.
+    /// Accuracy, or micro F1 where any number of labels may apply.
+    Auto,
+    /// Share of texts with the correct label, or with all labels right.
     Accuracy,
+    /// F1 of all labels together, where any number may apply.
+    MicroF1,
+    /// Mean over the labels of their average precision, where any number may apply.
+    MeanAveragePrecision,
     /// Mean of the classes' F1.
     MacroF1,
     /// F1 of class 1, for two classes.
@@ -202,7 +223,10 @@ impl Metric {
     /// Returns the name in configurations and in `metrics.jsonl`.
     pub const fn name(self) -> &'static str {
         match self {
+            Metric::Auto => "auto",
             Metric::Accuracy => "accuracy",
+            Metric::MicroF1 => "micro_f1",
+            Metric::MeanAveragePrecision => "mean_average_precision",
             Metric::MacroF1 => "macro_f1",
             Metric::BinaryF1 => "binary_f1",
         }
@@ -225,25 +249,34 @@ pub enum ClassWeights {
 pub enum ClassWeighting {
     /// All 1.
     None,
-    /// `rows / (classes · rows of the class)`, as scikit-learn's `balanced`; 0 for a class without rows.
+    /// `rows / (classes · rows of the class)`, as scikit-learn's `balanced`; 0 for a class without rows. Where any number of labels may apply,
+    /// what a text with a label weighs against one without it: `(rows − rows of the label) / rows of the label`, at most 100, as PyTorch's
+    /// `pos_weight`.
     Balanced,
 }
 
 impl ClassWeights {
     /// Returns the weights for training labels of `classes` classes, or `None` if all are 1.
-    pub fn resolve(&self, labels: &[usize], classes: usize) -> Option<Vec<f64>> {
+    pub fn resolve(&self, labels: &Labels, classes: usize) -> Option<Vec<f64>> {
+        /// The largest weight of a rare label among any number of them.
+        const MOST: f64 = 100.0;
         match self {
             ClassWeights::Named(ClassWeighting::None) => None,
             ClassWeights::List(list) => Some(list.clone()),
             ClassWeights::Named(ClassWeighting::Balanced) => {
                 let mut counts = vec![0usize; classes];
-                for &label in labels {
+                for &label in labels.iter().flatten() {
                     if let Some(count) = counts.get_mut(label) {
                         *count += 1;
                     }
                 }
                 let rows = labels.len() as f64;
-                let weight = |&n: &usize| if n == 0 { 0.0 } else { rows / (classes as f64 * n as f64) };
+                let several = labels.is_multi_label();
+                let weight = |&n: &usize| match n {
+                    0 => f64::from(u8::from(several)),
+                    n if several => ((rows - n as f64) / n as f64).min(MOST),
+                    n => rows / (classes as f64 * n as f64),
+                };
                 Some(counts.iter().map(weight).collect())
             }
         }
@@ -282,8 +315,11 @@ mod tests {
     #[test]
     fn balanced_weights_are_scikit_learns() {
         // sklearn.utils.class_weight.compute_class_weight("balanced", classes=[0, 1], y=[0, 0, 0, 1]) = [0.6667, 2.0]
-        let w = ClassWeights::Named(ClassWeighting::Balanced).resolve(&[0, 0, 0, 1], 2).unwrap();
+        let w = ClassWeights::Named(ClassWeighting::Balanced).resolve(&Labels::One(vec![0, 0, 0, 1]), 2).unwrap();
         assert!((w[0] - 2.0 / 3.0).abs() < 1e-12 && (w[1] - 2.0).abs() < 1e-12);
+        let several = Labels::Any(vec![vec![0, 1], vec![0], vec![], vec![0]]);
+        let w = ClassWeights::Named(ClassWeighting::Balanced).resolve(&several, 3).unwrap();
+        assert_eq!(w, [1.0 / 3.0, 3.0, 1.0]);
     }
 
     #[test]
@@ -298,8 +334,19 @@ mod tests {
         assert!(ClassifyKeys { soft_temperature: f64::INFINITY, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { subword_sampling: 1.1, ..keys() }.validate().is_err());
         assert!(ClassifyKeys { subword_alpha: -0.1, ..keys() }.validate().is_err());
-        assert!(ClassifyKeys { metric: Metric::BinaryF1, ..keys() }.validate_for(3).is_err());
-        assert!(ClassifyKeys { class_weights: ClassWeights::List(vec![1.0]), ..keys() }.validate_for(2).is_err());
-        assert!(keys().validate().is_ok() && keys().validate_for(2).is_ok());
+        for (metric, classes, several) in [
+            (Metric::BinaryF1, 3, false),
+            (Metric::BinaryF1, 2, true),
+            (Metric::MicroF1, 3, false),
+            (Metric::MeanAveragePrecision, 3, false),
+        ] {
+            assert!(ClassifyKeys { metric, ..keys() }.resolve_for(classes, several).is_err(), "{metric:?}");
+        }
+        assert!(ClassifyKeys { class_weights: ClassWeights::List(vec![1.0]), ..keys() }.resolve_for(2, false).is_err());
+        let mut auto = [keys(), keys()];
+        auto[0].resolve_for(2, false).unwrap();
+        auto[1].resolve_for(2, true).unwrap();
+        assert_eq!(auto.map(|keys| keys.metric), [Metric::Accuracy, Metric::MicroF1]);
+        assert!(keys().validate().is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::dataset::{Dataset, Labels, ReadOptions};
 
 use super::soft::Soft;
 use crate::tokenizer::files::Encode;
@@ -21,8 +21,8 @@ pub struct Encoded {
     pub label_field: String,
     /// Token ids of each text.
     pub ids: Vec<Vec<u32>>,
-    /// Class index of each text.
-    pub labels: Vec<usize>,
+    /// Class index of each text, or its class indices.
+    pub labels: Labels,
     /// Texts truncated to the maximum length.
     pub cut: usize,
 }

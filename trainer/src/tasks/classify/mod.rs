@@ -4,7 +4,8 @@
 //! texts (`golden.safetensors`), with a record (`training.json`) and a model card.
 //!
 //! A training text has a label, soft labels, or both ([`soft`]). The loss of a step is the mean of the cross entropies with all of them, by
-//! their weights.
+//! their weights. Where any number of labels may apply to a text, the loss is the sum of the binary cross entropies of all labels, and the scores
+//! of an evaluation are those with the thresholds that are best on its texts.
 
 pub mod card;
 pub mod config;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kinglet::tokenizer::Table;
+use kinglet_data::multilabel::LabelScores;
 use serde_json::Number;
 use tch::{Reduction, Tensor};
 
@@ -38,7 +40,7 @@ use crate::training::task::{Evaluation, Loss, Part, Task};
 use crate::training::team::Team;
 use config::{Config, Metric};
 use data::Data;
-use evaluate::{Scores, evaluate};
+use evaluate::{Found, Scores, evaluate};
 use network::{Network, Place};
 
 /// A classifier in training.
@@ -73,7 +75,7 @@ pub struct Pace {
 #[derive(Debug)]
 pub struct Input {
     texts: Batch,
-    /// The classes, `[B]` i64; [`batch::IGNORED`] for a text without one.
+    /// The classes, `[B]` i64; [`batch::IGNORED`] for a text without one. Where any number of labels may apply, `[B, K]` f32: 1 for each that does.
     targets: Tensor,
     /// Soft labels at their temperature, `[B, K]`, with rows of zeros where a text has none, if there are any in the run.
     soft: Option<Tensor>,
@@ -208,10 +210,32 @@ impl<N: Network> Classify<N> {
 
     /// Returns what all labels of a training text weigh.
     fn weight(&self, text: usize) -> f64 {
+        let labels = &self.data.train.labels;
         let class = |&label: &usize| self.class_weights.as_ref().map_or(1.0, |(weights, _)| weights[label]);
-        let hard = self.data.train.labels.get(text).map_or(0.0, class);
+        // Of any number of labels, each has a loss of its own, in which it has its weight.
+        let hard = if labels.is_multi_label() { 1.0 } else { labels.of(text).first().map_or(0.0, class) };
         let soft = self.data.soft.as_ref().is_some_and(|soft| soft.has(text));
         if soft { hard + self.config.train.own.soft_weight } else { hard }
+    }
+
+    /// Returns what an evaluation on texts of any number of labels found.
+    fn scored(&self, scores: &LabelScores, loss: f64) -> Evaluation<()> {
+        let LabelScores { micro_f1, macro_f1, mean_average_precision, exact_match } = *scores;
+        let metric = match self.config.train.own.metric {
+            Metric::MicroF1 | Metric::Auto | Metric::BinaryF1 => micro_f1,
+            Metric::MacroF1 => macro_f1,
+            Metric::MeanAveragePrecision => mean_average_precision,
+            Metric::Accuracy => exact_match,
+        };
+        let all = [
+            ("micro_f1", micro_f1),
+            ("macro_f1", macro_f1),
+            ("mean_average_precision", mean_average_precision),
+            ("accuracy", exact_match),
+        ];
+        let number = |(name, value): (&str, f64)| Some((name.to_owned(), Number::from_f64(value)?));
+        let words = format!("micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  mAP {mean_average_precision:.4}");
+        Evaluation { loss, metric, scores: all.into_iter().filter_map(number).collect(), words, detail: () }
     }
 
     /// Returns training texts with their labels, as a step sees them.
@@ -219,10 +243,15 @@ impl<N: Network> Classify<N> {
         let device = self.model.device();
         let ids: Vec<Vec<u32>> = texts.iter().map(|&text| self.ids(table, text, step)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let label = |&text: &usize| self.data.train.labels.get(text).copied();
+        let labels = &self.data.train.labels;
+        let targets = if labels.is_multi_label() {
+            batch::multi_hot(texts.iter().map(|&text| labels.of(text)), self.data.labels.len(), device)
+        } else {
+            batch::targets(texts.iter().map(|&text| labels.of(text).first().copied()), device)
+        };
         Input {
             texts: Batch::new(&ids, device),
-            targets: batch::targets(texts.iter().map(label), device),
+            targets,
             soft: self.data.soft.as_ref().map(|soft| soft.batch(texts, device)),
         }
     }
@@ -285,17 +314,20 @@ impl<N: Network> Task for Classify<N> {
                 }
             )
         });
+        let several = train.labels.is_multi_label();
         let frozen = self.fitted.as_ref().map(|Fitted { strength, held_out, .. }| {
-            format!("; frozen encoder, head by regression with C = {strength}, accuracy {held_out:.4} on held-out training texts")
+            let what = if several { "log likelihood of a label" } else { "accuracy" };
+            format!("; frozen encoder, head by regression with C = {strength}, {what} {held_out:.4} on held-out training texts")
         });
         format!(
-            "{} parameters; {} training texts ({} cut to {} tokens), {soft}{} dev texts, {} classes{}",
+            "{} parameters; {} training texts ({} cut to {} tokens), {soft}{} dev texts, {} {}{}",
             self.model.size(),
             train.ids.len(),
             train.cut,
             self.config.train.own.passes.max_length,
             dev.ids.len(),
             labels.len(),
+            if several { "labels" } else { "classes" },
             frozen.unwrap_or_default()
         )
     }
@@ -323,6 +355,17 @@ impl<N: Network> Task for Classify<N> {
         let (Input { texts, targets, soft }, own) = (&part.batch, &self.config.train.own);
         let weights = self.class_weights.as_ref().map(|(_, weights)| weights);
         let logits = self.model.forward(&texts.ids, &texts.mask, mode);
+        if self.data.train.labels.is_multi_label() {
+            let (smoothing, classes) = (own.label_smoothing, self.data.labels.len() as f64);
+            let targets = if smoothing > 0.0 {
+                targets * (1.0 - smoothing) + smoothing / classes
+            } else {
+                targets.shallow_clone()
+            };
+            let sum = logits.binary_cross_entropy_with_logits(&targets, None, weights, Reduction::Sum);
+            let share = sum / total;
+            return Loss { logged: share.detach(), share };
+        }
         let loss =
             |reduction| logits.cross_entropy_loss(targets, weights, reduction, batch::IGNORED, own.label_smoothing);
         // The mean times the part's share of all weights: for a step in one part, the mean itself, bit for bit.
@@ -347,10 +390,14 @@ impl<N: Network> Task for Classify<N> {
     }
 
     fn evaluate(&mut self, team: &Team) -> Result<Evaluation<()>> {
-        let Scores { confusion, loss, .. } = evaluate(&self.model, &self.data.dev.ids, &self.data.dev.labels, team)?;
+        let Scores { found, loss, .. } = evaluate(&self.model, &self.data.dev.ids, &self.data.dev.labels, team)?;
+        let confusion = match found {
+            Found::One(confusion) => confusion,
+            Found::Any(several) => return Ok(self.scored(&several.scores, loss)),
+        };
         let (accuracy, macro_f1, binary_f1) = (confusion.accuracy(), confusion.macro_f1(), confusion.binary_f1());
         let metric = match self.config.train.own.metric {
-            Metric::Accuracy => accuracy,
+            Metric::Accuracy | Metric::Auto | Metric::MicroF1 | Metric::MeanAveragePrecision => accuracy,
             Metric::MacroF1 => macro_f1,
             Metric::BinaryF1 => binary_f1.unwrap_or(0.0),
         };

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kinglet::spec::Weight;
+use kinglet::spec::{Task, Weight};
+use kinglet_data::dataset::Labels;
 use tch::{Device, Tensor};
 
 use crate::batch::{self, Batch};
@@ -54,7 +55,7 @@ pub trait Network {
     ///
     /// # Errors
     /// If the network has no such head, or the fit fails.
-    fn fit_head(&self, texts: &[Vec<u32>], labels: &[usize], weights: Option<&Tensor>, seed: u64) -> Result<Fitted>;
+    fn fit_head(&self, texts: &[Vec<u32>], labels: &Labels, weights: Option<&Tensor>, seed: u64) -> Result<Fitted>;
 
     /// Writes configuration, weights and labels into `dir`, which has the tokenizer's files.
     ///
@@ -117,7 +118,7 @@ impl Network for Classifier {
         self.forward(ids, mask, mode)
     }
 
-    fn fit_head(&self, texts: &[Vec<u32>], labels: &[usize], weights: Option<&Tensor>, seed: u64) -> Result<Fitted> {
+    fn fit_head(&self, texts: &[Vec<u32>], labels: &Labels, weights: Option<&Tensor>, seed: u64) -> Result<Fitted> {
         let fitted = regression::fit(&vectors(self, texts)?, labels, weights, self.classes(), seed)?;
         for (weight, tensor) in self.parameters() {
             let value = match *weight {
@@ -145,7 +146,8 @@ impl Network for Classifier {
         Words {
             library: "kinglet",
             summary: format!(
-                "A Kinglet text classifier: {} mixer, {} layers × {} channels, {} parameters, {} token ids, {} classes.",
+                "A Kinglet text classifier{}: {} mixer, {} layers × {} channels, {} parameters, {} token ids, {} classes.",
+                if model.task == Task::MultiLabel { " of any number of labels" } else { "" },
                 model.mixer.name(),
                 model.num_hidden_layers,
                 model.hidden_size,
@@ -190,7 +192,7 @@ impl Network for Transformer {
         self.forward(ids, mask, mode)
     }
 
-    fn fit_head(&self, _: &[Vec<u32>], _: &[usize], _: Option<&Tensor>, _: u64) -> Result<Fitted> {
+    fn fit_head(&self, _: &[Vec<u32>], _: &Labels, _: Option<&Tensor>, _: u64) -> Result<Fitted> {
         bail!("the head of a Transformer has two layers, which no regression fits")
     }
 
@@ -234,7 +236,7 @@ pub fn classifier<'a>(
 ) -> Result<Classifier> {
     let mut model = Classifier::new(shape, seed as i64, device)?;
     // The head is reused if the labels agree.
-    let same_labels = matches!(from, Some(Start::Classifier(from)) if from.labels == labels);
+    let same_labels = matches!(from, Some(Start::Classifier(from)) if from.labels == labels && from.model.config().task == shape.task);
     match from {
         Some(Start::Classifier(from)) if same_labels => model.copy_weights(&from.model)?,
         Some(from) => model.copy_encoder(from.config(), from.weights())?,

@@ -119,8 +119,9 @@ pub fn sequences(
 
 /// Returns a labelled file as pairs of its texts and the texts of their labels.
 pub fn labelled(file: &Path, data: &Dataset, labels: &Labels, table: &Table<'_>, max_length: usize) -> Pairs {
-    let text = |&class: &usize| labels.texts.get(class).cloned().unwrap_or_default();
-    let targets = data.labels.iter().map(text).collect();
+    // Texts of several labels are refused where the file is read.
+    let text = |class: usize| labels.texts.get(class).cloned().unwrap_or_default();
+    let targets = data.labels.iter().map(|classes| classes.first().copied().map_or_else(String::new, text)).collect();
     encode(file, data.sha256.clone(), &data.texts, targets, table, max_length)
 }
 
