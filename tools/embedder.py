@@ -3,7 +3,7 @@
 
     tools/embedder.py MODEL.kinglet OUT.kinglet
 
-Written after the description of the format in runtime/src/bundle/mod.rs, without the code there: labels and calibration go, the mark
+Written after the description of the format in runtime/src/bundle/mod.rs, without the code there: labels, calibration and thresholds go, the mark
 of a model that embeds comes, and positions and checksums are computed anew.
 """
 import pathlib
@@ -54,7 +54,7 @@ def assembled(parts):
 
 def embedder(bundle):
     """Returns a bundle with the same weights that embeds."""
-    kept = [section for section in sections(bundle) if section[0] not in (b"LABL", b"CALI")]
+    kept = [section for section in sections(bundle) if section[0] not in (b"LABL", b"CALI", b"MULT")]
     return assembled([*kept, (b"EMBD", MUST_UNDERSTAND, b"")])
 
 

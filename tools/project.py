@@ -21,6 +21,8 @@ WHOLE_HERE = ("banking77", "clinc150", "sms_spam", "snips")
 GOLDEN = ROOT / "firmware-examples/golden"
 TEXTS = GOLDEN / "texts.txt"
 MODELS = {path.stem: ROOT / f"models/{path.stem}/model.kinglet" for path in sorted(GOLDEN.glob("intents*.txt"))}
+# A model of which any number of labels apply to a text: its lines have all that do.
+SEVERAL = {"requests-nano": ROOT / "models/requests-nano/model.kinglet"}
 # The models whose scores runtime/tests/native/golden.rs compares.
 TESTED = {line.split()[0] for line in (ROOT / "runtime/tests/native/golden.txt").read_text().splitlines()}
 

@@ -72,8 +72,10 @@ pub struct NativeDev {
     pub difference: NativeDifference,
 }
 
-/// Dev texts on which the native engine is compared with tract, at most: tract's int8 product takes about a hundred times as long.
+/// Dev texts on which the native engine is compared with tract, at most, and the tokens after which no other text is: tract's int8 product takes
+/// about a hundred times as long.
 const COMPARED: usize = 200;
+const TOKENS: usize = 50_000;
 
 /// The dev data with the scores of the native engine.
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +126,15 @@ pub fn compare(
                 (Table::new(&checkpoint.tokenizer)?, tract.engine(), vec![0.0; classes]);
             // Spread over the file, which may be sorted.
             let step = rows.len().div_ceil(COMPARED).max(1);
+            let mut tokens = 0;
             for (at, (text, row)) in data.data.texts.iter().zip(rows).enumerate().step_by(step) {
-                let scored = tract.logits(&table.encode(text), &mut logits);
+                if tokens > TOKENS {
+                    break;
+                }
+                let ids = table.encode(text);
+                tokens += ids.len();
+                tract.max_tokens = tract.max_tokens.max(ids.len());
+                let scored = tract.logits(&ids, &mut logits);
                 scored.with_context(|| format!("{}: text {}", data.file, at + 1))?;
                 difference.add(row, &logits);
             }

@@ -7,7 +7,7 @@ use kinglet::spec::Task;
 use kinglet::tokenizer::Table;
 use kinglet_data::metrics::Confusion;
 use kinglet_data::multilabel::LabelScores;
-use kinglet_onnx::TractModel;
+use kinglet_onnx::{TractEngine, TractModel};
 use serde::Serialize;
 
 use crate::binomial::Binomial;
@@ -197,7 +197,9 @@ pub fn rows<G: Clone>(
     Ok(rows)
 }
 
-fn scored(engine: &mut impl Engine, ids: &[u32]) -> Result<Vec<f32>> {
+fn scored(engine: &mut TractEngine, ids: &[u32]) -> Result<Vec<f32>> {
+    // What is measured may be longer than what is answered by default.
+    engine.max_tokens = engine.max_tokens.max(ids.len());
     let mut logits = vec![0.0; engine.num_labels()];
     engine.logits(ids, &mut logits)?;
     Ok(logits)

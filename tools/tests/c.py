@@ -21,7 +21,7 @@ import sys
 import tempfile
 
 import project
-from project import GOLDEN, MODELS, ROOT, TEXTS, fail
+from project import GOLDEN, MODELS, ROOT, SEVERAL, TEXTS, fail
 
 import embedder as embedders
 
@@ -165,7 +165,7 @@ def backends(target, cpu=None):
 def golden(target, model, kernels, link, cpu=None):
     """The exact scores of the golden texts through models, batches and streams."""
     want, scores = (GOLDEN / f"{model}.txt").read_text(), target.work / "scores"
-    done = target.run(target.work / f"golden-{link}", MODELS[model], kernels, TEXTS, scores, cpu=cpu)
+    done = target.run(target.work / f"golden-{link}", (MODELS | SEVERAL)[model], kernels, TEXTS, scores, cpu=cpu)
     got = done.stdout.decode() + f"all\t{hashlib.sha256(scores.read_bytes()).hexdigest()}\n"
     if got != want:
         fail(f"{target.name}, {model}, {kernels}: other scores than the host's")
@@ -191,9 +191,10 @@ def embedder(target, program, cpu=None):
 
 def arena(target, model, cpu=None):
     """The same inside a buffer of the exact size, the model in the program. Returns its backend and sizes."""
-    need, labels = map(int, target.run(target.work / "bytes-bare", MODELS[model], cpu=cpu).stdout.split())
+    path = (MODELS | SEVERAL)[model]
+    need, labels = map(int, target.run(target.work / "bytes-bare", path, cpu=cpu).stdout.split())
     extra = int(re.search(r"#define KINGLET_ENGINE_EXTRA (\d+)", (C / "include/kinglet.h").read_text()).group(1))
-    flags = [f'-DMODEL="{MODELS[model]}"', f"-DMODEL_LABELS={labels}"]
+    flags = [f'-DMODEL="{path}"', f"-DMODEL_LABELS={labels}"]
     program = target.build("arena", "bare", *flags, f"-DMEMORY_BYTES={need - extra}", name=f"arena-{model}")
     done = target.run(program, stdin=TEXTS, cpu=cpu)
     got = done.stdout.decode() + f"all\t{hashlib.sha256(target.run(program, 'scores', stdin=TEXTS, cpu=cpu).stdout).hexdigest()}\n"
@@ -407,6 +408,12 @@ def main():
             table += rows(arm, model, small, "QEMU cortex-a53", None, "cortex-a53")
             table += rows(arm, model, only, "QEMU max", None, "max")
             table.append(arena_row(arm, model, "QEMU cortex-a53", "cortex-a53"))
+        for model in SEVERAL:
+            for target, cpu in ((x86, None), (arm, "max")):
+                for link in ("static", "shared"):
+                    golden(target, model, "fastest", link, cpu)
+                arena(target, model, cpu)
+            ran.append(f"{model}: any number of labels, through models, engines and without heap")
         if "intents-nano" in MODELS:
             table += [cortex_m(pathlib.Path(work), "intents-nano", 8, kernels) for kernels in ["scalar", "cortex-m-dsp"]]
         ran.append("valgrind: no error, no leak; without heap no allocation")

@@ -33,7 +33,7 @@ import tarfile
 import tempfile
 
 import project
-from project import GOLDEN, MODELS, ROOT, TEXTS, capture, check, cross, fail, printed, row, shorten, tested
+from project import GOLDEN, MODELS, ROOT, SEVERAL, TEXTS, capture, check, cross, fail, printed, row, shorten, tested
 
 CORE = ["--locked", "--release", "-p", "kinglet", "--no-default-features"]
 FIRMWARE = ["--locked", "-q", "--release", "--manifest-path", "firmware-examples/Cargo.toml"]
@@ -155,7 +155,7 @@ def test_package(target, small, work):
         absent = next((name for name in most if name not in backends), "no-such")
         kinglet.gives("intents", "--file", TEXTS)
         for backend in backends:
-            for name, file in MODELS.items():
+            for name, file in (MODELS | SEVERAL).items():
                 kinglet.gives(name, "--model", file, "--file", TEXTS, KINGLET_BACKEND=backend)
         kinglet.refuses(f"KINGLET_BACKEND is `{absent}`, which this processor does not support; it supports {', '.join(backends)}", "classify", "x",
                         KINGLET_BACKEND=absent)

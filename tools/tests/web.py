@@ -18,7 +18,7 @@ import shutil
 
 import embedder
 import project
-from project import GOLDEN, MODELS, ROOT, TEXTS, check, cross, fail, printed, row, tested
+from project import GOLDEN, MODELS, ROOT, SEVERAL, TEXTS, check, cross, fail, printed, row, tested
 
 WEB = ROOT / "bindings/web"
 TARGET = WEB / "target"
@@ -69,7 +69,7 @@ def package(node):
     printed(node, modules_path / "typescript/bin/tsc", "--noEmit", "--strict", "--module", "nodenext", "--target", "esnext", "--lib", "esnext,dom", types / "types.mts")
     print("  types: tsc --strict finds nothing")
     measured = {}
-    for model, path in MODELS.items():
+    for model, path in (MODELS | SEVERAL).items():
         sentences, vectors = TARGET / f"{model}-embedder.kinglet", TARGET / f"{model}-vectors.txt"
         sentences.write_bytes(embedder.embedder(path.read_bytes()))
         vectors.write_text(printed(project.program("kinglet"), "fingerprint", "--model", sentences, "--file", TEXTS))

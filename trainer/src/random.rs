@@ -84,6 +84,8 @@ pub enum Purpose {
     Unsure = 11,
     /// The order in which a linear classifier sees texts; the index is the class.
     Machine = 12,
+    /// Which part of a long text a step sees; the index is the step, then the text.
+    Part = 13,
 }
 
 /// Returns the right to use libtorch's generator: there is one for all threads, so tests take turns.

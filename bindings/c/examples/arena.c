@@ -29,11 +29,28 @@ extern const uint8_t kinglet_model_begin[], kinglet_model_end[];
 /* Everything that is written to. uint64_t aligns it. */
 static uint64_t memory[(MEMORY_BYTES + KINGLET_ENGINE_EXTRA + 7) / 8];
 static float scores[MODEL_LABELS], probabilities[MODEL_LABELS];
+static uint8_t members[MODEL_LABELS];
 static char line[4096], in[4096], out[4096];
 
 static int failed(const char *what, kinglet_status status) {
   fprintf(stderr, "%s: %s\n", what, kinglet_status_message(status));
   return 1;
+}
+
+/* Prints the labels that apply to the text whose probabilities are there, where any number may. */
+static int print_labels(const kinglet_engine *engine, size_t labels, uint32_t fingerprint) {
+  kinglet_status status = kinglet_engine_given(engine, probabilities, labels, members);
+  const char *name, *comma = "";
+  size_t i, name_bytes;
+  for (i = 0; i < labels && status == KINGLET_STATUS_OK; i++) {
+    if (!members[i]) continue;
+    status = kinglet_engine_label(engine, i, &name, &name_bytes);
+    if (status == KINGLET_STATUS_OK) printf("%s%.*s", comma, (int)name_bytes, name);
+    comma = ",";
+  }
+  if (status != KINGLET_STATUS_OK) return failed("labels", status);
+  printf("\t%08lx\n", (unsigned long)fingerprint);
+  return 0;
 }
 
 /* Prints what was asked for about the scores of a text. */
@@ -50,6 +67,7 @@ static int print(const kinglet_engine *engine, size_t labels, const char *what) 
   if (status == KINGLET_STATUS_OK) status = kinglet_engine_label(engine, answer.label, &name, &name_bytes);
   if (status == KINGLET_STATUS_OK) status = kinglet_fingerprint(scores, labels, &fingerprint);
   if (status != KINGLET_STATUS_OK) return failed("answer", status);
+  if (kinglet_engine_multi_label(engine)) return print_labels(engine, labels, fingerprint);
   if (strcmp(what, "answers") == 0) {
     printf("%.*s\t%.4f%s\n", (int)name_bytes, name, answer.probability, answer.unsure ? "\tunsure" : "");
   } else {

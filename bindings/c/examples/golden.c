@@ -49,6 +49,36 @@ static char *read_file(const char *path, size_t *length) {
   return bytes;
 }
 
+/* Prints the most likely label, or the labels that apply where any number may, with commas between them. */
+static void print_labels(const kinglet_model *model, const char *text, size_t length, size_t label, unsigned char *members, size_t labels) {
+  size_t i;
+  const char *comma = "";
+  if (!kinglet_model_multi_label(model)) {
+    fputs(kinglet_model_label(model, label), stdout);
+    return;
+  }
+  check(kinglet_model_given(model, text, length, members, labels), "given");
+  for (i = 0; i < labels; i++) {
+    if (!members[i]) continue;
+    printf("%s%s", comma, kinglet_model_label(model, i));
+    comma = ",";
+  }
+}
+
+/* The labels of an engine are those of its model. */
+static void same_labels(kinglet_engine *engine, const float *scores, const unsigned char *want, size_t labels) {
+  float *probabilities = (float *)room(labels, sizeof *probabilities);
+  unsigned char *members = (unsigned char *)room(labels, 1);
+  check(kinglet_engine_probabilities(engine, scores, labels, probabilities), "probabilities");
+  check(kinglet_engine_given(engine, probabilities, labels, members), "given");
+  if (memcmp(members, want, labels) != 0) {
+    fputs("golden: an engine gives other labels than its model\n", stderr);
+    exit(1);
+  }
+  free(members);
+  free(probabilities);
+}
+
 /* The scores of a text that comes in parts of `part` bytes, with a snapshot after each. */
 static void in_parts(kinglet_engine *engine, const char *text, size_t length, size_t part, float *scores, size_t labels) {
   uint32_t tokens, before = 0;
@@ -73,6 +103,7 @@ int main(int argc, char **argv) {
   char *file, *bundle, **texts;
   size_t file_bytes, bundle_bytes, *lengths, count = 0, labels, i, part;
   float *scores, *again;
+  unsigned char *members;
   uint32_t fingerprint;
   FILE *out;
 
@@ -106,6 +137,7 @@ int main(int argc, char **argv) {
   labels = kinglet_model_num_labels(model);
   scores = (float *)room(count * labels, sizeof *scores);
   again = (float *)room(labels, sizeof *again);
+  members = (unsigned char *)room(labels, 1);
   answers = (kinglet_answer *)room(count, sizeof *answers);
   check(kinglet_model_batch(model, (const char *const *)texts, lengths, count, THREADS, scores, count * labels, answers), "batch");
 
@@ -137,7 +169,9 @@ int main(int argc, char **argv) {
       return 1;
     }
     check(kinglet_fingerprint(want, labels, &fingerprint), "fingerprint");
-    printf("%s\t%08lx\n", kinglet_model_label(model, answer.label), (unsigned long)fingerprint);
+    print_labels(model, texts[i], lengths[i], answer.label, members, labels);
+    if (kinglet_engine_multi_label(engine)) same_labels(engine, want, members, labels);
+    printf("\t%08lx\n", (unsigned long)fingerprint);
   }
 
   out = fopen(argv[4], "wb");
@@ -149,6 +183,7 @@ int main(int argc, char **argv) {
   kinglet_model_free(model);
   free(answers);
   free(again);
+  free(members);
   free(scores);
   free(lengths);
   free(texts);

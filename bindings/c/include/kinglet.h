@@ -140,7 +140,8 @@ typedef struct kinglet_answer {
   // Its probability, 0 to 1; calibrated if the model is.
   float probability;
   // Whether the label is not the answer: 1 if it is not likely enough, or if the text has no letter, digit or symbol that
-  // the model knows; otherwise 0. Every label is likely enough if the model is not calibrated.
+  // the model knows; otherwise 0. Every label is likely enough if the model has one per text and is not calibrated. Of a
+  // model of which any number of labels may apply, 1 if none does: `kinglet_model_given` returns all that do.
   uint32_t unsure;
 } kinglet_answer;
 
@@ -215,6 +216,10 @@ kinglet_status kinglet_engine_label(const struct kinglet_engine *engine,
 // is unsure and there are no label sets.
 uint32_t kinglet_engine_calibrated(const struct kinglet_engine *engine);
 
+// Returns whether any number of labels may apply to a text: 1 or 0, 0 for null. Probabilities are then those of each label
+// for itself, and `kinglet_engine_given` says which labels are the answer.
+uint32_t kinglet_engine_multi_label(const struct kinglet_engine *engine);
+
 // Returns the number of final tokens of the text so far; 0 for null.
 uint64_t kinglet_engine_tokens(const struct kinglet_engine *engine);
 
@@ -265,7 +270,8 @@ kinglet_status kinglet_engine_embed(struct kinglet_engine *engine,
 // Discards the text so far.
 kinglet_status kinglet_engine_reset(struct kinglet_engine *engine);
 
-// Computes the probability of each label: softmax of the scores, with the model's temperature if it is calibrated.
+// Computes the probability of each label: softmax of the scores, with the model's temperature if it is calibrated; the
+// logistic function of each score if any number of labels may apply.
 //
 // `scores`: `count` floats, the number of labels, from `kinglet_engine_finish` or `kinglet_engine_snapshot`.
 // `probabilities`: room for as many; must not overlap `scores`.
@@ -284,7 +290,19 @@ kinglet_status kinglet_engine_answer(const struct kinglet_engine *engine,
                                      size_t count,
                                      struct kinglet_answer *answer);
 
-// Returns the labels expected to include the correct one (a conformal set). Fails if the model is not calibrated.
+// Returns the labels that are the answer: of a model of which any number may apply, each whose probability exceeds its
+// threshold; of another one, the most likely one unless the answer is unsure. As `kinglet_engine_answer` it is for the
+// engine's current text, or for its last one.
+//
+// `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`.
+// `members`: room for `count` bytes; receives 1 for each label that is given and 0 for the others.
+kinglet_status kinglet_engine_given(const struct kinglet_engine *engine,
+                                    const float *probabilities,
+                                    size_t count,
+                                    uint8_t *members);
+
+// Returns the labels expected to include the correct one (a conformal set), or of a model of which any number may apply, a
+// share of a text's labels on average. Fails if the model is not calibrated.
 //
 // `probabilities`: `count` floats, the number of labels, from `kinglet_engine_probabilities`.
 // `members`: room for `count` bytes; receives 1 for each label of the set and 0 for the others.
@@ -352,6 +370,24 @@ kinglet_status kinglet_model_classify(const struct kinglet_model *model,
                                       const char *text,
                                       size_t text_bytes,
                                       struct kinglet_answer *answer);
+#endif
+
+#if defined(KINGLET_STD)
+// Returns the labels of one text: of a model of which any number may apply, each whose probability exceeds its threshold;
+// of another one, the most likely one unless the answer is unsure.
+//
+// `text`: `text_bytes` bytes of UTF-8; invalid parts are read as U+FFFD. Null is allowed if there are none.
+// `members`: room for `count` bytes, the number of labels; receives 1 for each label that is given and 0 for the others.
+kinglet_status kinglet_model_given(const struct kinglet_model *model,
+                                   const char *text,
+                                   size_t text_bytes,
+                                   uint8_t *members,
+                                   size_t count);
+#endif
+
+#if defined(KINGLET_STD)
+// Returns whether any number of labels may apply to a text: 1 or 0, 0 for null. `kinglet_model_given` returns those that do.
+uint32_t kinglet_model_multi_label(const struct kinglet_model *model);
 #endif
 
 #if defined(KINGLET_STD)

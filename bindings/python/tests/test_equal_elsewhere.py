@@ -20,6 +20,9 @@ def lines(classifier: kinglet_text.Classifier, texts: list[str]) -> list[str]:
     """What `kinglet fingerprint` prints."""
     scores = classifier.scores(texts)
     labels = [classifier.labels[best] for best in scores.argmax(axis=1)]
+    if classifier.multi_label:
+        place = {name: i for i, name in enumerate(classifier.labels)}
+        labels = [",".join(sorted(given, key=place.__getitem__)) for given in classifier.predict_labels(texts)]
     each = [f"{label}\t{classifier.fingerprint(text)}" for label, text in zip(labels, texts, strict=True)]
     return [*each, f"all\t{hashlib.sha256(scores.astype('<f4').tobytes()).hexdigest()}"]
 

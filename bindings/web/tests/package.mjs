@@ -32,7 +32,13 @@ const lines = texts.map((text) => {
   assert.equal(answer.top[0].label, label);
   assert.equal(answer.score, answer.top[0].score);
   assert.ok(answer.top[0].score >= answer.top[1].score && answer.top[1].score >= answer.top[2].score);
+  if (classifier.multiLabel) {
+    // Those that apply, by class.
+    assert.equal(answer.label, answer.labels[0] ?? null);
+    return `${classifier.labels.filter((name) => answer.labels.includes(name)).join(",")}\t${print}`;
+  }
   assert.equal(answer.label, answer.unsure ? null : label);
+  assert.deepEqual(answer.labels, answer.unsure ? [] : [label]);
   assert.ok(!answer.calibrated || answer.set.includes(label));
   return `${label}\t${print}`;
 });

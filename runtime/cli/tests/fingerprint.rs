@@ -12,6 +12,7 @@ fn every_kernel_gives_the_committed_lines() {
     let golden = [
         ("intents", include_str!("../../../firmware-examples/golden/intents.txt")),
         ("intents-nano", include_str!("../../../firmware-examples/golden/intents-nano.txt")),
+        ("requests-nano", include_str!("../../../firmware-examples/golden/requests-nano.txt")),
     ];
     for (name, want) in golden {
         assert_eq!(want.lines().count(), 33);

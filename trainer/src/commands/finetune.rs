@@ -19,7 +19,7 @@ use crate::model::ModelConfig;
 use crate::random::{Purpose, derive_seed};
 use crate::recipes::{ENCODER, SCRATCH};
 use crate::targets::manifest::MANIFEST;
-use crate::tasks::classify::config::{ClassifyKeys, Config, TransformerKeys};
+use crate::tasks::classify::config::{ClassifyKeys, Config, LongTexts, TransformerKeys};
 use crate::tasks::classify::data::{Data, Encoded};
 use crate::tasks::classify::network::{Network, classifier};
 use crate::tasks::classify::soft::{Soft, Source};
@@ -175,7 +175,12 @@ fn kinglet(args: &FinetuneArgs, setup: Setup, interrupt: &Interrupt, act: Act) -
         }
     }
     let max_length = config.train.own.passes.max_length;
-    let train = |text: &str, cut: &mut usize| Ok(encode(&table, text, max_length, cut));
+    let windows = config.train.own.long_texts == LongTexts::Windows;
+    let train = |text: &str, cut: &mut usize| {
+        let ids = encode(&table, text, if windows { 0 } else { max_length }, cut);
+        *cut += usize::from(windows && max_length > 0 && ids.len() > max_length);
+        Ok(ids)
+    };
     let dev = |text: &str, cut: &mut usize| Ok(encode(&table, text, 0, cut));
     let data = read_data(args, rows, &mut config.train, &train, &dev, interrupt)?;
     let task = if data.train.labels.is_multi_label() { spec::Task::MultiLabel } else { spec::Task::Classify };
@@ -202,6 +207,10 @@ fn from_transformer(args: &FinetuneArgs, dir: &Path, setup: Setup, interrupt: &I
     ensure!(
         !config.train.own.frozen(),
         "train.frozen is true, which is for Kinglet's encoders: the head of a Transformer has two layers"
+    );
+    ensure!(
+        config.train.own.long_texts() == LongTexts::Cut,
+        "train.long_texts is windows, must be cut: a Transformer reads the beginning of a long text alone"
     );
     let sampling = config.train.own.subword_sampling();
     ensure!(

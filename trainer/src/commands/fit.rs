@@ -179,7 +179,7 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     }
     if record.plan.is_none() {
         let pace = search.measure()?;
-        let export_seconds = export_seconds(record.rows[1], pace.dev_seconds);
+        let export_seconds = export_seconds(record.rows[1], *length, pace.dev_seconds);
         let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64() - export_seconds;
         let possible = (0.95 * left / pace.epoch_seconds).max(0.1);
         let wanted = epochs_for(record.rows[0], lesson);
@@ -217,10 +217,11 @@ fn stopped(out: &Path) {
     say(&format!("stopped: what was trained is kept in {}; to go on, run\n  {}", out.display(), again()));
 }
 
-/// Returns how long the export takes, by the seconds of an evaluation on the dev rows.
-fn export_seconds(rows: usize, dev_seconds: f64) -> f64 {
-    // tract verifies twice on up to 200 texts, for each of which it takes about forty times as long as libtorch.
-    let verified = 80.0 * rows.min(200) as f64 / rows.max(1) as f64;
+/// Returns how long the export takes, by the seconds of an evaluation on the dev rows, texts of about `length` tokens.
+fn export_seconds(rows: usize, length: usize, dev_seconds: f64) -> f64 {
+    // tract verifies twice on up to 200 texts or 50,000 tokens, for each of which it takes about forty times as long as libtorch.
+    let texts = rows.min(200).min(1 + 50_000 / length.max(1));
+    let verified = 80.0 * texts as f64 / rows.max(1) as f64;
     10.0 + 0.002 * rows as f64 + (2.0 + verified) * dev_seconds
 }
 

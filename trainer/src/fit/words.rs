@@ -5,6 +5,7 @@
 //! knows, so that with convolutions still silent and a head by regression it is one; training then adds what the order of words says.
 //! Soft labels of texts that the linear classifier was not fitted to keep it from learning the labels by heart.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -34,7 +35,7 @@ const BESIDE: Share = Share { length: 0.35, stronger: 0.005, directions: 4 };
 /// The longest part of a row.
 const LONGEST: f64 = 0.95;
 
-/// Tokens times classes that are too many: about half a minute of one core.
+/// Different tokens of all texts, times classes, that are too many: about half a minute of one core.
 const MANY: usize = 100_000_000;
 
 /// A part of an embedding.
@@ -111,7 +112,7 @@ impl Words {
         let labels = [&labels, dev.labels.one().map_err(anyhow::Error::msg)?].concat();
         data.texts.extend(dev.texts);
         let ids: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
-        let tokens: usize = ids.iter().map(Vec::len).sum();
+        let tokens: usize = ids.iter().map(|ids| ids.iter().collect::<HashSet<_>>().len()).sum();
         if tokens.saturating_mul(classes) > MANY {
             return Ok(None);
         }

@@ -28,7 +28,7 @@ pub mod seq2seq;
 pub mod student;
 
 use anyhow::{Context, Result, bail};
-use kinglet::spec::Weight;
+use kinglet::spec::{Pooling, Weight};
 use tch::{Device, Kind, Tensor};
 
 pub use config::{BlockWeight, ModelConfig, ModelWeight};
@@ -38,6 +38,8 @@ pub use mode::Mode;
 
 use encoder::Encoder;
 use pooling::Head;
+
+use crate::batch::Batch;
 
 /// The whole model on one device.
 #[derive(Debug)]
@@ -116,6 +118,46 @@ impl Classifier {
     pub fn pooled(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
         pooling::pool(&self.encode(ids, mask, mode), &positions, self.config.pooling)
+    }
+
+    /// Returns the pooled token vectors `[1, C]` f32 of a whole text (token ids), without dropout. Through convolutions a long one passes in
+    /// parts, each with the neighbours that its tokens depend on, so that memory does not depend on its length; up to the order of sums, the result is
+    /// that of the text at once.
+    pub fn pooled_of(&self, ids: &[u32]) -> Tensor {
+        /// Tokens of a part.
+        const PART: usize = 8192;
+        let around = self.config.look_back().zip(self.config.look_ahead());
+        let vectors = |ids: &[u32]| {
+            let batch = Batch::new(&[ids], self.device);
+            (self.encode(&batch.ids, &batch.mask, &Mode::eval()), batch.mask.to_kind(Kind::Float).unsqueeze(-1))
+        };
+        let Some((back, ahead)) = around.filter(|_| ids.len() > PART) else {
+            let (y, mask) = vectors(ids);
+            return pooling::pool(&y, &mask, self.config.pooling);
+        };
+        let mut pooled: Option<Tensor> = None;
+        for begin in (0..ids.len()).step_by(PART) {
+            let end = (begin + PART).min(ids.len());
+            let (from, to) = (begin.saturating_sub(back), (end + ahead).min(ids.len()));
+            let (y, _) = vectors(&ids[from..to]);
+            let y = y.narrow(1, (begin - from) as i64, (end - begin) as i64);
+            let part = match self.config.pooling {
+                Pooling::Mean => y.sum_dim_intlist([1i64].as_slice(), false, Kind::Float),
+                Pooling::Max => y.amax([1i64].as_slice(), false),
+            };
+            pooled = Some(match (pooled, self.config.pooling) {
+                (None, _) => part,
+                (Some(all), Pooling::Mean) => all + part,
+                (Some(all), Pooling::Max) => all.maximum(&part),
+            });
+        }
+        let pooled = pooled.unwrap_or_else(|| pooling::pool(&vectors(ids).0, &vectors(ids).1, self.config.pooling));
+        if self.config.pooling == Pooling::Mean { pooled / ids.len() as f64 } else { pooled }
+    }
+
+    /// Returns class scores `[B, num_labels]` f32 of pooled token vectors `[B, C]`.
+    pub fn scores_of(&self, pooled: &Tensor) -> Tensor {
+        self.head.of_pooled(pooled)
     }
 
     /// Returns class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Encoder::forward`].

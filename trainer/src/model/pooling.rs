@@ -42,6 +42,11 @@ impl Head {
 
     /// `y`: `[B, T, C]` f32, `mask`: `[B, T, 1]` f32; returns `[B, num_labels]` f32.
     pub fn forward(&self, y: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
-        mode.drop(&pool(y, mask, self.pooling)).linear(&self.weight, Some(&self.bias))
+        self.of_pooled(&mode.drop(&pool(y, mask, self.pooling)))
+    }
+
+    /// `pooled`: `[B, C]` f32; returns `[B, num_labels]` f32.
+    pub fn of_pooled(&self, pooled: &Tensor) -> Tensor {
+        pooled.linear(&self.weight, Some(&self.bias))
     }
 }

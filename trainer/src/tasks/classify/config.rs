@@ -67,6 +67,8 @@ pub struct ClassifyKeys {
     /// Whether the encoder stays as it is, and the head is the best one by regression ([`crate::regression`]): often better than
     /// training the encoder on few rows. Needs `--from`; the keys of the optimizer have no effect. Default false.
     pub frozen: bool,
+    /// What a step sees of a training text that is longer than `max_length`. Default `windows`; of a Transformer, which reads no more, `cut`.
+    pub long_texts: LongTexts,
     /// Share of the words of a training text that are cut into other pieces in each step ([`crate::tokenizer::sampling`]). Default 0.
     pub subword_sampling: f64,
     /// Exponent of the probabilities of those pieces: 0 for any pieces, 1 for probable ones. Default 0.2.
@@ -88,6 +90,7 @@ impl Default for ClassifyKeys {
             soft_unsure: 0,
             soft_temperature: 1.0,
             frozen: false,
+            long_texts: LongTexts::Windows,
             subword_sampling: 0.0,
             subword_alpha: 0.2,
         }
@@ -134,6 +137,11 @@ impl TransformerKeys {
         self.0.frozen
     }
 
+    /// Returns [`ClassifyKeys::long_texts`].
+    pub fn long_texts(&self) -> LongTexts {
+        self.0.long_texts
+    }
+
     /// Returns [`ClassifyKeys::subword_sampling`].
     pub fn subword_sampling(&self) -> f64 {
         self.0.subword_sampling
@@ -143,7 +151,7 @@ impl TransformerKeys {
 impl Default for TransformerKeys {
     fn default() -> Self {
         let passes = EpochKeys { epochs: 3, ..EpochKeys::default() };
-        TransformerKeys(ClassifyKeys { passes, ..ClassifyKeys::default() })
+        TransformerKeys(ClassifyKeys { passes, long_texts: LongTexts::Cut, ..ClassifyKeys::default() })
     }
 }
 
@@ -231,6 +239,17 @@ impl Metric {
             Metric::BinaryF1 => "binary_f1",
         }
     }
+}
+
+/// What a step sees of a training text that is longer than `max_length`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LongTexts {
+    /// A window of so many tokens that begins anywhere, another one in each epoch: in the course of training all of the text. Memory does not
+    /// depend on the length of the text, and a model that pools over its tokens then reads whole texts.
+    Windows,
+    /// Its beginning.
+    Cut,
 }
 
 /// Weights of the classes in the loss.

@@ -23,7 +23,7 @@ pub struct Encoded {
     pub ids: Vec<Vec<u32>>,
     /// Class index of each text, or its class indices.
     pub labels: Labels,
-    /// Texts truncated to the maximum length.
+    /// Texts truncated to the maximum length, or longer than it.
     pub cut: usize,
 }
 

@@ -9,13 +9,12 @@ use kinglet_data::multilabel::{LabelScores, Scored};
 use tch::{Kind, Reduction, Tensor};
 
 use super::network::Network;
-use crate::batch::{self, Batch};
-use crate::model::Mode;
+use crate::batch;
 use crate::training::team::Team;
 
 /// Maximum number of texts in an evaluation batch.
 const TEXTS: usize = 256;
-/// Maximum number of tokens in an evaluation batch, including padding.
+/// Maximum number of tokens in an evaluation batch, including padding; a longer text is a batch of its own.
 const TOKENS: usize = 16_384;
 
 /// Scores of a model.
@@ -66,8 +65,7 @@ pub fn evaluate<N: Network>(model: &N, texts: &[Vec<u32>], labels: &Labels, team
     let start = Instant::now();
     for indices in batch::by_length(&lengths, TEXTS, TOKENS).iter().skip(team.rank()).step_by(team.size()) {
         let chosen: Vec<&[u32]> = indices.iter().filter_map(|&i| texts.get(i).map(Vec::as_slice)).collect();
-        let batch = Batch::new(&chosen, device);
-        let logits = tch::no_grad(|| model.forward(&batch.ids, &batch.mask, &Mode::eval()));
+        let logits = tch::no_grad(|| model.scores(&chosen));
         let exact = logits.to_kind(Kind::Double);
         let (lost, found) = if several {
             let targets =

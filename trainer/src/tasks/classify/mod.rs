@@ -38,7 +38,7 @@ use crate::training::run::{Ending, Run};
 use crate::training::state::State;
 use crate::training::task::{Evaluation, Loss, Part, Task};
 use crate::training::team::Team;
-use config::{Config, Metric};
+use config::{Config, LongTexts, Metric};
 use data::Data;
 use evaluate::{Found, Scores, evaluate};
 use network::{Network, Place};
@@ -94,8 +94,7 @@ impl<N: Network> Classify<N> {
         from: Option<PathBuf>,
         model: N,
     ) -> Result<Self> {
-        let lengths = data.texts().map(<[u32]>::len).collect();
-        let epochs = Epochs::new(lengths, &config.train.keys, &config.train.own.passes);
+        let epochs = Epochs::new(seen(&data, &config), &config.train.keys, &config.train.own.passes);
         let weights = config.train.own.class_weights.resolve(&data.train.labels, data.labels.len());
         let class_weights = weights.map(|weights| {
             let weights: Vec<f32> = weights.iter().map(|&w| w as f32).collect();
@@ -147,10 +146,9 @@ impl<N: Network> Classify<N> {
 
     /// Ends training, and the decay of the learning rate, with this step.
     pub fn limit_steps(&mut self, steps: u64) {
-        let passes = &mut self.config.train.own.passes;
-        passes.max_steps = steps;
-        let lengths = self.data.texts().map(<[u32]>::len).collect();
-        self.epochs = Epochs::new(lengths, &self.config.train.keys, passes);
+        self.config.train.own.passes.max_steps = steps;
+        self.epochs =
+            Epochs::new(seen(&self.data, &self.config), &self.config.train.keys, &self.config.train.own.passes);
     }
 
     /// Measures how fast training is, by steps at a learning rate of zero, of which nothing remains.
@@ -197,15 +195,33 @@ impl<N: Network> Classify<N> {
         Ok(Pace { epoch_seconds, epoch_steps: steps, dev_seconds })
     }
 
-    /// Returns the ids of a training text in a step: those of its best pieces, or of others.
+    /// Returns the ids of a training text in a step: those of its best pieces, or of others, of a long text those of a window.
     fn ids(&self, table: Option<&Table<'_>>, text: usize, step: u64) -> Vec<u32> {
-        let (ids, own) = (self.data.text(text), &self.config.train.own);
-        let (Some((_, sampler)), Some(table)) = (&self.sampler, table) else { return ids.to_vec() };
+        let own = &self.config.train.own;
+        let ids = self.window(self.data.text(text), text, step);
+        let (Some((_, sampler)), Some(table)) = (&self.sampler, table) else {
+            let mut ids = ids.to_vec();
+            truncate(&mut ids, own.passes.max_length);
+            return ids;
+        };
         let step = derive_seed(self.config.train.keys.seed, Purpose::Subwords, step);
         let mut rng = SplitMix64::new(derive_seed(step, Purpose::Subwords, text as u64));
         let mut ids = sampler.sample(table, ids, &mut rng);
         truncate(&mut ids, own.passes.max_length);
         ids
+    }
+
+    /// Returns the part of a text that a step sees: all of it unless it is longer than the maximum, and then one token more, so that it ends as
+    /// a text does that is cut.
+    fn window<'t>(&self, ids: &'t [u32], text: usize, step: u64) -> &'t [u32] {
+        let most = self.config.train.own.passes.max_length;
+        if most == 0 || ids.len() <= most {
+            return ids;
+        }
+        let step = derive_seed(self.config.train.keys.seed, Purpose::Part, step);
+        let mut rng = SplitMix64::new(derive_seed(step, Purpose::Part, text as u64));
+        let begin = (rng.next_u64() % (ids.len() - most + 1) as u64) as usize;
+        &ids[begin..(begin + most + 1).min(ids.len())]
     }
 
     /// Returns what all labels of a training text weigh.
@@ -320,11 +336,16 @@ impl<N: Network> Task for Classify<N> {
             format!("; frozen encoder, head by regression with C = {strength}, {what} {held_out:.4} on held-out training texts")
         });
         format!(
-            "{} parameters; {} training texts ({} cut to {} tokens), {soft}{} dev texts, {} {}{}",
+            "{} parameters; {} training texts ({}), {soft}{} dev texts, {} {}{}",
             self.model.size(),
             train.ids.len(),
-            train.cut,
-            self.config.train.own.passes.max_length,
+            match (train.cut, self.config.train.own.passes.max_length, self.config.train.own.long_texts) {
+                (0, most, _) if most > 0 => format!("none longer than {most} tokens"),
+                (0, ..) => "whole".to_owned(),
+                (cut, most, LongTexts::Cut) => format!("{cut} cut to {most} tokens"),
+                (long, most, LongTexts::Windows) =>
+                    format!("of {long} longer than {most} tokens a window per step, another in each"),
+            },
             dev.ids.len(),
             labels.len(),
             if several { "labels" } else { "classes" },
@@ -437,6 +458,13 @@ impl<N: Network> Task for Classify<N> {
         };
         card::write(folder, &facts)
     }
+}
+
+/// Returns how many tokens a step sees of each training text.
+fn seen(data: &Data, config: &Config) -> Vec<usize> {
+    let most = config.train.own.passes.max_length;
+    let most = if most == 0 { usize::MAX } else { most };
+    data.texts().map(|ids| ids.len().min(most)).collect()
 }
 
 /// Returns the seconds of a step of so many tokens, by the line closest to the tokens and seconds of the steps `timed`. Neither a step nor a

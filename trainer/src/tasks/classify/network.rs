@@ -14,6 +14,7 @@ use crate::optim::Parameter;
 use crate::regression::{self, Fitted};
 use crate::teacher::BertWeight;
 use crate::teacher::transformer::Transformer;
+use crate::tokenizer::files::truncate;
 
 /// Maximum number of texts whose vectors are computed at once.
 const VECTORS: usize = 256;
@@ -50,6 +51,12 @@ pub trait Network {
 
     /// Returns class scores `[B, K]` f32 before the softmax, for `ids` and `mask`, `[B, T]` i64.
     fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor;
+
+    /// Returns class scores `[B, K]` f32 of whole texts (token ids), without dropout, on the network's device.
+    fn scores(&self, texts: &[&[u32]]) -> Tensor {
+        let batch = Batch::new(texts, self.device());
+        self.forward(&batch.ids, &batch.mask, &Mode::eval())
+    }
 
     /// Fits the head to the labels of texts (token ids), with the encoder as it is, and sets it; `weights`: of the classes, `[K]`.
     ///
@@ -118,6 +125,17 @@ impl Network for Classifier {
         self.forward(ids, mask, mode)
     }
 
+    /// A long text passes through a convolution in parts, so that memory does not depend on its length.
+    fn scores(&self, texts: &[&[u32]]) -> Tensor {
+        match texts {
+            [text] => self.scores_of(&self.pooled_of(text)),
+            texts => {
+                let batch = Batch::new(texts, self.device());
+                self.forward(&batch.ids, &batch.mask, &Mode::eval())
+            }
+        }
+    }
+
     fn fit_head(&self, texts: &[Vec<u32>], labels: &Labels, weights: Option<&Tensor>, seed: u64) -> Result<Fitted> {
         let fitted = regression::fit(&vectors(self, texts)?, labels, weights, self.classes(), seed)?;
         for (weight, tensor) in self.parameters() {
@@ -137,8 +155,14 @@ impl Network for Classifier {
 
     /// Writes golden logits of the kept weights.
     fn complete(&self, dir: &Path, texts: &[Vec<u32>]) -> Result<()> {
+        /// Tokens of the longest text: all are padded to one length.
+        const LONGEST: usize = 1024;
         let model = checkpoint::load(dir, Device::Cpu)?.model;
-        checkpoint::golden(dir, &model, &texts[..texts.len().min(GOLDEN_TEXTS)])
+        let mut texts = texts[..texts.len().min(GOLDEN_TEXTS)].to_vec();
+        for ids in &mut texts {
+            truncate(ids, LONGEST);
+        }
+        checkpoint::golden(dir, &model, &texts)
     }
 
     fn words(&self, out: &Path) -> Words {
@@ -274,8 +298,13 @@ fn vectors(model: &Classifier, texts: &[Vec<u32>]) -> Result<Tensor> {
     let (mut parts, mut order) = (Vec::new(), Vec::with_capacity(texts.len()));
     for indices in batch::by_length(&lengths, VECTORS, TOKENS) {
         let chosen: Vec<&[u32]> = indices.iter().map(|&i| texts[i].as_slice()).collect();
-        let batch = Batch::new(&chosen, model.device());
-        parts.push(tch::no_grad(|| model.pooled(&batch.ids, &batch.mask, &Mode::eval())));
+        parts.push(tch::no_grad(|| match &chosen[..] {
+            [text] => model.pooled_of(text),
+            chosen => {
+                let batch = Batch::new(chosen, model.device());
+                model.pooled(&batch.ids, &batch.mask, &Mode::eval())
+            }
+        }));
         order.extend(indices.iter().map(|&i| i as i64));
     }
     let order = Tensor::from_slice(&order).to_device(model.device()).argsort(0, false);

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Compares `kinglet-train fit` with fastText and TF-IDF on other languages and scripts and on long documents, and writes docs/results/languages.md.
+
+    tools/x research languages                                     what is missing in docs/results/languages, then the page
+    tools/x research languages --task intents_th --seed 1 --peer fit   one of each; all may be given several times
+    tools/x research languages --page                              the page alone, from the records
+
+Each trains on the rows of a set and chooses on its dev rows, which then measure it, so all are a little optimistic: `fit` (--minutes below) among
+its trainings, fastText in a grid with subwords (thread=10), TF-IDF of words and characters with LinearSVC among five values of C. fastText and
+TF-IDF read all of each text, and so does `fit`, in windows. Needs the data sets in $KINGLET_DATA and built programs; the Python environment is
+made on the first call (tools/x setup peers). What is recorded is skipped, so the program can be stopped at any time. Chinese and another Thai set
+are in docs/results/fit.md.
+"""
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+from importlib import metadata
+
+import peers
+import project
+from project import ROOT, capture, data, program, want
+
+RECORDS = ROOT / "docs/results/languages"
+PAGE = ROOT / "docs/results/languages.md"
+SETS = {"intents_th": "Thai intents (12)", "intents_es": "Spanish intents (12)", "germeval18_de": "GermEval 2018, German tweets (2)",
+        "arsarcasm_ar": "ArSarcasm sentiment, Arabic tweets (3)", "long_author": "long_author, 5,000 words a text (33)"}
+SEEDS = (1, 2, 3)
+PEERS = {"fit": "`fit`", "fasttext": "fastText, grid with subwords", "tfidf": "TF-IDF, LinearSVC"}
+MINUTES = {"long_author": 10}
+FEATURES = [{"wordNgrams": n, "minn": low, "maxn": high} for n in (1, 2) for low, high in ((0, 0), (2, 5))]
+STEPS = {"lr": [0.5, 1.0], "epoch": [25, 50]}
+
+
+def path(task):
+    return RECORDS / f"{task}.json"
+
+
+def records(task):
+    """Returns the runs of a task: one object per peer, of runs by seed."""
+    return json.loads(path(task).read_text()) if path(task).exists() else {}
+
+
+def files(task):
+    return [f"{data(task)}/{part}.jsonl.zst" for part in ("train", "dev")]
+
+
+def rows(task):
+    parsed = []
+    for name in files(task):
+        lines = [json.loads(line) for line in project.lines(name)]
+        parsed.append(([line["text"] for line in lines], [str(line["label"]) for line in lines]))
+    return parsed
+
+
+def fit(task, seed):
+    """One command, as a newcomer types it but for --dev, --threads, the minutes and the seed."""
+    train, dev = files(task)
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder) / "model"
+        capture(program("kinglet-train"), "fit", train, "--dev", dev, "--out", out, "--minutes", MINUTES.get(task, 4), "--threads", "1", "--seed", seed)
+        report, found = (json.loads((out / name).read_text()) for name in ("report.json", "fit.json"))
+        return {"accuracy": report["dev"]["accuracy_int8"], "bytes": (out / "model.kinglet").stat().st_size, "minutes": MINUTES.get(task, 4),
+                "plan": found["plan"], "trials": found["trials"]}
+
+
+def fasttext(task, seed):
+    """fastText in a grid, which seed 1 searches."""
+    import fasttext as package
+    from peer_fasttext import FIXED, answers, prepared
+
+    (texts, labels), (dev_texts, dev_labels) = rows(task)
+    number = {label: i for i, label in enumerate(sorted(set(labels)))}
+    gold, dev_texts = [number[label] for label in dev_labels], prepared(dev_texts)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "train.txt"
+        file.write_text("".join(f"__label__{number[label]} {text}\n" for text, label in zip(prepared(texts), labels, strict=True)), encoding="utf-8")
+
+        def run(setting, seed):
+            model = package.train_supervised(str(file), **FIXED, **setting, seed=seed)
+            return model, sum(map(int.__eq__, [-1 if answer is None else answer for answer in answers(model, dev_texts)], gold)) / len(gold)
+
+        tried = records(task).get("fasttext", {}).get("1", {}).get("tried", [])
+        if not tried:
+            last = {key: values[-1] for key, values in STEPS.items()}
+            tried = [[{**features, **last}, run({**features, **last}, 1)[1]] for features in FEATURES]
+            features = max(tried, key=lambda one: one[1])[0]
+            for values in itertools.product(*STEPS.values()):
+                setting = {**features, **dict(zip(STEPS, values))}
+                if all(one[0] != setting for one in tried):
+                    tried.append([setting, run(setting, 1)[1]])
+        setting = max(tried, key=lambda one: one[1])[0]
+        model, accuracy = run(setting, seed)
+        model.save_model(str(out := pathlib.Path(folder) / "model.bin"))
+        return {"accuracy": accuracy, "bytes": out.stat().st_size, "setting": setting, "tried": tried}
+
+
+def tfidf(task, _seed):
+    """TF-IDF of words and characters with LinearSVC, C chosen on dev."""
+    import numpy as np
+    from peer_linear import TFIDF, shipped, vectorizer
+
+    (texts, labels), (dev_texts, dev_labels) = rows(task)
+    make, grid = TFIDF["tfidf-svc"]
+    features = vectorizer()
+    left, right = features.fit_transform(texts), features.transform(dev_texts)
+    found = []
+    for c in grid:
+        model = make(c).fit(left, labels)
+        found.append((float(np.mean(model.predict(right) == np.asarray(dev_labels))), -c, model))
+    accuracy, c, model = max(found, key=lambda one: one[:2])
+    return {"accuracy": accuracy, "bytes": shipped(features, model), "setting": {"C": -c}}
+
+
+def versions(peer):
+    if peer == "fit":
+        return {"kinglet": capture(program("kinglet-train"), "--version").stdout.split()[-1]}
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in {"fasttext": ["fasttext-wheel"], "tfidf": ["scikit-learn"]}[peer]}}
+
+
+def keep(task, peer, seed, run):
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    every = records(task)
+    every.setdefault(peer, {})[str(seed)] = run
+    project.write(path(task), json.dumps({peer: dict(sorted(runs.items())) for peer, runs in sorted(every.items())}, indent=1) + "\n")
+
+
+def cell(runs):
+    """Mean accuracy in percent, the seeds it is of, and the largest size."""
+    if not runs:
+        return "–"
+    values = [100 * run["accuracy"] for run in runs.values()]
+    spread = f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
+    size = max(run["bytes"] for run in runs.values()) / 1e6
+    return f"{sum(values) / len(values):.1f}{spread}, {len(runs)}, {size:{'.1f' if size < 100 else ',.0f'}} MB"
+
+
+def page():
+    """Returns the page that the records make."""
+    lines = [
+        "# Other languages and long documents", "",
+        "Made by `tools/x research languages`. Dev accuracy in percent (minimum–maximum), seeds, and the size of the model. Each chose its settings on the dev",
+        "rows, so all are a little optimistic. `fit` is int8 and had four minutes of one core (ten for long_author); fastText runs in a grid with subwords",
+        "and `thread=10`, TF-IDF of words (1–2) and characters (2–5) with LinearSVC. All of them read whole texts. Chinese and another Thai set:",
+        "[fit](fit.md).", "",
+        "| set (classes) | " + " | ".join(PEERS.values()) + " |", "|---|" + "---:|" * len(PEERS),
+    ]
+    for task, title in SETS.items():
+        every = records(task)
+        lines.append(f"| {title} | " + " | ".join(cell(every.get(peer, {})) for peer in PEERS) + " |")
+    lines += ["", "Settings, seeds and versions of all runs: `docs/results/languages/*.json`."]
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", action="append", choices=SETS)
+    parser.add_argument("--seed", action="append", type=int, choices=SEEDS)
+    parser.add_argument("--peer", action="append", choices=PEERS)
+    parser.add_argument("--page", action="store_true", help="write the page alone")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    if not args.page:
+        want(*(args.task or SETS))
+        peers.enter()
+        for task, seed, peer in itertools.product(args.task or SETS, args.seed or SEEDS, args.peer or PEERS):
+            if str(seed) not in records(task).get(peer, {}) and (peer != "tfidf" or seed == SEEDS[0]):
+                run = {"fit": fit, "fasttext": fasttext, "tfidf": tfidf}[peer](task, seed)
+                keep(task, peer, seed, {**run, "versions": versions(peer)})
+                print(f"{task} {peer} seed {seed}: {100 * run['accuracy']:.2f}", file=sys.stderr)
+                project.write(PAGE, page())
+    project.write(PAGE, page())
+
+
+if __name__ == "__main__":
+    main()
