@@ -22,7 +22,7 @@ import zipfile
 
 import embedder
 import project
-from project import MODELS, ROOT, capture, check, fail, printed, row
+from project import MODELS, ROOT, SEVERAL, capture, check, fail, printed, row
 
 CRATE = "bindings/python"
 # What pip does without looking anywhere but at the files it is given.
@@ -93,9 +93,9 @@ def main():
         sentences.write_bytes(embedder.embedder(MODELS["intents"].read_bytes()))
         os.environ.update(PYTHONPATH=str(work / "site"), PYTHONDONTWRITEBYTECODE="1", KINGLET_EMBEDDER=str(sentences))
         log = pytest(python)
-        scratch = printed(python, "-c", SCRATCH, *(f"models/{model}" for model in MODELS))
+        scratch = printed(python, "-c", SCRATCH, *(f"models/{model}" for model in [*MODELS, *SEVERAL]))
         version = printed(python, "-c", "import platform; print(platform.python_version())").strip()
-        rows = measured(log, wheel, dict(zip(MODELS, map(int, scratch.split()))), MODELS["intents"].stat().st_size, version)
+        rows = measured(log, wheel, dict(zip([*MODELS, *SEVERAL], map(int, scratch.split()))), MODELS["intents"].stat().st_size, version)
         if args.rows:
             names = ["maturin", "numpy", "scikit-learn", "mypy"]
             versions = printed(python, "-c", "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))", *names).split()

@@ -12,7 +12,7 @@ use kinglet_data::multilabel::{LabelCounts, LabelScores, Scored};
 use kinglet_data::pipe;
 use serde_json::{Map, Value, json};
 
-use super::eval::{Args, write_rows};
+use super::eval_args::{Args, write_rows};
 use super::model::Model;
 use super::output::{Outcome, Progress, explain, number};
 use super::parallel;

@@ -7,6 +7,7 @@ mod answer;
 mod classify;
 mod embed;
 mod eval;
+mod eval_args;
 mod eval_labels;
 mod explain;
 mod fingerprint;
@@ -47,7 +48,7 @@ struct Cli {
 enum Command {
     Classify(classify::Args),
     Embed(embed::Args),
-    Eval(eval::Args),
+    Eval(eval_args::Args),
     Explain(explain::Args),
     Fingerprint(fingerprint::Args),
     Info(info::Args),
