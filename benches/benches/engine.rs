@@ -7,6 +7,7 @@ use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::Engine;
 use kinglet::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
+use kinglet::multi_label::Decision;
 use kinglet::spec::Mixer;
 use kinglet_benches::models::{self, Size};
 use kinglet_export::checkpoint::Checkpoint;
@@ -19,7 +20,8 @@ fn engine(c: &mut Criterion) {
         models::write_checkpoint(folder.path(), &size.config(Mixer::Light), 1).expect("a checkpoint is written");
         let (checkpoint, weights) = Checkpoint::read(folder.path()).expect("a checkpoint is read");
         let model = Prepared::new(&checkpoint.config, weights);
-        let bytes = kinglet_export::bundle::file(&checkpoint, &model, None).expect("a bundle is written");
+        let bytes =
+            kinglet_export::bundle::file(&checkpoint, &model, Decision::One(None)).expect("a bundle is written");
         let buffer = Buffer::new(&bytes.expect("light models have a bundle"));
         let bundle = Bundle::new(buffer.as_slice()).expect("a bundle is read");
         for backend in Backend::all() {
