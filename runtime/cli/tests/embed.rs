@@ -109,7 +109,7 @@ fn an_onnx_file_embeds_with_tract_alike() {
         let mut model = ModelProto::decode(fixture::embedder_onnx().as_slice()).unwrap();
         model.metadata_props.push(StringStringEntryProto { key: key.into(), value: value.into() });
         let path = folder.write("forged.onnx", fixture::forged(model));
-        run(&["info", path.to_str().unwrap()]).fails_with(&[key, "a model that embeds has no classes"]);
+        run(&["info", path.to_str().unwrap()]).fails_with(&[key, "a model that embeds, which has no classes"]);
     }
 }
 
