@@ -31,8 +31,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             (weight, (0..len).map(|i| ((i * 7919 + 13) % 1021) as f32 / 4096.0 - 0.125).collect())
         })
         .collect();
-    let parts =
-        Parts { config: &config, tokenizer: &tokenizer, labels: &["alarm", "weather", "other"], decision: Default::default() };
+    let parts = Parts {
+        config: &config,
+        tokenizer: &tokenizer,
+        labels: &["alarm", "weather", "other"],
+        decision: Default::default(),
+    };
     let weight = |wanted| values.iter().find(|(weight, _)| *weight == wanted).map_or(&[][..], |(_, values)| values);
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("model.kinglet"), bundle::write(&parts, weight)?)?;
