@@ -14,17 +14,16 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import sys
 import tempfile
 import time
-from importlib import metadata
 
 import peers
 import project
-from project import ROOT, capture, data, program, want
+from project import ROOT, capture, program, want
+from runs import Runs, files, rows, tfidf, versions
 
-RECORDS = ROOT / "docs/results/fit"
+RUNS = Runs(ROOT / "docs/results/fit")
 PAGE = ROOT / "docs/results/fit.md"
 # The sets, short texts first; TF-IDF has no seed.
 SETS = {
@@ -35,27 +34,6 @@ SEEDS = (1, 2, 3)
 PEERS = {"fit": "`fit --minutes 10`", "fasttext": "fastText, autotune 600 s", "tfidf": "TF-IDF, LinearSVC"}
 MINUTES = 10
 SECONDS = 60 * MINUTES
-
-
-def path(task):
-    return RECORDS / f"{task}.json"
-
-
-def records(task):
-    """Returns the runs of a task: one object per peer, of runs by seed."""
-    return json.loads(path(task).read_text()) if path(task).exists() else {}
-
-
-def files(task):
-    return [f"{data(task)}/{part}.jsonl.zst" for part in ("train", "dev")]
-
-
-def rows(task):
-    parsed = []
-    for name in files(task):
-        lines = [json.loads(line) for line in project.lines(name)]
-        parsed.append(([line["text"] for line in lines], [str(line["label"]) for line in lines]))
-    return parsed
 
 
 def fit(task, seed):
@@ -90,36 +68,6 @@ def fasttext(task, seed):
         return {"accuracy": sum(map(int.__eq__, given, dev_labels)) / len(dev_labels), "bytes": file.stat().st_size, "setting": found}
 
 
-def tfidf(task, _seed):
-    """TF-IDF of words and characters with LinearSVC, C chosen on dev; Python's own words in languages with spaces."""
-    import numpy as np
-    from peer_linear import TFIDF, shipped, vectorizer
-
-    (texts, labels), (dev_texts, dev_labels) = rows(task)
-    make, grid = TFIDF["tfidf-svc"]
-    features = vectorizer()
-    left, right = features.fit_transform(texts), features.transform(dev_texts)
-    found = []
-    for c in grid:
-        model = make(c).fit(left, labels)
-        found.append((float(np.mean(model.predict(right) == np.asarray(dev_labels))), -c, model))
-    accuracy, c, model = max(found, key=lambda one: one[:2])
-    return {"accuracy": accuracy, "bytes": shipped(features, model), "setting": {"C": -c}}
-
-
-def versions(peer):
-    if peer == "fit":
-        return {"kinglet": capture(program("kinglet-train"), "--version").stdout.split()[-1]}
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in {"fasttext": ["fasttext-wheel"], "tfidf": ["scikit-learn"]}[peer]}}
-
-
-def keep(task, peer, seed, run):
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    every = records(task)
-    every.setdefault(peer, {})[str(seed)] = run
-    project.write(path(task), json.dumps({peer: dict(sorted(runs.items())) for peer, runs in sorted(every.items())}, indent=1) + "\n")
-
-
 def longer(runs):
     """Whether a run took notably longer than it was given."""
     return any("C" not in run.get("setting", {}) and run.get("cpu_seconds", 0) > 1.1 * SECONDS for run in runs.values())
@@ -145,17 +93,17 @@ def page():
         "| data set | " + " | ".join(PEERS.values()) + " |", "|---|" + "---|" * len(PEERS),
     ]
     for task, title in SETS.items():
-        have = records(task)
+        have = RUNS.of(task)
         if have:
             means = {peer: sum(run["accuracy"] for run in runs.values()) / len(runs) for peer, runs in have.items()}
             best = max(means.values())
             cells = [f"**{cell(have.get(peer))}**" if len(means) > 1 and means.get(peer) == best else cell(have.get(peer)) for peer in PEERS]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    if any("beside" in run for task in SETS for runs in records(task).values() for run in runs.values()):
+    if any("beside" in run for task in SETS for runs in RUNS.of(task).values() for run in runs.values()):
         lines += ["", "† Its core was shared with other work for some of the ten minutes."]
-    if any(longer(runs) for task in SETS for runs in records(task).values()):
+    if any(longer(runs) for task in SETS for runs in RUNS.of(task).values()):
         lines += ["", f"‡ Took more than {1.1 * MINUTES:.0f} minutes of CPU time, with the training of what was found or the export."]
-    missing = [title for task, title in SETS.items() if any(str(seed) not in records(task).get("fit", {}) for seed in SEEDS)]
+    missing = [title for task, title in SETS.items() if any(str(seed) not in RUNS.of(task).get("fit", {}) for seed in SEEDS)]
     if missing:
         lines += ["", f"Not measured yet with all of the seeds {', '.join(map(str, SEEDS))}: {', '.join(missing)}."]
     lines += ["", "The command line of the first column is one: `kinglet-train fit DATA --out DIR` (with `--dev` and `--threads 1` here).",
@@ -179,12 +127,12 @@ def main():
     for seed in () if args.page else args.seed or SEEDS:
         for task in args.task or SETS:
             for peer in args.peer or PEERS:
-                if str(seed) in records(task).get(peer, {}) or (peer == "tfidf" and seed > 1):
+                if str(seed) in RUNS.of(task).get(peer, {}) or (peer == "tfidf" and seed > 1):
                     continue
                 begun = time.process_time(), os.times().children_user
                 run = {"fit": fit, "fasttext": fasttext, "tfidf": tfidf}[peer](task, seed)
                 cpu = time.process_time() - begun[0] + os.times().children_user - begun[1]
-                keep(task, peer, seed, {**run, "cpu_seconds": round(cpu), "versions": versions(peer)})
+                RUNS.keep(task, peer, seed, {**run, "cpu_seconds": round(cpu), "versions": versions(peer)})
                 print(f"{task} {peer} {seed}: {100 * run['accuracy']:.2f} in {run['bytes']:,} bytes, {cpu:.0f} s", flush=True)
     project.write(PAGE, page())
 

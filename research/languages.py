@@ -16,16 +16,15 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import sys
 import tempfile
-from importlib import metadata
 
 import peers
 import project
-from project import ROOT, capture, data, program, want
+from project import ROOT, capture, program, want
+from runs import Runs, files, rows, tfidf, versions
 
-RECORDS = ROOT / "docs/results/languages"
+RUNS = Runs(ROOT / "docs/results/languages")
 PAGE = ROOT / "docs/results/languages.md"
 SETS = {"intents_th": "Thai intents (12)", "intents_es": "Spanish intents (12)", "germeval18_de": "GermEval 2018, German tweets (2)",
         "arsarcasm_ar": "ArSarcasm sentiment, Arabic tweets (3)", "long_author": "long_author, 5,000 words a text (33)"}
@@ -34,27 +33,6 @@ PEERS = {"fit": "`fit`", "fasttext": "fastText, grid with subwords", "tfidf": "T
 MINUTES = {"long_author": 10}
 FEATURES = [{"wordNgrams": n, "minn": low, "maxn": high} for n in (1, 2) for low, high in ((0, 0), (2, 5))]
 STEPS = {"lr": [0.5, 1.0], "epoch": [25, 50]}
-
-
-def path(task):
-    return RECORDS / f"{task}.json"
-
-
-def records(task):
-    """Returns the runs of a task: one object per peer, of runs by seed."""
-    return json.loads(path(task).read_text()) if path(task).exists() else {}
-
-
-def files(task):
-    return [f"{data(task)}/{part}.jsonl.zst" for part in ("train", "dev")]
-
-
-def rows(task):
-    parsed = []
-    for name in files(task):
-        lines = [json.loads(line) for line in project.lines(name)]
-        parsed.append(([line["text"] for line in lines], [str(line["label"]) for line in lines]))
-    return parsed
 
 
 def fit(task, seed):
@@ -84,7 +62,7 @@ def fasttext(task, seed):
             model = package.train_supervised(str(file), **FIXED, **setting, seed=seed)
             return model, sum(map(int.__eq__, [-1 if answer is None else answer for answer in answers(model, dev_texts)], gold)) / len(gold)
 
-        tried = records(task).get("fasttext", {}).get("1", {}).get("tried", [])
+        tried = RUNS.of(task).get("fasttext", {}).get("1", {}).get("tried", [])
         if not tried:
             last = {key: values[-1] for key, values in STEPS.items()}
             tried = [[{**features, **last}, run({**features, **last}, 1)[1]] for features in FEATURES]
@@ -97,36 +75,6 @@ def fasttext(task, seed):
         model, accuracy = run(setting, seed)
         model.save_model(str(out := pathlib.Path(folder) / "model.bin"))
         return {"accuracy": accuracy, "bytes": out.stat().st_size, "setting": setting, "tried": tried}
-
-
-def tfidf(task, _seed):
-    """TF-IDF of words and characters with LinearSVC, C chosen on dev."""
-    import numpy as np
-    from peer_linear import TFIDF, shipped, vectorizer
-
-    (texts, labels), (dev_texts, dev_labels) = rows(task)
-    make, grid = TFIDF["tfidf-svc"]
-    features = vectorizer()
-    left, right = features.fit_transform(texts), features.transform(dev_texts)
-    found = []
-    for c in grid:
-        model = make(c).fit(left, labels)
-        found.append((float(np.mean(model.predict(right) == np.asarray(dev_labels))), -c, model))
-    accuracy, c, model = max(found, key=lambda one: one[:2])
-    return {"accuracy": accuracy, "bytes": shipped(features, model), "setting": {"C": -c}}
-
-
-def versions(peer):
-    if peer == "fit":
-        return {"kinglet": capture(program("kinglet-train"), "--version").stdout.split()[-1]}
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in {"fasttext": ["fasttext-wheel"], "tfidf": ["scikit-learn"]}[peer]}}
-
-
-def keep(task, peer, seed, run):
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    every = records(task)
-    every.setdefault(peer, {})[str(seed)] = run
-    project.write(path(task), json.dumps({peer: dict(sorted(runs.items())) for peer, runs in sorted(every.items())}, indent=1) + "\n")
 
 
 def cell(runs):
@@ -150,7 +98,7 @@ def page():
         "| set (classes) | " + " | ".join(PEERS.values()) + " |", "|---|" + "---:|" * len(PEERS),
     ]
     for task, title in SETS.items():
-        every = records(task)
+        every = RUNS.of(task)
         lines.append(f"| {title} | " + " | ".join(cell(every.get(peer, {})) for peer in PEERS) + " |")
     lines += ["", "Settings, seeds and versions of all runs: `docs/results/languages/*.json`."]
     return "\n".join(lines) + "\n"
@@ -168,9 +116,9 @@ def main():
         want(*(args.task or SETS))
         peers.enter()
         for task, seed, peer in itertools.product(args.task or SETS, args.seed or SEEDS, args.peer or PEERS):
-            if str(seed) not in records(task).get(peer, {}) and (peer != "tfidf" or seed == SEEDS[0]):
+            if str(seed) not in RUNS.of(task).get(peer, {}) and (peer != "tfidf" or seed == SEEDS[0]):
                 run = {"fit": fit, "fasttext": fasttext, "tfidf": tfidf}[peer](task, seed)
-                keep(task, peer, seed, {**run, "versions": versions(peer)})
+                RUNS.keep(task, peer, seed, {**run, "versions": versions(peer)})
                 print(f"{task} {peer} seed {seed}: {100 * run['accuracy']:.2f}", file=sys.stderr)
                 project.write(PAGE, page())
     project.write(PAGE, page())

@@ -22,9 +22,10 @@ from importlib import metadata
 
 import peers
 import project
-from project import ROOT, capture, data, program, want
+from project import ROOT, capture, program, want
+from runs import Runs, files, lines
 
-RECORDS = ROOT / "docs/results/multilabel"
+RUNS = Runs(ROOT / "docs/results/multilabel")
 PAGE = ROOT / "docs/results/multilabel.md"
 SETS = {"goemotions": "GoEmotions (28 emotions, Reddit comments)", "nlupp": "NLU++ (62 intents, banking and hotels)"}
 SEEDS = (1, 2, 3)
@@ -42,25 +43,9 @@ REGRESSION = [1.0, 3.0, 10.0, 30.0, 100.0]
 FEW = 10
 
 
-def path(task):
-    return RECORDS / f"{task}.json"
-
-
-def records(task):
-    """Returns the runs of a task: one object per peer, of runs by seed."""
-    return json.loads(path(task).read_text()) if path(task).exists() else {}
-
-
-def files(task):
-    return [f"{data(task)}/{part}.jsonl.zst" for part in ("train", "dev")]
-
-
 def rows(task):
     """Returns texts and label sets of training and dev rows, and the names of the labels."""
-    parsed = []
-    for name in files(task):
-        lines = [json.loads(line) for line in project.lines(name)]
-        parsed.append(([line["text"] for line in lines], [line["labels"] for line in lines]))
+    parsed = [([line["text"] for line in part], [line["labels"] for line in part]) for part in lines(task)]
     return *parsed, sorted({label for _, sets in parsed for labels in sets for label in labels})
 
 
@@ -141,7 +126,7 @@ def fasttext(task, seed):
                     scores[row, int(label.removeprefix("__label__"))] = score
             return model, measured(scores, gold)
 
-        tried = records(task).get("fasttext", {}).get("1", {}).get("tried", [])
+        tried = RUNS.of(task).get("fasttext", {}).get("1", {}).get("tried", [])
         if not tried:
             grid = STEPS[task]
             last = {key: values[-1] for key, values in grid.items()}
@@ -189,13 +174,6 @@ def versions(peer):
     return {**own, "python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def keep(task, peer, seed, run):
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    every = records(task)
-    every.setdefault(peer, {})[str(seed)] = run
-    project.write(path(task), json.dumps({peer: dict(sorted(runs.items())) for peer, runs in sorted(every.items())}, indent=1) + "\n")
-
-
 def seeds(peer):
     return SEEDS[:1] if peer in ("tfidf", "regression") else SEEDS
 
@@ -210,7 +188,7 @@ def page():
         "cross-fitting: each text with the thresholds that other texts chose.", "",
     ]
     for task, title in SETS.items():
-        every = records(task)
+        every = RUNS.of(task)
         lines += [f"## {title}", "", "| model | micro F1 | macro F1 | mAP | by others | seeds | MB |", "|---|---:|---:|---:|---:|---:|---:|"]
         for peer, name in PEERS.items():
             runs = list(every.get(peer, {}).values())
@@ -250,9 +228,9 @@ def main():
         peers.enter()
         for task, peer in itertools.product(args.task or SETS, args.peer or PEERS):
             for seed in args.seed or seeds(peer):
-                if str(seed) not in records(task).get(peer, {}) and seed in seeds(peer):
+                if str(seed) not in RUNS.of(task).get(peer, {}) and seed in seeds(peer):
                     run = measure(task, peer, seed)
-                    keep(task, peer, seed, {**run, "versions": versions(peer)})
+                    RUNS.keep(task, peer, seed, {**run, "versions": versions(peer)})
                     print(f"{task} {peer} seed {seed}: micro F1 {100 * run['micro_f1']:.2f}, macro F1 {100 * run['macro_f1']:.2f}", file=sys.stderr)
                     project.write(PAGE, page())
     project.write(PAGE, page())

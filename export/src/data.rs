@@ -73,7 +73,8 @@ pub fn calibration(path: &Path, label_field: Option<&str>, checkpoint: &Checkpoi
     Ok(data)
 }
 
-/// Reads a file: by `label_field` where it is given, else as training read it, else by the field that training recorded.
+/// Reads a file: by `label_field` where it is given, else as training read it, else by the field that training recorded. Labels are separated
+/// as in training.
 fn read(
     label_field: Option<&str>,
     recorded: Option<ReadOptions>,
@@ -88,7 +89,9 @@ fn read(
         (None, None) => trained.map_or_else(ReadOptions::default, ReadOptions::labelled),
     };
     let per_text = if checkpoint.config.task == Task::MultiLabel { PerText::Any } else { PerText::One };
-    let options = ReadOptions { per_text, ..options };
+    let trained = checkpoint.training.as_ref().and_then(|training| training.dev.as_ref()?.read.as_ref());
+    let label_separator = options.label_separator.or_else(|| trained.and_then(|read| read.label_separator.clone()));
+    let options = ReadOptions { per_text, label_separator, ..options };
     let data = match Dataset::read(path, &options, Some(&checkpoint.labels)) {
         Err(error @ DataError::Io { .. }) => return Err(error).context(unreadable),
         data => data?,

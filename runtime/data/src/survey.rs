@@ -169,6 +169,15 @@ impl Survey {
         for [a, b] in self.alike.iter().take(3) {
             found.push(format!("classes \"{}\" and \"{}\" differ in case alone", name(*a), name(*b)));
         }
+        let scores = |name: &String| name.parse::<f64>().is_ok_and(f64::is_finite);
+        if let Some(first) = names.iter().find(|name| name.contains('.'))
+            && names.iter().all(scores)
+        {
+            found.push(format!(
+                "all labels are numbers, some with decimals (\"{first}\"), so the file looks like one of scores, which regression would predict: \
+                 here each is a class"
+            ));
+        }
         let rare: Vec<&str> =
             (0..self.classes.len()).filter(|&c| (1..FEW).contains(&self.classes[c])).map(name).collect();
         if let Some(first) = rare.first() {
@@ -334,6 +343,16 @@ mod tests {
             assert!(warnings.contains(word), "{word}: {warnings}");
         }
         assert_eq!(found.facts(&names)[0], "7 rows, 3 classes");
+    }
+
+    #[test]
+    fn labels_that_are_scores_are_named_as_such() {
+        let said = |names: [&str; 2]| {
+            let data = data(&[("a", 0), ("b", 1)], &names);
+            Survey::of(&data).warnings(&data.names).iter().any(|one| one.contains("regression would predict"))
+        };
+        assert!(said(["0.25", "3"]));
+        assert!(!said(["1", "3"]) && !said(["0.25", "v3.1"]));
     }
 
     #[test]
