@@ -142,3 +142,26 @@ fn thresholds_that_were_changed_are_refused() {
     assert!(with(Some("[]"), key).contains("kinglet.multi_label"));
     assert!(with(Some("{}"), metadata::CALIBRATION).contains("of any number of labels per text"));
 }
+
+#[test]
+fn other_data_separate_labels_as_training_did() {
+    let run = run();
+    let dev = dev(&run, 40, 5);
+    let rows: Vec<Value> =
+        fs::read_to_string(run.path(dev)).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = rows.iter().map(|row| {
+        let labels: Vec<&str> = row["label"].as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect();
+        format!("{},{}\n", row["text"].as_str().unwrap(), labels.join(";"))
+    });
+    fs::write(run.path("other.csv"), format!("text,labels\n{}", lines.collect::<String>())).unwrap();
+    let training =
+        json!({ "dev": { "file": "gone.csv", "read": { "label_separator": ";" } }, "label_field": "labels" });
+    fs::write(run.path("checkpoint/training.json"), training.to_string()).unwrap();
+    let output = run.export(&["--dev", "other.csv"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let read = run.report()["dev"]["labels"].clone();
+    fs::remove_file(run.path("checkpoint/training.json")).unwrap();
+    let output = run.export(&["--dev", dev]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(run.report()["dev"]["labels"], read);
+}
