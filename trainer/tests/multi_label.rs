@@ -5,10 +5,12 @@
 mod fixture;
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_least, close, launch, rows, run_all, stderr, stdout};
+use fixture::{Task, at_least, at_most, close, launch, npy, rows, run_all, stderr, stdout};
+use kinglet_train::targets::Targets;
 use serde_json::{Value, json};
 
 /// Texts of animals, colours, both or neither: of pairs of rows, the first, the second, both, and the first without its animal.
@@ -132,6 +134,186 @@ fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
     assert!(task.bytes("whole", "model.safetensors") == task.bytes("stopped", "model.safetensors"));
 }
 
+const SOFT: [&str; 4] = ["--soft-labels", "soft.npy", "--soft-texts", "soft.txt"];
+
+/// Writes the texts of labelled lines to `soft.txt`, and probabilities of both labels, `sure` of those that a text has, to `soft.npy`.
+fn taught(task: &Task, lines: &str, sure: f32) {
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts: String = rows.iter().map(|row| format!("{}\n", row["text"].as_str().unwrap())).collect();
+    let of = |row: &Value, label: &str| row["label"].as_array().unwrap().contains(&json!(label));
+    let row = |row: &Value| ["animal", "colour"].map(|label| if of(row, label) { sure } else { 1.0 - sure }).to_vec();
+    fs::write(task.path("soft.txt"), texts).unwrap();
+    fs::write(task.path("soft.npy"), npy(&rows.iter().map(row).collect::<Vec<_>>())).unwrap();
+}
+
+#[test]
+fn texts_without_labels_teach_what_few_labels_do_not() {
+    let task = task();
+    taught(&task, &several(160, 1), 0.9);
+    // Labels that say nothing: four texts, and the same ones with the other labels.
+    let few = several(4, 1);
+    let others = few.replace("[]", "[\"colour\",\"animal\"]").replace("[\"animal\"]", "[\"x\"]");
+    let others = others.replace("[\"colour\"]", "[\"animal\"]").replace("[\"x\"]", "[\"colour\"]");
+    fs::write(task.path("train.jsonl"), few + &others).unwrap();
+    let more = ["--set", "train.epochs=20", "--set", "train.soft_temperature=2", "--set", "train.soft_weight=3"];
+    let said = task.train("soft", &[&SOFT[..], &more].concat());
+    assert!(said.contains("160 texts with soft labels (7 of them in the training file"), "{said}");
+    let of = |out: &str| record(&task, out)["best"]["mean_average_precision"].as_f64().unwrap();
+    at_least(0.9, of("soft"), "mean average precision with soft labels");
+    task.train("hard", &more);
+    at_most(0.85, of("hard"), "mean average precision without");
+}
+
+#[test]
+fn soft_labels_that_say_what_the_labels_say_change_nothing() {
+    let task = task();
+    taught(&task, &several(160, 1), 1.0);
+    let plain = ["--set", "train.label_smoothing=0", "--set", "train.class_weights=none", "--set", "train.epochs=3"];
+    task.train("hard", &plain);
+    let said = task.train("both", &[&plain[..], &SOFT, &["--set", "train.soft_weight=3"]].concat());
+    assert!(said.contains("160 texts with soft labels (160 of them in the training file"), "{said}");
+    for kind in ["train", "dev"] {
+        close(&task.metrics("hard"), &task.metrics("both"), kind, &format!("{kind} losses"));
+    }
+}
+
+#[test]
+fn parts_and_processes_with_soft_labels_equal_one_step_in_one() {
+    let task = task();
+    taught(&task, &several(200, 1), 0.8);
+    fs::write(task.path("train.jsonl"), several(60, 1)).unwrap();
+    let still =
+        ["train.dropout=0", "train.drop_connect=0", "train.optimizer=adafactor", "train.lr=0.003", "train.epochs=2"];
+    let still = still.iter().chain(&["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60", "train.soft_weight=2"]);
+    let mut more: Vec<&str> = still.flat_map(|set| ["--set", set]).collect();
+    more.extend(SOFT);
+    task.train("one", &more);
+    task.train("parts", &[&more[..], &["--set", "train.accumulate=4"]].concat());
+    run_all(launch(2, || task.finetune("two", &more)));
+    for run in ["parts", "two"] {
+        for kind in ["train", "dev"] {
+            close(&task.metrics("one"), &task.metrics(run), kind, &format!("{kind} losses, {run}"));
+        }
+    }
+}
+
+#[test]
+fn a_sentence_encoder_teaches_any_number_of_labels() {
+    let task = task();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
+    fs::write(task.path("more.jsonl"), several(40, 7)).unwrap();
+    let teach = |out: &str, labelled: &str, more: &[&str]| {
+        let teacher =
+            ["teacher", "--device", "cpu", "--precision", "f32", "--model", golden.to_str().unwrap(), "more.jsonl"];
+        let output = task.run(&[&teacher[..], &["--out", out, "--labelled", labelled], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = teach("soft", "train.jsonl", &[]);
+    assert!(said.contains("fitting 2 labels, any number per text, to 160 labelled texts"), "{said}");
+    assert!(said.contains("log likelihood -0."), "{said}");
+    let targets = Targets::open(&task.path("soft")).unwrap();
+    assert!(targets.manifest().unwrap().multi_label);
+    let (mut row, mut right) = ([0f32; 2], 0);
+    for (i, line) in several(40, 7).lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        targets.probabilities(i, &mut row);
+        let has = |label: &str| line["label"].as_array().unwrap().contains(&json!(label));
+        right += ["animal", "colour"].iter().zip(row).filter(|(label, p)| has(label) == (*p > 0.5)).count();
+    }
+    at_least(72.0, right as f64, "right ones of 80 labels");
+
+    let soft = ["--soft-labels", "soft", "--soft-texts", "more.jsonl", "--set", "train.epochs=1"];
+    task.train("run", &soft);
+    let card = String::from_utf8(task.bytes("run", "README.md")).unwrap();
+    assert!(card.contains("of a label of held-out texts"), "{card}");
+    // Labels that exclude each other are no labels of which any number may apply, and the other way round.
+    fs::write(task.path("one.jsonl"), rows(60, 3)).unwrap();
+    teach("one", "one.jsonl", &[]);
+    let refused = |train: &str, soft: &str, part: &str| {
+        let all = ["finetune", "--config", "config.toml", "--train", train, "--out", "refused", "--soft-labels", soft];
+        let output = task.run(&[&all[..], &["--soft-texts", "more.jsonl", "--tokenizer", "tokenizer"]].concat());
+        let said = stderr(&output);
+        assert!(output.status.code() == Some(2) && said.contains(part), "{said}");
+    };
+    refused(
+        "train.jsonl",
+        "one",
+        "of which one applies to a text, the training file has labels any number of which may apply",
+    );
+    refused(
+        "one.jsonl",
+        "soft",
+        "any number of which may apply to a text, the training file has labels of which one applies",
+    );
+    teach("said", "one.jsonl", &["--multi-label"]);
+    refused("one.jsonl", "said", "any number of which may apply");
+}
+
+#[test]
+fn a_transformer_learns_and_teaches_any_number_of_labels() {
+    let task = task();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
+    fs::write(task.path("bert.toml"), "[train]\nepochs = 8\nbatch_size = 16\nlr = 3e-3\noptimizer = \"adamw\"\n")
+        .unwrap();
+    let good = |arguments: &[&str]| {
+        let output = task.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let from = ["finetune", "--config", "bert.toml", "--train", "train.jsonl", "--dev", "dev.jsonl", "--from"];
+    good(&[&from[..], &[golden.to_str().unwrap(), "--out", "bert", "--device", "cpu", "--threads", "1"]].concat());
+    let found = good(&["eval", "--checkpoint", "bert", "--data", "dev.jsonl", "--json", "--device", "cpu"]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let best = record(&task, "bert")["best"]["micro_f1"].as_f64().unwrap();
+    assert!((found["micro_f1"].as_f64().unwrap() - best).abs() < 1e-6, "{found} {best}");
+
+    good(&[
+        "teacher",
+        "--model",
+        "bert",
+        "--probabilities",
+        "--device",
+        "cpu",
+        "--precision",
+        "f32",
+        "--out",
+        "soft",
+        "dev.jsonl",
+    ]);
+    let targets = Targets::open(&task.path("soft")).unwrap();
+    assert!(targets.manifest().unwrap().multi_label);
+    // Read as a classifier of classes that exclude each other, it says the softmax of the same scores.
+    let config = String::from_utf8(task.bytes("bert", "config.json")).unwrap();
+    fs::write(
+        task.path("bert/config.json"),
+        config.replace("multi_label_classification", "single_label_classification"),
+    )
+    .unwrap();
+    good(&[
+        "teacher",
+        "--model",
+        "bert",
+        "--probabilities",
+        "--device",
+        "cpu",
+        "--precision",
+        "f32",
+        "--out",
+        "one",
+        "dev.jsonl",
+    ]);
+    let one = Targets::open(&task.path("one")).unwrap();
+    let (mut several, mut alone) = ([0f32; 2], [0f32; 2]);
+    for i in 0..targets.len() {
+        targets.probabilities(i, &mut several);
+        one.probabilities(i, &mut alone);
+        let scores = several.map(|p| f64::from(p / (1.0 - p)).ln());
+        let expected = f64::from(alone[0] / alone[1]).ln();
+        assert!((scores[0] - scores[1] - expected).abs() < 1e-3, "{several:?} {alone:?}");
+    }
+}
+
 #[test]
 fn a_file_of_several_labels_becomes_a_search() {
     use std::os::unix::fs::PermissionsExt;
@@ -171,7 +353,8 @@ fn what_does_not_go_with_several_labels_is_refused() {
     refused(&["--set", "train.metric=\"binary_f1\""], "for texts of one label of two");
     refused(&["--set", "train.class_weights=[1.0]"], "has 1 values, must have one for each of 2 classes");
     fs::write(task.path("soft.txt"), "x\n").unwrap();
-    refused(&["--soft-labels", "soft.npy", "--soft-texts", "soft.txt"], "leave them out");
+    fs::write(task.path("soft.npy"), npy(&[vec![0.5, 1.5]])).unwrap();
+    refused(&SOFT, "row 0 (from 0) has values that are no probabilities: [0.5, 1.5]");
     // A label of the dev file that no training text has.
     fs::write(task.path("dev.jsonl"), "{\"text\": \"x\", \"label\": [\"animal\", \"colours\"]}\n").unwrap();
     refused(&[], "row 1: label \"colours\" is none of the 2 classes; did you mean \"colour\"?");

@@ -10,23 +10,13 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_least, at_most, close, launch, rows, run_all, stderr};
+use fixture::{Task, at_least, at_most, close, launch, npy, rows, run_all, stderr};
 use kinglet_data::dataset::ReadOptions;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::targets::Targets;
 use kinglet_train::tasks::classify::soft::{Soft, Source};
 use serde_json::Value;
 use tch::Device;
-
-/// Returns a NumPy file of f32 rows.
-fn npy(rows: &[Vec<f32>]) -> Vec<u8> {
-    let shape = (rows.len(), rows.first().map_or(0, Vec::len));
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape:?}, }}");
-    let header = format!("{header:<117}\n");
-    let mut out = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
-    out.extend(rows.iter().flatten().flat_map(|x| x.to_le_bytes()));
-    out
-}
 
 /// Returns the texts of labelled lines, one per line, and the teacher's probabilities, `sure` of the label.
 fn taught(lines: &str, sure: f32) -> (String, Vec<Vec<f32>>) {
@@ -194,6 +184,7 @@ fn classes_are_matched_by_name() {
     let source = Source {
         targets: &targets,
         texts: &files,
+        several: false,
         read: &ReadOptions::default(),
         temperature: 1.0,
         limit: 0,

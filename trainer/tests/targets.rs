@@ -46,6 +46,7 @@ fn manifest(dtype: Dtype, token_vectors: bool, classes: &[&str]) -> Manifest {
         dtype,
         token_vectors,
         classes: classes.iter().map(|&name| name.to_owned()).collect(),
+        multi_label: false,
         labelled: None,
         texts: 5,
         rows_per_shard: 2,

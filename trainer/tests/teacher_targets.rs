@@ -193,7 +193,7 @@ fn a_sentence_encoder_has_the_classes_of_labelled_texts() {
     assert_eq!(targets.classes(), ["animal", "colour"]);
     let record = targets.manifest().unwrap().labelled.as_ref().unwrap();
     assert_eq!((record.file.as_str(), record.texts), ("labelled.jsonl", 60));
-    contains(&said, &format!("accuracy {:.1} % on held-out labelled texts", record.held_out));
+    contains(&said, &format!("{:.1}% right on held-out texts", record.held_out));
     let all = |targets: &Targets| -> Vec<[f32; 2]> {
         let row = |i| {
             let mut row = [0.0; 2];

@@ -366,11 +366,6 @@ fn read_data(
     ensure!(classes >= 2, "{} has {classes} class, training needs at least 2", args.train.display());
     let several = rows.labels.is_multi_label();
     keys.resolve_for(classes, several)?;
-    ensure!(
-        !several || args.soft_labels.is_none(),
-        "any number of labels may apply to a text of {}; --soft-labels are probabilities of which one does: leave them out",
-        args.train.display()
-    );
     let (rows, dev_rows, dev_file, split) = match &args.dev {
         Some(file) => {
             let per_text = if several { PerText::Any } else { PerText::One };
@@ -421,6 +416,7 @@ fn read_soft(
     let source = Source {
         targets,
         texts: &args.soft_texts,
+        several: rows.labels.is_multi_label(),
         read: &read,
         temperature: keys.soft_temperature,
         limit: keys.soft_limit,

@@ -67,7 +67,7 @@ pub struct TeacherArgs {
     pub token_vectors: bool,
     /// Also write the probabilities of the classes
     ///
-    /// The model must be a fine-tuned classifier (BertForSequenceClassification) of classes that exclude each other.
+    /// The model must be a fine-tuned classifier (BertForSequenceClassification), of one label per text or of any number.
     #[arg(long)]
     pub probabilities: bool,
     /// Labelled texts whose classes the targets have probabilities of
@@ -83,6 +83,14 @@ pub struct TeacherArgs {
     /// Default: the first of label, labels, intent, category, class, target that it has.
     #[arg(long, value_name = "NAME", requires = "labelled")]
     pub label_field: Option<String>,
+    /// A text of --labelled may have any number of labels
+    ///
+    /// Default: if a row has a list of several, or several of fastText's labels.
+    #[arg(long, requires = "labelled")]
+    pub multi_label: bool,
+    /// What separates the labels in a field of --labelled with several, such as ',' (implies --multi-label)
+    #[arg(long, value_name = "TEXT", requires = "labelled", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub label_separator: Option<String>,
     /// Targets of the same teacher for the same files
     ///
     /// Their vectors are taken instead of computed: a corpus goes through the teacher once, and gets the probabilities of another task in
@@ -172,13 +180,19 @@ pub fn run(args: &TeacherArgs) -> Result<()> {
     // Nothing is kept yet, so that a signal ends the program.
     let found = check(&teacher, &plan, &Interrupt::default())?;
     if let Some(file) = &args.labelled {
-        let read =
-            ReadOptions { label_field: args.label_field.clone(), per_text: PerText::One, ..ReadOptions::default() };
+        let read = ReadOptions {
+            label_field: args.label_field.clone(),
+            per_text: if args.multi_label { PerText::Any } else { PerText::Found },
+            label_separator: args.label_separator.clone(),
+            ..ReadOptions::default()
+        };
         let data = Dataset::read(file, &read, None).context("--labelled")?;
         super::tell_notes(file, &data);
-        eprintln!("fitting {} classes to {} labelled texts", data.names.len(), data.texts.len());
+        let several = data.labels.is_multi_label();
+        let kind = if several { "labels, any number per text," } else { "classes" };
+        eprintln!("fitting {} {kind} to {} labelled texts", data.names.len(), data.texts.len());
         let fitted = teacher.fit(&data, file).context("--labelled")?;
-        eprintln!("accuracy {:.1} % on held-out labelled texts", fitted.held_out);
+        eprintln!("{}", fitted.words(several));
     }
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let written = write(&teacher, &plan, found, &interrupt)?;

@@ -64,7 +64,7 @@ pub struct LabelledRecord {
     pub scale: f64,
     /// `C` of the logistic regression.
     pub strength: f64,
-    /// Accuracy on held-out labelled texts, in percent.
+    /// Accuracy on held-out labelled texts, in percent; where any number of labels may apply, the mean log likelihood of a label, in nats.
     pub held_out: f64,
 }
 
@@ -84,6 +84,9 @@ pub struct Manifest {
     pub token_vectors: bool,
     /// Names of the classes whose probabilities are given; empty without.
     pub classes: Vec<String>,
+    /// Whether any number of the classes may apply to a text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multi_label: bool,
     /// The labelled texts that the classes come from, if a classifier was fitted to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labelled: Option<LabelledRecord>,
@@ -93,6 +96,17 @@ pub struct Manifest {
     pub rows_per_shard: u64,
     /// The text files, in order.
     pub files: Vec<TextFile>,
+}
+
+impl LabelledRecord {
+    /// Returns in words how good the classifier is on held-out texts; `several`: any number of labels may apply to a text.
+    pub fn words(&self, several: bool) -> String {
+        if several {
+            format!("log likelihood {:.4} of a label of held-out texts", self.held_out)
+        } else {
+            format!("{:.1}% right on held-out texts", self.held_out)
+        }
+    }
 }
 
 impl Manifest {

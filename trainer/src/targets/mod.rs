@@ -10,7 +10,7 @@
 //! |---|---|---|---|
 //! | `vectors` | `[N, D]` | F16, or I8 for `dtype` int8 | always |
 //! | `scales` | `[N]` | F32 | int8: `vector = scale · int8` ([`kinglet::quant`]) |
-//! | `probabilities` | `[N, K]` | F32, each row sums to 1 | `classes` is not empty |
+//! | `probabilities` | `[N, K]` | F32, each row sums to 1 unless `multi_label` | `classes` is not empty |
 //! | `token_begins` | `[N + 1]` | I64, text `i` has the tokens `token_begins[i]..token_begins[i + 1]` | `token_vectors` |
 //! | `token_ids` | `[M]` | I32, ids of the teacher's tokenizer | `token_vectors` |
 //! | `token_spans` | `[M, 2]` | I32, the token's bytes of the text, end excluded; 0, 0 for tokens that are not of the text | `token_vectors` |

@@ -240,9 +240,9 @@ impl Bert {
         states
     }
 
-    /// Computes a classifier's probabilities `[B, K]` f32 from the last hidden values `[B, T, C]`; `None` without a head.
-    pub fn probabilities(&self, hidden: &Tensor) -> Option<Tensor> {
-        Some(self.head.as_ref()?.forward(hidden, &self.mode).softmax(-1, Kind::Float))
+    /// Computes a classifier's scores before softmax or sigmoid, `[B, K]` f32, from the last hidden values `[B, T, C]`; `None` without a head.
+    pub fn scores(&self, hidden: &Tensor) -> Option<Tensor> {
+        Some(self.head.as_ref()?.forward(hidden, &self.mode).to_kind(Kind::Float))
     }
 
     /// Computes a classifier's scores before the softmax, `[B, K]` f32, from inputs as in [`Bert::forward`]; `None` without a head.

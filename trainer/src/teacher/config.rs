@@ -9,6 +9,11 @@ use serde::Deserialize;
 
 use crate::checkpoint::read_json;
 
+/// `problem_type` of a classifier of classes of which one is right.
+pub const ONE: &str = "single_label_classification";
+/// `problem_type` of a classifier of which any number of labels may apply to a text.
+pub const SEVERAL: &str = "multi_label_classification";
+
 /// Fields of `BertConfig` that affect the computation; absent ones have its defaults.
 #[derive(Clone, Debug, Deserialize)]
 pub struct BertConfig {
@@ -103,13 +108,18 @@ impl BertConfig {
         Ok(())
     }
 
+    /// Returns whether the folder has a classifier of which any number of labels may apply to a text.
+    pub fn is_multi_label(&self) -> bool {
+        self.problem_type.as_deref() == Some(SEVERAL)
+    }
+
     /// Returns the names of a classifier's classes by index.
     ///
     /// # Errors
-    /// If there are none, one is missing, or the classes do not exclude each other.
+    /// If there are none, one is missing, or it is a regression.
     pub fn classes(&self) -> Result<Vec<String>> {
-        if let Some(problem) = self.problem_type.as_deref().filter(|&p| p != "single_label_classification") {
-            bail!("problem_type is {problem:?}: probabilities are of classes of which one is right");
+        if let Some(problem) = self.problem_type.as_deref().filter(|p| ![ONE, SEVERAL].contains(p)) {
+            bail!("problem_type is {problem:?}: only {ONE:?} and {SEVERAL:?} have classes");
         }
         let names = self.id2label.as_ref().context("id2label is missing: the folder holds no fine-tuned classifier")?;
         ensure!(names.len() > 1, "id2label has {} classes", names.len());

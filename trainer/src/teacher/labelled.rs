@@ -8,7 +8,8 @@
 //! with those of up to 2,000 labelled texts, the landmarks. `z` has the same products as the TF-IDF vectors themselves, exactly if all
 //! labelled texts are landmarks and otherwise approximately (Williams and Seeger 2001), so that the regression is one on all n-grams. What
 //! the encoder knows of meaning and what names, numbers and rare words say add up: with few labels the two together are better than each.
-//! α is chosen by the leave-one-out error of ridge regression on the landmarks, which has a closed form.
+//! α is chosen by the leave-one-out error of ridge regression on the landmarks, which has a closed form. Where any number of labels may
+//! apply to a text, a sigmoid takes the place of the softmax: one regression per label.
 
 use anyhow::{Context, Result, ensure};
 use kinglet_data::dataset::Labels;
@@ -26,8 +27,9 @@ const LANDMARKS: usize = 2_000;
 const SCALES: [f64; 8] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 /// Ridges of the regression that chooses among them.
 const RIDGES: [f64; 4] = [0.03, 0.1, 0.3, 1.0];
-/// What is added to the diagonal of the landmarks' products, so that equal texts have a factorization.
-const JITTER: f64 = 1e-6;
+/// What is added to the diagonal of the landmarks' products, so that equal texts have a factorization: the first with which there is one, since
+/// the products are rounded to f32.
+const JITTER: [f64; 4] = [1e-6, 1e-5, 1e-4, 1e-3];
 /// Texts whose features are computed at once.
 const TEXTS: usize = 1024;
 /// Seed of the landmarks and of the held-out texts.
@@ -44,6 +46,8 @@ pub struct Head {
     words: Tensor,
     /// `[K]` f64.
     bias: Tensor,
+    /// Whether any number of labels may apply to a text.
+    several: bool,
     /// What was chosen, and how well it does.
     pub chosen: Chosen,
 }
@@ -55,17 +59,18 @@ pub struct Chosen {
     pub scale: f64,
     /// `C` of the regression.
     pub strength: f64,
-    /// Accuracy on held-out labelled texts, in percent with two decimals.
+    /// Accuracy on held-out labelled texts, in percent with two decimals; where any number of labels may apply, the mean log likelihood of a
+    /// label, in nats with four.
     pub held_out: f64,
 }
 
 impl Head {
-    /// Fits the classifier to labelled texts and their vectors `[N, C]`; `labels` are indices of `classes` classes. Allocates up to 50 KB per
+    /// Fits the classifier to texts, their vectors `[N, C]` and their `labels`, indices of `classes` classes. Allocates up to 50 KB per
     /// text.
     ///
     /// # Errors
     /// If there are fewer than five texts or two classes, or a value is not finite.
-    pub fn fit<T: AsRef<str> + Sync>(texts: &[T], vectors: &Tensor, labels: &[usize], classes: usize) -> Result<Self> {
+    pub fn fit<T: AsRef<str> + Sync>(texts: &[T], vectors: &Tensor, labels: &Labels, classes: usize) -> Result<Self> {
         let _guard = tch::no_grad_guard();
         ensure!(classes >= 2, "the labelled texts have {classes} class, at least 2 are needed");
         ensure!(!texts.is_empty(), "there are no labelled texts");
@@ -87,25 +92,29 @@ impl Head {
         let chosen = Tensor::from_slice(&chosen);
         let between = products.index_select(0, &chosen);
         let m = chosen.numel() as i64;
-        let jitter = Tensor::eye(m, (Kind::Double, Device::Cpu)) * JITTER;
-        let factor =
-            (&between + jitter).f_linalg_cholesky(false).context("the products of the texts have no factor")?;
+        let factor = factor(&between).context("the products of the texts have no factor")?;
 
-        let targets = batch::targets(labels.iter().copied().map(Some), Device::Cpu);
+        let targets = match labels {
+            Labels::One(labels) => batch::targets(labels.iter().copied().map(Some), Device::Cpu),
+            Labels::Any(labels) => batch::multi_hot(labels.iter().map(Vec::as_slice), classes, Device::Cpu),
+        };
+        let several = labels.is_multi_label();
         let near = vectors.index_select(0, &chosen) / length;
         let alpha = best_scale(&near.matmul(&near.tr()), &between, &targets.index_select(0, &chosen), classes)?;
         let z = factor.f_linalg_solve_triangular(&products.tr(), false, true, false)?.tr();
         let x = Tensor::f_cat(&[&vectors * (alpha / length), z], 1)?;
-        let Fitted { weight, bias, strength, held_out } =
-            regression::fit(&x, &Labels::One(labels.to_vec()), None, classes, SEED)?;
+        let Fitted { weight, bias, strength, held_out } = regression::fit(&x, labels, None, classes, SEED)?;
         let (weight, width) = (weight.to_kind(Kind::Double), vectors.size()[1]);
+        let held_out = if several { held_out } else { 100.0 * held_out };
+        let digits = if several { 1e4 } else { 1e2 };
         Ok(Head {
             meaning: weight.narrow(1, 0, width) * (alpha / length),
             words: factor.f_linalg_solve_triangular(&weight.narrow(1, width, m), false, false, false)?,
             bias: bias.to_kind(Kind::Double),
             vectorizer,
             landmarks,
-            chosen: Chosen { scale: alpha, strength, held_out: (held_out * 10_000.0).round() / 100.0 },
+            several,
+            chosen: Chosen { scale: alpha, strength, held_out: (held_out * digits).round() / digits },
         })
     }
 
@@ -120,12 +129,24 @@ impl Head {
         ensure!(rows == expected as i64, "{rows} vectors for {expected} texts");
         let parts = texts.chunks(TEXTS).zip(vectors.f_split(TEXTS as i64, 0)?).map(|(texts, vectors)| {
             let words = products(&self.vectorizer, &self.landmarks, texts).f_linear(&self.words, Some(&self.bias))?;
-            Ok((vectors.f_linear(&self.meaning, None::<Tensor>)? + words)
-                .softmax(-1, Kind::Double)
-                .to_kind(Kind::Float))
+            let scores = vectors.f_linear(&self.meaning, None::<Tensor>)? + words;
+            Ok(probabilities(&scores, self.several).to_kind(Kind::Float))
         });
         Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
     }
+}
+
+/// Returns `L` with `L·Lᵀ = products`, `[M, M]`, whose diagonal is raised as little as it takes.
+fn factor(products: &Tensor) -> Result<Tensor> {
+    let eye = Tensor::eye(products.size()[0], (Kind::Double, Device::Cpu));
+    let raised = |jitter: f64| (products + &eye * jitter).f_linalg_cholesky(false);
+    let [first, larger @ ..] = JITTER;
+    Ok(larger.into_iter().fold(raised(first), |found, jitter| found.or_else(|_| raised(jitter)))?)
+}
+
+/// Returns the probabilities of classes by their scores, `[B, K]`: the softmax, or, where any number may apply (`several`), the sigmoid.
+pub fn probabilities(scores: &Tensor, several: bool) -> Tensor {
+    if several { scores.sigmoid() } else { scores.softmax(-1, scores.kind()) }
 }
 
 /// Returns the products of the words of texts with those of the landmarks: `[B, M]` f64. Runs on all cores.
@@ -139,21 +160,27 @@ fn products<T: AsRef<str> + Sync>(vectorizer: &Vectorizer, landmarks: &Rows, tex
 }
 
 /// Returns the α whose sum `α²·V + T` of products `[M, M]` classifies most landmarks rightly, each by ridge regression on the others; the
-/// smallest of equally good ones. `labels`: `[M]`.
+/// smallest of equally good ones. `labels`: `[M]`, or of any number of labels `[M, K]`, of which it has the least squared error.
 fn best_scale(v: &Tensor, t: &Tensor, labels: &Tensor, classes: usize) -> Result<f64> {
-    let y = labels.one_hot(classes as i64).to_kind(Kind::Double);
+    let several = labels.dim() == 2;
+    let y = if several { labels.shallow_clone() } else { labels.one_hot(classes as i64) }.to_kind(Kind::Double);
     let y = &y - y.mean_dim([0i64].as_slice(), true, Kind::Double);
     let eye = Tensor::eye(t.size()[0], (Kind::Double, Device::Cpu));
-    let mut best = (0, SCALES[0]);
+    let mut best = (f64::NEG_INFINITY, SCALES[0]);
     for scale in SCALES {
         for ridge in RIDGES {
             let products = v * (scale * scale) + t + &eye * ridge;
             let inverse = Tensor::f_linalg_inv(&products).context("choosing the scale")?;
             // y − ŷ without the text itself is (G⁻¹·y)ᵢ / (G⁻¹)ᵢᵢ.
-            let guessed = &y - inverse.matmul(&y) / inverse.diagonal(0, 0, 1).unsqueeze(1);
-            let right = guessed.argmax(-1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]);
-            if right > best.0 {
-                best = (right, scale);
+            let missed = inverse.matmul(&y) / inverse.diagonal(0, 0, 1).unsqueeze(1);
+            let good = if several {
+                -missed.square().sum(Kind::Double)
+            } else {
+                (&y - missed).argmax(-1, false).eq_tensor(labels).sum(Kind::Double)
+            };
+            let good = good.double_value(&[]);
+            if good > best.0 {
+                best = (good, scale);
             }
         }
     }
@@ -182,7 +209,7 @@ mod tests {
     #[test]
     fn words_and_vectors_together_tell_what_neither_tells() {
         let (texts, vectors, labels) = data();
-        let head = Head::fit(&texts, &vectors, &labels, 3).unwrap();
+        let head = Head::fit(&texts, &vectors, &Labels::One(labels.clone()), 3).unwrap();
         assert!(head.chosen.held_out > 80.0, "{:?}", head.chosen);
         let guessed = head.probabilities(&texts, &vectors).unwrap().argmax(-1, false);
         let expected = batch::targets(labels.iter().copied().map(Some), Device::Cpu);
@@ -190,7 +217,7 @@ mod tests {
         assert!(head.probabilities(&texts[..2], &vectors).unwrap_err().to_string().contains("24 vectors for 2 texts"));
         equals_a_regression_on_all_n_grams(&head, &texts, &vectors, &labels);
         let vectorless = Tensor::ones([24, 2], (Kind::Float, Device::Cpu));
-        assert!(Head::fit(&texts, &vectorless, &labels, 3).unwrap().chosen.held_out < 80.0);
+        assert!(Head::fit(&texts, &vectorless, &Labels::One(labels.clone()), 3).unwrap().chosen.held_out < 80.0);
     }
 
     #[track_caller]
@@ -218,12 +245,38 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_labels_has_a_regression_each() {
+        let (texts, vectors, labels) = data();
+        // A label for each class, and one for the first two of them.
+        let sets: Vec<Vec<usize>> =
+            labels.iter().map(|&class| if class < 2 { vec![class, 3] } else { vec![2] }).collect();
+        let head = Head::fit(&texts, &vectors, &Labels::Any(sets.clone()), 4).unwrap();
+        assert!((-0.3..0.0).contains(&head.chosen.held_out), "{:?}", head.chosen);
+        let found = Vec::<Vec<f64>>::try_from(head.probabilities(&texts, &vectors).unwrap()).unwrap();
+        for (row, set) in found.iter().zip(&sets) {
+            let given: Vec<usize> = (0..4).filter(|&label| row[label] > 0.5).collect();
+            assert_eq!(given, *set, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn products_that_are_rounded_have_a_factor() {
+        let products = Tensor::ones([3, 3], (Kind::Double, Device::Cpu));
+        let _ = products.get(0).narrow(0, 0, 1).fill_(1.0 - 5e-6);
+        let factor = factor(&products).unwrap();
+        let apart = (factor.matmul(&factor.tr()) - products).abs().max().double_value(&[]);
+        assert!(apart < 1.1e-5, "{apart}");
+        assert!(super::factor(&Tensor::from_slice(&[-1.0]).view([1, 1])).is_err());
+    }
+
+    #[test]
     fn impossible_texts_are_refused() {
         let (texts, vectors, labels) = data();
         let said = |result: Result<Head>| format!("{:#}", result.unwrap_err());
-        let few = Head::fit(&texts[..4], &vectors.narrow(0, 0, 4), &labels[..4], 3);
+        let one = |labels: &[usize]| Labels::One(labels.to_vec());
+        let few = Head::fit(&texts[..4], &vectors.narrow(0, 0, 4), &one(&labels[..4]), 3);
         assert!(said(few).contains("4 training texts are too few"));
-        assert!(said(Head::fit(&texts, &vectors, &[0; 24], 1)).contains("have 1 class"));
-        assert!(said(Head::fit(&texts, &vectors.zeros_like(), &labels, 3)).contains("zero or not finite"));
+        assert!(said(Head::fit(&texts, &vectors, &one(&[0; 24]), 1)).contains("have 1 class"));
+        assert!(said(Head::fit(&texts, &vectors.zeros_like(), &one(&labels), 3)).contains("zero or not finite"));
     }
 }

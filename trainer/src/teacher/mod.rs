@@ -81,6 +81,8 @@ pub struct Teacher {
     channels: usize,
     vocab_size: usize,
     classes: Vec<String>,
+    /// Whether any number of them may apply to a text.
+    several: bool,
     /// The classifier on its vectors, and the record of the texts that it was fitted to.
     fitted: Option<(Head, LabelledRecord)>,
     device: Device,
@@ -156,6 +158,7 @@ impl Teacher {
             channels: config.hidden_size,
             vocab_size: config.vocab_size,
             classes,
+            several: options.classifier && config.is_multi_label(),
             fitted: None,
             device,
             precision,
@@ -169,8 +172,7 @@ impl Teacher {
     /// # Errors
     /// As [`Head::fit`], or if the tokenizer fails.
     pub fn fit(&mut self, data: &Dataset, file: &Path) -> Result<&LabelledRecord> {
-        let labels = data.labels.one().map_err(anyhow::Error::msg)?;
-        let head = Head::fit(&data.texts, &self.embed(&data.texts)?, labels, data.names.len())?;
+        let head = Head::fit(&data.texts, &self.embed(&data.texts)?, &data.labels, data.names.len())?;
         let record = LabelledRecord {
             file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             sha256: data.sha256.clone(),
@@ -180,6 +182,7 @@ impl Teacher {
             held_out: head.chosen.held_out,
         };
         self.classes.clone_from(&data.names);
+        self.several = data.labels.is_multi_label();
         Ok(&self.fitted.insert((head, record)).1)
     }
 
@@ -213,6 +216,11 @@ impl Teacher {
     /// Returns the names of the classes; none if the folder was not read as a classifier and none was fitted.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// Returns whether any number of the classes may apply to a text: their probabilities do not sum to 1.
+    pub fn is_multi_label(&self) -> bool {
+        self.several
     }
 
     /// Returns the tokens of texts, prompt and special tokens included, truncated. Runs on all cores.
@@ -327,7 +335,8 @@ impl Teacher {
             } else {
                 vectors
             };
-            let probabilities = self.bert.probabilities(&hidden);
+            let several = self.several;
+            let probabilities = self.bert.scores(&hidden).map(|scores| labelled::probabilities(&scores, several));
             Computed { vectors, hidden, probabilities }
         })
     }

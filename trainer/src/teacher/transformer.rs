@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tch::{Device, Tensor};
 
 use super::bert::{Bert, BertWeight, CLASSIFIER, POOLER, read_weights};
-use super::config::BertConfig;
+use super::config::{BertConfig, ONE, SEVERAL};
 use super::settings::{MODULES, SETTINGS, Settings};
 use super::wordpiece::WordPiece;
 use crate::checkpoint::read_json;
@@ -25,8 +25,6 @@ use crate::tokenizer::files::TokenizerFiles;
 
 /// A new head's matrices: the standard deviation is `initializer_range` of `BertConfig`.
 const HEAD: Draw = Draw::Normal(0.02);
-/// `problem_type` of a classifier of which any number of labels may apply to a text.
-const SEVERAL: &str = "multi_label_classification";
 /// Files that tokenizers of transformers read, copied where they exist.
 const COPIED: [&str; 4] = [files::TOKENIZER_CONFIG, SETTINGS, "vocab.txt", "special_tokens_map.json"];
 
@@ -80,7 +78,7 @@ impl Origin {
 
     /// Returns whether the folder has a classifier of which any number of labels may apply to a text.
     pub fn is_multi_label(&self) -> bool {
-        self.fields.get("problem_type").is_some_and(|kind| kind == SEVERAL)
+        self.config.is_multi_label()
     }
 
     /// Returns the tokenizer's files, for copying.
@@ -204,7 +202,7 @@ impl Transformer {
         let numbers = labels.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
         for (field, value) in [
             ("architectures", json!(["BertForSequenceClassification"])),
-            ("problem_type", json!(if self.several { SEVERAL } else { "single_label_classification" })),
+            ("problem_type", json!(if self.several { SEVERAL } else { ONE })),
             ("id2label", of(names)),
             ("label2id", of(numbers)),
         ] {

@@ -150,6 +150,7 @@ fn manifest(teacher: &Teacher, plan: &TargetsPlan, files: Vec<TextFile>) -> Resu
         dtype: plan.dtype,
         token_vectors: plan.token_vectors,
         classes: teacher.classes.clone(),
+        multi_label: teacher.several,
         labelled: teacher.fitted.as_ref().map(|(_, record)| record.clone()),
         texts: files.iter().map(|file| file.texts).sum(),
         rows_per_shard: plan.rows_per_shard,

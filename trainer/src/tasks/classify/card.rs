@@ -94,8 +94,10 @@ fn soft_words(soft: &Soft) -> String {
         |manifest| {
             let labelled = manifest.labelled.as_ref().map_or_else(String::new, |labelled| {
                 format!(
-                    ", by a regression on its vectors and on words, fitted to the {} texts of `{}` ({:.1} % right on held-out ones),",
-                    labelled.texts, labelled.file, labelled.held_out
+                    ", by a regression on its vectors and on words, fitted to the {} texts of `{}` ({}),",
+                    labelled.texts,
+                    labelled.file,
+                    labelled.words(manifest.multi_label)
                 )
             });
             format!(

@@ -22,7 +22,7 @@ use anyhow::{Context, Result, ensure};
 use kinglet::tokenizer::Table;
 use kinglet_data::multilabel::LabelScores;
 use serde_json::Number;
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use crate::batch::{self, Batch};
 use crate::model::Mode;
@@ -77,8 +77,17 @@ pub struct Input {
     texts: Batch,
     /// The classes, `[B]` i64; [`batch::IGNORED`] for a text without one. Where any number of labels may apply, `[B, K]` f32: 1 for each that does.
     targets: Tensor,
-    /// Soft labels at their temperature, `[B, K]`, with rows of zeros where a text has none, if there are any in the run.
-    soft: Option<Tensor>,
+    /// What has soft labels, if anything in the run has.
+    soft: Option<SoftInput>,
+}
+
+/// Soft labels of texts.
+#[derive(Debug)]
+struct SoftInput {
+    /// At their temperature, `[B, K]`, with rows of zeros where a text has none.
+    probabilities: Tensor,
+    /// Of any number of labels: which texts have soft labels, and which have labels, `[B, 1]` f32 each.
+    several: Option<[Tensor; 2]>,
 }
 
 impl<N: Network> Classify<N> {
@@ -229,7 +238,8 @@ impl<N: Network> Classify<N> {
         let labels = &self.data.train.labels;
         let class = |&label: &usize| self.class_weights.as_ref().map_or(1.0, |(weights, _)| weights[label]);
         // Of any number of labels, each has a loss of its own, in which it has its weight.
-        let hard = if labels.is_multi_label() { 1.0 } else { labels.of(text).first().map_or(0.0, class) };
+        let one = labels.of(text).first();
+        let hard = if labels.is_multi_label() { f64::from(text < labels.len()) } else { one.map_or(0.0, class) };
         let soft = self.data.soft.as_ref().is_some_and(|soft| soft.has(text));
         if soft { hard + self.config.train.own.soft_weight } else { hard }
     }
@@ -265,11 +275,15 @@ impl<N: Network> Classify<N> {
         } else {
             batch::targets(texts.iter().map(|&text| labels.of(text).first().copied()), device)
         };
-        Input {
-            texts: Batch::new(&ids, device),
-            targets,
-            soft: self.data.soft.as_ref().map(|soft| soft.batch(texts, device)),
-        }
+        let rows = |has: &dyn Fn(usize) -> bool| {
+            let values: Vec<f32> = texts.iter().map(|&text| f32::from(u8::from(has(text)))).collect();
+            Tensor::from_slice(&values).unsqueeze(1).to_device(device)
+        };
+        let soft = self.data.soft.as_ref().map(|soft| SoftInput {
+            probabilities: soft.batch(texts, device),
+            several: labels.is_multi_label().then(|| [rows(&|text| soft.has(text)), rows(&|text| text < labels.len())]),
+        });
+        Input { texts: Batch::new(&ids, device), targets, soft }
     }
 }
 
@@ -383,7 +397,15 @@ impl<N: Network> Task for Classify<N> {
             } else {
                 targets.shallow_clone()
             };
-            let sum = logits.binary_cross_entropy_with_logits(&targets, None, weights, Reduction::Sum);
+            let hard = |reduction| logits.binary_cross_entropy_with_logits(&targets, None, weights, reduction);
+            let sum = match soft {
+                Some(SoftInput { probabilities, several: Some([soft, labelled]) }) => {
+                    let (weight, temperature) = (own.soft_weight, own.soft_temperature);
+                    (hard(Reduction::None) * labelled).sum(Kind::Float)
+                        + soft::loss_of_several(&logits, probabilities, soft, weight, temperature)
+                }
+                _ => hard(Reduction::Sum),
+            };
             let share = sum / total;
             return Loss { logged: share.detach(), share };
         }
@@ -391,7 +413,7 @@ impl<N: Network> Task for Classify<N> {
             |reduction| logits.cross_entropy_loss(targets, weights, reduction, batch::IGNORED, own.label_smoothing);
         // The mean times the part's share of all weights: for a step in one part, the mean itself, bit for bit.
         let share = match (soft, part.weight) {
-            (Some(probabilities), _) => {
+            (Some(SoftInput { probabilities, .. }), _) => {
                 let soft = soft::loss(&logits, probabilities, own.soft_weight, own.soft_temperature);
                 (loss(Reduction::Sum) + soft) / total
             }

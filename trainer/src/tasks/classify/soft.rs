@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kinglet_data::dataset::ReadOptions;
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::interrupt::Interrupt;
 use crate::random::{Purpose, SplitMix64, derive_seed};
@@ -16,6 +16,8 @@ use crate::tokenizer::files::Encode;
 
 /// Texts between two looks at [`Interrupt`].
 const INTERVAL: usize = 4096;
+/// The least and the largest probability of a label whose logarithm of odds is softened.
+const ODDS: f64 = 1e-7;
 /// How far the probabilities of a row may be from a sum of 1: more than f16 rounds, and far less than logits miss it by.
 const TOLERANCE: f64 = 0.01;
 
@@ -26,9 +28,11 @@ pub struct Source<'a> {
     pub targets: &'a Path,
     /// The files with the texts, in order.
     pub texts: &'a [PathBuf],
+    /// Whether any number of labels may apply to a text, so that each has a probability of its own.
+    pub several: bool,
     /// How the texts are read.
     pub read: &'a ReadOptions,
-    /// Divides the exponents of probabilities, as `p^(1/T)` and normalized again.
+    /// Divides the exponents of probabilities, as `p^(1/T)` and normalized again; of any number of labels, each with `1 − p`.
     pub temperature: f64,
     /// Maximum number of rows that are taken, those with the largest probability, beside those of labelled texts; 0 for all.
     pub limit: usize,
@@ -65,6 +69,7 @@ pub struct Soft {
     /// Row of the probabilities by text: those of the training file, then those of `ids`.
     rows: Vec<Option<usize>>,
     temperature: f64,
+    several: bool,
 }
 
 impl Soft {
@@ -72,8 +77,8 @@ impl Soft {
     /// training file.
     ///
     /// # Errors
-    /// If a file cannot be read or has no texts, the probabilities are of other texts or classes, a row is no distribution, or
-    /// `interrupt` was requested.
+    /// If a file cannot be read or has no texts, the probabilities are of other texts or classes or exclude each other as the labels do
+    /// not, a row has values that are no probabilities, or `interrupt` was requested.
     pub fn read(
         source: Source<'_>,
         labels: &[String],
@@ -81,8 +86,19 @@ impl Soft {
         encode: Encode<'_>,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        let Source { targets: path, temperature, .. } = source;
+        let Source { targets: path, temperature, several, .. } = source;
         let targets = Targets::open(path).context("--soft-labels")?;
+        if let Some(of_several) = targets.manifest().map(|manifest| manifest.multi_label) {
+            let kinds = ["of which one applies to a text", "any number of which may apply to a text"];
+            let kind = |several| kinds[usize::from(several)];
+            ensure!(
+                of_several == several,
+                "--soft-labels {}: has the probabilities of classes {}, the training file has labels {}",
+                path.display(),
+                kind(of_several),
+                kind(several)
+            );
+        }
         let columns = columns(&targets, labels).with_context(|| format!("--soft-labels {}", path.display()))?;
         let mut places: HashMap<&str, VecDeque<usize>> = HashMap::new();
         for (place, text) in train.iter().enumerate() {
@@ -101,6 +117,7 @@ impl Soft {
             columns,
             rows: vec![None; train.len()],
             temperature,
+            several,
         };
         let left_out = out.left_out(&source);
         let mut row = 0;
@@ -160,7 +177,7 @@ impl Soft {
         for (&text, out) in texts.iter().zip(values.chunks_exact_mut(classes)) {
             if let Some(row) = self.rows.get(text).copied().flatten() {
                 self.stored(row, &mut stored);
-                temper(&stored, &self.columns, self.temperature, out);
+                temper(&stored, &self.columns, self.temperature, self.several, out);
             }
         }
         Tensor::from_slice(&values).view([texts.len() as i64, classes as i64]).to_device(device)
@@ -199,16 +216,23 @@ impl Soft {
         left_out
     }
 
-    /// Checks, on all cores, that each row is a distribution.
+    /// Checks, on all cores, that each row is a distribution, or, of any number of labels, has a probability of each.
     fn check_rows(&self) -> Result<()> {
         let check = |stored: &mut Vec<f32>, row: usize| {
             self.stored(row, stored);
             let sum: f64 = stored.iter().map(|&p| f64::from(p)).sum();
-            let good = stored.iter().all(|&p| p >= 0.0) && (sum - 1.0).abs() <= TOLERANCE;
+            let whole = if self.several { 0.0..=f64::INFINITY } else { 1.0 - TOLERANCE..=1.0 + TOLERANCE };
+            let most = if self.several { 1.0 } else { f32::INFINITY };
+            let good = stored.iter().all(|&p| (0.0..=most).contains(&p)) && whole.contains(&sum);
             if good { None } else { Some((row, stored.clone())) }
         };
         let bad = (0..self.targets.len()).into_par_iter().map_init(|| self.buffer(), check).find_first(Option::is_some);
         match bad.flatten() {
+            Some((row, values)) if self.several => {
+                bail!(
+                    "row {row} (from 0) has values that are no probabilities: {values:?}; write one from 0 to 1 per label, not scores"
+                )
+            }
             Some((row, values)) => bail!(
                 "row {row} (from 0) is no distribution: {values:?}; write probabilities, at least 0 and with sum 1, not scores"
             ),
@@ -247,9 +271,19 @@ fn columns(targets: &Targets, labels: &[String]) -> Result<Vec<usize>> {
 }
 
 /// Writes the probabilities `stored`, put into the order of `columns`, at `temperature` T to `out`: `p^(1/T) / Σ p^(1/T)`, the softmax of
-/// logits divided by T.
-fn temper(stored: &[f32], columns: &[usize], temperature: f64, out: &mut [f32]) {
-    let power = |column: &usize| f64::from(stored.get(*column).copied().unwrap_or_default()).powf(1.0 / temperature);
+/// logits divided by T; of `several` labels, the sigmoid of each.
+fn temper(stored: &[f32], columns: &[usize], temperature: f64, several: bool, out: &mut [f32]) {
+    let probability = |column: &usize| f64::from(stored.get(*column).copied().unwrap_or_default());
+    if several {
+        for (out, column) in out.iter_mut().zip(columns) {
+            let p = probability(column);
+            // At temperature 1 it is `p` itself, to the last bit.
+            let odds = |p: f64| (p / (1.0 - p)).powf(-1.0 / temperature);
+            *out = if temperature == 1.0 { p } else { 1.0 / (1.0 + odds(p.clamp(ODDS, 1.0 - ODDS))) } as f32;
+        }
+        return;
+    }
+    let power = |column: &usize| probability(column).powf(1.0 / temperature);
     let sum: f64 = columns.iter().map(power).sum();
     for (out, column) in out.iter_mut().zip(columns) {
         *out = (power(column) / sum) as f32;
@@ -265,9 +299,56 @@ pub fn loss(logits: &Tensor, probabilities: &Tensor, weight: f64, temperature: f
     (probabilities * logarithms).sum(Kind::Float) * (-weight * temperature * temperature)
 }
 
+/// Returns the sum over texts of `weight · T² · Σₖ BCE(pₖ, σ(logitsₖ / T))`, in nats, where any number of labels may apply to a text.
+///
+/// `logits` and `probabilities`, at the same temperature: `[B, K]`; `rows`: `[B, 1]`, 1 for texts that have soft labels and 0 for others.
+pub fn loss_of_several(
+    logits: &Tensor,
+    probabilities: &Tensor,
+    rows: &Tensor,
+    weight: f64,
+    temperature: f64,
+) -> Tensor {
+    let of =
+        (logits / temperature).binary_cross_entropy_with_logits::<Tensor>(probabilities, None, None, Reduction::None);
+    (of * rows).sum(Kind::Float) * (weight * temperature * temperature)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loss_of_several_labels_is_that_of_each() {
+        let (t, teacher, student) = (2.5f64, [[2.0f64, -1.0], [0.3, -4.0]], [[1.0f32, -2.0], [0.5, 3.0]]);
+        let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+        let (mut want, mut probabilities) = (0.0, [0f32; 4]);
+        for (i, (student, teacher)) in student.iter().zip(&teacher).enumerate() {
+            for (&z, &of) in student.iter().zip(teacher) {
+                let (p, q) = (sigmoid(of / t), sigmoid(f64::from(z) / t));
+                want -= 0.7 * t * t * (p * q.ln() + (1.0 - p) * (1.0 - q).ln());
+            }
+            // The teacher says its labels in another order.
+            let stored = [teacher[1], teacher[0]].map(|z| sigmoid(z) as f32);
+            temper(&stored, &[1, 0], t, true, &mut probabilities[2 * i..2 * i + 2]);
+            let plain = &mut [0f32; 2];
+            temper(&stored, &[1, 0], 1.0, true, plain);
+            assert_eq!(*plain, [stored[1], stored[0]]);
+        }
+        // Sure ones stay finite.
+        let sure = &mut [0f32; 2];
+        temper(&[0.0, 1.0], &[0, 1], t, true, sure);
+        assert!(sure[0] > 0.0 && sure[0] < 0.01 && sure[1] > 0.99 && sure[1] < 1.0, "{sure:?}");
+        // A third text without soft labels.
+        let logits = Tensor::from_slice2(&[student[0], student[1], [9.0, -9.0]]).set_requires_grad(true);
+        let rows = Tensor::from_slice(&[1.0f32, 1.0, 0.0]).view([3, 1]);
+        let probabilities =
+            Tensor::cat(&[Tensor::from_slice(&probabilities), Tensor::from_slice(&[0f32; 2])], 0).view([3, 2]);
+        let got = loss_of_several(&logits, &probabilities, &rows, 0.7, t);
+        assert!((got.double_value(&[]) - want).abs() < 1e-5, "{got:?} {want}");
+        got.backward();
+        assert_eq!(logits.grad().get(2).abs().sum(Kind::Float).double_value(&[]), 0.0);
+    }
 
     #[test]
     fn the_loss_is_the_cross_entropy_of_softened_distributions() {
@@ -286,7 +367,7 @@ mod tests {
             // The teacher says its probabilities at temperature 1, its classes in another order.
             let plain: Vec<f32> = softmax(teacher, 1.0).iter().map(|&p| p as f32).collect();
             let stored = [plain[2], plain[0], plain[1]];
-            temper(&stored, &[1, 2, 0], t, &mut probabilities[3 * i..3 * i + 3]);
+            temper(&stored, &[1, 2, 0], t, false, &mut probabilities[3 * i..3 * i + 3]);
             let apart =
                 probabilities[3 * i..].iter().zip(&p).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
             assert!(apart < 1e-6, "{apart}");
