@@ -20,21 +20,34 @@ import sys
 import tempfile
 from importlib import metadata
 
+import encoder
+import paired
 import peers
 import project
-from project import ROOT, capture, program, want
+import task_teacher
+from project import ROOT, capture, printed, program, want
 from runs import Runs, files, lines
 
+BASE = pathlib.Path("runs/multilabel")
 RUNS = Runs(ROOT / "docs/results/multilabel")
 PAGE = ROOT / "docs/results/multilabel.md"
 SETS = {"goemotions": "GoEmotions (28 emotions, Reddit comments)", "nlupp": "NLU++ (62 intents, banking and hotels)"}
 SEEDS = (1, 2, 3)
-KINGLET = {"encoder-en-small": [], "encoder-en": []}
+# Kinglet's peers: the encoder, and whether a teacher's soft labels of other texts are learnt.
+KINGLET = {"encoder-en": ("encoder-en", False), "encoder-en-small": ("encoder-en-small", False),
+           "encoder-en-soft": ("encoder-en", True), "encoder-en-small-soft": ("encoder-en-small", True)}
 PEERS = {"encoder-en": "`finetune --from encoder-en`", "encoder-en-small": "`finetune --from encoder-en-small`",
+         "encoder-en-soft": "`finetune --from encoder-en`, soft labels", "encoder-en-small-soft": "`finetune --from encoder-en-small`, soft labels",
          "regression": "regression per label on encoder-en, frozen (`train.frozen`)", "fasttext": "fastText, `-loss ova`",
          "tfidf": "TF-IDF, logistic regression per label"}
 # What differs from configs/finetune.toml.
 SETTINGS = {"goemotions": ["train.epochs=5", "train.batch_size=64"], "nlupp": ["train.epochs=30"]}
+# The same with soft labels of the texts of POOL, as many of each file as said, all for None; none of them is a training or dev text.
+SOFT = {"nlupp": ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1", "train.lr=2e-3",
+                  "train.subword_sampling=0", "train.epochs=6", "train.eval_every=400"]}
+POOL = {"nlupp": {"banking77/train.jsonl": None, "short_texts/assistant.txt": None, "short_texts/home_assistant.txt": None,
+                  "short_texts/restaurants8k.txt": None, "short_texts/multidogo.txt": None, "short_texts/taskmaster.txt": None,
+                  "short_texts/sgd.txt": 60_000, "short_texts/topical_chat.txt": 20_000}}
 # fastText's grid: features with the last rate and number of epochs, then these two.
 FEATURES = [{"wordNgrams": n, "minn": low, "maxn": high} for n in (1, 2) for low, high in ((0, 0), (2, 5))]
 STEPS = {"goemotions": {"lr": [0.25, 0.5], "epoch": [10, 25]}, "nlupp": {"lr": [0.5, 1.0], "epoch": [50, 100]}}
@@ -78,6 +91,12 @@ def thresholds(scores, gold):
     return [best_threshold(scores[:, k], gold[:, k]) if gold[:, k].sum() >= FEW else common for k in range(gold.shape[1])]
 
 
+def counted(given, gold):
+    """Returns what a paired interval needs: the right, wrong and missing labels of each text."""
+    counts = [((row & of).sum(), (row & ~of).sum(), (~row & of).sum()) for row, of in zip(given.astype(bool), gold.astype(bool), strict=True)]
+    return {"rows": len(counts), "counts": paired.pack_counts(counts)}
+
+
 def measured(scores, gold):
     """Returns micro and macro F1 and mean average precision with the best thresholds."""
     import numpy as np
@@ -85,23 +104,59 @@ def measured(scores, gold):
     given = (scores > np.asarray(thresholds(scores, gold))).astype(int)
     with_texts = [k for k in range(gold.shape[1]) if gold[:, k].sum()]
     return {"micro_f1": float(f1_score(gold, given, average="micro")), "macro_f1": float(f1_score(gold, given, average="macro", zero_division=0)),
-            "mean_average_precision": float(np.mean([average_precision_score(gold[:, k], scores[:, k]) for k in with_texts]))}
+            "mean_average_precision": float(np.mean([average_precision_score(gold[:, k], scores[:, k]) for k in with_texts])),
+            **counted(given, gold)}
 
 
-def kinglet(task, model, seed, more=()):
-    """Fine-tunes an encoder and exports it to int8."""
+def pool(task):
+    """Writes the texts that get soft labels, one per line; returns the file."""
+    out = BASE / f"{task}.txt"
+    if not out.exists():
+        known = {encoder.key(text) for texts, _ in rows(task)[:2] for text in texts}
+        found = {}
+        for name, limit in POOL[task].items():
+            folder, file = name.split("/")
+            kept = itertools.islice(project.lines(f"{project.data(folder)}/{file}.zst"), limit)
+            for text in (json.loads(line)["text"] for line in kept) if ".jsonl" in file else kept:
+                found.setdefault(encoder.key(text), " ".join(text.split()))
+        BASE.mkdir(parents=True, exist_ok=True)
+        project.write(out, "".join(text + "\n" for key, text in found.items() if key not in known))
+    return out
+
+
+def taught(task, threads):
+    """Returns the folder of a teacher's soft labels, fitted to the training rows, and the file of their texts."""
+    texts, out = pool(task), BASE / task
+    encoder.fetch()
+    task_teacher.teach(encoder.TEACHER, out, [texts], threads, "--dtype", "int8", "--labelled", files(task)[0], "--label-field", "labels")
+    return out, texts
+
+
+def kinglet(task, model, seed, more=(), soft=False):
+    """Fine-tunes an encoder, with soft labels if asked, and exports it to int8."""
     train, dev = files(task)
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "run"
-        settings = [part for item in [*SETTINGS[task], *more] for part in ("--set", item)]
+        chosen = SOFT[task] if soft else [*SETTINGS[task], *more]
+        settings = [part for item in chosen for part in ("--set", item)]
+        if soft:
+            labels, texts = taught(task, "1")
+            settings += ["--soft-labels", labels, "--soft-texts", texts]
         capture(program("kinglet-train"), "finetune", "--from", f"models/{model}", "--train", train, "--dev", dev, "--label-field", "labels",
                 "--out", out, "--seed", seed, "--threads", "1", *settings)
         capture(program("kinglet-export"), out, "--out", out / "export")
         report = json.loads((out / "export/report.json").read_text())
         fp32, int8 = report["dev"]["labels"]
         crossed = report["labels"]["int8"]["measured"]
-        return {**int8, "fp32_micro_f1": fp32["micro_f1"], "crossed_micro_f1": crossed["micro_f1"], "crossed_macro_f1": crossed["macro_f1"],
-                "bytes": (out / "export/model.kinglet").stat().st_size, "setting": list(more) + SETTINGS[task]}
+        said = printed(program("kinglet"), "classify", "--model", out / "export/model.kinglet", "--json", "--file", dev)
+        *_, (_, dev_sets), names = rows(task)
+        given, gold = indicator([json.loads(line)["labels"] for line in said.splitlines()], names), indicator(dev_sets, names)
+        counts = counted(given, gold)
+        total = map(sum, zip(*paired.unpack_counts(counts["counts"], counts["rows"])))
+        if abs(paired.micro_f1(*total) - int8["micro_f1"]) > 1e-6:
+            sys.exit(f"{model} on {task}: the program's sets have another micro F1 than the exporter's report, {int8['micro_f1']}")
+        return {**int8, **counts, "fp32_micro_f1": fp32["micro_f1"], "crossed_micro_f1": crossed["micro_f1"], "crossed_macro_f1": crossed["macro_f1"],
+                "bytes": (out / "export/model.kinglet").stat().st_size, "setting": chosen}
 
 
 def fasttext(task, seed):
@@ -165,7 +220,8 @@ def measure(task, peer, seed):
         return tfidf(task, seed)
     if peer == "regression":
         return kinglet(task, "encoder-en", seed, ["train.frozen=true", "train.subword_sampling=0"])
-    return kinglet(task, peer, seed)
+    model, soft = KINGLET[peer]
+    return kinglet(task, model, seed, soft=soft)
 
 
 def versions(peer):
@@ -174,8 +230,24 @@ def versions(peer):
     return {**own, "python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
+def measurable(task, peer):
+    """Whether a peer is measured on a task: soft labels need a pool of texts."""
+    return not KINGLET.get(peer, ("", False))[1] or task in POOL
+
+
 def seeds(peer):
     return SEEDS[:1] if peer in ("tfidf", "regression") else SEEDS
+
+
+def apart(every, ours, theirs):
+    """The micro F1 of a model less that of a peer in points, with the paired 95 % interval."""
+    if ours == theirs:
+        return "–"
+    answers = [[paired.unpack_counts(run["counts"], run["rows"]) for run in every.get(name, {}).values() if "counts" in run] for name in (ours, theirs)]
+    if not all(answers):
+        return "–"
+    mean, half = paired.f1_difference(*answers)
+    return f"{100 * mean:+.2f} ± {100 * half:.2f}"
 
 
 def page():
@@ -185,15 +257,19 @@ def page():
         "Made by `tools/x research multilabel`. F1 and mean average precision (mAP) in percent on the dev rows: mean over the seeds (minimum–maximum). Every",
         "model was trained on the same rows, chose its settings by micro F1 on dev, and gives a label above the threshold that is best for it on dev, by",
         "the same rule for all; so all are a little optimistic. Kinglet's models are int8, in one file. *By others* is Kinglet's micro and macro F1 by",
-        "cross-fitting: each text with the thresholds that other texts chose.", "",
+        "cross-fitting: each text with the thresholds that other texts chose. *Less*: micro F1 less that of the peer on the same texts, in points, with the",
+        "paired 95% interval.", "",
     ]
     for task, title in SETS.items():
         every = RUNS.of(task)
-        lines += [f"## {title}", "", "| model | micro F1 | macro F1 | mAP | by others | seeds | MB |", "|---|---:|---:|---:|---:|---:|---:|"]
+        lines += [f"## {title}", "", "| model | micro F1 | macro F1 | mAP | by others | less fastText | less TF-IDF | seeds | MB |",
+                  "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
         for peer, name in PEERS.items():
+            if not measurable(task, peer):
+                continue
             runs = list(every.get(peer, {}).values())
             if not runs:
-                lines.append(f"| {name} | – | – | – | – | 0 | – |")
+                lines.append(f"| {name} | – | – | – | – | – | – | 0 | – |")
                 continue
 
             def shown(key):
@@ -204,9 +280,10 @@ def page():
             crossed = f"{100 * sum(run['crossed_micro_f1'] for run in runs) / len(runs):.2f}, {100 * sum(run['crossed_macro_f1'] for run in runs) / len(runs):.2f}" \
                 if "crossed_micro_f1" in runs[0] else "–"
             size = max(run["bytes"] for run in runs) / 1e6
-            lines.append(f"| {name} | {shown('micro_f1')} | {shown('macro_f1')} | {shown('mean_average_precision')} | {crossed} | {len(runs)} | "
+            lines.append(f"| {name} | {shown('micro_f1')} | {shown('macro_f1')} | {shown('mean_average_precision')} | {crossed} | "
+                         f"{apart(every, peer, 'fasttext')} | {apart(every, peer, 'tfidf')} | {len(runs)} | "
                          f"{size:{'.1f' if size < 100 else ',.0f'}} |")
-        lost = [100 * (run["fp32_micro_f1"] - run["micro_f1"]) for peer in ("encoder-en", "encoder-en-small") for run in every.get(peer, {}).values()]
+        lost = [100 * (run["fp32_micro_f1"] - run["micro_f1"]) for peer in KINGLET for run in every.get(peer, {}).values()]
         if lost:
             lines += ["", f"int8 loses {max(lost):+.2f} points of micro F1 at most, {sum(lost) / len(lost):+.2f} on average."]
         lines.append("")
@@ -228,7 +305,7 @@ def main():
         peers.enter()
         for task, peer in itertools.product(args.task or SETS, args.peer or PEERS):
             for seed in args.seed or seeds(peer):
-                if str(seed) not in RUNS.of(task).get(peer, {}) and seed in seeds(peer):
+                if str(seed) not in RUNS.of(task).get(peer, {}) and seed in seeds(peer) and measurable(task, peer):
                     run = measure(task, peer, seed)
                     RUNS.keep(task, peer, seed, {**run, "versions": versions(peer)})
                     print(f"{task} {peer} seed {seed}: micro F1 {100 * run['micro_f1']:.2f}, macro F1 {100 * run['macro_f1']:.2f}", file=sys.stderr)

@@ -10,8 +10,8 @@
 float32 must agree with PyTorch within 1e-4, text by text and in padded batches. int8 is compared with tract's int8 scores:
 every product is exact in both, but norms and sigmoids round differently in the last bit, so an activation that stands
 between two integers can fall on either side; hence bounds on the median and on the worst text, as parts of the largest
-logit. The native engine must return the label of onnxruntime for every text, and the same calibrated probabilities within a
-bound; ids come from Hugging Face's tokenizers there and from Kinglet's here. Of a model that embeds, vectors stand in place of logits
+logit. The native engine must return the label of onnxruntime for every text (of a model of several labels: the same set of them), and
+the same calibrated probabilities within a bound; ids come from Hugging Face's tokenizers there and from Kinglet's here. Of a model that embeds, vectors stand in place of logits
 and of probabilities. What else is in a batch must not change a text's scores. A model that is not in DIR is passed over, but one has to
 be there. model.custom-op.onnx (model.fused.onnx in older exports), an operator of our own, only has to pass the checker. Needs numpy, onnx, onnxruntime, tokenizers and zstandard. Exit code 1 when a bound is not kept, 2 when something is missing.
 """
@@ -74,6 +74,10 @@ def softmax(x):
     return powers / powers.sum()
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
 def native(directory, checkpoint, kinglet, path, output, check):
     """Compares model.kinglet in the native engine with model.int8.onnx in onnxruntime, text by text."""
     with open(path, "rb") as file:
@@ -109,18 +113,27 @@ def native(directory, checkpoint, kinglet, path, output, check):
     temperature = (info["calibration"] or {}).get("temperature", 1.0)
     metadata = {entry.key: entry.value for entry in onnx.load(directory / "model.int8.onnx").metadata_props}
     labels = json.loads(metadata["kinglet.labels"])
-    answers = run("classify", "--model", bundle, "--file", path, "--json", "--threshold", "0", "--top", str(len(labels)))
+    several = "kinglet.multi_label" in metadata
+    # The thresholds of several labels decide which are given; a single one would only decide whether a label is said.
+    threshold = () if several else ("--threshold", "0")
+    answers = run("classify", "--model", bundle, "--file", path, "--json", *threshold, "--top", str(len(labels)))
     answers = [json.loads(line) for line in answers.splitlines()]
     if len(answers) != len(texts):
         raise ValueError(f"{kinglet} answered {len(answers)} of {len(texts)} texts")
     changed, apart = 0, []
     for text, answer in zip(texts, answers):
         logits = expected(text)
-        changed += labels[int(logits.argmax())] != answer["top"][0]["label"]
         scores = {entry["label"]: entry["score"] for entry in answer["top"]}
-        apart.append(np.abs(softmax(logits / temperature) - [scores[label] for label in labels]).max())
+        if several:
+            wanted = sigmoid(logits / temperature)
+            given = {label for label, p, threshold in zip(labels, wanted, info["thresholds"], strict=True) if p > threshold}
+            changed += given != set(answer["labels"])
+        else:
+            wanted = softmax(logits / temperature)
+            changed += labels[int(logits.argmax())] != answer["top"][0]["label"]
+        apart.append(np.abs(wanted - [scores[label] for label in labels]).max())
     print(f"  probabilities of {sum(a > 1e-4 for a in apart)} texts differ by more than 1e-4")
-    check("labels changed", changed, 0)
+    check("sets of labels changed" if several else "labels changed", changed, 0)
     check("probabilities, median text", float(np.median(apart)), NATIVE_MIDDLE_BOUND)
     check("probabilities, worst text", max(apart), NATIVE_LARGEST_BOUND)
 
