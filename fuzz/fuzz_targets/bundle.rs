@@ -1,6 +1,7 @@
 //! Any bytes are an error, or a bundle that can be read and run to its end without a panic or an out-of-bounds read.
 #![no_main]
 
+use kinglet::answer::Answer;
 use kinglet::backend::Backend;
 use kinglet::bundle::{Buffer, Bundle};
 use kinglet::engine::native::{NativeEngine, scratch_bytes};
@@ -45,7 +46,19 @@ fn run(bundle: Bundle<'_>) {
             let _ = stream.push(part);
             let _ = stream.snapshot(&mut logits);
         }
-        if stream.finish(&mut logits).is_ok() && normalize(&mut logits).is_ok() {
+        let finished = stream.finish(&mut logits).is_ok();
+        let mut probabilities = vec![0.0; logits.len()];
+        if finished && config.task != Task::Embed {
+            let decision = bundle.decision();
+            // Weights may be so large that scores are not finite.
+            if let Ok(answer) = Answer::from_logits(&logits, decision, &mut probabilities) {
+                assert_eq!(answer.is_multi_label(), config.task == Task::MultiLabel);
+                assert_eq!(answer.set().is_some(), decision.is_calibrated());
+                assert!(answer.labels().count() <= config.num_labels);
+                assert!(answer.probabilities().iter().all(|p| (0.0..=1.0).contains(p)));
+            }
+        }
+        if finished && config.task == Task::Embed && normalize(&mut logits).is_ok() {
             assert!(logits.iter().all(|value| value.abs() <= 1.0 + 1e-6));
         }
     }

@@ -1,6 +1,7 @@
 //! Small models for the fuzz targets.
 
 use kinglet::bundle::{Parts, write};
+use kinglet::multi_label::{Decision, LabelCalibration, MultiLabel};
 use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, Task};
 use kinglet::tokenizer::{Normalization, Table};
 
@@ -13,18 +14,26 @@ pub fn tokenizer() -> Vec<u8> {
     Table::write(&pieces, Normalization::default()).unwrap_or_default()
 }
 
-/// Returns name and bytes of one bundle per mixer and norm; those with `post_layer` classify, the others embed.
+/// What the models give.
+const TASKS: [Task; 3] = [Task::Classify, Task::MultiLabel, Task::Embed];
+
+/// Returns name and bytes of one bundle per mixer and task.
 pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
     let tokenizer = tokenizer();
     let mut out = Vec::new();
     for mixer in Mixer::convolutions() {
-        for norm in [Norm::PostLayer, Norm::PreRms] {
+        for task in TASKS {
+            let norm = if task == Task::Embed { Norm::PreRms } else { Norm::PostLayer };
             let mixer_config = MixerConfig::new(mixer, 2)
                 .with_kernels(Kernels::centred(PerLayer::from_slice(&[3, 4]).unwrap_or(PerLayer::EMPTY)))
                 .with_dilations(PerLayer::repeat(2, 2));
-            let (task, labels) = match norm {
-                Norm::PostLayer => (Task::Classify, &["no", "yes"][..]),
-                Norm::PreRms => (Task::Embed, &[][..]),
+            let labels: &[&str] = if task == Task::Embed { &[] } else { &["no", "yes"] };
+            let calibration = LabelCalibration { temperature: 1.5, set_threshold: 0.25, coverage: 0.9, rows: 40 };
+            let decision = match task {
+                Task::MultiLabel => {
+                    Decision::Any(MultiLabel { thresholds: &[0.5, 0.25], calibration: Some(calibration) })
+                }
+                _ => Decision::default(),
             };
             let config = Config {
                 task,
@@ -37,9 +46,9 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
                 ..Config::new(mixer, 2, 4)
             };
             let values: Vec<f32> = (0..1 << 14).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
-            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, decision: Default::default() };
+            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, decision };
             let bytes = write(&parts, |weight| config.shape(weight).map_or(&[], |shape| &values[..shape.len()]))?;
-            out.push((format!("{}-{norm:?}", mixer.name()), bytes));
+            out.push((format!("{}-{task:?}", mixer.name()), bytes));
         }
     }
     Ok(out)

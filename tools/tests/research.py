@@ -16,6 +16,8 @@ import project
 sys.path.insert(0, str(project.ROOT / "research"))
 import ablation  # noqa: E402
 import confidence  # noqa: E402
+import languages  # noqa: E402
+import multilabel  # noqa: E402
 import paired  # noqa: E402
 import peer_page  # noqa: E402
 import peer_rows  # noqa: E402
@@ -26,6 +28,21 @@ import tasks  # noqa: E402
 # Three seeds of one model and two of another on 40 texts, drawn by NumPy 2.4.6: default_rng(3).random((3, 40)) < 0.8, then (2, 40) < 0.6.
 OURS = ["1101111111111110111110110111111110111111", "0110110101111101111111110101011011111110", "1110011111111111111111111111110111111011"]
 THEIRS = ["0000011111101111011110110111111011000110", "1110011110101101101011101011001000110100"]
+
+# Right, wrong and missing labels of 40 texts, of three seeds of one model and two of another.
+OUR_LABELS = (
+    "200 100 100 200 000 110 200 200 000 100 200 100 100 110 000 011 100 200 100 200 100 100 110 000 100 300 200 110 100 100 110 000 100 100 200 110 200 300 100 000",
+    "200 100 100 200 000 100 210 200 000 100 200 100 100 110 000 100 100 210 100 200 100 110 110 000 100 201 101 100 100 110 100 010 100 100 200 100 200 102 100 010",
+    "200 100 100 200 000 100 111 210 000 100 200 011 100 100 000 100 100 200 100 200 110 120 100 010 100 300 200 100 100 011 100 010 100 001 210 110 200 201 001 000",
+)
+THEIR_LABELS = (
+    "101 110 100 200 020 120 200 200 010 011 200 110 100 110 020 110 120 002 120 111 100 001 011 000 100 300 200 110 100 120 100 010 110 110 200 120 012 102 100 020",
+    "200 100 100 111 010 011 101 002 000 110 002 110 011 100 020 100 120 101 110 101 120 011 120 000 001 201 101 100 100 110 100 010 110 011 200 100 111 201 110 020",
+)
+
+
+def counts(seeds):
+    return [[[int(digit) for digit in text] for text in seed.split()] for seed in seeds]
 
 
 def bits(seeds):
@@ -102,6 +119,23 @@ class Paired(unittest.TestCase):
             paired.difference(bits(OURS), [bits(THEIRS)[0][:39]])
 
 
+    def test_the_interval_of_f1_is_the_jackknife_of_astropy(self):
+        # astropy 8.0.2, scikit-learn 1.9.1: jackknife_stats of the difference of the mean f1_score(average="micro") of the seeds; 0.0422390081291531
+        # is its standard error.
+        difference, half = paired.f1_difference(counts(OUR_LABELS), counts(THEIR_LABELS))
+        self.assertAlmostEqual(difference, 0.25221832129409105, places=12)
+        self.assertAlmostEqual(half, paired.NORMAL * 0.0422390081291531, places=12)
+        self.assertEqual(paired.f1_difference(counts(OUR_LABELS), counts(OUR_LABELS)), (0, 0))
+
+    def test_counts_are_unpacked_as_they_were_packed(self):
+        [first, *_] = counts(OUR_LABELS)
+        self.assertEqual(paired.unpack_counts(paired.pack_counts(first), 40), first)
+        with self.assertRaisesRegex(ValueError, "120 numbers of right, wrong and missing labels, but 41 texts need 123"):
+            paired.unpack_counts(paired.pack_counts(first), 41)
+        with self.assertRaisesRegex(ValueError, r"\[39, 40\] texts"):
+            paired.f1_difference([first], [first[:39]])
+
+
 class Records(unittest.TestCase):
     def setUp(self):
         self.records = [record for task in peer_rows.TASKS for record in peer_rows.records(task).values()]
@@ -123,6 +157,16 @@ class Records(unittest.TestCase):
 
     def test_the_page_of_the_peers_says_what_the_records_say(self):
         self.assertEqual(peer_page.OUT.read_text(), peer_page.page())
+
+    def test_the_pages_of_labels_and_languages_say_what_the_records_say(self):
+        for module in (multilabel, languages):
+            self.assertEqual(module.PAGE.read_text(), module.page())
+            for runs in (runs for task in module.SETS for peer in module.RUNS.of(task).values() for runs in peer.values()):
+                if "right" in runs:
+                    self.assertAlmostEqual(sum(paired.unpack(runs["right"], runs["rows"])) / runs["rows"], runs["accuracy"], places=12)
+                if "counts" in runs:
+                    total = map(sum, zip(*paired.unpack_counts(runs["counts"], runs["rows"])))
+                    self.assertAlmostEqual(paired.micro_f1(*total), runs["micro_f1"], places=6)
 
     def test_the_results_page_says_what_the_records_say(self):
         self.assertEqual((project.ROOT / "docs/results.md").read_text(), results.page())
