@@ -47,7 +47,7 @@ fn shim(lib: &str) {
         .flag("-isystem")
         .flag(api)
         .files(
-            ["border", "checkpoint", "dropout", "gradient", "memory", "nccl", "optimizer", "rms_norm", "world"]
+            ["border", "checkpoint", "dropout", "gradient", "linear", "memory", "nccl", "optimizer", "rms_norm", "world"]
                 .map(|name| format!("shim/{name}.cpp")),
         )
         .compile("kinglet_shim");

@@ -11,7 +11,7 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{NonNull, null_mut};
+use std::ptr::{NonNull, null, null_mut};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tch::Tensor;
@@ -124,6 +124,17 @@ unsafe extern "C" {
     fn kinglet_dropout(x: *const C_tensor, p: f64, out: *mut *mut C_tensor) -> *mut c_char;
 }
 
+// `shim/linear.cpp`.
+unsafe extern "C" {
+    fn kinglet_has_onednn() -> bool;
+    fn kinglet_linear(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+}
+
 // `shim/rms_norm.cpp`.
 unsafe extern "C" {
     fn kinglet_rms_norm(x: *const C_tensor, gain: *const C_tensor, eps: f64, out: *mut *mut C_tensor) -> *mut c_char;
@@ -216,6 +227,27 @@ pub(crate) fn dropout(x: &Tensor, p: f64) -> Result<Tensor, String> {
     // this caller's.
     unsafe {
         answer(kinglet_dropout(x.as_ptr(), p, &mut out))?;
+        Ok(Tensor::from_ptr(out))
+    }
+}
+
+/// Returns whether libtorch multiplies matrices by oneDNN, so that [`linear`] can be called.
+pub(crate) fn has_onednn() -> bool {
+    // SAFETY: it takes nothing and throws nothing.
+    unsafe { kinglet_has_onednn() }
+}
+
+/// Returns `x · weightᵀ + bias` by oneDNN, of f32 tensors `[.., C]`, `[F, C]` and `[F]` on the CPU, none of them empty: `[.., F]`.
+///
+/// # Errors
+/// libtorch's message if the tensors are of another kind, device or shape, or there is no oneDNN.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, String> {
+    let mut out = null_mut();
+    let bias = bias.map_or(null(), |bias| bias.as_ptr());
+    // SAFETY: the tensors outlive the call, and `bias` may be null; `out` points to a pointer, which is written when null is returned: a
+    // tensor that is this caller's.
+    unsafe {
+        answer(kinglet_linear(x.as_ptr(), weight.as_ptr(), bias, &mut out))?;
         Ok(Tensor::from_ptr(out))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 use tch::Device;
@@ -99,6 +100,15 @@ pub fn cpu_has_bf16() -> bool {
 /// without AMX, bf16 can take twice the time of f32 (libtorch 2.11.0 on an Intel Xeon).
 pub fn cpu_prefers_bf16() -> bool {
     cpu_has(&["amx_bf16", "bf16"])
+}
+
+/// Returns whether oneDNN multiplies matrices of f32 faster than libtorch's default, MKL: on x86-64 processors that are not Intel's, for which
+/// MKL selects code without AVX-512 (libtorch 2.11.0 on an AMD EPYC).
+pub fn cpu_prefers_onednn() -> bool {
+    static PREFERS: OnceLock<bool> = OnceLock::new();
+    *PREFERS.get_or_init(|| {
+        cfg!(target_arch = "x86_64") && cpuinfo("vendor_id").is_some_and(|v| v != "GenuineIntel") && ffi::has_onednn()
+    })
 }
 
 /// Says that training computes in bfloat16 on a CPU that is faster without it; `None` if it does not. `prefers`: see
