@@ -47,8 +47,19 @@ fn shim(lib: &str) {
         .flag("-isystem")
         .flag(api)
         .files(
-            ["border", "checkpoint", "dropout", "gradient", "linear", "memory", "nccl", "optimizer", "rms_norm", "world"]
-                .map(|name| format!("shim/{name}.cpp")),
+            [
+                "border",
+                "checkpoint",
+                "dropout",
+                "gradient",
+                "linear",
+                "memory",
+                "nccl",
+                "optimizer",
+                "rms_norm",
+                "world",
+            ]
+            .map(|name| format!("shim/{name}.cpp")),
         )
         .compile("kinglet_shim");
 }

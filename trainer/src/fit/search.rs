@@ -112,7 +112,8 @@ impl Search<'_> {
             return Ok(true);
         }
         let Some(trial) = self.train(0, 0, None, "the words")? else { return Ok(false) };
-        say(&format!("{} in {:.1} min: dev accuracy {:.2}%", trial.name, trial.minutes, 100.0 * trial.accuracy));
+        let (metric, percent) = (record.metric(), 100.0 * trial.accuracy);
+        say(&format!("{} in {:.1} min: dev {metric} {percent:.2}%", trial.name, trial.minutes));
         record.trials.push(trial);
         record.write(self.out)?;
         Ok(true)

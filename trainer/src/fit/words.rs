@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kinglet::spec::{Config, Mixer, Norm, Weight};
-use kinglet_data::dataset::{Dataset, ReadOptions};
+use kinglet_data::dataset::{Dataset, PerText, ReadOptions};
 use tch::{Device, Kind, Tensor};
 
 use super::budget::Shape;
@@ -56,7 +56,7 @@ pub struct Words {
     pub soft_labels: PathBuf,
     /// An encoder whose embedding knows them.
     pub encoder: PathBuf,
-    /// Dev accuracy of the linear classifier; `None` where the files were there.
+    /// Dev accuracy of the linear classifier, or micro F1; `None` where the files were there.
     pub accuracy: Option<f64>,
 }
 
@@ -102,14 +102,15 @@ impl Words {
             return Ok(Some(words));
         }
         let mut data = Dataset::read(source.train, &ReadOptions::default(), None)?;
-        // What is taught and measured here is which one label a text has.
-        let Ok(labels) = data.labels.one().map(<[usize]>::to_vec) else { return Ok(None) };
         let tokenizer = TokenizerFiles::read(source.folder)?.composing_for(&data.texts)?;
         let table = tokenizer.table()?;
         let (vocab_size, classes) = (table.vocab_size(), data.names.len());
         let learnt = data.texts.len();
-        let dev = Dataset::read(source.dev, &ReadOptions::default(), Some(&data.names))?;
-        let labels = [&labels, dev.labels.one().map_err(anyhow::Error::msg)?].concat();
+        let per_text = if data.labels.is_multi_label() { PerText::Any } else { PerText::One };
+        let dev = Dataset::read(source.dev, &ReadOptions { per_text, ..ReadOptions::default() }, Some(&data.names))?;
+        let several = data.labels.is_multi_label();
+        let mut labels = data.labels;
+        labels.extend(dev.labels);
         data.texts.extend(dev.texts);
         let ids: Vec<Vec<u32>> = data.texts.iter().map(|text| table.encode(text)).collect();
         let tokens: usize = ids.iter().map(|ids| ids.iter().collect::<HashSet<_>>().len()).sum();
@@ -119,8 +120,9 @@ impl Words {
         let labelled = Labelled { texts: &data.texts, learnt, ids: &ids, labels: &labels, vocab_size, classes };
         let Some(linear) = Linear::fit(&labelled, source.seed, interrupt)? else { return Ok(None) };
         say(&format!(
-            "a linear classifier of {}: dev accuracy {:.2}% (C = {}); of means over tokens: {:.2}%",
+            "a linear classifier of {}: dev {} {:.2}% (C = {}); of means over tokens: {:.2}%",
             linear.columns,
+            if several { "micro F1" } else { "accuracy" },
             100.0 * linear.accuracy,
             linear.strength,
             100.0 * linear.tokens.accuracy

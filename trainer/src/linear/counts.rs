@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use kinglet_data::dataset::Labels;
+
 use crate::ngrams::Vectorizer;
 
 /// Texts in which a pair of neighbouring ids must occur to be a column.
@@ -16,8 +18,8 @@ pub struct Labelled<'a> {
     pub learnt: usize,
     /// Their token ids, below `vocab_size`.
     pub ids: &'a [Vec<u32>],
-    /// Their classes, below `classes`.
-    pub labels: &'a [usize],
+    /// Their classes, below `classes`: of each text one, or any number.
+    pub labels: &'a Labels,
     /// Number of ids.
     pub vocab_size: usize,
     /// Number of classes.
@@ -153,8 +155,10 @@ mod tests {
 
     use super::*;
 
+    static NONE: Labels = Labels::One(Vec::new());
+
     fn labelled(ids: &[Vec<u32>]) -> Labelled<'_> {
-        Labelled { texts: &[], ids, labels: &[], learnt: 3, vocab_size: 5, classes: 2 }
+        Labelled { texts: &[], ids, labels: &NONE, learnt: 3, vocab_size: 5, classes: 2 }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 pub mod counts;
 mod groups;
+mod several;
 pub mod svm;
 
 use std::fmt;
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
+use kinglet_data::dataset::Labels;
 
 use crate::interrupt::Interrupt;
 use crate::random::{Purpose, SplitMix64, derive_seed};
@@ -53,7 +55,27 @@ impl fmt::Display for Columns {
 
 impl Labelled<'_> {
     fn machines(&self) -> usize {
-        if self.classes == 2 { 1 } else { self.classes }
+        svm::machines(self.labels, self.classes)
+    }
+
+    /// Returns how well machines classify the texts that are not learnt, as they are seen in `seen`: accuracy, or micro F1.
+    fn score(&self, machines: &[Machine], seen: &Counts) -> f64 {
+        let others = self.learnt..self.ids.len();
+        match self.labels {
+            Labels::One(labels) => {
+                let right = others.clone().filter(|&text| predict(machines, seen, text) == labels[text]).count();
+                right as f64 / others.len().max(1) as f64
+            }
+            Labels::Any(labels) => {
+                let mut all = vec![0.0; self.classes];
+                let of = |text: usize| {
+                    margins(machines, seen, text, &mut all);
+                    let gold = |(label, &margin): (usize, &f32)| (margin, labels[text].contains(&label));
+                    all.iter().enumerate().map(gold).collect::<Vec<_>>()
+                };
+                several::best_f1(others.flat_map(of).collect())
+            }
+        }
     }
 
     /// Returns the counts, unless they are too many.
@@ -108,9 +130,7 @@ impl Labelled<'_> {
         for strength in STRENGTHS {
             let machines = Rc::new(self.fit(counts, &rows, strength, seed, stop)?);
             for ((best, rises), seen) in best.iter_mut().zip(&mut rises).zip(views).filter(|((_, rises), _)| **rises) {
-                let others = self.learnt..self.ids.len();
-                let right = others.filter(|&text| predict(&machines, seen, text) == self.labels[text]).count();
-                let accuracy = right as f64 / (self.ids.len() - self.learnt).max(1) as f64;
+                let accuracy = self.score(&machines, seen);
                 *rises = best.as_ref().is_none_or(|best| accuracy >= best.accuracy);
                 if best.as_ref().is_none_or(|best| accuracy > best.accuracy) {
                     *best = Some(Chosen { accuracy, strength, machines: Rc::clone(&machines) });
@@ -134,19 +154,20 @@ struct Chosen {
 /// What each token says for the classes, in machines fitted to tokens.
 #[derive(Clone, Debug)]
 pub struct TokenWeights {
-    /// Weights times inverse document frequencies, less the mean over the classes, `[V, K]` row by row. For two classes one column, of class 1.
+    /// Weights times inverse document frequencies, `[V, K]` row by row; of classes that exclude each other less the mean over them, and for two of
+    /// them one column, of class 1.
     pub weights: Vec<f32>,
-    /// Accuracy of their means over the tokens of each text that is not learnt.
+    /// How well their means over the tokens of each text classify those that are not learnt, as [`Linear::accuracy`].
     pub accuracy: f64,
 }
 
 impl TokenWeights {
     /// Takes the weights of machines that were `chosen` by what a network sees: means over tokens.
-    fn new(chosen: &Chosen, counts: &Counts) -> Self {
+    fn new(chosen: &Chosen, counts: &Counts, several: bool) -> Self {
         let machines = &chosen.machines;
         let mut weights = Vec::with_capacity(counts.width() * machines.len());
         for id in 0..counts.width() {
-            let mean = if machines.len() == 1 {
+            let mean = if several || machines.len() == 1 {
                 0.0
             } else {
                 machines.iter().map(|m| m.weights[id]).sum::<f32>() / machines.len() as f32
@@ -165,15 +186,17 @@ pub struct Linear {
     held_out: Vec<f32>,
     /// Whether the other folds have enough texts of the class of each text.
     known: Vec<bool>,
-    /// Factor of the margins under which the held-out probabilities are best.
+    /// Factor of the margins under which the held-out probabilities are best, and of any number of labels what is added.
     sharpness: f64,
+    shift: f64,
+    several: bool,
     /// The chosen `C`.
     pub strength: f32,
     /// What is counted.
     pub columns: Columns,
-    /// Accuracy on the texts that are not learnt.
+    /// Accuracy on the texts that are not learnt; of any number of labels micro F1, with the threshold of all labels that is best on them.
     pub accuracy: f64,
-    /// Accuracy on those that are, each by the machines of the other folds.
+    /// The same on those that are, each by the machines of the other folds.
     pub held_out_accuracy: f64,
     /// What the tokens say alone.
     pub tokens: TokenWeights,
@@ -188,13 +211,14 @@ impl Linear {
     /// If a signal asks for a stop.
     pub fn fit(data: &Labelled<'_>, seed: u64, interrupt: &Interrupt) -> Result<Option<Self>> {
         let &Labelled { ids, labels, learnt, classes, .. } = data;
+        let several = labels.is_multi_label();
         let groups = groups(&ids[..learnt]);
         if groups.iter().max().is_none_or(|&last| last + 1 < FEWEST) {
             return Ok(None);
         }
         let Some(counts) = data.counts(Columns::Tokens) else { return Ok(None) };
         let [chosen, mean] = data.strongest(&counts, [&counts, &Counts::of_mean(data)], seed, interrupt)?;
-        let tokens = TokenWeights::new(&mean, &counts);
+        let tokens = TokenWeights::new(&mean, &counts, several);
         let mut best = (chosen, Columns::Tokens, counts);
         for columns in [Columns::Pairs, Columns::Grams] {
             let Some(counts) = data.counts(columns) else { continue };
@@ -209,27 +233,54 @@ impl Linear {
         let mut known = vec![false; learnt];
         for fold in data.folds(&groups, seed) {
             let mut texts = vec![0; classes];
-            fold.rest.iter().for_each(|&text| texts[labels[text]] += 1);
+            fold.rest.iter().flat_map(|&text| labels.of(text)).for_each(|&label| texts[label] += 1);
             let machines = data.fit(&counts, &fold.rest, strength, seed, interrupt)?;
             for &text in &fold.out {
-                known[text] = texts[labels[text]] >= FOLDS - 1;
+                known[text] = labels.of(text).iter().all(|&label| texts[label] >= FOLDS - 1);
                 margins(&machines, &counts, text, &mut held_out[text * classes..(text + 1) * classes]);
             }
         }
-        let rows = || held_out.chunks_exact(classes).zip(labels);
-        let right = rows().filter(|&(margins, &label)| largest(margins) == label).count();
-        let sharpness = sharpest(|factor| rows().map(|(margins, &label)| surprise(margins, label, factor)).sum());
-        let held_out_accuracy = right as f64 / learnt as f64;
-        Ok(Some(Linear { classes, held_out, known, sharpness, strength, columns, accuracy, held_out_accuracy, tokens }))
+        let rows = || held_out.chunks_exact(classes).zip(labels.iter());
+        let (sharpness, shift, held_out_accuracy) = if several {
+            let gold = |(margins, set): (&[f32], &[usize])| {
+                margins.iter().enumerate().map(|(label, &margin)| (margin, set.contains(&label))).collect::<Vec<_>>()
+            };
+            let all: Vec<(f32, bool)> = rows().flat_map(gold).collect();
+            let (sharpness, shift) = several::logistic(&all);
+            (sharpness, shift, several::best_f1(all))
+        } else {
+            let one = || rows().filter_map(|(margins, label)| Some((margins, *label.first()?)));
+            let right = one().filter(|&(margins, label)| largest(margins) == label).count();
+            let sharpness = sharpest(|factor| one().map(|(margins, label)| surprise(margins, label, factor)).sum());
+            (sharpness, 0.0, right as f64 / learnt as f64)
+        };
+        Ok(Some(Linear {
+            classes,
+            held_out,
+            known,
+            sharpness,
+            shift,
+            several,
+            strength,
+            columns,
+            accuracy,
+            held_out_accuracy,
+            tokens,
+        }))
     }
 
     /// Returns the probabilities of the classes for each learnt text by the machines that were not fitted to it, `[N, K]` row by row. A text
-    /// of a class of which those machines saw fewer than four texts is of its class, `labels[text]`, for sure.
-    pub fn soft_labels(&self, labels: &[usize]) -> Vec<f32> {
+    /// with a class of which those machines saw fewer than four texts has its `labels` for sure.
+    pub fn soft_labels(&self, labels: &Labels) -> Vec<f32> {
         let mut out = Vec::with_capacity(self.held_out.len());
-        for ((margins, &label), &known) in self.held_out.chunks_exact(self.classes).zip(labels).zip(&self.known) {
+        for ((margins, set), &known) in self.held_out.chunks_exact(self.classes).zip(labels.iter()).zip(&self.known) {
             if !known {
-                out.extend((0..self.classes).map(|class| f32::from(u8::from(class == label))));
+                out.extend((0..self.classes).map(|class| f32::from(u8::from(set.contains(&class)))));
+                continue;
+            }
+            if self.several {
+                let odds = |margin: f32| self.sharpness * f64::from(margin) + self.shift;
+                out.extend(margins.iter().map(|&margin| (1.0 / (1.0 + (-odds(margin)).exp())) as f32));
                 continue;
             }
             let total = log_sum(margins, self.sharpness);
@@ -298,7 +349,7 @@ mod tests {
     struct Texts {
         texts: Vec<String>,
         ids: Vec<Vec<u32>>,
-        labels: Vec<usize>,
+        labels: Labels,
         learnt: usize,
     }
 
@@ -310,11 +361,16 @@ mod tests {
             Texts::written(texts, ids, labels)
         }
 
-        fn written(mut texts: Vec<String>, mut ids: Vec<Vec<u32>>, mut labels: Vec<usize>) -> Self {
+        fn written(texts: Vec<String>, ids: Vec<Vec<u32>>, mut labels: Vec<usize>) -> Self {
+            labels.extend_from_within(..40);
+            Texts::of(texts, ids, Labels::One(labels))
+        }
+
+        /// `labels`: also of the texts once more.
+        fn of(mut texts: Vec<String>, mut ids: Vec<Vec<u32>>, labels: Labels) -> Self {
             let learnt = texts.len();
             texts.extend_from_within(..40);
             ids.extend_from_within(..40);
-            labels.extend_from_within(..40);
             Texts { texts, ids, labels, learnt }
         }
 
@@ -348,7 +404,7 @@ mod tests {
         assert!(linear.accuracy > 0.97 && linear.held_out_accuracy > 0.95, "{linear:?}");
         let soft = linear.soft_labels(&texts.labels);
         assert_eq!(soft.len(), 3 * texts.learnt);
-        for ((row, &label), text) in soft.chunks_exact(3).zip(&texts.labels).zip(&texts.ids) {
+        for ((row, &label), text) in soft.chunks_exact(3).zip(texts.labels.one().unwrap()).zip(&texts.ids) {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
             assert!(row[label] > 0.7, "{text:?}: {row:?}");
         }
@@ -371,6 +427,39 @@ mod tests {
         assert!(linear.columns == Columns::Pairs && linear.accuracy == 1.0, "{linear:?}");
         assert_eq!(linear.soft_labels(&texts.labels).len(), 120);
         assert_eq!(linear.tokens.weights.len(), 103);
+    }
+
+    #[test]
+    fn any_number_of_labels_has_a_machine_each() {
+        // Two tokens say a label each; a third label has two texts.
+        let mut random = SplitMix64::new(9);
+        let mut noise = || 4 + (random.next_u64() % 20) as u32;
+        let mut sets: Vec<Vec<usize>> =
+            (0..120).map(|i| (0..2).filter(|label| i >> label & 1 == 1).collect()).collect();
+        sets[118].push(2);
+        sets[119].push(2);
+        let ids: Vec<Vec<u32>> = sets
+            .iter()
+            .map(|set| set.iter().map(|&label| label as u32 + 1).chain([noise(), noise(), noise()]).collect())
+            .collect();
+        sets.extend_from_within(..40);
+        let written = Texts::new(ids, vec![0; 120]);
+        let texts = Texts { labels: Labels::Any(sets), ..written };
+        let linear = fit(&texts.data(3));
+        let found = (linear.accuracy, linear.held_out_accuracy, linear.columns);
+        assert!(found.0 > 0.97 && found.1 > 0.9, "{found:?}");
+        let soft = linear.soft_labels(&texts.labels);
+        let has = |at: usize| texts.labels.of(at / 3).contains(&(at % 3));
+        let right = soft.iter().enumerate().filter(|(at, p)| (**p > 0.5) == has(*at)).count();
+        assert!(soft.len() == 360 && right > 340, "{right} of {}", soft.len());
+        // The label that the folds can hardly know is as it was said; the others are not as sure.
+        assert_eq!(soft[3 * 118 + 2..3 * 119], [1.0]);
+        assert!(soft[..300].iter().all(|&p| p > 0.0 && p < 1.0));
+        let weights = &linear.tokens.weights;
+        assert!(
+            weights[3] > 0.0 && weights[3 + 1].abs() < weights[3] && weights[6 + 1] > weights[6].abs(),
+            "{weights:?}"
+        );
     }
 
     #[test]

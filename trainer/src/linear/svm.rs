@@ -7,6 +7,7 @@
 //! as scikit-learn's `LinearSVC`: by coordinate descent in the dual (Hsieh et al. 2008, "A Dual Coordinate Descent Method for Large-scale
 //! Linear SVM", algorithm 1, L2 loss), with a bias that is one more weight, of a column of ones.
 
+use kinglet_data::dataset::Labels;
 use rayon::prelude::*;
 
 use super::counts::Counts;
@@ -49,11 +50,16 @@ impl Descent {
     }
 }
 
-/// Fits a machine per class to the texts `rows`, whose classes are `labels[row]`; for two classes one, that of class 1. Runs on all cores;
-/// the result depends on the seed alone.
-pub fn fit(counts: &Counts, labels: &[usize], rows: &[usize], classes: usize, descent: &Descent) -> Vec<Machine> {
-    let first = usize::from(classes == 2);
-    let one = |class: usize| descend(counts, rows, |text| labels[text] == class, class, descent);
+/// Returns how many machines tell `classes` classes: one each, but one for two of which one applies to a text.
+pub fn machines(labels: &Labels, classes: usize) -> usize {
+    if classes == 2 && !labels.is_multi_label() { 1 } else { classes }
+}
+
+/// Fits a machine per class to the texts `rows`, whose classes are `labels`; for two classes of which one applies to a text one, that of class 1.
+/// Runs on all cores; the result depends on the seed alone.
+pub fn fit(counts: &Counts, labels: &Labels, rows: &[usize], classes: usize, descent: &Descent) -> Vec<Machine> {
+    let first = classes - machines(labels, classes);
+    let one = |class: usize| descend(counts, rows, |text| labels.of(text).contains(&class), class, descent);
     (first..classes).into_par_iter().map(one).collect()
 }
 
@@ -124,10 +130,12 @@ mod tests {
     #[test]
     fn the_weights_are_those_of_scikit_learn() {
         let ids = [vec![1, 2, 2, 3], vec![2, 3], vec![3, 4, 1, 2]];
-        let data = Labelled { texts: &[], ids: &ids, labels: &[], learnt: 3, vocab_size: 5, classes: 3 };
+        let data =
+            Labelled { texts: &[], ids: &ids, labels: &Labels::One(Vec::new()), learnt: 3, vocab_size: 5, classes: 3 };
         let counts = Counts::of_tokens(&data, false);
         let descent = Descent { strength: 0.5, tolerance: 1e-7, passes: 10_000, seed: 1 };
-        let fit = |labels: &[usize], classes| fit(&counts, labels, &[0, 1, 2], classes, &descent);
+        let of = |labels: &Labels, classes| fit(&counts, labels, &[0, 1, 2], classes, &descent);
+        let fit = |labels: &[usize], classes| of(&Labels::One(labels.to_vec()), classes);
         let near = |machine: &Machine, sign: f32, (weights, bias): &([f32; 4], f32)| {
             assert_eq!(machine.weights[0], 0.0);
             assert!((machine.bias - sign * bias).abs() < 1e-5, "{machine:?}");
@@ -142,6 +150,11 @@ mod tests {
         let two = fit(&[0, 1, 1], 2);
         assert_eq!(two.len(), 1);
         near(&two[0], -1.0, &THREE[0]);
+        // Of any number of labels, each has its own.
+        let several = of(&Labels::Any(vec![vec![0], vec![1], vec![1]]), 2);
+        assert_eq!(several.len(), 2);
+        near(&several[0], 1.0, &THREE[0]);
+        near(&several[1], -1.0, &THREE[0]);
     }
 
     #[test]
@@ -149,11 +162,18 @@ mod tests {
         let mut random = SplitMix64::new(5);
         let ids: Vec<Vec<u32>> = (0..200).map(|_| (0..6).map(|_| (random.next_u64() % 30) as u32).collect()).collect();
         let labels: Vec<usize> = ids.iter().map(|text| usize::from(text.contains(&1) || text.contains(&2))).collect();
-        let data = Labelled { texts: &[], ids: &ids, labels: &labels, learnt: 200, vocab_size: 30, classes: 2 };
+        let data = Labelled {
+            texts: &[],
+            ids: &ids,
+            labels: &Labels::One(labels.clone()),
+            learnt: 200,
+            vocab_size: 30,
+            classes: 2,
+        };
         let counts = Counts::of_tokens(&data, false);
         let rows: Vec<usize> = (0..200).collect();
         let descent = Descent { strength: 5.0, tolerance: 1e-5, passes: 10_000, seed: 1 };
-        let machine = &fit(&counts, &labels, &rows, 2, &descent)[0];
+        let machine = &fit(&counts, data.labels, &rows, 2, &descent)[0];
         // Where the gradient of what is minimized is zero: w = 2C·Σ max(0, 1 − y·w·x)·y·x, and the bias likewise.
         let (mut weights, mut bias) = (vec![0.0; 30], 0.0);
         let mut satisfied = 0;

@@ -53,7 +53,11 @@ mod tests {
     use super::*;
 
     /// Values, and the gradients of the sum of their squares.
-    fn of(linear: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor, shapes: [&[i64]; 3], bias: bool) -> Vec<Tensor> {
+    fn of(
+        linear: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor,
+        shapes: [&[i64]; 3],
+        bias: bool,
+    ) -> Vec<Tensor> {
         let _turn = crate::random::generator();
         tch::manual_seed(3);
         let all = shapes.map(|shape| Tensor::randn(shape, (Kind::Float, Device::Cpu)).set_requires_grad(true));
