@@ -41,7 +41,7 @@ PEERS = {"encoder-en": "`finetune --from encoder-en`", "encoder-en-small": "`fin
          "regression": "regression per label on encoder-en, frozen (`train.frozen`)", "fasttext": "fastText, `-loss ova`",
          "tfidf": "TF-IDF, logistic regression per label"}
 # What differs from configs/finetune.toml.
-SETTINGS = {"goemotions": ["train.epochs=5", "train.batch_size=64"], "nlupp": ["train.epochs=30"]}
+SETTINGS = {"goemotions": ["train.epochs=5", "train.batch_size=64", "train.lr=2e-3"], "nlupp": ["train.epochs=30"]}
 # The same with soft labels of the texts of POOL, as many of each file as said, all for None; none of them is a training or dev text.
 SOFT = {"nlupp": ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1", "train.lr=2e-3",
                   "train.subword_sampling=0", "train.epochs=6", "train.eval_every=400"]}
