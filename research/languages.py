@@ -23,7 +23,7 @@ import paired
 import peers
 import project
 from project import ROOT, capture, printed, program, want
-from runs import Runs, files, rows, tfidf, versions
+from runs import Runs, answered, files, rows, tfidf, versions
 
 RUNS = Runs(ROOT / "docs/results/languages")
 PAGE = ROOT / "docs/results/languages.md"
@@ -52,7 +52,7 @@ def fit(task, seed):
         found = json.loads((out / "fit.json").read_text())
         said = printed(program("kinglet"), "classify", "--model", out / "model.kinglet", "--json", "--threshold", "0", "--file", dev)
         right = [json.loads(line)["label"] == label for line, label in zip(said.splitlines(), named(task), strict=True)]
-        return {"accuracy": sum(right) / len(right), "rows": len(right), "right": paired.pack(right), "bytes": (out / "model.kinglet").stat().st_size, "minutes": MINUTES.get(task, 4),
+        return {**answered(right), "bytes": (out / "model.kinglet").stat().st_size, "minutes": MINUTES.get(task, 4),
                 "plan": found["plan"], "trials": found["trials"]}
 
 
@@ -74,8 +74,7 @@ def fasttext(task, seed):
             return model, right
 
         def accuracy(setting):
-            right = run(setting, 1)[1]
-            return sum(right) / len(right)
+            return answered(run(setting, 1)[1])["accuracy"]
 
         tried = RUNS.of(task).get("fasttext", {}).get("1", {}).get("tried", [])
         if not tried:
@@ -89,7 +88,7 @@ def fasttext(task, seed):
         setting = max(tried, key=lambda one: one[1])[0]
         model, right = run(setting, seed)
         model.save_model(str(out := pathlib.Path(folder) / "model.bin"))
-        return {"accuracy": sum(right) / len(right), "rows": len(right), "right": paired.pack(right), "bytes": out.stat().st_size, "setting": setting, "tried": tried}
+        return {**answered(right), "bytes": out.stat().st_size, "setting": setting, "tried": tried}
 
 
 def cell(runs):

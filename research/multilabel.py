@@ -115,9 +115,7 @@ def pool(task):
         known = {encoder.key(text) for texts, _ in rows(task)[:2] for text in texts}
         found = {}
         for name, limit in POOL[task].items():
-            folder, file = name.split("/")
-            kept = itertools.islice(project.lines(f"{project.data(folder)}/{file}.zst"), limit)
-            for text in (json.loads(line)["text"] for line in kept) if ".jsonl" in file else kept:
+            for text in task_teacher.read(name, limit):
                 found.setdefault(encoder.key(text), " ".join(text.split()))
         BASE.mkdir(parents=True, exist_ok=True)
         project.write(out, "".join(text + "\n" for key, text in found.items() if key not in known))

@@ -45,6 +45,14 @@ def unpack_counts(text, rows):
     return [list(text) for text in zip(*(values[i * rows:(i + 1) * rows] for i in range(3)))]
 
 
+def texts(ours, theirs):
+    """Returns the number of texts of all seeds of two models; `ValueError` if they differ or are below two."""
+    sizes = {len(seed) for seed in [*ours, *theirs]}
+    if len(sizes) != 1 or min(sizes) < 2 or not ours or not theirs:
+        raise ValueError(f"the seeds have {sorted(sizes)} texts: a paired interval needs the same texts, two or more, of both models")
+    return sizes.pop()
+
+
 def micro_f1(right, wrong, missing):
     """Returns micro F1 by the numbers of right, wrong and missing labels; 0 if there are none."""
     return 2 * right / (2 * right + wrong + missing) if right + wrong + missing else 0.0
@@ -58,10 +66,7 @@ def f1_difference(ours, theirs):
 
     Raises `ValueError` if the numbers of texts differ or are below two.
     """
-    sizes = {len(seed) for seed in [*ours, *theirs]}
-    if len(sizes) != 1 or min(sizes) < 2 or not ours or not theirs:
-        raise ValueError(f"the seeds have {sorted(sizes)} texts: a paired interval needs the same texts, two or more, of both models")
-    n = sizes.pop()
+    n = texts(ours, theirs)
     totals = [[[sum(column) for column in zip(*seed)] for seed in seeds] for seeds in (ours, theirs)]
 
     def mean(seeds, totals, left_out):
@@ -84,10 +89,7 @@ def difference(ours, theirs):
 
     Raises `ValueError` if the numbers of texts differ or are below two.
     """
-    sizes = {len(seed) for seed in [*ours, *theirs]}
-    if len(sizes) != 1 or min(sizes) < 2 or not ours or not theirs:
-        raise ValueError(f"the seeds have {sorted(sizes)} texts: a paired interval needs the same texts, two or more, of both models")
-    n = sizes.pop()
+    n = texts(ours, theirs)
     means = [[sum(values) / len(values) for values in zip(*seeds)] for seeds in (ours, theirs)]
     apart = [a - b for a, b in zip(*means)]
     mean = math.fsum(apart) / n

@@ -11,6 +11,7 @@ texts of the same kind. Needs the built programs and the sets `corpus` and `shor
 """
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -78,6 +79,13 @@ def vectors(threads):
     teach(encoder.TEACHER, VECTORS, [POOL], threads, "--dtype", "int8")
 
 
+def read(name, limit=None):
+    """Yields the texts of a file of $KINGLET_DATA, named as folder and file without `.zst`, of its first `limit` lines."""
+    folder, file = name.split("/")
+    lines = itertools.islice(project.lines(f"{project.data(folder)}/{file}.zst"), limit)
+    return (json.loads(line)["text"] for line in lines) if file.endswith(".jsonl") else lines
+
+
 def similar(task):
     """Writes the texts that a tuned teacher labels beside the training texts, one per line, none of them equal to a training or dev text; returns the file."""
     out, plan = BASE / f"{task}-texts.txt", TUNED[task]
@@ -85,10 +93,7 @@ def similar(task):
         known = {encoder.key(text) for rows in peer_rows.read(task) for text in rows.texts}
         found = {}
         for name in plan["texts"]:
-            folder, file = name.split("/")
-            lines = project.lines(f"{project.data(folder)}/{file}")
-            texts = (json.loads(line)["text"] for line in lines) if ".jsonl" in file else lines
-            for text in plan["part"](texts):
+            for text in plan["part"](read(name.removesuffix(".zst"))):
                 found.setdefault(encoder.key(text), " ".join(text.split()))
         kept = sorted((text for key, text in found.items() if key not in known), key=encoder.order)[:plan["limit"]]
         BASE.mkdir(parents=True, exist_ok=True)

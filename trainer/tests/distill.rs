@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, npy, state, vector};
-use fixture::{at_least, at_most, change_state, close, killed, launch, run_all, seeded, stderr};
+use distillation::{CONFIG, Distillation, TEXTS, WIDTH, corpus, good, state, vector};
+use fixture::{at_least, at_most, change_state, close, killed, launch, npy, run_all, seeded, stderr};
 use kinglet_data::dataset::ReadOptions;
 use kinglet_train::checkpoint;
 use kinglet_train::device::DeviceChoice;

@@ -6,7 +6,7 @@ mod fixture;
 
 use std::fs;
 
-use fixture::{Task, at_least, at_most, close, config, launch, rows, run_all, stderr};
+use fixture::{Task, at_least, at_most, config, parts_and_processes, rows, stderr};
 use kinglet::spec::{Mixer, Pooling};
 use kinglet_train::batch::Batch;
 use kinglet_train::model::{Classifier, Mode};
@@ -50,17 +50,7 @@ fn windows_see_what_a_cut_does_not() {
     assert!(said.contains("(96 cut to 32 tokens)"), "{said}");
     at_most(0.7, accuracy(&task, "cut"), "accuracy of texts that are cut");
     // The same windows in a run that is interrupted, in parts, and in several processes.
-    let still =
-        ["train.dropout=0", "train.drop_connect=0", "train.optimizer=adafactor", "train.lr=0.003", "train.epochs=2"];
-    let more: Vec<&str> = ["train.max_length=32"].iter().chain(&still).flat_map(|set| ["--set", set]).collect();
-    task.train("one", &more);
-    task.train("parts", &[&more[..], &["--set", "train.accumulate=2"]].concat());
-    run_all(launch(2, || task.finetune("two", &more)));
-    for run in ["parts", "two"] {
-        for kind in ["train", "dev"] {
-            close(&task.metrics("one"), &task.metrics(run), kind, &format!("{kind} losses, {run}"));
-        }
-    }
+    parts_and_processes(&task, &["train.max_length=32"], 2, &[]);
     // A text of many tokens among short ones.
     let very = "{\"text\": \"".to_owned() + &"the and of to in ".repeat(20_000) + "\", \"label\": \"animal\"}\n";
     fs::write(task.path("train.jsonl"), rows(20, 1) + &very).unwrap();

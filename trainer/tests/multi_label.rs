@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_least, at_most, close, launch, npy, rows, run_all, stderr, stdout};
+use fixture::{Task, at_least, at_most, close, npy, parts_and_processes, rows, stderr, stdout};
 use kinglet_train::targets::Targets;
 use serde_json::{Value, json};
 
@@ -101,18 +101,7 @@ fn any_number_of_labels_is_learnt_and_scored() {
 #[test]
 fn parts_and_processes_equal_one_step_in_one() {
     let task = task();
-    let still =
-        ["train.dropout=0", "train.drop_connect=0", "train.optimizer=adafactor", "train.lr=0.003", "train.epochs=2"];
-    let still = still.iter().chain(&["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60"]);
-    let more: Vec<&str> = still.flat_map(|set| ["--set", set]).collect();
-    task.train("one", &more);
-    task.train("parts", &[&more[..], &["--set", "train.accumulate=4"]].concat());
-    run_all(launch(2, || task.finetune("two", &more)));
-    for run in ["parts", "two"] {
-        for kind in ["train", "dev"] {
-            close(&task.metrics("one"), &task.metrics(run), kind, &format!("{kind} losses, {run}"));
-        }
-    }
+    parts_and_processes(&task, &["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60"], 4, &[]);
 }
 
 #[test]
@@ -182,19 +171,8 @@ fn parts_and_processes_with_soft_labels_equal_one_step_in_one() {
     let task = task();
     taught(&task, &several(200, 1), 0.8);
     fs::write(task.path("train.jsonl"), several(60, 1)).unwrap();
-    let still =
-        ["train.dropout=0", "train.drop_connect=0", "train.optimizer=adafactor", "train.lr=0.003", "train.epochs=2"];
-    let still = still.iter().chain(&["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60", "train.soft_weight=2"]);
-    let mut more: Vec<&str> = still.flat_map(|set| ["--set", set]).collect();
-    more.extend(SOFT);
-    task.train("one", &more);
-    task.train("parts", &[&more[..], &["--set", "train.accumulate=4"]].concat());
-    run_all(launch(2, || task.finetune("two", &more)));
-    for run in ["parts", "two"] {
-        for kind in ["train", "dev"] {
-            close(&task.metrics("one"), &task.metrics(run), kind, &format!("{kind} losses, {run}"));
-        }
-    }
+    let settings = ["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60", "train.soft_weight=2"];
+    parts_and_processes(&task, &settings, 4, &SOFT);
 }
 
 #[test]
@@ -335,6 +313,13 @@ fn a_file_of_several_labels_becomes_a_search() {
     assert!(said.contains("words alone in") && said.contains("dev micro F1"), "{said}");
     assert!(out.contains("F1        micro 75.00%, macro 50.00%, all labels right 25.00%"), "{out}");
     assert!(out.contains("sets hold 90.0% of a text's labels on average"), "{out}");
+    // Rows of one label each are of any number if that is said.
+    fs::write(task.path("one.jsonl"), rows(160, 3)).unwrap();
+    let said = [&["fit", "one.jsonl", "--multi-label", "--out", "one"], &search[..]].concat();
+    let output = task.command(&said).env("KINGLET_EXPORT", task.path("exporter")).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("a linear classifier of tokens: dev micro F1") && !said.contains("accuracy"), "{said}");
     let fit: Value = serde_json::from_slice(&task.bytes("fit", "fit.json")).unwrap();
     assert_eq!(fit["multi_label"], true);
     let dev = String::from_utf8(task.bytes("fit", "data/dev.jsonl")).unwrap();

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixture::{Task, at_least, at_most, close, launch, npy, rows, run_all, stderr};
+use fixture::{Task, at_least, at_most, close, npy, parts_and_processes, rows, stderr};
 use kinglet_data::dataset::ReadOptions;
 use kinglet_train::interrupt::Interrupt;
 use kinglet_train::targets::Targets;
@@ -131,19 +131,8 @@ fn soft_labels_that_say_what_the_labels_say_change_nothing() {
 #[test]
 fn parts_and_processes_equal_one_step_in_one() {
     let task = task(&(rows(20, 1) + &rows(40, 3)), 0.8);
-    let still =
-        ["train.dropout=0", "train.drop_connect=0", "train.optimizer=adafactor", "train.lr=0.003", "train.epochs=2"];
-    let still = still.iter().chain(&["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60", "train.soft_weight=2"]);
-    let mut more: Vec<&str> = still.flat_map(|set| ["--set", set]).collect();
-    more.extend(SOFT);
-    task.train("one", &more);
-    task.train("parts", &[&more[..], &["--set", "train.accumulate=4"]].concat());
-    run_all(launch(2, || task.finetune("two", &more)));
-    for run in ["parts", "two"] {
-        for kind in ["train", "dev"] {
-            close(&task.metrics("one"), &task.metrics(run), kind, &format!("{kind} losses, {run}"));
-        }
-    }
+    let settings = ["train.class_weights=[1.0, 3.0]", "train.batch_tokens=60", "train.soft_weight=2"];
+    parts_and_processes(&task, &settings, 4, &SOFT);
 }
 
 #[test]

@@ -82,6 +82,7 @@ pub fn candidates(
             (None, true) => Body::Usual,
             (None, false) => Body::Encoder,
         },
+        several: texts.data.labels.is_multi_label(),
         seed,
     };
     let words = Words::make(source, &place.words, interrupt)?;

@@ -84,6 +84,8 @@ pub struct Source<'a> {
     pub folder: &'a Path,
     /// What the words become a part of.
     pub body: Body<'a>,
+    /// Whether any number of labels may apply to a text, also where each row has one.
+    pub several: bool,
     /// Seed of the search.
     pub seed: u64,
 }
@@ -101,14 +103,15 @@ impl Words {
         if words.soft_labels.exists() {
             return Ok(Some(words));
         }
-        let mut data = Dataset::read(source.train, &ReadOptions::default(), None)?;
+        let several = source.several;
+        let per_text = if several { PerText::Any } else { PerText::One };
+        let read = ReadOptions { per_text, ..ReadOptions::default() };
+        let mut data = Dataset::read(source.train, &read, None)?;
         let tokenizer = TokenizerFiles::read(source.folder)?.composing_for(&data.texts)?;
         let table = tokenizer.table()?;
         let (vocab_size, classes) = (table.vocab_size(), data.names.len());
         let learnt = data.texts.len();
-        let per_text = if data.labels.is_multi_label() { PerText::Any } else { PerText::One };
-        let dev = Dataset::read(source.dev, &ReadOptions { per_text, ..ReadOptions::default() }, Some(&data.names))?;
-        let several = data.labels.is_multi_label();
+        let dev = Dataset::read(source.dev, &read, Some(&data.names))?;
         let mut labels = data.labels;
         labels.extend(dev.labels);
         data.texts.extend(dev.texts);

@@ -70,10 +70,9 @@ impl Labelled<'_> {
                 let mut all = vec![0.0; self.classes];
                 let of = |text: usize| {
                     margins(machines, seen, text, &mut all);
-                    let gold = |(label, &margin): (usize, &f32)| (margin, labels[text].contains(&label));
-                    all.iter().enumerate().map(gold).collect::<Vec<_>>()
+                    several::with_labels(&all, &labels[text]).collect::<Vec<_>>()
                 };
-                several::best_f1(others.flat_map(of).collect())
+                several::best_f1(others.flat_map(of))
             }
         }
     }
@@ -189,7 +188,6 @@ pub struct Linear {
     /// Factor of the margins under which the held-out probabilities are best, and of any number of labels what is added.
     sharpness: f64,
     shift: f64,
-    several: bool,
     /// The chosen `C`.
     pub strength: f32,
     /// What is counted.
@@ -242,12 +240,9 @@ impl Linear {
         }
         let rows = || held_out.chunks_exact(classes).zip(labels.iter());
         let (sharpness, shift, held_out_accuracy) = if several {
-            let gold = |(margins, set): (&[f32], &[usize])| {
-                margins.iter().enumerate().map(|(label, &margin)| (margin, set.contains(&label))).collect::<Vec<_>>()
-            };
-            let all: Vec<(f32, bool)> = rows().flat_map(gold).collect();
+            let all: Vec<_> = rows().flat_map(|(margins, set)| several::with_labels(margins, set)).collect();
             let (sharpness, shift) = several::logistic(&all);
-            (sharpness, shift, several::best_f1(all))
+            (sharpness, shift, several::best_f1(all.into_iter()))
         } else {
             let one = || rows().filter_map(|(margins, label)| Some((margins, *label.first()?)));
             let right = one().filter(|&(margins, label)| largest(margins) == label).count();
@@ -260,7 +255,6 @@ impl Linear {
             known,
             sharpness,
             shift,
-            several,
             strength,
             columns,
             accuracy,
@@ -278,7 +272,7 @@ impl Linear {
                 out.extend((0..self.classes).map(|class| f32::from(u8::from(set.contains(&class)))));
                 continue;
             }
-            if self.several {
+            if labels.is_multi_label() {
                 let odds = |margin: f32| self.sharpness * f64::from(margin) + self.shift;
                 out.extend(margins.iter().map(|&margin| (1.0 / (1.0 + (-odds(margin)).exp())) as f32));
                 continue;

@@ -1,5 +1,7 @@
 //! Margins of any number of labels: the best F1, and probabilities.
 
+use kinglet_data::multilabel::best_threshold;
+
 /// Iterations of Newton's method, more than it needs.
 const ITERATIONS: usize = 50;
 /// A change of the parameters that is none.
@@ -7,19 +9,16 @@ const STILL: f64 = 1e-9;
 /// Added to the curvature, so that margins which tell everything have a probability below 1.
 const RIDGE: f64 = 1e-3;
 
+/// Returns the margins of a text, each with whether it has the label.
+pub fn with_labels<'a>(margins: &'a [f32], labels: &'a [usize]) -> impl Iterator<Item = (f32, bool)> + 'a {
+    margins.iter().enumerate().map(|(label, &margin)| (margin, labels.contains(&label)))
+}
+
 /// Returns the best micro F1 that one threshold of all margins has; 0 without a label. `margins`: each with whether the text has the label.
-pub fn best_f1(mut margins: Vec<(f32, bool)>) -> f64 {
-    let labels = margins.iter().filter(|(_, has)| *has).count() as f64;
-    margins.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut right, mut best) = (0.0, 0f64);
-    for (given, (margin, has)) in margins.iter().enumerate() {
-        right += f64::from(u8::from(*has));
-        // A threshold lies between two margins.
-        if margins.get(given + 1).is_none_or(|(next, _)| next < margin) {
-            best = best.max(2.0 * right / (given as f64 + 1.0 + labels));
-        }
-    }
-    best
+pub fn best_f1(margins: impl Iterator<Item = (f32, bool)>) -> f64 {
+    // Thresholds are looked for among probabilities, which are in the same order.
+    let probabilities = margins.map(|(margin, has)| (1.0 / (1.0 + (-margin).exp()), has));
+    best_threshold(probabilities.collect()).map_or(0.0, |(_, f1)| f1)
 }
 
 /// Returns the factor and the shift of margins under which their logistic function says best whether a text has the label: the maximum of the
@@ -58,9 +57,9 @@ mod tests {
     fn one_threshold_has_the_best_f1() {
         let all = vec![(0.5, false), (2.0, true), (1.0, true), (-1.0, true), (0.5, true), (-2.0, false)];
         // Two of two; four of which three are right, as equal margins are given together; all five, of which four are right.
-        assert!((best_f1(all) - 8.0 / 9.0).abs() < 1e-12);
-        assert_eq!(best_f1(vec![(1.0, false)]), 0.0);
-        assert_eq!(best_f1(Vec::new()), 0.0);
+        assert!((best_f1(all.into_iter()) - 8.0 / 9.0).abs() < 1e-12);
+        assert_eq!(best_f1([(1.0, false)].into_iter()), 0.0);
+        assert_eq!(best_f1([].into_iter()), 0.0);
     }
 
     #[test]
