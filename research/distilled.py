@@ -30,8 +30,8 @@ MODELS = {"encoder-en": "kinglet", "encoder-en-small": "kinglet-small"}
 SETTINGS = {
     "trec_500": ["train.epochs=40"], "clinc150_1500": ["train.epochs=40"], "sst2_500": ["train.epochs=20"], "ag_news_500": ["train.epochs=20"],
     "trec": ["train.epochs=30"], "banking77": ["train.epochs=25"], "clinc150": ["train.epochs=20"],
-    "sst2": ["train.epochs=3", "train.eval_every=500"], "ag_news": ["train.epochs=4", "train.eval_every=684", "train.max_length=128"],
-    "imdb": ["train.epochs=4", "train.max_length=512", "train.batch_tokens=8192"],
+    "sst2": ["train.epochs=3", "train.eval_every=500"], "ag_news": ["train.epochs=4", "train.eval_every=684", "train.max_length=128", "train.ngrams=32768"],
+    "imdb": ["train.epochs=4", "train.max_length=512", "train.batch_tokens=8192", "train.ngrams=32768"],
 }
 FROZEN = "train.frozen=true"
 # With soft labels: the number of certain texts, the shape of training, and what else differs.

@@ -42,6 +42,8 @@ PEERS = {"encoder-en": "`finetune --from encoder-en`", "encoder-en-small": "`fin
          "tfidf": "TF-IDF, logistic regression per label"}
 # What differs from configs/finetune.toml.
 SETTINGS = {"goemotions": ["train.epochs=5", "train.batch_size=64", "train.lr=2e-3"], "nlupp": ["train.epochs=30"]}
+# Most n-grams: as many as stay below 4 MB.
+NGRAMS = {("goemotions", "encoder-en-small"): 32768}
 # The same with soft labels of the texts of POOL, as many of each file as said, all for None; none of them is a training or dev text.
 SOFT = {"nlupp": ["train.soft_limit=100000", "train.batch_size=128", "train.label_smoothing=0", "train.dropout=0.1", "train.lr=2e-3",
                   "train.subword_sampling=0", "train.epochs=6", "train.eval_every=400"]}
@@ -135,7 +137,7 @@ def kinglet(task, model, seed, more=(), soft=False):
     train, dev = files(task)
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "run"
-        chosen = SOFT[task] if soft else [*SETTINGS[task], *more]
+        chosen = [*(SOFT[task] if soft else [*SETTINGS[task], *more]), f"train.ngrams={NGRAMS.get((task, model), 8192)}"]
         settings = [part for item in chosen for part in ("--set", item)]
         if soft:
             labels, texts = taught(task, "1")

@@ -26,7 +26,13 @@ pub fn file(checkpoint: &Checkpoint, model: &Prepared, decision: Decision<'_>) -
     if !config.mixer.is_conv() {
         return Ok(None);
     }
-    let parts = Parts { config, tokenizer: &checkpoint.tokenizer, labels: &checkpoint.labels, decision };
+    let parts = Parts {
+        config,
+        tokenizer: &checkpoint.tokenizer,
+        labels: &checkpoint.labels,
+        decision,
+        ngrams: model.ngrams.as_ref().map(|scores| &scores.table),
+    };
     let bytes = bundle::write_values(&parts, |weight| model.stored(weight));
     bytes.map(Some).context("the checkpoint cannot be written as a bundle")
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::ngrams::Scores;
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec::{Config, Task, Weight, check_labels, files};
 use kinglet::tokenizer::Table;
@@ -29,6 +30,8 @@ pub struct Checkpoint {
     pub labels: Vec<String>,
     /// The flat tokenizer table.
     pub tokenizer: Vec<u8>,
+    /// The scores of n-grams, if the model has some.
+    pub ngrams: Option<Scores>,
     /// The scores PyTorch computed.
     pub golden: Golden,
     /// The data files of the training run, if it recorded them.
@@ -147,20 +150,29 @@ impl Checkpoint {
                 crate::tokenizer::check(&json, &table).context("it is another tokenizer than tokenizer.bin")
             })?;
         }
-        let weights = at(dir, files::WEIGHTS, |bytes| read_weights(&config, &bytes))?;
+        let mut weights = at(dir, files::WEIGHTS, |bytes| read_weights(&config, &bytes))?;
         ensure!(
             dir.join(files::GOLDEN).exists() || !dir.join(RESUME).exists(),
             "training in {} was ended before its weights were completed; go on with `kinglet-train finetune --resume --out {0}`, which may be \
              stopped with Ctrl-C",
             dir.display()
         );
+        let ngrams = if config.ngrams > 0 {
+            let scores = at(dir, files::NGRAMS, |bytes| Scores::read(&config, &bytes))?;
+            if let Some(bias) = weights.get_mut(&Weight::HeadBias) {
+                bias.iter_mut().zip(&scores.bias).for_each(|(bias, more)| *bias += more);
+            }
+            Some(scores)
+        } else {
+            None
+        };
         let golden = at(dir, files::GOLDEN, |bytes| read_golden(&config, &bytes))?;
         let training = if dir.join(files::TRAINING).exists() {
             Some(at(dir, files::TRAINING, |bytes| Ok(serde_json::from_slice(&bytes)?))?)
         } else {
             None
         };
-        Ok((Checkpoint { config, config_text, labels, tokenizer, golden, training }, weights))
+        Ok((Checkpoint { config, config_text, labels, tokenizer, ngrams, golden, training }, weights))
     }
 }
 
@@ -261,7 +273,7 @@ fn read_golden(config: &Config, bytes: &[u8]) -> Result<Golden> {
 }
 
 /// Decodes little-endian numbers of `N` bytes.
-fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
+pub(crate) fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks().0.iter().map(|&chunk| number(chunk)).collect()
 }
 

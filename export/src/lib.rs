@@ -52,6 +52,8 @@ pub mod measured;
 pub mod mixture;
 pub mod names;
 pub mod native;
+pub mod ngrams;
+
 pub mod onnx;
 pub mod out_of_scope;
 pub mod prepare;
@@ -152,7 +154,7 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
     }
 
     progress("writing the graphs");
-    let model = Prepared::new(&checkpoint.config, weights);
+    let model = Prepared::new(&checkpoint.config, weights).with_ngrams(checkpoint.ngrams.clone());
     let mut fp32 = onnx::file(&checkpoint, &model, Precision::Fp32)?;
     let model = model.without_float_matrices();
     let mut int8 = onnx::file(&checkpoint, &model, Precision::Int8)?;

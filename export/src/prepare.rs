@@ -10,6 +10,7 @@ use kinglet::spec::{Config, Weight};
 use serde::Serialize;
 
 use crate::checkpoint::Weights;
+use crate::ngrams::Scores;
 
 /// The weights of a model as exported files store them.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Prepared {
     pub config: Config,
     /// The quantization error of each int8 weight, in the order of the forward pass.
     pub errors: Vec<WeightError>,
+    /// The scores of n-grams, if the model has some.
+    pub ngrams: Option<Scores>,
     floats: Weights,
     int8: HashMap<Weight, Quantized>,
 }
@@ -50,7 +53,15 @@ impl Prepared {
                 row.storage.fold(values, columns);
             }
         }
-        Prepared { config: config.clone(), errors, floats, int8 }
+        Prepared { config: config.clone(), errors, ngrams: None, floats, int8 }
+    }
+
+    /// Adds the scores of n-grams, if the model has some.
+    #[must_use]
+    pub fn with_ngrams(mut self, ngrams: Option<Scores>) -> Self {
+        self.errors.extend(ngrams.as_ref().map(Scores::error));
+        self.ngrams = ngrams;
+        self
     }
 
     /// Drops the f32 values of int8 weights, which float32 graphs alone read.

@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         tokenizer: &tokenizer,
         labels: &["alarm", "weather", "other"],
         decision: Default::default(),
+        ngrams: None,
     };
     let weight = |wanted| values.iter().find(|(weight, _)| *weight == wanted).map_or(&[][..], |(_, values)| values);
     let out = env::var("OUT_DIR")?;

@@ -1,6 +1,6 @@
 //! Small models for the fuzz targets.
 
-use kinglet::bundle::{Parts, write};
+use kinglet::bundle::{NGramTable, Parts, write};
 use kinglet::multi_label::{Decision, LabelCalibration, MultiLabel};
 use kinglet::spec::{Config, Kernels, Mixer, MixerConfig, Norm, PerLayer, Pooling, Task};
 use kinglet::tokenizer::{Normalization, Table};
@@ -35,7 +35,9 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
                 }
                 _ => Decision::default(),
             };
+            let ngrams = (task != Task::Embed).then(ngrams);
             let config = Config {
+                ngrams: ngrams.as_ref().map_or(0, |table| table.tokens.len()),
                 task,
                 mixer: mixer_config,
                 norm,
@@ -46,12 +48,23 @@ pub fn models() -> Result<Vec<(String, Vec<u8>)>, Box<dyn std::error::Error>> {
                 ..Config::new(mixer, 2, 4)
             };
             let values: Vec<f32> = (0..1 << 14).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
-            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, decision };
+            let parts = Parts { config: &config, tokenizer: &tokenizer, labels, decision, ngrams: ngrams.as_ref() };
             let bytes = write(&parts, |weight| config.shape(weight).map_or(&[], |shape| &values[..shape.len()]))?;
             out.push((format!("{}-{task:?}", mixer.name()), bytes));
         }
     }
     Ok(out)
+}
+
+/// Returns scores of a few n-grams for two labels.
+fn ngrams() -> NGramTable {
+    let tokens: Vec<[i32; 2]> =
+        (3..40).flat_map(|a| [[a, a + 1], [a, a + 7]]).chain((3..40).map(|a| [-1, a])).collect();
+    let (values, norms) =
+        ((0..2 * tokens.len()).map(|i| (i * 29 % 253) as i8), (0..tokens.len()).map(|i| 1 + (i * 7 % 255) as u8));
+    // Not -128, which no model has.
+    let values = values.map(|value: i8| value.max(-127)).collect();
+    NGramTable { values, norms: norms.collect(), tokens, scales: vec![0.01, 0.02] }
 }
 
 /// Cuts `text` into parts whose lengths come from `lengths`, cyclically.

@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::model::{
     Classifier, Mode, ModelConfig, ModelWeight,
+    ngrams::NGrams,
     pooling::normalize,
     seq2seq::{Seq2Seq, Seq2SeqConfig},
     student::Student,
@@ -32,10 +33,11 @@ pub const ENCODER: &str = "encoder";
 pub const EMBEDDER: &str = "embedder";
 
 /// The files whose hashes are kept: all that export and training read.
-const SEALED: [&str; 9] = [
+const SEALED: [&str; 10] = [
     files::CONFIG,
     files::SEQ2SEQ,
     files::WEIGHTS,
+    files::NGRAMS,
     files::LABELS,
     files::TOKENIZER,
     files::TOKENIZER_TABLE,
@@ -67,6 +69,9 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
     write_json(&dir.join(files::LABELS), labels)?;
     TokenizerFiles::read(tokenizer)?.write(dir)?;
     write_tensors(&dir.join(files::WEIGHTS), model.parameters())?;
+    if let Some(ngrams) = model.ngrams() {
+        ngrams.write(dir)?;
+    }
     seal(dir)
 }
 
@@ -74,7 +79,9 @@ pub fn save(dir: &Path, model: &Classifier, labels: &[String], tokenizer: &Path)
 fn begin(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     unseal(dir)?;
-    [files::GOLDEN, files::TRAINING, files::CARD].iter().try_for_each(|name| out::remove(&dir.join(name)))
+    [files::GOLDEN, files::NGRAMS, files::TRAINING, files::CARD]
+        .iter()
+        .try_for_each(|name| out::remove(&dir.join(name)))
 }
 
 /// Removes the hashes of the files in `dir`, before one of them is replaced.
@@ -134,9 +141,12 @@ pub fn load_model(dir: &Path, device: Device) -> Result<Classifier> {
 fn read_model(dir: &Path, config: &ModelConfig, device: Device) -> Result<Classifier> {
     let path = dir.join(files::WEIGHTS);
     let mut tensors = read_tensors(&path)?;
-    let model = take_model(config, &mut tensors, device).with_context(|| path.display().to_string())?;
+    let mut model = take_model(config, &mut tensors, device).with_context(|| path.display().to_string())?;
     if let Some(name) = tensors.keys().min() {
         bail!("{}: the configuration has no weight {name}", path.display());
+    }
+    if config.ngrams > 0 {
+        model.set_ngrams(Some(NGrams::read(dir, config)?));
     }
     Ok(model)
 }
@@ -175,7 +185,10 @@ impl Start {
             return Ok(Start::Encoder(EncoderCheckpoint { config, weights }));
         }
         if config.num_labels > 0 {
-            return Ok(Start::Classifier(load(dir, device)?));
+            let mut start = load(dir, device)?;
+            // They are fitted anew.
+            start.model.set_ngrams(None);
+            return Ok(Start::Classifier(start));
         }
         let path = dir.join(files::WEIGHTS);
         let context = || path.display().to_string();

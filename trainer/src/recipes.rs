@@ -14,6 +14,7 @@ dropout = 0.2
 label_smoothing = 0.1
 subword_sampling = 0.1
 max_length = 128
+ngrams = 8192
 zero_head = true
 embedding_lr_scale = 3.0
 head_lr_scale = 9.0

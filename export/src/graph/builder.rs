@@ -112,6 +112,11 @@ impl GraphBuilder {
         self.store(name, dims, DataType::Int8, data.iter().map(|x| x.to_le_bytes()[0]).collect())
     }
 
+    /// Stores a vector of int32.
+    pub fn store_i32(&mut self, name: &str, data: &[i32]) -> Value {
+        self.store(name, &[data.len()], DataType::Int32, data.iter().flat_map(|x| x.to_le_bytes()).collect())
+    }
+
     /// Returns a scalar constant, stored once.
     pub fn scalar(&mut self, value: f32) -> Value {
         self.constant(format!("const/{value:?}"), &[], DataType::Float, value.to_le_bytes().to_vec())

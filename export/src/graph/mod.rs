@@ -19,6 +19,7 @@ mod ffn;
 mod glu;
 mod lightconv;
 mod linear;
+mod ngrams;
 mod norm;
 mod pooling;
 
@@ -49,6 +50,7 @@ pub fn build(model: &Prepared, precision: Precision) -> GraphProto {
     }
     let pooled = pooling::pooling(&mut g, config.pooling, &x, &mask);
     let logits = pooling::head(&mut g, model, &pooled);
+    let logits = ngrams::ngrams(&mut g, model, &ids, &mask, logits);
     let values = match config.task {
         Task::Classify | Task::MultiLabel => logits,
         Task::Embed => pooling::normalize(&mut g, &logits),

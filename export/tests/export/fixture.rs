@@ -93,6 +93,12 @@ impl Tensor {
         Tensor { name: name.to_string(), kind: Dtype::F32, shape: shape.to_vec(), bytes }
     }
 
+    /// Says the same twice.
+    pub fn double(&mut self) {
+        self.shape[0] *= 2;
+        self.bytes.extend_from_within(..);
+    }
+
     pub fn i64(name: impl ToString, shape: &[usize], data: &[i64]) -> Self {
         let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
         Tensor { name: name.to_string(), kind: Dtype::I64, shape: shape.to_vec(), bytes }
@@ -108,6 +114,67 @@ pub fn weight_tensors(config: &Config, weights: &Weights) -> Vec<Tensor> {
     config.weights().map(|w| Tensor::f32(w, config.shape(w).unwrap().dims(), &weights[&w])).collect()
 }
 
+/// Scores of n-grams: their tokens, weights, norms and bias.
+fn ngrams(config: &Config) -> (Vec<[i64; 2]>, Vec<f32>, Vec<f32>, Vec<f32>) {
+    let (mut random, vocab) = (Random(11), config.vocab_size);
+    let mut tokens = std::collections::BTreeSet::new();
+    while tokens.len() < config.ngrams {
+        let first = if random.below(2) == 0 { vocab } else { random.below(vocab) };
+        // The texts have every token: among few seconds, pairs occur as well.
+        tokens.insert([first as i64, random.below(vocab) as i64]);
+    }
+    // Pairs that occur in the texts.
+    for text in texts(config).iter().rev().take(3) {
+        for pair in text.windows(2).take(8) {
+            if tokens.insert([i64::from(pair[0]), i64::from(pair[1])]) {
+                let other = *tokens.iter().find(|other| other[0] != i64::from(pair[0])).unwrap();
+                tokens.remove(&other);
+            }
+        }
+    }
+    let tokens: Vec<[i64; 2]> =
+        tokens.into_iter().map(|[first, second]| [if first == vocab as i64 { -1 } else { first }, second]).collect();
+    let mut numbers = |count| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
+    let (weight, norm) = (numbers(tokens.len() * config.num_labels), numbers(tokens.len()));
+    (tokens, weight, norm.into_iter().map(|x| x.abs() + 0.1).collect(), numbers(config.num_labels))
+}
+
+pub fn ngram_tensors(config: &Config) -> Vec<Tensor> {
+    let (tokens, weight, norm, bias) = ngrams(config);
+    vec![
+        Tensor::i64("tokens", &[tokens.len(), 2], tokens.as_flattened()),
+        Tensor::f32("weight", &[tokens.len(), config.num_labels], &weight),
+        Tensor::f32("norm", &[norm.len()], &norm),
+        Tensor::f32("bias", &[config.num_labels], &bias),
+    ]
+}
+
+/// The scores with those of the n-grams, by the formula of `kinglet::spec`.
+pub fn with_ngrams(config: &Config, ids: &[u32], mut scores: Vec<f64>) -> Vec<f64> {
+    if config.ngrams == 0 {
+        return scores;
+    }
+    let (tokens, weight, norm, bias) = ngrams(config);
+    let singles = ids.iter().map(|&id| [-1, i64::from(id)]);
+    let pairs = ids.windows(2).map(|pair| [i64::from(pair[0]), i64::from(pair[1])]);
+    let rows: Vec<usize> = singles.chain(pairs).filter_map(|pair| tokens.iter().position(|&t| t == pair)).collect();
+    let root = rows.iter().map(|&row| f64::from(norm[row])).sum::<f64>().max(1e-30).sqrt();
+    for (label, score) in scores.iter_mut().enumerate() {
+        let sum: f64 = rows.iter().map(|&row| f64::from(weight[row * config.num_labels + label])).sum();
+        *score += sum / root + f64::from(bias[label]);
+    }
+    scores
+}
+
+/// Makes the hashes those of a changed graph.
+pub fn rehash(model: &mut kinglet_onnx::onnx::ModelProto) {
+    use prost::Message;
+    let hash = kinglet_data::digest::sha256(&model.graph.as_ref().unwrap().encode_to_vec());
+    let entry = model.metadata_props.iter_mut().find(|e| e.key == kinglet::spec::metadata::GRAPH_SHA256).unwrap();
+    entry.value = hash;
+    kinglet_onnx::seal(model);
+}
+
 /// A checkpoint whose golden logits are the reference's, or whose golden vectors are those logits divided by their length.
 pub fn write(dir: &Path, config: &Config, weights: &Weights) {
     let json = |name: &str, value: serde_json::Value| fs::write(dir.join(name), value.to_string()).unwrap();
@@ -117,11 +184,14 @@ pub fn write(dir: &Path, config: &Config, weights: &Weights) {
     }
     fs::write(dir.join(files::TOKENIZER_TABLE), tokenizer()).unwrap();
     write_tensors(&dir.join(files::WEIGHTS), &weight_tensors(config, weights));
+    if config.ngrams > 0 {
+        write_tensors(&dir.join(files::NGRAMS), &ngram_tensors(config));
+    }
 
     let texts = texts(config);
     let (longest, ids, mask) = padded(&texts);
     let output = |text: &Vec<u32>| {
-        let logits = reference::logits(config, weights, text, Precision::Exact);
+        let logits = with_ngrams(config, text, reference::logits(config, weights, text, Precision::Exact));
         if config.task == Task::Embed { reference::normalized(&logits) } else { logits }
     };
     let logits: Vec<f32> = texts.iter().flat_map(output).map(|x| x as f32).collect();
@@ -148,7 +218,8 @@ pub fn exported_bytes(config: &Config, weights: &Weights, precision: kinglet_onn
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), config, weights);
     let (checkpoint, weights) = Checkpoint::read(dir.path()).unwrap();
-    onnx::file(&checkpoint, &Prepared::new(config, weights), precision).unwrap()
+    let prepared = Prepared::new(config, weights).with_ngrams(checkpoint.ngrams.clone());
+    onnx::file(&checkpoint, &prepared, precision).unwrap()
 }
 
 /// The exported model of a random checkpoint.

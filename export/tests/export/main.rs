@@ -11,6 +11,7 @@ mod flips;
 mod graph;
 mod labels;
 mod native;
+mod ngrams;
 mod parity;
 mod program;
 mod reference;

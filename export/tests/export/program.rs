@@ -51,7 +51,7 @@ impl Run {
     /// Returns dev data labelled by the float32 model itself, so that its accuracy is known to be 1.
     pub fn dev(&self, texts: usize, wrong: usize) -> &'static str {
         let (checkpoint, weights) = Checkpoint::read(&self.path("checkpoint")).unwrap();
-        let model = Prepared::new(&checkpoint.config, weights);
+        let model = Prepared::new(&checkpoint.config, weights).with_ngrams(checkpoint.ngrams.clone());
         let bytes = kinglet_export::onnx::file(&checkpoint, &model, Precision::Fp32).unwrap();
         let model = TractModel::from_bytes(&bytes).unwrap();
         let mut classifier = model.classifier().unwrap();

@@ -51,16 +51,19 @@ const OPERATORS: [&str; 29] = [
 ];
 /// Those that make values of nothing but a length, which attention alone needs.
 const OF_ATTENTION: [&str; 2] = ["Range", "Shape"];
+/// Those that look n-grams up, which a model without them does not need.
+const OF_NGRAMS: [&str; 3] = ["Concat", "Equal", "Where"];
 /// Their attributes.
 const ATTRIBUTES: [&str; 11] =
     ["axes", "axis", "dilations", "epsilon", "group", "keepdims", "kernel_shape", "pads", "perm", "strides", "to"];
 /// Largest integer in an attribute, and of an integer constant apart from the end of everything.
-const LARGEST: i64 = 1 << 20;
+const LARGEST: i64 = (1 << 20) + 1;
 
 /// Returns the most nodes of a graph of a model: dynamic convolutions have four for each tap.
 fn most_nodes(config: &Config) -> usize {
     let layer = |layer| 128 + 4 * config.convolution(layer).map_or(0, |convolution| convolution.taps);
-    128 + (0..config.num_hidden_layers).map(layer).sum::<usize>()
+    let ngrams = if config.ngrams > 0 { 64 } else { 0 };
+    128 + ngrams + (0..config.num_hidden_layers).map(layer).sum::<usize>()
 }
 
 /// Checks everything that can be checked without running it; returns name and bytes of each tensor.
@@ -99,7 +102,8 @@ fn check_value(value: &ValueInfoProto, kind: DataType, shape: &[Value; 2]) -> Re
 fn check_node(node: &NodeProto, config: &Config) -> Result<(), String> {
     let (name, kind) = (&node.name, node.op_type.as_str());
     let attends = config.mixer.kind() == Mixer::Attention;
-    if !OPERATORS.contains(&kind) || (!attends && OF_ATTENTION.contains(&kind)) {
+    let looks_up = config.ngrams > 0 && OF_NGRAMS.contains(&kind);
+    if !(OPERATORS.contains(&kind) || looks_up) || (!attends && OF_ATTENTION.contains(&kind)) {
         return Err(format!("node `{name}` is of the operator `{kind}`"));
     }
     let known = |attribute: &AttributeProto| {

@@ -38,6 +38,9 @@ pub(crate) fn check(graph: &GraphProto, config: &Config, precision: Precision) -
             expected += 1;
         }
     }
+    if config.ngrams > 0 {
+        expected += check_ngrams(config, precision, &tensors, &readers)?;
+    }
     let stored = graph.initializer.iter().filter(|tensor| !is_constant(tensor)).count();
     if stored != expected {
         return Err(format!("it has {stored} stored tensors, a model of its configuration {expected}"));
@@ -48,6 +51,42 @@ pub(crate) fn check(graph: &GraphProto, config: &Config, precision: Precision) -
 
 fn is_constant(tensor: &TensorProto) -> bool {
     tensor.name.starts_with(CONSTANT) && tensor.dims.iter().product::<i64>() <= MOST_CONSTANT
+}
+
+/// Checks the tensors of the n-grams, and that no lookup among them leads out of one. Returns their number.
+fn check_ngrams(
+    config: &Config,
+    precision: Precision,
+    tensors: &HashMap<&str, &TensorProto>,
+    readers: &HashMap<&str, Vec<&NodeProto>>,
+) -> Result<usize, String> {
+    let (vocab, labels, count) = (config.vocab_size, config.num_labels, config.ngrams);
+    let int8 = precision == Precision::Int8;
+    let slots = tensors.get("ngrams.owner").map_or(0, |tensor| tensor.raw_data.len() / 4);
+    let kind = if int8 { DataType::Int8 } else { DataType::Float };
+    let expected = [
+        ("ngrams.offset", DataType::Int32, vocab + 2, "Gather"),
+        ("ngrams.owner", DataType::Int32, slots, "Gather"),
+        ("ngrams.row", DataType::Int32, slots, "Gather"),
+        ("ngrams.norm", DataType::Float, count + 1, "Gather"),
+        ("ngrams.weight", kind, (count + 1) * labels, "Gather"),
+        ("ngrams.weight.scale", DataType::Float, labels, "Mul"),
+    ];
+    let expected = &expected[..if int8 { 6 } else { 5 }];
+    for &(name, kind, values, reader) in expected {
+        check_weight(name, kind, values, tensors, readers, &[reader])?;
+    }
+    for (name, most) in [("ngrams.offset", slots.checked_sub(vocab)), ("ngrams.row", count.checked_sub(1))] {
+        let bytes = tensors.get(name).map_or(&[][..], |tensor| &tensor.raw_data);
+        let outside = |value: &[u8; 4]| {
+            let value = usize::try_from(i32::from_le_bytes(*value)).ok();
+            value.is_none_or(|value| most.is_none_or(|most| value > most))
+        };
+        if bytes.as_chunks().0.iter().any(outside) {
+            return Err(format!("tensor `{name}` leads out of the tables of the n-grams"));
+        }
+    }
+    Ok(expected.len())
 }
 
 /// Returns the scales and the values of a weight as export stores it: light kernels once per channel, the bias of positions by distance.

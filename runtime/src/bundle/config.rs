@@ -47,8 +47,8 @@ const fn mixer_of(code: u32) -> Option<Mixer> {
     None
 }
 
-/// Reads the configuration of a section without validating it; see [`Config::validate`]. The section does not have the task:
-/// it is [`Task::Classify`] until a section says otherwise.
+/// Reads the configuration of a section without validating it; see [`Config::validate`]. The section does not have the task and
+/// the number of n-grams: they are [`Task::Classify`] and 0 until another section says otherwise.
 pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
     let mut words = [0u32; HEAD / 4];
     let mut i = 0;
@@ -142,5 +142,6 @@ pub(super) const fn read(bytes: &[u8]) -> Result<Config, BundleError> {
         num_hidden_layers: layers,
         intermediate_size: inner as usize,
         num_labels: labels as usize,
+        ngrams: 0,
     })
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::Kind;
+use super::{Kind, NGramsFault};
 use crate::calibration::CalibrationError;
 use crate::spec::{ConfigError, LabelFault, Task, Weight};
 use crate::tokenizer::TableError;
@@ -175,6 +175,8 @@ pub enum BundleError {
     },
     /// The section of a model of which any number of labels apply is broken.
     MultiLabel(CalibrationError),
+    /// The n-grams section is broken.
+    NGrams(NGramsFault),
     /// The calibration section is broken.
     Calibration(CalibrationError),
     /// The weights section does not have the length of the configuration's weights.
@@ -330,6 +332,7 @@ impl fmt::Display for BundleError {
                 write!(f, "a model of this kind {what}")
             }
             E::MultiLabel(e) => write!(f, "section {}: {e}", Kind::MULTI_LABEL),
+            E::NGrams(fault) => write!(f, "section {}: {fault}", Kind::NGRAMS),
             E::Calibration(e) => write!(f, "section {}: {e}", Kind::CALIBRATION),
             E::WeightsLength { need, got } => {
                 write!(f, "section {} has {got} bytes, but its configuration requires {need}", Kind::WEIGHTS)

@@ -3,10 +3,11 @@
 use core::ops::Range;
 
 use super::labels::Labels;
+use super::ngrams::NGrams;
 use super::weights::Weights;
 use super::{
     ADDRESS_ALIGN, ALIGN, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MAX_SECTIONS, MUST_UNDERSTAND,
-    Section, VERSION, config, crc32c,
+    NGramsFault, Section, VERSION, config, crc32c,
 };
 use crate::calibration::Calibration;
 use crate::multi_label::{Decision, MultiLabel};
@@ -30,6 +31,8 @@ pub struct Index {
     labels: Range<usize>,
     /// Empty unless any number of labels apply to a text.
     multi_label: Range<usize>,
+    /// Empty if the model has none.
+    ngrams: Range<usize>,
     weights: Range<usize>,
 }
 
@@ -42,7 +45,7 @@ impl Index {
         }
         let table = header(bytes, verify)?;
         let (mut config, mut tokenizer, mut labels, mut calibration, mut weights) = (None, None, None, None, None);
-        let (mut embedder, mut multi_label) = (None, None);
+        let (mut embedder, mut multi_label, mut ngrams) = (None, None, None);
         // Where the next section begins, before rounding up.
         let mut end = HEADER + table.len() * ENTRY;
         for entry in table {
@@ -61,6 +64,7 @@ impl Index {
                 Kind::EMBEDDER => &mut embedder,
                 Kind::MULTI_LABEL => &mut multi_label,
                 Kind::CALIBRATION => &mut calibration,
+                Kind::NGRAMS => &mut ngrams,
                 Kind::WEIGHTS => &mut weights,
                 _ if section.must_understand => {
                     return Err(BundleError::SectionUnknown { section: kind, version: VERSION });
@@ -94,6 +98,13 @@ impl Index {
                 return Err(BundleError::MultiLabelSection { section: Kind::CALIBRATION });
             }
         }
+        if let Some((_, content)) = &ngrams {
+            let short = NGramsFault::Length { need: 4, got: content.len() as u64 };
+            config.ngrams = NGrams::count(content).ok_or(BundleError::NGrams(short))?;
+            if config.ngrams == 0 {
+                return Err(BundleError::NGrams(NGramsFault::Count { expected: 1, got: 0 }));
+            }
+        }
         config.validate()?;
         let (tokenizer, content) = found(tokenizer, Kind::TOKENIZER)?;
         let vocabulary = Table::new(content)?;
@@ -116,10 +127,17 @@ impl Index {
                 range
             }
         };
+        let ngrams = match ngrams {
+            None => 0..0,
+            Some((range, content)) => {
+                NGrams::check(content, &config, verify)?;
+                range
+            }
+        };
         let (weights, content) = found(weights, Kind::WEIGHTS)?;
         Weights::check(content, &config, verify)?;
         let (sections, tokenizer) = (table.len(), (tokenizer, vocabulary.index()));
-        Ok(Index { config, calibration, sections, tokenizer, labels, multi_label, weights })
+        Ok(Index { config, calibration, sections, tokenizer, labels, multi_label, ngrams, weights })
     }
 
     pub(super) fn tokenizer<'a>(&self, bytes: &'a [u8]) -> Table<'a> {
@@ -136,6 +154,10 @@ impl Index {
             Task::MultiLabel => Decision::Any(MultiLabel::cut(part(bytes, &self.multi_label))),
             Task::Classify | Task::Embed => Decision::One(self.calibration),
         }
+    }
+
+    pub(super) fn ngrams<'a>(&self, bytes: &'a [u8]) -> Option<NGrams<'a>> {
+        (self.config.ngrams > 0).then(|| NGrams::cut(part(bytes, &self.ngrams), &self.config))
     }
 
     pub(super) fn weights<'a>(&'a self, bytes: &'a [u8]) -> Weights<'a> {
@@ -169,7 +191,7 @@ pub(super) const fn peek_config(bytes: &[u8]) -> Option<Config> {
     if magic != u64::from_le_bytes(MAGIC) || version != VERSION || count > MAX_SECTIONS {
         return None;
     }
-    let (mut config, mut task) = (None, Task::Classify);
+    let (mut config, mut task, mut ngrams) = (None, Task::Classify, 0);
     let mut i = 0;
     while i < count as usize {
         let at = HEADER + i * ENTRY;
@@ -184,21 +206,28 @@ pub(super) const fn peek_config(bytes: &[u8]) -> Option<Config> {
         if kind.equals(Kind::MULTI_LABEL) {
             task = Task::MultiLabel;
         }
-        if kind.equals(Kind::CONFIG) {
+        if kind.equals(Kind::CONFIG) || kind.equals(Kind::NGRAMS) {
             if offset > bytes.len() as u64 || length > bytes.len() as u64 {
                 return None;
             }
             let Some((_, rest)) = bytes.split_at_checked(offset as usize) else { return None };
             let Some((section, _)) = rest.split_at_checked(length as usize) else { return None };
-            config = match config::read(section) {
-                Ok(config) => Some(config),
-                Err(_) => return None,
-            };
+            if kind.equals(Kind::NGRAMS) {
+                ngrams = match NGrams::count(section) {
+                    Some(count) => count,
+                    None => return None,
+                };
+            } else {
+                config = match config::read(section) {
+                    Ok(config) => Some(config),
+                    Err(_) => return None,
+                };
+            }
         }
         i += 1;
     }
     match config {
-        Some(config) => Some(Config { task, ..config }),
+        Some(config) => Some(Config { task, ngrams, ..config }),
         None => None,
     }
 }

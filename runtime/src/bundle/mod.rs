@@ -40,13 +40,14 @@
 //! | `MULT` | thresholds and calibration of a model of which any number of labels apply to a text | once in such a model | yes | below |
 //! | `EMBD` | mark of a model that embeds: its head's `num_labels` values are a sentence vector | once, instead of `LABL` | yes | empty |
 //! | `CALI` | calibration | at most once, never with `EMBD` or `MULT` | no | the fields of [`Calibration`](crate::calibration::Calibration), 24 bytes: five f32, one u32; 28 with a further f32, the share of texts out of scope |
+//! | `GRAM` | scores of n-grams | at most once, never with `EMBD` | yes | [`NGrams`] |
 //! | `WGHT` | weights | once | yes | [`Weights`] |
 //!
 //! The order is free; the writer's is that of the table. A kind that is not listed may stand any number of times.
-//! Readers that do not know `EMBD` or `MULT` reject a file with it, as one that needs a newer Kinglet.
+//! Readers that do not know `EMBD`, `MULT` or `GRAM` reject a file with it, as one that needs a newer Kinglet.
 //!
 //! ## Configuration
-//! The fields of [`Config`](crate::spec::Config) except its task: 14 numbers u32, then for each layer 8 bytes.
+//! The fields of [`Config`](crate::spec::Config) except its task and the number of n-grams: 14 numbers u32, then for each layer 8 bytes.
 //!
 //! | at | field |
 //! |---|---|
@@ -97,6 +98,7 @@ mod crc32c;
 mod error;
 mod index;
 mod labels;
+mod ngrams;
 #[cfg(feature = "alloc")]
 mod owned;
 mod read;
@@ -111,6 +113,9 @@ pub use crc32c::{Crc32c, crc32c};
 pub use error::BundleError;
 pub use index::Index;
 pub use labels::Labels;
+#[cfg(feature = "alloc")]
+pub use ngrams::NGramTable;
+pub use ngrams::{NGrams, NGramsFault};
 #[cfg(feature = "alloc")]
 pub use owned::{Buffer, OwnedBundle};
 pub use read::{Bundle, ReadBundle};
@@ -151,6 +156,8 @@ impl Kind {
     pub const MULTI_LABEL: Kind = Kind(*b"MULT");
     /// The calibration.
     pub const CALIBRATION: Kind = Kind(*b"CALI");
+    /// The scores of n-grams.
+    pub const NGRAMS: Kind = Kind(*b"GRAM");
     /// The weights.
     pub const WEIGHTS: Kind = Kind(*b"WGHT");
 

@@ -1,7 +1,7 @@
 //! Reading a bundle: the view of borrowed bytes, and the interface of engines.
 
 use super::index::{Index, peek_config};
-use super::{BundleError, Labels, Section, Weights};
+use super::{BundleError, Labels, NGrams, Section, Weights};
 use crate::calibration::Calibration;
 use crate::multi_label::Decision;
 use crate::spec::Config;
@@ -43,6 +43,11 @@ pub trait ReadBundle {
     /// Returns what turns scores into an answer; of a model that embeds, what there would be without a calibration.
     fn decision(&self) -> Decision<'_> {
         self.index().decision(self.as_bytes())
+    }
+
+    /// Returns the scores of n-grams, if the model has some.
+    fn ngrams(&self) -> Option<NGrams<'_>> {
+        self.index().ngrams(self.as_bytes())
     }
 
     /// Returns the weights.
@@ -131,6 +136,11 @@ impl<'a> Bundle<'a> {
     /// Returns what turns scores into an answer; of a model that embeds, what there would be without a calibration.
     pub fn decision(&self) -> Decision<'a> {
         self.index.decision(self.bytes)
+    }
+
+    /// Returns the scores of n-grams, if the model has some.
+    pub fn ngrams(&self) -> Option<NGrams<'a>> {
+        self.index.ngrams(self.bytes)
     }
 
     /// Returns the weights.

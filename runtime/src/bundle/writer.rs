@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use super::weights::section_bytes;
 use super::{
-    ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, VERSION,
-    config, crc32c,
+    ALIGN, Buffer, Bundle, BundleError, Crc32c, ENTRY, HEADER, HEADER_CRC, Kind, MAGIC, MUST_UNDERSTAND, NGramTable,
+    NGramsFault, VERSION, config, crc32c,
 };
 use crate::backend::{PANEL_INPUTS, PANEL_OUTPUTS};
 use crate::multi_label::Decision;
@@ -26,6 +26,8 @@ pub struct Parts<'a, S> {
     /// What turns scores into an answer: a calibration, or of a model of which any number of labels apply, thresholds.
     /// `Decision::default()` if the model embeds.
     pub decision: Decision<'a>,
+    /// The n-grams, if the configuration has some.
+    pub ngrams: Option<&'a NGramTable>,
 }
 
 /// Rows of a matrix in int8, by the rule of [`crate::quant`].
@@ -109,6 +111,11 @@ pub fn write_values<'w, S: AsRef<str>>(
             let section = calibration.to_le_bytes().iter().copied().take(calibration.bytes()).collect();
             sections.push((Kind::CALIBRATION, 0, section));
         }
+    }
+    match (parts.config.ngrams, parts.ngrams) {
+        (0, None) => {}
+        (expected, None) => return Err(BundleError::NGrams(NGramsFault::Count { expected, got: 0 })),
+        (_, Some(table)) => sections.push((Kind::NGRAMS, MUST_UNDERSTAND, table.section(parts.config)?)),
     }
     sections.push((Kind::WEIGHTS, MUST_UNDERSTAND, weights));
     let bytes = assemble(&sections);

@@ -11,6 +11,7 @@ pub(crate) mod ffn;
 pub(crate) mod glu;
 pub(crate) mod lightconv;
 pub(crate) mod linear;
+pub(crate) mod ngrams;
 pub(crate) mod norm;
 pub(crate) mod pooling;
 

@@ -84,7 +84,12 @@ pub struct Config {
     pub intermediate_size: usize,
     /// Values of the head: classes, or those of a sentence vector, `D`. 0 in a training configuration: taken from the data.
     pub num_labels: usize,
+    /// Number of n-grams whose scores are added to those of the head; 0 for none.
+    pub ngrams: usize,
 }
+
+/// Most n-grams of a model.
+pub const MAX_NGRAMS: usize = 1 << 20;
 
 /// Most tokens that an output of a convolutional model may depend on.
 ///
@@ -110,6 +115,7 @@ impl Config {
             num_hidden_layers: layers,
             intermediate_size: hidden_size.saturating_mul(4),
             num_labels: 0,
+            ngrams: 0,
         }
     }
 
@@ -119,7 +125,11 @@ impl Config {
     /// The first thing found wrong, with its value and what is allowed. Never allocates.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_encoder()?;
-        within("num_labels", self.num_labels, 2, 65536, "2 to 65,536")
+        within("num_labels", self.num_labels, 2, 65536, "2 to 65,536")?;
+        if self.ngrams > 0 && !self.task.has_labels() {
+            return Err(ConfigError::NGramsWithoutLabels);
+        }
+        within("ngrams", self.ngrams, 0, MAX_NGRAMS, "0 to 1,048,576")
     }
 
     /// Checks everything but the head's `num_labels`, which an encoder without a head does not have.

@@ -33,6 +33,8 @@ pub enum ConfigError {
     },
     /// `mixer = "attention"` with `norm = "post_layer"`.
     AttentionNorm,
+    /// A model that embeds has n-grams.
+    NGramsWithoutLabels,
     /// An output of a convolution depends on too many tokens.
     ReceptiveField {
         /// The most there may be.
@@ -55,6 +57,7 @@ impl fmt::Display for ConfigError {
             ConfigError::LayerCount { field, got, layers } => {
                 write!(f, "{field} has {got} values, must have one for each of the {layers} layers")
             }
+            ConfigError::NGramsWithoutLabels => f.write_str("a model that embeds has no n-grams"),
             ConfigError::ReceptiveField { most, got } => {
                 write!(f, "kernel sizes and dilations give a receptive field of {got} tokens, must be at most {most}")
             }

@@ -52,6 +52,9 @@ pub struct FlatConfig {
     relative_attention_max_distance: usize,
     #[serde(default)]
     num_labels: usize,
+    /// Written only when there are some: older versions of Kinglet reject files that have it.
+    #[serde(default, skip_serializing_if = "none")]
+    ngrams: usize,
 }
 
 fn format_version() -> u32 {
@@ -59,6 +62,9 @@ fn format_version() -> u32 {
 }
 fn classifies(task: &Task) -> bool {
     *task == Task::Classify
+}
+fn none(count: &usize) -> bool {
+    *count == 0
 }
 fn paper() -> String {
     PAPER.to_owned()
@@ -102,6 +108,7 @@ impl FlatConfig {
             relative_attention_num_buckets: all.relative_attention_num_buckets,
             relative_attention_max_distance: all.relative_attention_max_distance,
             num_labels: config.num_labels,
+            ngrams: config.ngrams,
         }
     }
 
@@ -130,6 +137,7 @@ impl FlatConfig {
             num_hidden_layers: self.num_hidden_layers,
             intermediate_size: self.intermediate_size,
             num_labels: self.num_labels,
+            ngrams: self.ngrams,
         })
     }
 }

@@ -11,6 +11,7 @@
 //! | [`files::TOKENIZER`] | Hugging Face `tokenizers` file |
 //! | [`files::TOKENIZER_TABLE`] | the flat table of [`crate::tokenizer`] |
 //! | [`files::WEIGHTS`] | safetensors, f32 or f16, named by [`Weight`] |
+//! | [`files::NGRAMS`] | only with [`Config::ngrams`] = `G` above 0: safetensors, `tokens` `[G, 2]` i64, `weight` `[G, num_labels]` f32, `norm` `[G]` f32, `bias` `[num_labels]` f32 ([the scores](#the-n-grams)) |
 //! | [`files::LABELS`] | JSON array of label names, by class index; a model that embeds ([`Task::Embed`]) has none |
 //! | [`files::GOLDEN`] | safetensors: `input_ids` and `attention_mask` `[N, T]` i64, [`Task::output`] `[N, num_labels]` f32 (PyTorch, f32, CPU) |
 //! | [`files::TRAINING`] | resolved training configuration, data files and metrics as JSON |
@@ -25,12 +26,26 @@
 //! norm = pre_rms:     A = X + Mixer(RmsNorm(X));          Y = A + Ffn(RmsNorm(A));   after the last layer RmsNorm
 //! Mixer(X) = ConvBlock((X·W_I) ⊙ sigmoid(X·W_S))·W_O      light, dynamic, dilated
 //! Ffn(X)   = relu(X·W_up)·W_down
-//! logits   = pool(Y)·W_head + b_head                      a model that embeds returns logits / ‖logits‖
+//! logits   = pool(Y)·W_head + b_head + n-grams            a model that embeds returns logits / ‖logits‖
 //! ```
 //!
 //! There are no biases but in the head and in `LayerNorm`. Both norms use eps = 1e-6. Outside the sequence everything is zero:
 //! masked positions are set to zero before the convolution reads them. The products are written for row vectors; weights are
 //! stored `[out, in]` as PyTorch does. The trainer knows dialects that differ from this one; export and the engines do not.
+//!
+//! # The n-grams
+//!
+//! A linear classifier beside the encoder, as the wide part of Cheng et al. 2016 ("Wide & Deep Learning for Recommender Systems"), of the `G`
+//! tokens and pairs of neighbouring tokens that say most:
+//!
+//! ```text
+//! n-grams = bias + Σ_g n_g·weight[g] / √(Σ_g n_g·norm[g])        bias where no n-gram occurs
+//! ```
+//!
+//! `n_g` is how often n-gram `g` occurs, `norm` the square of its inverse document frequency, by which its `weight` is multiplied already, so
+//! that a text's length hardly matters. Export adds `bias` to that of the head. `tokens` has the two ids of a pair, of a single token −1 and its id; rows ascend, no two are the same,
+//! and single tokens come last.
+//!
 
 #[cfg(feature = "std")]
 mod buckets;
@@ -45,7 +60,7 @@ mod weights;
 
 #[cfg(feature = "std")]
 pub use buckets::{relative_bucket, relative_bucket_causal, relative_reach};
-pub use config::{Config, MAX_RECEPTIVE_FIELD, NORM_EPS, Norm, Pooling, Task};
+pub use config::{Config, MAX_NGRAMS, MAX_RECEPTIVE_FIELD, NORM_EPS, Norm, Pooling, Task};
 pub use error::ConfigError;
 #[cfg(feature = "serde")]
 pub use flat::{FlatConfig, PAPER};

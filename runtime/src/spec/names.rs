@@ -17,6 +17,8 @@ pub mod files {
     pub const TOKENIZER_TABLE: &str = "tokenizer.bin";
     /// Weights.
     pub const WEIGHTS: &str = "model.safetensors";
+    /// Scores of n-grams, of a model that has some ([`crate::spec::Config::ngrams`]).
+    pub const NGRAMS: &str = "ngrams.safetensors";
     /// Label names.
     pub const LABELS: &str = "labels.json";
     /// Token ids of dev texts and the logits PyTorch gave for them.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use kinglet::backend::Backend;
-use kinglet::bundle::{self, Buffer, Parts};
+use kinglet::bundle::{self, Buffer, NGramTable, Parts};
 use kinglet::engine::native::{BorrowedEngine, NativeEngine, scratch_bytes};
 use kinglet::multi_label::Decision;
 use kinglet::spec::{
@@ -34,6 +34,7 @@ pub fn vocab_size() -> usize {
 #[derive(Debug)]
 pub struct Model {
     pub config: Config,
+    pub ngrams: Option<NGramTable>,
     pub weights: HashMap<Weight, Vec<f32>>,
 }
 
@@ -64,7 +65,8 @@ impl Model {
                 (weight, values)
             })
             .collect();
-        Model { config, weights }
+        let ngrams = (config.ngrams > 0).then(|| ngrams(&config, seed));
+        Model { config, ngrams, weights }
     }
 
     /// The model as a bundle.
@@ -72,9 +74,33 @@ impl Model {
         let classes = if self.config.task == Task::Embed { 0 } else { self.config.num_labels };
         let labels: Vec<String> = (0..classes).map(|i| format!("class {i}")).collect();
         let (tokenizer, decision) = (tokenizer(), Decision::default());
-        let parts = Parts { config: &self.config, tokenizer: &tokenizer, labels: &labels, decision };
+        let parts = Parts {
+            config: &self.config,
+            tokenizer: &tokenizer,
+            labels: &labels,
+            decision,
+            ngrams: self.ngrams.as_ref(),
+        };
         Buffer::new(&bundle::write(&parts, |weight| self.weights.get(&weight).map_or(&[], Vec::as_slice)).unwrap())
     }
+}
+
+/// Random n-grams: as many as the configuration says, or as there are in steps of a few ids.
+fn ngrams(config: &Config, seed: u64) -> NGramTable {
+    let (mut random, vocab) = (Random(!seed), config.vocab_size as i32);
+    let mut tokens: Vec<[i32; 2]> = Vec::new();
+    while tokens.len() < config.ngrams {
+        let (single, second) = (random.below(4) == 0, random.below(vocab as usize) as i32);
+        tokens.push([if single { vocab } else { random.below(vocab as usize) as i32 }, second]);
+        if tokens.len() == config.ngrams {
+            tokens.sort_unstable();
+            tokens.dedup();
+        }
+    }
+    tokens.iter_mut().filter(|pair| pair[0] == vocab).for_each(|pair| pair[0] = -1);
+    let weight: Vec<f32> = (0..tokens.len() * config.num_labels).map(|_| random.uniform()).collect();
+    let norm: Vec<f32> = tokens.iter().map(|_| random.uniform().abs() * 9.0 + 0.01).collect();
+    NGramTable::quantize(&tokens, &weight, &norm, config.num_labels)
 }
 
 /// Scratch for an engine of `config` with chunks of `chunk` rows, filled with bytes that are no zeros.
@@ -142,6 +168,8 @@ pub fn any_config(random: &mut Random) -> Config {
     config.mixer = config.mixer.with_heads(random.pick(&heads));
     config.intermediate_size = 1 + random.below(50);
     config.num_labels = 2 + random.below(20);
+    // Every other model has n-grams.
+    config.ngrams = if config.num_labels.is_multiple_of(2) { 1 + 7 * config.intermediate_size } else { 0 };
     config
 }
 

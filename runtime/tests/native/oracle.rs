@@ -12,11 +12,11 @@ type Rows = Vec<Vec<f32>>;
 
 /// Returns the scores of a text, with every operation rounded to f32 in the order that `kinglet::backend` documents.
 pub fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
-    logits_of_first(model, ids, ids.len())
+    logits_of_first(model, ids, ids.len(), ids.len())
 }
 
-/// Like [`logits`], but pools only the first `count` positions.
-pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
+/// Like [`logits`], but pools only the first `count` positions, and knows the n-grams of the first `pushed` tokens.
+pub fn logits_of_first(model: &Model, ids: &[u32], count: usize, pushed: usize) -> Vec<f32> {
     let config = &model.config;
     let c = config.hidden_size;
     let mut x: Rows = ids
@@ -56,7 +56,28 @@ pub fn logits_of_first(model: &Model, ids: &[u32], count: usize) -> Vec<f32> {
         })
         .collect();
     let scores = linear(model, &vec![pooled], Weight::HeadWeight).remove(0);
-    scores.iter().zip(&model.weights[&Weight::HeadBias]).map(|(s, b)| s + b).collect()
+    let scores = scores.iter().zip(&model.weights[&Weight::HeadBias]).map(|(s, b)| s + b).collect();
+    ngrams(model, &ids[..pushed], scores)
+}
+
+/// Adds the scores of n-grams.
+fn ngrams(model: &Model, ids: &[u32], mut scores: Vec<f32>) -> Vec<f32> {
+    let Some(table) = &model.ngrams else { return scores };
+    let (mut sums, mut norm) = (vec![0i64; scores.len()], 0u64);
+    for (at, &id) in ids.iter().enumerate() {
+        let before = if at > 0 { ids[at - 1] as i32 } else { i32::MAX };
+        for pair in [[-1, id as i32], [before, id as i32]] {
+            let Some(row) = table.tokens.iter().position(|&tokens| tokens == pair) else { continue };
+            norm += u64::from(table.norms[row]);
+            let values = &table.values[row * scores.len()..];
+            sums.iter_mut().zip(values).for_each(|(sum, &value)| *sum += i64::from(value));
+        }
+    }
+    let root = (norm.max(1) as f32).sqrt();
+    for ((score, sum), scale) in scores.iter_mut().zip(sums).zip(&table.scales) {
+        *score += (sum as f32 * scale) / root;
+    }
+    scores
 }
 
 fn linear(model: &Model, x: &Rows, weight: Weight) -> Rows {

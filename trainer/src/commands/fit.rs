@@ -19,6 +19,7 @@ use crate::device::DeviceChoice;
 use crate::fit::budget::Budget;
 use crate::fit::candidates::{Candidates, Place, candidates};
 use crate::fit::languages::Languages;
+use crate::fit::ngrams;
 use crate::fit::plan::{Plan, epochs_for};
 use crate::fit::record::{Inputs, Record};
 use crate::fit::search::{Search, TRIALS, minutes_to, trial};
@@ -147,8 +148,9 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
     if args.resume && args.out.join(CHECKPOINT).exists() && !args.out.join(TRIALS).exists() {
         return finish(args, &prepared, &record, &export);
     }
+    let ngrams = ngrams::most(args.budget.as_ref(), &start, &texts, &vocabulary)?;
     let place = Place { vocabulary, words: args.out.join(WORDS), first: trial(&args.out, 0, 0), train, dev };
-    let found = candidates(&start, &texts, args.seed, &place, &interrupt);
+    let found = candidates(&start, &texts, (args.seed, ngrams), &place, &interrupt);
     if interrupt.requested() {
         replaced.settle();
         stopped(&args.out);

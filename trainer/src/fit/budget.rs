@@ -177,10 +177,12 @@ fn instructions(config: &Config) -> f64 {
         config.mixer.kernels().map_or(0, |kernels| kernels.sizes.as_slice().iter().map(|&k| usize::from(k)).sum());
     // Two matrices of the GLU, the one after the convolution, and the two of the feed-forward network.
     let macs = layers * (3 * c * c + 2 * c * inside) + c * widths;
-    A * macs as f64 + B * (c * layers) as f64
+    // Two lookups of an n-gram and, if both are found, two additions of 64 bits for each label: an estimate from above, not counted.
+    let ngrams = if config.ngrams > 0 { 400 + 12 * config.num_labels } else { 0 };
+    A * macs as f64 + B * (c * layers) as f64 + ngrams as f64
 }
 
-/// Returns the bytes of a bundle, by writing one of zeros.
+/// Returns the bytes of a bundle without n-grams, by writing one of zeros.
 ///
 /// # Errors
 /// If the parts do not fit together.
@@ -201,7 +203,7 @@ pub fn bundle_bytes(config: &Config, tokenizer: &[u8], labels: &[String]) -> Res
         Task::MultiLabel => Decision::Any(MultiLabel { thresholds: &thresholds, calibration: None }),
         Task::Classify | Task::Embed => Decision::One(calibration),
     };
-    let parts = Parts { config, tokenizer, labels, decision };
+    let parts = Parts { config, tokenizer, labels, decision, ngrams: None };
     let weight = |weight| config.shape(weight).and_then(|shape| zeros.get(..shape.len())).unwrap_or_default();
     Ok(write(&parts, weight).context("a model of this shape")?.len())
 }

@@ -52,14 +52,14 @@ pub struct Candidates {
     pub linear: Option<f64>,
 }
 
-/// Returns what may be trained, each with the same `seed`.
+/// Returns what may be trained, each with the same seed and at most so many n-grams.
 ///
 /// # Errors
 /// If a vocabulary cannot be learnt, what the words say not be computed, or a signal asks for a stop.
 pub fn candidates(
     start: &Start,
     texts: &Texts<'_>,
-    seed: u64,
+    (seed, ngrams): (u64, usize),
     place: &Place<'_>,
     interrupt: &Interrupt,
 ) -> Result<Candidates> {
@@ -93,6 +93,7 @@ pub fn candidates(
             // A step of long texts has fewer of them.
             "train.batch_tokens=8192".to_owned(),
             format!("train.seed={seed}"),
+            format!("train.ngrams={ngrams}"),
         ];
         let (from, tokenizer) = match start {
             From::Model(folder) => (Some(folder.to_path_buf()), None),

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod candidates;
 pub mod languages;
+pub mod ngrams;
 pub mod plan;
 pub mod record;
 pub mod search;

@@ -131,8 +131,40 @@ fn shipped(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Returns what a classifier takes that starts from the encoder in `folder`.
-fn encoder_cost(budget: &Budget, folder: &Path, texts: &Texts<'_>) -> Result<Cost> {
+/// A model as a device has it, before it is trained.
+#[derive(Clone, Debug)]
+pub struct DeviceModel {
+    /// Its shape.
+    pub config: Config,
+    /// Bytes of its bundle, without n-grams.
+    pub bundle: usize,
+    /// Tokens of a long text.
+    pub length: usize,
+    /// Whether its tokenizer brings texts into NFC.
+    pub nfc: bool,
+}
+
+/// Returns the model that begins with `start`, with the vocabulary in the folder `vocabulary` where it has its own; `None` if its shape is not
+/// known yet.
+///
+/// # Errors
+/// If an encoder or a vocabulary cannot be read.
+pub fn device_model(start: &Start, texts: &Texts<'_>, vocabulary: &Path) -> Result<Option<DeviceModel>> {
+    match start {
+        Start::Encoder { folder, .. } => encoder_model(folder, texts).map(Some),
+        Start::Scratch { shape: None } => Ok(None),
+        Start::Scratch { shape: Some(shape) } => {
+            let tokenizer = TokenizerFiles::read(vocabulary)?;
+            let table = tokenizer.table()?;
+            let config = shape.config(table.vocab_size(), texts.data.names.len())?;
+            let bundle = bundle_bytes(&config, table.as_bytes(), &texts.data.names)?;
+            Ok(Some(DeviceModel { config, bundle, length: length(&table, texts.data), nfc: table.nfc() }))
+        }
+    }
+}
+
+/// Returns a classifier that starts from the encoder in `folder`.
+fn encoder_model(folder: &Path, texts: &Texts<'_>) -> Result<DeviceModel> {
     let path = folder.join(files::CONFIG);
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut config: Config = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
@@ -141,7 +173,7 @@ fn encoder_cost(budget: &Budget, folder: &Path, texts: &Texts<'_>) -> Result<Cos
     let tokenizer = TokenizerFiles::read(folder)?.composing_for(&texts.data.texts)?;
     let table = tokenizer.table()?;
     let bundle = bundle_bytes(&config, table.as_bytes(), &texts.data.names)?;
-    Ok(budget.cost(&config, bundle, texts.length, table.nfc()))
+    Ok(DeviceModel { config, bundle, length: texts.length, nfc: table.nfc() })
 }
 
 /// Returns the largest start that fits a budget: an encoder, where `start` is one, or random weights of a shape, with a vocabulary learnt
@@ -161,7 +193,8 @@ pub fn within(
     if let Start::Encoder { folder, .. } = &start {
         let larger = if given { None } else { shipped(LARGER) };
         for folder in larger.iter().chain([folder]) {
-            let cost = encoder_cost(budget, folder, texts)?;
+            let DeviceModel { config, bundle, length, nfc } = encoder_model(folder, texts)?;
+            let cost = budget.cost(&config, bundle, length, nfc);
             if budget.excess(&cost).is_none() {
                 say(&format!("within the budget: {}, with {cost}", folder.display()));
                 return Ok(Start::Encoder { folder: folder.clone(), scratch: false, named: given });

@@ -58,6 +58,39 @@ impl Counts {
         counts
     }
 
+    /// Returns the counts of n-grams as a model has them ([the formula](kinglet::spec#the-n-grams)), and which columns are which pairs: those of
+    /// ids, then of pairs of neighbours that occur in two learnt texts or more. A value is `n·idf/√(Σ n·idf²)`. Columns that are not in `kept` count
+    /// for nothing.
+    pub fn of_ngrams(data: &Labelled<'_>, kept: Option<&[bool]>) -> (Self, Vec<(u32, u32)>) {
+        let pairs = pairs_of(&data.ids[..data.learnt], data.vocab_size);
+        let width = data.vocab_size + pairs.len();
+        let is_kept = |column: &u32| kept.is_none_or(|kept| kept[*column as usize]);
+        let columns = |text: &[u32], row: &mut Vec<u32>| {
+            let pair = |pair: &[u32]| pairs.get(&(pair[0], pair[1])).copied();
+            row.extend(text.iter().copied().chain(text.windows(2).filter_map(pair)).filter(is_kept));
+        };
+        let mut counts = Counts::count(data, width, columns, |same| same);
+        for text in 0..data.ids.len() {
+            let span = counts.begins[text]..counts.begins[text + 1];
+            let row = counts.values[span.clone()].iter_mut().zip(&counts.columns[span]);
+            let idf = &counts.idf;
+            let mut row: Vec<_> = row.map(|(value, &column)| (value, idf[column as usize])).collect();
+            // A value is n·idf so far.
+            let length = row.iter().map(|(value, idf)| **value * idf).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|(value, _)| **value /= length.max(f32::MIN_POSITIVE));
+        }
+        let mut names = vec![(0, 0); pairs.len()];
+        pairs.iter().for_each(|(&pair, &column)| names[column as usize - data.vocab_size] = pair);
+        (counts, names)
+    }
+
+    /// Returns in how many learnt texts each column occurs.
+    pub fn frequencies(&self, learnt: usize) -> Vec<u32> {
+        let mut texts = vec![0; self.width()];
+        self.columns[..self.begins[learnt]].iter().for_each(|&column| texts[column as usize] += 1);
+        texts
+    }
+
     /// Returns what a mean over the tokens of each text can tell: its count of each id times `idf`, divided by its number of tokens. One
     /// factor makes the mean of the squared lengths of all rows 1.
     pub fn of_mean(data: &Labelled<'_>) -> Self {

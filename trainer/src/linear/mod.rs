@@ -6,6 +6,7 @@
 
 pub mod counts;
 mod groups;
+pub mod ngrams;
 mod several;
 pub mod svm;
 

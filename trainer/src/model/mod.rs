@@ -22,6 +22,7 @@ pub(crate) mod init;
 pub mod lightconv;
 pub mod linear;
 mod mode;
+pub mod ngrams;
 pub mod norm;
 pub mod pooling;
 pub mod seq2seq;
@@ -37,6 +38,7 @@ pub use dialect::{Compat, DialectWeight};
 pub use mode::Mode;
 
 use encoder::Encoder;
+use ngrams::NGrams;
 use pooling::Head;
 
 use crate::batch::Batch;
@@ -49,6 +51,7 @@ pub struct Classifier {
     parameters: Vec<(ModelWeight, Tensor)>,
     encoder: Encoder,
     head: Head,
+    ngrams: Option<NGrams>,
 }
 
 impl Classifier {
@@ -82,7 +85,9 @@ impl Classifier {
         for (weight, tensor) in &self.parameters {
             weights.push((*weight, tensor.detach().f_to_device(device).with_context(|| format!("moving {weight}"))?));
         }
-        Self::from_weights(&self.config, weights, device)
+        let mut copy = Self::from_weights(&self.config, weights, device)?;
+        copy.ngrams.clone_from(&self.ngrams);
+        Ok(copy)
     }
 
     /// Builds the layers around the parameters, which they share.
@@ -91,7 +96,7 @@ impl Classifier {
         let get = |weight: ModelWeight| find(weight).with_context(|| format!("the model has no weight {weight}"));
         let encoder = Encoder::new(&config, find)?;
         let head = Head::new(get(Weight::HeadWeight.into())?, get(Weight::HeadBias.into())?, config.pooling);
-        Ok(Classifier { config, device, parameters, encoder, head })
+        Ok(Classifier { config, device, parameters, encoder, head, ngrams: None })
     }
 
     /// Returns the model's configuration.
@@ -155,15 +160,39 @@ impl Classifier {
         if self.config.pooling == Pooling::Mean { pooled / ids.len() as f64 } else { pooled }
     }
 
-    /// Returns class scores `[B, num_labels]` f32 of pooled token vectors `[B, C]`.
+    /// Returns class scores `[B, num_labels]` f32 of pooled token vectors `[B, C]`, n-grams apart.
     pub fn scores_of(&self, pooled: &Tensor) -> Tensor {
         self.head.of_pooled(pooled)
+    }
+
+    /// Returns class scores `[1, num_labels]` f32 of a whole text (token ids), without dropout, as [`Classifier::pooled_of`] reads it.
+    pub fn scores_of_text(&self, ids: &[u32]) -> Tensor {
+        let scores = self.scores_of(&self.pooled_of(ids));
+        let Some(ngrams) = &self.ngrams else { return scores };
+        let mut more = vec![0.0; self.config.num_labels];
+        ngrams.scores_of(ids, &mut more);
+        scores + Tensor::from_slice(&more).to_device(self.device)
+    }
+
+    /// Returns the n-grams whose scores are added.
+    pub fn ngrams(&self) -> Option<&NGrams> {
+        self.ngrams.as_ref()
+    }
+
+    /// Adds the scores of n-grams, or of none, in place of those that there are.
+    pub fn set_ngrams(&mut self, ngrams: Option<NGrams>) {
+        self.config.ngrams = ngrams.as_ref().map_or(0, NGrams::len);
+        self.ngrams = ngrams;
     }
 
     /// Returns class scores `[B, num_labels]` f32 before the softmax. Inputs as in [`Encoder::forward`].
     pub fn forward(&self, ids: &Tensor, mask: &Tensor, mode: &Mode) -> Tensor {
         let positions = mask.to_kind(Kind::Float).unsqueeze(-1);
-        self.head.forward(&self.encode(ids, mask, mode), &positions, mode)
+        let scores = self.head.forward(&self.encode(ids, mask, mode), &positions, mode);
+        match &self.ngrams {
+            Some(ngrams) => scores + ngrams.scores(ids, mask).expect("the ids are a matrix of integers"),
+            None => scores,
+        }
     }
 
     /// Copies all weights of `from`, which may be on another device.

@@ -40,10 +40,11 @@ pub const PREDICTIONS: &str = "predictions.jsonl";
 /// The rows to evaluate on that were split off the training file, as JSON Lines.
 pub const DEV: &str = "dev.jsonl";
 /// Results of runs of every task, which a new run may not leave next to its own.
-pub const RESULTS: [&str; 12] = [
+pub const RESULTS: [&str; 13] = [
     files::CONFIG,
     files::SEQ2SEQ,
     files::WEIGHTS,
+    files::NGRAMS,
     files::LABELS,
     files::GOLDEN,
     files::TRAINING,

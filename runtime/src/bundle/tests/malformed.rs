@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::writer::assemble;
 use super::super::*;
-use super::{config, embedder, made, multi_label, table};
+use super::{config, embedder, made, multi_label, table, with_ngrams};
 use crate::backend::Backend;
 use crate::calibration::CalibrationError;
 use crate::engine::native::{NativeEngine, scratch_bytes};
@@ -92,6 +92,13 @@ fn visit(bundle: &Bundle<'_>) {
     assert_eq!((head.outputs, bias.len()), (config.num_labels, config.num_labels));
     let classes = if config.task == Task::Embed { 0 } else { config.num_labels };
     assert_eq!(bundle.labels().iter().count(), classes);
+    if let Some(grams) = bundle.ngrams() {
+        let ids = [0, 1, 2, 3, config.vocab_size as u32 - 1, u32::MAX];
+        let before = ids.iter().map(|&id| Some(id)).chain([None]);
+        for at in before.flat_map(|before| ids.map(|id| grams.find(before, id))).flatten() {
+            assert_eq!((at < config.ngrams, grams.values(at).count()), (true, config.num_labels));
+        }
+    }
     bundle.tokenizer().encode_with(b"Wake me\xff at 7", &mut |id| assert!((id as usize) < config.vocab_size));
     assert!(bundle.sections().count() > 0);
 }
@@ -422,6 +429,53 @@ fn a_model_embeds_or_classifies_but_not_both() {
 }
 
 #[test]
+fn ngrams_that_cannot_be_are_refused() {
+    use NGramsFault as F;
+    let (config, _, bytes) = with_ngrams(Mixer::Light);
+    let good = sections(&bytes);
+    let full = good.iter().find(|s| s.0 == Kind::NGRAMS).unwrap().2.clone();
+    let with = |content: Vec<u8>| {
+        let mut sections = good.clone();
+        sections.iter_mut().find(|s| s.0 == Kind::NGRAMS).unwrap().2 = content;
+        open(&assemble(&sections)).unwrap_err()
+    };
+    for length in 0..full.len() {
+        let error = with(full[..length].to_vec());
+        assert!(matches!(error, BundleError::NGrams(F::Length { .. } | F::Count { .. })), "{length}: {error}");
+    }
+    let changed = |at: usize, to: &[u8]| {
+        let mut content = full.clone();
+        content[at..at + to.len()].copy_from_slice(to);
+        with(content)
+    };
+    let fault = |fault| BundleError::NGrams(fault);
+    let (vocab, most) = (config.vocab_size, full.len() as u64);
+    let begin = |first: usize| 4 + 2 * first;
+    let scales = begin(vocab + 2);
+    let (seconds, norms, values) = (scales + 12, scales + 12 + 8, scales + 12 + 8 + 4);
+    assert_eq!(with([&full[..], &[0]].concat()), fault(F::Length { need: most, got: most + 1 }));
+    assert_eq!(changed(0, &[0; 4]), fault(F::Count { expected: 1, got: 0 }));
+    assert!(matches!(changed(0, &[0xff; 4]), BundleError::Config(ConfigError::Field { field: "ngrams", .. })));
+    assert_eq!(changed(begin(0), &[1]), fault(F::Begins { first: 0 }));
+    assert_eq!(changed(begin(4), &[1]), fault(F::Begins { first: 3 }));
+    assert_eq!(changed(begin(3), &[5]), fault(F::Begins { first: 2 }));
+    assert_eq!(changed(begin(vocab + 1), &[3]), fault(F::Begins { first: vocab }));
+    assert_eq!(changed(seconds + 2, &[3, 0]), fault(F::Order { at: 1 }));
+    assert_eq!(changed(seconds + 6, &[0xff, 0xff]), fault(F::Order { at: 3 }));
+    assert_eq!(changed(scales + 4, &f32::NAN.to_le_bytes()), fault(F::Scale { label: 1 }));
+    assert_eq!(changed(scales, &(-1.0f32).to_le_bytes()), fault(F::Scale { label: 0 }));
+    assert_eq!(changed(norms + 2, &[0]), fault(F::Norm { at: 2 }));
+    let error = changed(values + 4, &[0x80]);
+    assert_eq!(error, fault(F::Value { at: 4 }));
+    assert_eq!(error.to_string(), "section GRAM: value 4 is -128, must be -127 to 127");
+    // A model that embeds has none.
+    let mut embeds = sections(&embedder(Mixer::Light));
+    embeds.push((Kind::NGRAMS, MUST_UNDERSTAND, full));
+    let error = open(&assemble(&embeds)).unwrap_err();
+    assert_eq!(error, BundleError::Config(ConfigError::NGramsWithoutLabels));
+}
+
+#[test]
 fn calibrations_that_cannot_be_are_refused() {
     let with = |content: Vec<u8>| {
         let mut sections = sections(&bytes(Mixer::Light));
@@ -483,7 +537,13 @@ fn what_does_not_fit_together_is_not_written() {
     let good = config(Mixer::Light, Norm::PostLayer);
     let table = table();
     let long = vec![0.5; 100_000];
-    let mut parts = Parts { config: &good, tokenizer: &table, labels: &["a", "b", "c"], decision: Decision::default() };
+    let mut parts = Parts {
+        config: &good,
+        tokenizer: &table,
+        labels: &["a", "b", "c"],
+        decision: Decision::default(),
+        ngrams: None,
+    };
     let all = |w| &long[..good.shape(w).unwrap().len()];
     write(&parts, all).unwrap();
     assert!(
@@ -512,7 +572,13 @@ fn what_does_not_fit_together_is_not_written() {
 fn a_number_that_no_model_has_is_not_written() {
     let mixer = MixerConfig::new(Mixer::Light, 2).with_heads(usize::MAX);
     let huge = Config { mixer, ..config(Mixer::Light, Norm::PostLayer) };
-    let parts = Parts { config: &huge, tokenizer: &table(), labels: &["a", "b", "c"], decision: Decision::default() };
+    let parts = Parts {
+        config: &huge,
+        tokenizer: &table(),
+        labels: &["a", "b", "c"],
+        decision: Decision::default(),
+        ngrams: None,
+    };
     assert!(matches!(write(&parts, |_| &[]), Err(BundleError::Config(ConfigError::Field { got: usize::MAX, .. }))));
 }
 
@@ -528,7 +594,7 @@ fn no_flipped_bit_goes_unnoticed_and_without_checksums_none_panics() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for good in Mixer::convolutions().map(bytes).chain([embedder(Mixer::Light)]) {
+    for good in Mixer::convolutions().map(bytes).chain([embedder(Mixer::Light), with_ngrams(Mixer::Light).2]) {
         let place: Vec<(usize, u8)> = (0..places() / 3 + 1)
             .map(|_| (next(good.len()), 1 << next(8)))
             .chain((0..1024).map(|at| (at, 0x80)))
@@ -561,9 +627,13 @@ proptest! {
         words in prop::collection::vec((0usize..120, prop::sample::select(vec![0u32, 1, 2, 63, 64, 1 << 20, 1 << 31, u32::MAX])), 0..3),
         cut in prop::option::of(any::<prop::sample::Index>()),
         sealed in any::<bool>(),
-        embeds in any::<bool>(),
+        kind in 0..3,
     ) {
-        let mut bytes = if embeds { embedder(mixer) } else { bytes(mixer) };
+        let mut bytes = match kind {
+            0 => embedder(mixer),
+            1 => with_ngrams(mixer).2,
+            _ => bytes(mixer),
+        };
         for (at, byte, head) in changes {
             let within = if head { 400 } else { bytes.len() };
             bytes[at.index(within)] = byte;

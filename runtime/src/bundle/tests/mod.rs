@@ -65,12 +65,26 @@ fn multi_label(mixer: Mixer) -> Vec<u8> {
     made(&Config { task: Task::MultiLabel, ..config(mixer, Norm::PreRms) }, SEVERAL).0
 }
 
+/// The configuration and the bytes of a bundle with n-grams: two pairs and two single tokens.
+fn with_ngrams(mixer: Mixer) -> (Config, NGramTable, Vec<u8>) {
+    let config = Config { ngrams: 4, ..config(mixer, Norm::PreRms) };
+    let last = config.vocab_size as i32 - 1;
+    let tokens = [[2, 3], [2, last], [-1, 0], [-1, last]];
+    let weight = [1.0, -2.0, 0.0, 0.5, 2.0, 0.0, -1.0, 0.25, 0.0, 0.0, 0.0, 0.0];
+    let table = NGramTable::quantize(&tokens, &weight, &[1.0, 4.0, 0.001, 2.0], 3);
+    let values = values(&config);
+    let decision = Decision::default();
+    let parts = Parts { config: &config, tokenizer: &self::table(), labels: &LABELS, decision, ngrams: Some(&table) };
+    let bytes = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap();
+    (config, table, bytes)
+}
+
 const LABELS: [&str; 3] = ["yes", "?", "nö"];
 
 fn made<'a>(config: &'a Config, decision: impl Into<Decision<'a>>) -> (Vec<u8>, Vec<(Weight, Vec<f32>)>) {
     let values = values(config);
     let labels = if config.task == Task::Embed { &[][..] } else { &LABELS };
-    let parts = Parts { config, tokenizer: &table(), labels, decision: decision.into() };
+    let parts = Parts { config, tokenizer: &table(), labels, decision: decision.into(), ngrams: None };
     let bytes = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap();
     (bytes, values)
 }
@@ -209,11 +223,86 @@ fn a_model_of_several_labels_has_a_threshold_for_each() {
         let values = values(&config);
         for (task, decision) in [(Task::MultiLabel, Decision::default()), (Task::Classify, Decision::Any(SEVERAL))] {
             let config = Config { task, ..config.clone() };
-            let parts = Parts { config: &config, tokenizer: &table(), labels: &LABELS, decision };
+            let parts = Parts { config: &config, tokenizer: &table(), labels: &LABELS, decision, ngrams: None };
             let written = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v));
             assert_eq!(written, Err(BundleError::DecisionTask { task }));
         }
     }
+}
+
+#[test]
+fn ngrams_are_found_and_quantized_label_by_label() {
+    let (config, table, bytes) = with_ngrams(Mixer::Light);
+    let buffer = Buffer::new(&bytes);
+    let bundle = Bundle::new(buffer.as_slice()).unwrap();
+    assert_eq!((bundle.config(), Bundle::peek_config(&bytes)), (&config, Some(config.clone())));
+    let grams = bundle.ngrams().unwrap();
+    let last = config.vocab_size as u32 - 1;
+    let at = [(Some(2), 3), (Some(2), last), (None, 0), (None, last)].map(|(before, id)| grams.find(before, id));
+    assert_eq!(at, [0, 1, 2, 3].map(Some));
+    for (before, id) in [
+        (Some(2), 2),
+        (Some(3), 3),
+        (None, 3),
+        (Some(last), 0),
+        (Some(last + 1), 0),
+        (None, last + 1),
+        (Some(u32::MAX), 0),
+    ] {
+        assert_eq!(grams.find(before, id), None, "{before:?} {id}");
+    }
+    // A quarter of the largest norm, 255, is 63.75; the smallest is not 0.
+    assert_eq!([0, 1, 2, 3, 4].map(|at| grams.norm(at)), [64, 255, 1, 128, 0]);
+    assert_eq!((grams.len(), grams.is_empty()), (4, false));
+    let values: Vec<i8> = (0..5).flat_map(|at| grams.values(at)).collect();
+    assert_eq!(values, [127, -127, 0, 64, 127, 0, -127, 16, 0, 0, 0, 0]);
+    let root = (4.0f64 / 255.0).sqrt();
+    let scales = [1.0, 2.0, 0.0].map(|most: f64| (most / 127.0 / root) as f32);
+    assert!(grams.scales().eq(scales) && table.scales == scales);
+    let kinds: Vec<Kind> = bundle.sections().map(|section| section.kind).collect();
+    assert_eq!(kinds, [Kind::CONFIG, Kind::TOKENIZER, Kind::LABELS, Kind::NGRAMS, Kind::WEIGHTS]);
+    assert!(bundle.sections().all(|section| section.must_understand));
+    // What does not fit together is not written.
+    let values = super::tests::values(&config);
+    let written = |config: &Config, ngrams: Option<&NGramTable>| {
+        let parts = Parts { config, tokenizer: &self::table(), labels: &LABELS, decision: Decision::default(), ngrams };
+        write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap_err()
+    };
+    let count = |expected, got| BundleError::NGrams(NGramsFault::Count { expected, got });
+    assert_eq!(written(&config, None), count(4, 0));
+    assert_eq!(written(&Config { ngrams: 0, ..config.clone() }, Some(&table)), count(0, 4));
+    let short = NGramTable { norms: vec![1; 3], ..table.clone() };
+    assert_eq!(written(&config, Some(&short)), count(4, 3));
+    for tokens in [[2, 2], [last as i32 + 1, 0], [2, -1]] {
+        let other = NGramTable { tokens: vec![[2, 3], tokens, [-1, 0], [-1, 1]], ..table.clone() };
+        let said = written(&config, Some(&other));
+        assert!(matches!(said, BundleError::NGrams(NGramsFault::Order { .. })), "{tokens:?}: {said}");
+    }
+}
+
+#[test]
+fn more_ngrams_than_sixteen_bits_count_are_found() {
+    let config = Config { num_labels: 2, ..config(Mixer::Light, Norm::PreRms) };
+    let vocab = config.vocab_size as i32;
+    let pairs = (0..vocab)
+        .flat_map(|first| (0..vocab).filter(move |second| (first + second) % 3 > 0).map(move |second| [first, second]));
+    let tokens: Vec<[i32; 2]> = pairs.chain([[-1, 7]]).collect();
+    let count = tokens.len();
+    assert!(count > 1 << 16);
+    let table = NGramTable { values: vec![1; 2 * count], scales: vec![1.0; 2], norms: vec![1; count], tokens };
+    let config = Config { ngrams: count, ..config };
+    let values = values(&config);
+    let decision = Decision::default();
+    let parts =
+        Parts { config: &config, tokenizer: &self::table(), labels: &LABELS[..2], decision, ngrams: Some(&table) };
+    let bytes = write(&parts, |w| values.iter().find(|(v, _)| *v == w).map_or(&[][..], |(_, v)| v)).unwrap();
+    let buffer = Buffer::new(&bytes);
+    let bundle = Bundle::new(buffer.as_slice()).unwrap();
+    let grams = bundle.ngrams().unwrap();
+    for (row, &[first, second]) in table.tokens.iter().enumerate().step_by(97).chain([(count - 1, &[-1, 7])]) {
+        assert_eq!(grams.find(u32::try_from(first).ok(), second as u32), Some(row));
+    }
+    assert_eq!((grams.find(Some(1), 2), grams.find(None, 8)), (None, None));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Part {
 }
 
 /// Number of [`scratch_parts`].
-pub const PARTS: usize = 11;
+pub const PARTS: usize = 12;
 
 /// Number of elements of each part. All sums and products saturate, so a configuration that is too large for the
 /// address space needs more than there can be.
@@ -38,6 +38,8 @@ pub(super) struct Layout {
     /// Sums of the mean or the maximum so far, `[C]`.
     pool: usize,
     pooling: Pooling,
+    /// Sums of the scores of n-grams, `[num_labels]`.
+    ngrams: usize,
     /// Tokens not yet embedded, `[chunk]`.
     tokens: usize,
 }
@@ -70,6 +72,7 @@ impl Layout {
             scales: chunk,
             pool: c,
             pooling: config.pooling,
+            ngrams: if config.ngrams > 0 { config.num_labels } else { 0 },
             tokens: chunk,
         }
     }
@@ -95,6 +98,7 @@ impl Layout {
             Part { name: "chunk: scales", bytes: Arena::piece_bytes::<f32>(self.scales) },
             Part { name: "chunk: tokens", bytes: Arena::piece_bytes::<u32>(self.tokens) },
             Part { name: "pooling", bytes: pool },
+            Part { name: "n-grams", bytes: Arena::piece_bytes::<i64>(self.ngrams) },
         ]
     }
 }
@@ -133,6 +137,7 @@ pub(super) struct Buffers<'a> {
     pub(super) q: &'a mut [u8],
     pub(super) scales: &'a mut [f32],
     pub(super) pool: Pool<'a>,
+    pub(super) ngrams: &'a mut [i64],
 }
 
 impl Layout {
@@ -153,6 +158,7 @@ impl Layout {
                 Pooling::Mean => Pool::Mean(arena.take(self.pool)?),
                 Pooling::Max => Pool::Max(arena.take(self.pool)?),
             },
+            ngrams: arena.take(self.ngrams)?,
         })
     }
 

@@ -186,6 +186,8 @@ impl<M: ReadBundle, S: Scratch> NativeEngine<M, S> {
 
     /// Scores the part of the text so far that later tokens cannot change.
     ///
+    /// N-grams count up to the last token pushed.
+    ///
     /// These are the positions whose neighbours have all been seen: those up to [`Config::look_ahead`] tokens before
     /// the last one pushed. Returns their number, or `None` before the first such position, in which case `out` is
     /// unchanged. Later tokens are scored as if there had been no snapshot.

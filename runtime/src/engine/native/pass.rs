@@ -11,7 +11,7 @@ use core::ops::Range;
 use super::layout::Buffers;
 use super::run::Run;
 use crate::backend::{Backend, Window};
-use crate::bundle::{Layer, Weights};
+use crate::bundle::{Layer, ReadBundle};
 use crate::ops::linear::Room;
 use crate::ops::{embedding, ffn, glu, mix, norm};
 use crate::spec::{Config, Norm};
@@ -88,15 +88,9 @@ impl Run {
     ///
     /// `rows`: at least the waiting tokens, at most a chunk; more than the tokens only at the end of the text, in which
     /// case `end` is the number of its tokens, otherwise a larger number.
-    pub(super) fn advance(
-        &mut self,
-        config: &Config,
-        weights: &Weights<'_>,
-        scratch: &mut [u8],
-        rows: usize,
-        end: u64,
-    ) {
-        let Run { backend, layout, look_ahead, waiting, position, .. } = self;
+    pub(super) fn advance(&mut self, model: &impl ReadBundle, scratch: &mut [u8], rows: usize, end: u64) {
+        let (config, weights) = (model.config(), &model.weights());
+        let Run { backend, layout, look_ahead, waiting, position, ngrams, .. } = self;
         let Some(mut buffers) = layout.buffers(scratch) else { return };
         let buffers = &mut buffers;
         let (c, look_ahead) = (config.hidden_size, *look_ahead);
@@ -105,6 +99,9 @@ impl Run {
         let ids = buffers.tokens.get(..*waiting).unwrap_or_default();
         let fresh = part_mut(buffers.residual, look_ahead..look_ahead + ids.len(), c);
         embedding::embedding(backend, weights, ids, c, fresh);
+        if let Some(grams) = model.ngrams() {
+            ngrams.add(&grams, ids, buffers.ngrams);
+        }
         *waiting = 0;
 
         let mut lag = 0;

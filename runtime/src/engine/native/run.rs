@@ -2,9 +2,10 @@
 
 use super::layout::{Buffers, Layout, scratch_bytes};
 use crate::backend::Backend;
-use crate::bundle::{ReadBundle, Weights};
+use crate::bundle::ReadBundle;
 use crate::error::Error;
 use crate::ops::linear::Room;
+use crate::ops::ngrams::Seen;
 use crate::ops::pooling;
 use crate::spec::Config;
 
@@ -26,6 +27,8 @@ pub(super) struct Run {
     pub(super) position: u64,
     /// Whether a token of the text is a word.
     known: bool,
+    /// What the n-grams of the positions have that the first layer has processed.
+    pub(super) ngrams: Seen,
     /// Why the text cannot be scored; kept until the next text.
     fault: Option<Fault>,
 }
@@ -48,7 +51,17 @@ impl Run {
             return Err(Error::ScratchTooSmall { need, got });
         }
         let layout = Layout::new(config, chunk);
-        let mut run = Run { backend, layout, chunk, look_ahead, waiting: 0, position: 0, known: false, fault: None };
+        let mut run = Run {
+            backend,
+            layout,
+            chunk,
+            look_ahead,
+            waiting: 0,
+            position: 0,
+            known: false,
+            ngrams: Seen::default(),
+            fault: None,
+        };
         run.clear(scratch);
         Ok(run)
     }
@@ -72,13 +85,15 @@ impl Run {
     }
 
     fn clear(&mut self, scratch: &mut [u8]) {
-        if let Some(Buffers { history, mut pool, .. }) = self.layout.buffers(scratch) {
+        if let Some(Buffers { history, mut pool, ngrams, .. }) = self.layout.buffers(scratch) {
             history.fill(0.0);
             pool.clear();
+            ngrams.fill(0);
         }
         self.waiting = 0;
         self.position = 0;
         self.known = false;
+        self.ngrams = Seen::default();
         self.fault = None;
     }
 
@@ -96,7 +111,7 @@ impl Run {
         }
         if self.waiting == self.chunk {
             // Only now: at the end of a text, its last tokens go through the layers together with what waits for them.
-            self.advance(model.config(), &model.weights(), scratch, self.chunk, u64::MAX);
+            self.advance(model, scratch, self.chunk, u64::MAX);
         }
         let tokens = self.layout.tokens(scratch).unwrap_or_default();
         if let Some(place) = tokens.get_mut(self.waiting) {
@@ -114,33 +129,30 @@ impl Run {
         scratch: &mut [u8],
         out: &mut [f32],
     ) -> Result<Option<u32>, Error> {
-        let (config, weights) = (model.config(), model.weights());
-        check_output(config, out)?;
-        self.check(config.vocab_size)?;
+        check_output(model.config(), out)?;
+        self.check(model.config().vocab_size)?;
         if self.waiting > 0 {
-            self.advance(config, &weights, scratch, self.waiting, u64::MAX);
+            self.advance(model, scratch, self.waiting, u64::MAX);
         }
         let seen = self.position.saturating_sub(self.look_ahead as u64);
         if seen == 0 {
             return Ok(None);
         }
-        self.head(config, &weights, scratch, seen, out);
+        self.head(model, scratch, seen, out);
         Ok(Some(seen as u32))
     }
 
     /// See [`super::NativeEngine::finish`].
     pub(super) fn finish(&mut self, model: &impl ReadBundle, scratch: &mut [u8], out: &mut [f32]) -> Result<(), Error> {
-        let (config, weights) = (model.config(), model.weights());
-        check_output(config, out)?;
-        let result =
-            self.end(config, &weights, scratch).map(|tokens| self.head(config, &weights, scratch, tokens, out));
+        check_output(model.config(), out)?;
+        let result = self.end(model, scratch).map(|tokens| self.head(model, scratch, tokens, out));
         self.reset(scratch);
         result
     }
 
     /// Ends the text: all its rows are pooled. Returns the number of tokens.
-    fn end(&mut self, config: &Config, weights: &Weights<'_>, scratch: &mut [u8]) -> Result<u64, Error> {
-        self.check(config.vocab_size)?;
+    fn end(&mut self, model: &impl ReadBundle, scratch: &mut [u8]) -> Result<u64, Error> {
+        self.check(model.config().vocab_size)?;
         let end = self.tokens();
         if end == 0 {
             return Err(Error::NoTokens);
@@ -148,17 +160,21 @@ impl Run {
         let mut left = self.waiting + self.look_ahead;
         while left > 0 {
             let rows = left.min(self.chunk);
-            self.advance(config, weights, scratch, rows, end);
+            self.advance(model, scratch, rows, end);
             left -= rows;
         }
         Ok(end)
     }
 
-    fn head(&self, config: &Config, weights: &Weights<'_>, scratch: &mut [u8], tokens: u64, out: &mut [f32]) {
-        let Some(Buffers { pool, branch, q, scales, .. }) = self.layout.buffers(scratch) else { return };
+    fn head(&self, model: &impl ReadBundle, scratch: &mut [u8], tokens: u64, out: &mut [f32]) {
+        let (config, weights) = (model.config(), model.weights());
+        let Some(Buffers { pool, branch, q, scales, ngrams, .. }) = self.layout.buffers(scratch) else { return };
         let vector = branch.get_mut(..config.hidden_size).unwrap_or_default();
         pool.vector(tokens, vector);
         pooling::head(&self.backend, &mut Room { q, scales }, vector, weights.head(), out);
+        if let Some(grams) = model.ngrams() {
+            self.ngrams.score(&grams, ngrams, out);
+        }
     }
 
     fn check(&self, vocab_size: usize) -> Result<(), Error> {

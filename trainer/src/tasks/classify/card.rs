@@ -10,6 +10,7 @@ use super::config::Config;
 use super::data::{Data, Encoded};
 use super::network::Words;
 use super::soft::Soft;
+use super::wide::Wide;
 use crate::checkpoint;
 use crate::targets::TextFile;
 use crate::training::card::{configuration, recipe};
@@ -38,6 +39,8 @@ pub struct Facts<'a> {
     pub epochs: u64,
     /// The evaluation whose weights were kept.
     pub best: &'a Scored,
+    /// The n-grams that were added.
+    pub wide: Option<&'a Wide>,
     /// Why training ended.
     pub ending: &'a str,
 }
@@ -65,6 +68,16 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
         "ending": ending,
         "environment": run.environment,
     });
+    if let Some(wide) = facts.wide {
+        training["ngrams"] = json!({
+            "count": wide.count,
+            "strength": wide.strength,
+            "factor": wide.factor,
+            "alone": wide.alone,
+            "network": wide.metric[0],
+            "both": wide.metric[1],
+        });
+    }
     if let Some(soft) = &data.soft {
         training["soft_labels"] = soft_labels(soft);
     }
@@ -121,6 +134,15 @@ fn soft_words(soft: &Soft) -> String {
     )
 }
 
+/// Returns a paragraph about n-grams.
+fn wide_words(wide: &Wide) -> String {
+    let Wide { count, alone, metric: [network, both], .. } = wide;
+    format!(
+        "When training had ended, the scores of {count} tokens and pairs of tokens were added, of a linear classifier fitted to the train file: \
+         the network alone has {network:.4} on the dev file, they alone {alone:.4}, both {both:.4}.\n\n"
+    )
+}
+
 fn card(facts: &Facts<'_>) -> String {
     let Facts { run, config, words, data, from, at, best, ending, .. } = facts;
     let Words { library, summary, usage } = words;
@@ -146,7 +168,7 @@ fn card(facts: &Facts<'_>) -> String {
         "---\nlibrary_name: {library}\npipeline_tag: text-classification\n---\n\n# {name}\n\n{summary}\n\n\
          ## Data\n\n| | file | rows | SHA-256 |\n|---|---|---|---|\n{files}\n\
          Labels are read from the field `{}`. The licence of the data applies to works derived from them; see the data's own card.\n\n{soft}\
-         ## Recipe\n\n{}{}; {ending}. {}\
+         ## Recipe\n\n{}{}; {ending}. {}{wide}\
          ## Results on the dev file\n\n| metric | value |\n|---|---|\n{scores}| cross entropy | {:.4} |\n\n\
          One run. The weights are those of step {}, selected by {} on this dev file, so these values are slightly higher than on \
          unseen data.\n\n\
@@ -159,5 +181,6 @@ fn card(facts: &Facts<'_>) -> String {
         best.step,
         config.train.own.metric.name(),
         soft = data.soft.as_ref().map_or_else(String::new, soft_words),
+        wide = facts.wide.map_or_else(String::new, wide_words),
     )
 }

@@ -14,6 +14,7 @@
 //! ```
 
 use anyhow::{Result, ensure};
+use kinglet::spec::MAX_NGRAMS;
 use kinglet_data::dataset::Labels;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,9 @@ pub struct ClassifyKeys {
     pub subword_sampling: f64,
     /// Exponent of the probabilities of those pieces: 0 for any pieces, 1 for probable ones. Default 0.2.
     pub subword_alpha: f64,
+    /// Most n-grams whose scores, of a linear classifier, are added to those of the network ([`super::wide`]), if that is better on the dev texts.
+    /// Each takes as many bytes as there are labels, and 3 to 5. Default 0.
+    pub ngrams: usize,
 }
 
 impl Default for ClassifyKeys {
@@ -93,6 +97,7 @@ impl Default for ClassifyKeys {
             long_texts: LongTexts::Windows,
             subword_sampling: 0.0,
             subword_alpha: 0.2,
+            ngrams: 0,
         }
     }
 }
@@ -115,6 +120,7 @@ impl OwnKeys for ClassifyKeys {
             "train.soft_unsure is {}, but train.soft_limit is 0, which takes all texts: set it as well",
             self.soft_unsure
         );
+        ensure!(self.ngrams <= MAX_NGRAMS, "train.ngrams is {}, must be at most {MAX_NGRAMS}", self.ngrams);
         not_negative("train.subword_alpha", self.subword_alpha)?;
         let share = self.subword_sampling;
         ensure!((0.0..=1.0).contains(&share), "train.subword_sampling is {share}, must be from 0 to 1");

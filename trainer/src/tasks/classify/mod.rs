@@ -13,6 +13,7 @@ pub mod data;
 pub mod evaluate;
 pub mod network;
 pub mod soft;
+pub mod wide;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::tokenizer::sampling::Sampler;
 use crate::training::config::Keys;
 use crate::training::epochs::{Epochs, Share};
 use crate::training::folder::RunFolder;
+use crate::training::row::Scored;
 use crate::training::run::{Ending, Run};
 use crate::training::state::State;
 use crate::training::task::{Evaluation, Loss, Part, Task};
@@ -244,26 +246,6 @@ impl<N: Network> Classify<N> {
         if soft { hard + self.config.train.own.soft_weight } else { hard }
     }
 
-    /// Returns what an evaluation on texts of any number of labels found.
-    fn scored(&self, scores: &LabelScores, loss: f64) -> Evaluation<()> {
-        let LabelScores { micro_f1, macro_f1, mean_average_precision, exact_match } = *scores;
-        let metric = match self.config.train.own.metric {
-            Metric::MicroF1 | Metric::Auto | Metric::BinaryF1 => micro_f1,
-            Metric::MacroF1 => macro_f1,
-            Metric::MeanAveragePrecision => mean_average_precision,
-            Metric::Accuracy => exact_match,
-        };
-        let all = [
-            ("micro_f1", micro_f1),
-            ("macro_f1", macro_f1),
-            ("mean_average_precision", mean_average_precision),
-            ("accuracy", exact_match),
-        ];
-        let number = |(name, value): (&str, f64)| Some((name.to_owned(), Number::from_f64(value)?));
-        let words = format!("micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  mAP {mean_average_precision:.4}");
-        Evaluation { loss, metric, scores: all.into_iter().filter_map(number).collect(), words, detail: () }
-    }
-
     /// Returns training texts with their labels, as a step sees them.
     fn input(&self, texts: &[usize], table: Option<&Table<'_>>, step: u64) -> Input {
         let device = self.model.device();
@@ -433,22 +415,8 @@ impl<N: Network> Task for Classify<N> {
     }
 
     fn evaluate(&mut self, team: &Team) -> Result<Evaluation<()>> {
-        let Scores { found, loss, .. } = evaluate(&self.model, &self.data.dev.ids, &self.data.dev.labels, team)?;
-        let confusion = match found {
-            Found::One(confusion) => confusion,
-            Found::Any(several) => return Ok(self.scored(&several.scores, loss)),
-        };
-        let (accuracy, macro_f1, binary_f1) = (confusion.accuracy(), confusion.macro_f1(), confusion.binary_f1());
-        let metric = match self.config.train.own.metric {
-            Metric::Accuracy | Metric::Auto | Metric::MicroF1 | Metric::MeanAveragePrecision => accuracy,
-            Metric::MacroF1 => macro_f1,
-            Metric::BinaryF1 => binary_f1.unwrap_or(0.0),
-        };
-        let all = [("accuracy", Some(accuracy)), ("macro_f1", Some(macro_f1)), ("binary_f1", binary_f1)];
-        let number = |(name, value): (&str, Option<f64>)| Some((name.to_owned(), Number::from_f64(value?)?));
-        let scores: BTreeMap<String, Number> = all.into_iter().filter_map(number).collect();
-        let words = format!("accuracy {accuracy:.4}  macro F1 {macro_f1:.4}");
-        Ok(Evaluation { loss, metric, scores, words, detail: () })
+        let scores = evaluate(&self.model, &self.data.dev.ids, &self.data.dev.labels, team)?;
+        Ok(described(&scores, self.config.train.own.metric))
     }
 
     fn keep(&self, folder: &RunFolder, _evaluation: &Evaluation<()>) -> Result<bool> {
@@ -459,6 +427,13 @@ impl<N: Network> Task for Classify<N> {
     /// Completes the best weights, and writes record and card for them.
     fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
+        let wide = if self.config.train.own.ngrams > 0 && !matches!(ending, Ending::Interrupt) {
+            self.model.widen(folder.path(), &self.data, &self.config)?
+        } else {
+            None
+        };
+        let widened = wide.as_ref().map(|wide| Scored { scores: wide.scores.clone(), loss: wide.loss, ..best.clone() });
+        let best = widened.as_ref().unwrap_or(best);
         self.model.complete(folder.path(), &self.data.dev.ids)?;
         let facts = card::Facts {
             run,
@@ -476,10 +451,47 @@ impl<N: Network> Task for Classify<N> {
                 self.epochs.of(at.step) as u64
             },
             best,
+            wide: wide.as_ref(),
             ending: ending.words(),
         };
         card::write(folder, &facts)
     }
+}
+
+/// Returns what an evaluation found, with the value of `metric`.
+fn described(found: &Scores, metric: Metric) -> Evaluation<()> {
+    let number = |(name, value): (&str, Option<f64>)| Some((name.to_owned(), Number::from_f64(value?)?));
+    let (metric, scores, words) = match &found.found {
+        Found::One(confusion) => {
+            let (accuracy, macro_f1, binary_f1) = (confusion.accuracy(), confusion.macro_f1(), confusion.binary_f1());
+            let metric = match metric {
+                Metric::Accuracy | Metric::Auto | Metric::MicroF1 | Metric::MeanAveragePrecision => accuracy,
+                Metric::MacroF1 => macro_f1,
+                Metric::BinaryF1 => binary_f1.unwrap_or(0.0),
+            };
+            let all = vec![("accuracy", Some(accuracy)), ("macro_f1", Some(macro_f1)), ("binary_f1", binary_f1)];
+            (metric, all, format!("accuracy {accuracy:.4}  macro F1 {macro_f1:.4}"))
+        }
+        Found::Any(several) => {
+            let LabelScores { micro_f1, macro_f1, mean_average_precision, exact_match } = several.scores;
+            let metric = match metric {
+                Metric::MicroF1 | Metric::Auto | Metric::BinaryF1 => micro_f1,
+                Metric::MacroF1 => macro_f1,
+                Metric::MeanAveragePrecision => mean_average_precision,
+                Metric::Accuracy => exact_match,
+            };
+            let all = vec![
+                ("micro_f1", Some(micro_f1)),
+                ("macro_f1", Some(macro_f1)),
+                ("mean_average_precision", Some(mean_average_precision)),
+                ("accuracy", Some(exact_match)),
+            ];
+            let words = format!("micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  mAP {mean_average_precision:.4}");
+            (metric, all, words)
+        }
+    };
+    let scores: BTreeMap<String, Number> = scores.into_iter().filter_map(number).collect();
+    Evaluation { loss: found.loss, metric, scores, words, detail: () }
 }
 
 /// Returns how many tokens a step sees of each training text.

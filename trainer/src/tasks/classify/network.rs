@@ -7,6 +7,10 @@ use kinglet::spec::{Task, Weight};
 use kinglet_data::dataset::Labels;
 use tch::{Device, Tensor};
 
+use super::config::Config;
+use super::data::Data;
+use super::wide::{self, Wide};
+
 use crate::batch::{self, Batch};
 use crate::checkpoint::{self, GOLDEN_TEXTS, Start};
 use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
@@ -70,6 +74,14 @@ pub trait Network {
     /// If a file cannot be written.
     fn save(&self, dir: &Path, labels: &[String]) -> Result<()>;
 
+    /// Adds the scores of n-grams to the weights kept in `dir` when training ends, if that is better; returns what was found then.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    fn widen(&self, _dir: &Path, _data: &Data, _config: &Config) -> Result<Option<Wide>> {
+        Ok(None)
+    }
+
     /// Completes the weights kept in `dir` when training ends; `texts` are the dev file's as token ids.
     ///
     /// # Errors
@@ -128,7 +140,7 @@ impl Network for Classifier {
     /// A long text passes through a convolution in parts, so that memory does not depend on its length.
     fn scores(&self, texts: &[&[u32]]) -> Tensor {
         match texts {
-            [text] => self.scores_of(&self.pooled_of(text)),
+            [text] => self.scores_of_text(text),
             texts => {
                 let batch = Batch::new(texts, self.device());
                 self.forward(&batch.ids, &batch.mask, &Mode::eval())
@@ -151,6 +163,10 @@ impl Network for Classifier {
 
     fn save(&self, dir: &Path, labels: &[String]) -> Result<()> {
         checkpoint::save(dir, self, labels, dir)
+    }
+
+    fn widen(&self, dir: &Path, data: &Data, config: &Config) -> Result<Option<Wide>> {
+        wide::widen(dir, data, config, self.device())
     }
 
     /// Writes golden logits of the kept weights.
