@@ -34,6 +34,36 @@ pub(crate) fn is_ignored(number: i32) -> bool {
     before == SIG_IGN
 }
 
+/// Keeps signals from this thread and the threads that it will start: those that no thread takes wait.
+///
+/// # Errors
+/// That of the system.
+pub(crate) fn block(numbers: &[i32]) -> std::io::Result<()> {
+    use std::ffi::c_int;
+
+    /// `sigset_t`: 128 bytes in glibc and musl, fewer elsewhere.
+    #[repr(C, align(16))]
+    struct Signals([u8; 128]);
+
+    unsafe extern "C" {
+        // <signal.h> of POSIX.
+        fn sigemptyset(set: *mut Signals) -> c_int;
+        fn sigaddset(set: *mut Signals, number: c_int) -> c_int;
+        fn pthread_sigmask(how: c_int, set: *const Signals, before: *mut Signals) -> c_int;
+    }
+    const SIG_BLOCK: c_int = if cfg!(target_os = "linux") { 0 } else { 1 };
+    let mut set = Signals([0; 128]);
+    // SAFETY: the set is at least as large as the system's, which the first call fills; the mask before is not asked for.
+    let failed = unsafe {
+        sigemptyset(&raw mut set);
+        numbers.iter().for_each(|&number| {
+            sigaddset(&raw mut set, number);
+        });
+        pthread_sigmask(SIG_BLOCK, &raw const set, std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(failed)) }
+}
+
 static CUDA: OnceLock<Result<(), String>> = OnceLock::new();
 
 /// Loads `libtorch_cuda.so` with all its symbols (`RTLD_NOW | RTLD_GLOBAL`); must be the first statement of `main`.

@@ -35,6 +35,29 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
 }
 
+/// A signal's handler in a thread that computes would write where a product has its workspace.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_thread_alone_takes_signals_and_computes_nothing() {
+    let task = Task::new();
+    let child = start(&task, "run", &[]);
+    let mut open = Vec::new();
+    let threads: Vec<_> = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().collect();
+    for thread in &threads {
+        let status = fs::read_to_string(thread.as_ref().unwrap().path().join("status")).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let blocked = u64::from_str_radix(&field("SigBlk:"), 16).unwrap();
+        // SIGINT and SIGTERM.
+        if [2, 15].iter().any(|number| blocked >> (number - 1) & 1 == 0) {
+            open.push(field("Name:"));
+        }
+    }
+    assert!(threads.len() > 1);
+    assert_eq!(open, ["signals"]);
+    signal(&child, "INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
 #[test]
 fn a_stopped_and_resumed_run_equals_one_that_never_stopped() {
     let task = Task::new();
