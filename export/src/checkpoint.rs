@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::ngrams::Scores;
+use crate::numbers::{half, numbers};
 use anyhow::{Context, Result, bail, ensure};
 use kinglet::spec::{Config, Task, Weight, check_labels, files};
 use kinglet::tokenizer::Table;
@@ -270,24 +271,6 @@ fn read_golden(config: &Config, bytes: &[u8]) -> Result<Golden> {
         }
     }
     Ok(golden)
-}
-
-/// Decodes little-endian numbers of `N` bytes.
-pub(crate) fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|&chunk| number(chunk)).collect()
-}
-
-/// Converts IEEE 754 binary16 to f32, exactly.
-fn half(bits: u16) -> f32 {
-    let sign = u32::from(bits & 0x8000) << 16;
-    let (exponent, fraction) = (u32::from(bits >> 10) & 31, u32::from(bits & 0x3ff));
-    let magnitude = match (exponent, fraction) {
-        // Subnormal: fraction · 2⁻²⁴.
-        (0, f) => (f as f32 * f32::from_bits(0x3380_0000)).to_bits(),
-        (31, f) => 0x7f80_0000 | f << 13,
-        (e, f) => (e + 112) << 23 | f << 13,
-    };
-    f32::from_bits(sign | magnitude)
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub mod mixture;
 pub mod names;
 pub mod native;
 pub mod ngrams;
+mod numbers;
 
 pub mod onnx;
 pub mod out_of_scope;

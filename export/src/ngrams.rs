@@ -5,8 +5,7 @@ use kinglet::bundle::NGramTable;
 use kinglet::spec::Config;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::checkpoint::numbers;
-use crate::prepare::WeightError;
+use crate::numbers::numbers;
 
 /// Scores of n-grams ([the formula](kinglet::spec#the-n-grams)).
 #[derive(Clone, Debug)]
@@ -67,26 +66,5 @@ impl Scores {
         }
         let table = NGramTable::quantize(&tokens, &weight, &norm, labels);
         Ok(Scores { tokens, weight, norm, bias, table })
-    }
-
-    /// Returns the quantization error of the weights.
-    pub fn error(&self) -> WeightError {
-        let labels = self.bias.len().max(1);
-        let mut most = vec![0f64; labels];
-        for row in self.weight.chunks_exact(labels) {
-            most.iter_mut().zip(row).for_each(|(most, &value)| *most = most.max(f64::from(value).abs()));
-        }
-        let (mut max, mut squares, mut own) = (0f64, 0.0, 0.0);
-        for (row, values) in self.weight.chunks_exact(labels).zip(self.table.values.chunks_exact(labels)) {
-            for ((&x, &q), most) in row.iter().zip(values).zip(&most) {
-                let difference = f64::from(x) - f64::from(q) * most / 127.0;
-                max = max.max(difference.abs());
-                squares += difference * difference;
-                own += f64::from(x) * f64::from(x);
-            }
-        }
-        let relative_rms = if own > 0.0 { (squares / own).sqrt() } else { 0.0 };
-        let rms = (squares / self.weight.len().max(1) as f64).sqrt();
-        WeightError { name: "ngrams.weight".to_owned(), max, rms, relative_rms }
     }
 }

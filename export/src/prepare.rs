@@ -59,7 +59,7 @@ impl Prepared {
     /// Adds the scores of n-grams, if the model has some.
     #[must_use]
     pub fn with_ngrams(mut self, ngrams: Option<Scores>) -> Self {
-        self.errors.extend(ngrams.as_ref().map(Scores::error));
+        self.errors.extend(ngrams.as_ref().map(ngram_error));
         self.ngrams = ngrams;
         self
     }
@@ -121,6 +121,27 @@ fn error(weight: Weight, data: &[f32], quantized: &Quantized, columns: usize) ->
     }
     let relative_rms = if own > 0.0 { (squares / own).sqrt() } else { 0.0 };
     WeightError { name: weight.to_string(), max, rms: (squares / data.len() as f64).sqrt(), relative_rms }
+}
+
+/// Returns the quantization error of the scores of n-grams.
+fn ngram_error(scores: &Scores) -> WeightError {
+    let labels = scores.bias.len().max(1);
+    let mut most = vec![0f64; labels];
+    for row in scores.weight.chunks_exact(labels) {
+        most.iter_mut().zip(row).for_each(|(most, &value)| *most = most.max(f64::from(value).abs()));
+    }
+    let (mut max, mut squares, mut own) = (0f64, 0.0, 0.0);
+    for (row, values) in scores.weight.chunks_exact(labels).zip(scores.table.values.chunks_exact(labels)) {
+        for ((&x, &q), most) in row.iter().zip(values).zip(&most) {
+            let difference = f64::from(x) - f64::from(q) * most / 127.0;
+            max = max.max(difference.abs());
+            squares += difference * difference;
+            own += f64::from(x) * f64::from(x);
+        }
+    }
+    let relative_rms = if own > 0.0 { (squares / own).sqrt() } else { 0.0 };
+    let rms = (squares / scores.weight.len().max(1) as f64).sqrt();
+    WeightError { name: "ngrams.weight".to_owned(), max, rms, relative_rms }
 }
 
 #[cfg(test)]

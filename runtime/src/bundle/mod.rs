@@ -99,6 +99,7 @@ mod error;
 mod index;
 mod labels;
 mod ngrams;
+mod ngrams_fault;
 #[cfg(feature = "alloc")]
 mod owned;
 mod read;
@@ -115,7 +116,8 @@ pub use index::Index;
 pub use labels::Labels;
 #[cfg(feature = "alloc")]
 pub use ngrams::NGramTable;
-pub use ngrams::{NGrams, NGramsFault};
+pub use ngrams::NGrams;
+pub use ngrams_fault::NGramsFault;
 #[cfg(feature = "alloc")]
 pub use owned::{Buffer, OwnedBundle};
 pub use read::{Bundle, ReadBundle};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod malformed;
+mod malformed_sections;
 
 use std::vec;
 use std::vec::Vec;

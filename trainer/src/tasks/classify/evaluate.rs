@@ -1,15 +1,19 @@
 //! Evaluation: accuracy, F1, loss and speed of a classifier on labelled texts.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kinglet_data::dataset::Labels;
 use kinglet_data::metrics::Confusion;
 use kinglet_data::multilabel::{LabelScores, Scored};
+use serde_json::Number;
 use tch::{Kind, Reduction, Tensor};
 
+use super::config::Metric;
 use super::network::Network;
 use crate::batch;
+use crate::training::task::Evaluation;
 use crate::training::team::Team;
 
 /// Maximum number of texts in an evaluation batch.
@@ -103,4 +107,40 @@ pub fn evaluate<N: Network>(model: &N, texts: &[Vec<u32>], labels: &Labels, team
         }
     };
     Ok(Scores { found, loss, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// Returns what an evaluation found, with the value of `metric`.
+pub(super) fn described(found: &Scores, metric: Metric) -> Evaluation<()> {
+    let number = |(name, value): (&str, Option<f64>)| Some((name.to_owned(), Number::from_f64(value?)?));
+    let (metric, scores, words) = match &found.found {
+        Found::One(confusion) => {
+            let (accuracy, macro_f1, binary_f1) = (confusion.accuracy(), confusion.macro_f1(), confusion.binary_f1());
+            let metric = match metric {
+                Metric::Accuracy | Metric::Auto | Metric::MicroF1 | Metric::MeanAveragePrecision => accuracy,
+                Metric::MacroF1 => macro_f1,
+                Metric::BinaryF1 => binary_f1.unwrap_or(0.0),
+            };
+            let all = vec![("accuracy", Some(accuracy)), ("macro_f1", Some(macro_f1)), ("binary_f1", binary_f1)];
+            (metric, all, format!("accuracy {accuracy:.4}  macro F1 {macro_f1:.4}"))
+        }
+        Found::Any(several) => {
+            let LabelScores { micro_f1, macro_f1, mean_average_precision, exact_match } = several.scores;
+            let metric = match metric {
+                Metric::MicroF1 | Metric::Auto | Metric::BinaryF1 => micro_f1,
+                Metric::MacroF1 => macro_f1,
+                Metric::MeanAveragePrecision => mean_average_precision,
+                Metric::Accuracy => exact_match,
+            };
+            let all = vec![
+                ("micro_f1", Some(micro_f1)),
+                ("macro_f1", Some(macro_f1)),
+                ("mean_average_precision", Some(mean_average_precision)),
+                ("accuracy", Some(exact_match)),
+            ];
+            let words = format!("micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  mAP {mean_average_precision:.4}");
+            (metric, all, words)
+        }
+    };
+    let scores: BTreeMap<String, Number> = scores.into_iter().filter_map(number).collect();
+    Evaluation { loss: found.loss, metric, scores, words, detail: () }
 }

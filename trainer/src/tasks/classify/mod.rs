@@ -15,14 +15,11 @@ pub mod network;
 pub mod soft;
 pub mod wide;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use kinglet::tokenizer::Table;
-use kinglet_data::multilabel::LabelScores;
-use serde_json::Number;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::batch::{self, Batch};
@@ -40,9 +37,9 @@ use crate::training::run::{Ending, Run};
 use crate::training::state::State;
 use crate::training::task::{Evaluation, Loss, Part, Task};
 use crate::training::team::Team;
-use config::{Config, LongTexts, Metric};
+use config::{Config, LongTexts};
 use data::Data;
-use evaluate::{Found, Scores, evaluate};
+use evaluate::{described, evaluate};
 use network::{Network, Place};
 
 /// A classifier in training.
@@ -427,8 +424,8 @@ impl<N: Network> Task for Classify<N> {
     /// Completes the best weights, and writes record and card for them.
     fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
-        let wide = if self.config.train.own.ngrams > 0 && !matches!(ending, Ending::Interrupt) {
-            self.model.widen(folder.path(), &self.data, &self.config)?
+        let wide = if N::WIDE && self.config.train.own.ngrams > 0 && !matches!(ending, Ending::Interrupt) {
+            wide::widen(folder.path(), &self.data, &self.config, self.model.device())?
         } else {
             None
         };
@@ -456,42 +453,6 @@ impl<N: Network> Task for Classify<N> {
         };
         card::write(folder, &facts)
     }
-}
-
-/// Returns what an evaluation found, with the value of `metric`.
-fn described(found: &Scores, metric: Metric) -> Evaluation<()> {
-    let number = |(name, value): (&str, Option<f64>)| Some((name.to_owned(), Number::from_f64(value?)?));
-    let (metric, scores, words) = match &found.found {
-        Found::One(confusion) => {
-            let (accuracy, macro_f1, binary_f1) = (confusion.accuracy(), confusion.macro_f1(), confusion.binary_f1());
-            let metric = match metric {
-                Metric::Accuracy | Metric::Auto | Metric::MicroF1 | Metric::MeanAveragePrecision => accuracy,
-                Metric::MacroF1 => macro_f1,
-                Metric::BinaryF1 => binary_f1.unwrap_or(0.0),
-            };
-            let all = vec![("accuracy", Some(accuracy)), ("macro_f1", Some(macro_f1)), ("binary_f1", binary_f1)];
-            (metric, all, format!("accuracy {accuracy:.4}  macro F1 {macro_f1:.4}"))
-        }
-        Found::Any(several) => {
-            let LabelScores { micro_f1, macro_f1, mean_average_precision, exact_match } = several.scores;
-            let metric = match metric {
-                Metric::MicroF1 | Metric::Auto | Metric::BinaryF1 => micro_f1,
-                Metric::MacroF1 => macro_f1,
-                Metric::MeanAveragePrecision => mean_average_precision,
-                Metric::Accuracy => exact_match,
-            };
-            let all = vec![
-                ("micro_f1", Some(micro_f1)),
-                ("macro_f1", Some(macro_f1)),
-                ("mean_average_precision", Some(mean_average_precision)),
-                ("accuracy", Some(exact_match)),
-            ];
-            let words = format!("micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  mAP {mean_average_precision:.4}");
-            (metric, all, words)
-        }
-    };
-    let scores: BTreeMap<String, Number> = scores.into_iter().filter_map(number).collect();
-    Evaluation { loss: found.loss, metric, scores, words, detail: () }
 }
 
 /// Returns how many tokens a step sees of each training text.

@@ -7,10 +7,6 @@ use kinglet::spec::{Task, Weight};
 use kinglet_data::dataset::Labels;
 use tch::{Device, Tensor};
 
-use super::config::Config;
-use super::data::Data;
-use super::wide::{self, Wide};
-
 use crate::batch::{self, Batch};
 use crate::checkpoint::{self, GOLDEN_TEXTS, Start};
 use crate::model::{Classifier, Mode, ModelConfig, ModelWeight};
@@ -40,6 +36,9 @@ pub enum Place {
 pub trait Network {
     /// The name of a weight.
     type Weight: Parameter;
+
+    /// Whether the scores of n-grams can be added to those of the network.
+    const WIDE: bool = false;
 
     /// Returns the device that the weights are on.
     fn device(&self) -> Device;
@@ -74,14 +73,6 @@ pub trait Network {
     /// If a file cannot be written.
     fn save(&self, dir: &Path, labels: &[String]) -> Result<()>;
 
-    /// Adds the scores of n-grams to the weights kept in `dir` when training ends, if that is better; returns what was found then.
-    ///
-    /// # Errors
-    /// If a file cannot be read or written.
-    fn widen(&self, _dir: &Path, _data: &Data, _config: &Config) -> Result<Option<Wide>> {
-        Ok(None)
-    }
-
     /// Completes the weights kept in `dir` when training ends; `texts` are the dev file's as token ids.
     ///
     /// # Errors
@@ -112,6 +103,8 @@ pub struct Words {
 
 impl Network for Classifier {
     type Weight = ModelWeight;
+
+    const WIDE: bool = true;
 
     fn device(&self) -> Device {
         self.device()
@@ -163,10 +156,6 @@ impl Network for Classifier {
 
     fn save(&self, dir: &Path, labels: &[String]) -> Result<()> {
         checkpoint::save(dir, self, labels, dir)
-    }
-
-    fn widen(&self, dir: &Path, data: &Data, config: &Config) -> Result<Option<Wide>> {
-        wide::widen(dir, data, config, self.device())
     }
 
     /// Writes golden logits of the kept weights.

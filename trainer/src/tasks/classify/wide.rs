@@ -14,8 +14,7 @@ use tch::{Device, Tensor};
 
 use super::config::Config;
 use super::data::Data;
-use super::described;
-use super::evaluate::evaluate;
+use super::evaluate::{described, evaluate};
 use super::network::Network;
 use crate::batch;
 use crate::checkpoint;
