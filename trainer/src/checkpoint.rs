@@ -155,9 +155,9 @@ fn read_model(dir: &Path, config: &ModelConfig, device: Device) -> Result<Classi
 #[derive(Debug)]
 pub enum Start {
     /// A classifier: its encoder, and its head if the labels are the same.
-    Classifier(Checkpoint),
+    Classifier(Box<Checkpoint>),
     /// An encoder without a head, as written by pre-training, or that of a model that embeds.
-    Encoder(EncoderCheckpoint),
+    Encoder(Box<EncoderCheckpoint>),
 }
 
 /// An encoder written by [`save_encoder`] or [`save_embedder`].
@@ -182,13 +182,13 @@ impl Start {
             let encoder = model.parameters().iter().filter(|(weight, _)| weight.is_encoder());
             let weights = encoder.map(|(weight, tensor)| (*weight, tensor.detach())).collect();
             (config.task, config.num_labels) = (Task::Classify, 0);
-            return Ok(Start::Encoder(EncoderCheckpoint { config, weights }));
+            return Ok(Start::Encoder(Box::new(EncoderCheckpoint { config, weights })));
         }
         if config.num_labels > 0 {
             let mut start = load(dir, device)?;
             // They are fitted anew.
             start.model.set_ngrams(None);
-            return Ok(Start::Classifier(start));
+            return Ok(Start::Classifier(Box::new(start)));
         }
         let path = dir.join(files::WEIGHTS);
         let context = || path.display().to_string();
@@ -199,7 +199,7 @@ impl Start {
         if let Some(name) = tensors.keys().min() {
             bail!("{}: the configuration has no weight {name}", path.display());
         }
-        Ok(Start::Encoder(EncoderCheckpoint { config, weights }))
+        Ok(Start::Encoder(Box::new(EncoderCheckpoint { config, weights })))
     }
 
     /// Returns the configuration of the model.

@@ -50,7 +50,7 @@ fn both_files_have_them_and_agree() {
         assert_eq!(output.status.code(), Some(0), "{}: {}", mixer.name(), stderr(&output));
         let report = run.report();
         assert_eq!(
-            (&report["dev"]["accuracy_fp32"], &report["native"]["golden"]["labels_changed"] != &json!(null)),
+            (&report["dev"]["accuracy_fp32"], report["native"]["golden"]["labels_changed"] != json!(null)),
             (&json!(0.95), mixer.is_conv()),
             "{report}"
         );
