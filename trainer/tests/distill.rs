@@ -460,8 +460,15 @@ impl task::Task for Stopping<'_> {
         self.task.keep(folder, evaluation)
     }
 
-    fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> anyhow::Result<()> {
-        self.task.finish(run, folder, at, ending)
+    fn finish(
+        &self,
+        run: &Run,
+        folder: &RunFolder,
+        at: &State,
+        ending: Ending,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<()> {
+        self.task.finish(run, folder, at, ending, interrupt)
     }
 }
 

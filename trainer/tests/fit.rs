@@ -119,6 +119,8 @@ fn an_interrupted_search_continues_and_makes_the_same_model() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).trim_end().ends_with("--resume"), "{}", stderr(&output));
     assert!(!task.path("stopped/checkpoint").exists());
+    // As if killed before the state of a training was complete.
+    fs::remove_file(task.path("stopped/trials/1-1/resume/progress.json")).unwrap();
     made(&task, "train.jsonl", "stopped", &[&long[..], &["--resume"]].concat());
     assert_eq!(record(&task, "whole"), record(&task, "stopped"));
     let weights = "checkpoint/model.safetensors";

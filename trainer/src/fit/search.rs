@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::tasks::classify::Pace;
 use crate::training::progress::say;
 use crate::training::run::{Ending, RunArgs};
+use crate::training::state;
 
 /// Folder of the trainings in that of the search.
 pub const TRIALS: &str = "trials";
@@ -143,7 +144,7 @@ impl Search<'_> {
     /// Returns the arguments of a training of so many epochs.
     fn finetune(&self, candidate: usize, out: &Path, epochs: Option<f64>, label: &str) -> Result<FinetuneArgs> {
         let Candidate { from, tokenizer, soft_labels, settings, .. } = self.candidate(candidate)?;
-        let resume = out.join(crate::training::state::FOLDER).exists();
+        let resume = state::exists(out);
         Ok(FinetuneArgs {
             config: None,
             train: self.train.to_path_buf(),

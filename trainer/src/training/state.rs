@@ -156,6 +156,11 @@ struct Format {
     format: u32,
 }
 
+/// Returns whether the run in `out` has saved a state. One that was killed before has no more than a part of it.
+pub fn exists(out: &Path) -> bool {
+    out.join(FOLDER).join(PROGRESS).exists()
+}
+
 impl State {
     /// Creates the state of a `task` before the first step.
     pub fn start(task: &str, fingerprint: Fingerprint) -> Self {

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,6 +21,7 @@ use kinglet::spec::files;
 use serde_json::Number;
 use tch::Tensor;
 
+use crate::interrupt::Interrupt;
 use crate::model::Mode;
 use crate::optim::{Parameter, Schedule};
 use crate::random::{Purpose, derive_seed};
@@ -197,11 +198,23 @@ pub trait Task {
         Ok(())
     }
 
-    /// Completes the kept files when training ends.
+    /// Returns whether [`Task::finish`] has come to its end in `folder`: a process may have been killed before.
+    fn is_complete(&self, _folder: &Path) -> bool {
+        true
+    }
+
+    /// Completes the kept files when training ends. What takes long is left out if `interrupt` asks for a stop.
     ///
     /// # Errors
     /// If a file cannot be written.
-    fn finish(&self, _run: &Run, _folder: &RunFolder, _at: &State, _ending: Ending) -> Result<()> {
+    fn finish(
+        &self,
+        _run: &Run,
+        _folder: &RunFolder,
+        _at: &State,
+        _ending: Ending,
+        _interrupt: &Interrupt,
+    ) -> Result<()> {
         Ok(())
     }
 }

@@ -50,7 +50,11 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
             out.display(),
             result.display()
         );
-        if team.leads() {
+        if let Some(folder) = folder.as_ref().filter(|folder| !task.is_complete(folder.path())) {
+            let ending = if at.step == steps { Ending::Complete } else { Ending::Patience };
+            say(&format!("{} is finished: {} steps done; its files are completed", out.display(), at.step));
+            task.finish(run, folder, &at, ending, interrupt)?;
+        } else if team.leads() {
             say(&format!("{} is finished: {} steps done, nothing to resume", out.display(), at.step));
         }
         return Ok(Ending::Complete);
@@ -253,7 +257,7 @@ pub fn train<T: Task>(run: &Run, task: &mut T, interrupt: &Interrupt) -> Result<
         }
         // What is a part of longer work is not looked at before it is complete.
         (Ok(ending), Some(folder)) if ending != Ending::Interrupt || run.label.is_none() => {
-            task.finish(run, folder, &at, ending)?;
+            task.finish(run, folder, &at, ending, interrupt)?;
             Ok(ending)
         }
         (ending, _) => ending,

@@ -15,14 +15,16 @@ pub mod network;
 pub mod soft;
 pub mod wide;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use kinglet::spec::files;
 use kinglet::tokenizer::Table;
 use tch::{Kind, Reduction, Tensor};
 
 use crate::batch::{self, Batch};
+use crate::interrupt::Interrupt;
 use crate::model::Mode;
 use crate::optim::{clear_gradients, clip_gradients};
 use crate::random::{Purpose, SplitMix64, derive_seed};
@@ -421,11 +423,15 @@ impl<N: Network> Task for Classify<N> {
         Ok(true)
     }
 
+    fn is_complete(&self, folder: &Path) -> bool {
+        folder.join(files::CARD).exists()
+    }
+
     /// Completes the best weights, and writes record and card for them.
-    fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
+    fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending, interrupt: &Interrupt) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
         let wide = if N::WIDE && self.config.train.own.ngrams > 0 && !matches!(ending, Ending::Interrupt) {
-            wide::widen(folder.path(), &self.data, &self.config, self.model.device())?
+            wide::widen(folder.path(), &self.data, &self.config, self.model.device(), interrupt)?
         } else {
             None
         };

@@ -25,6 +25,10 @@ use crate::training::team::Team;
 
 /// Texts and tokens of a batch whose scores are computed at once.
 const BATCH: (usize, usize) = (256, 16_384);
+/// So many training texts take more than seconds.
+const MANY: usize = 50_000;
+/// Most that the scores of n-grams are multiplied by.
+const MOST: f64 = 16.0;
 /// Iterations of Newton's method, more than it needs.
 const ITERATIONS: usize = 60;
 /// Added to the curvature, so that texts which two scores tell alike have one solution.
@@ -49,11 +53,17 @@ pub struct Wide {
     pub loss: f64,
 }
 
-/// Fits n-grams and adds them to the checkpoint in `dir`, if it is better on the dev texts with them.
+/// Fits n-grams and adds them to the checkpoint in `dir`, if it is better on the dev texts with them and `interrupt` asks for no stop before.
 ///
 /// # Errors
 /// If the checkpoint cannot be read or written.
-pub(super) fn widen(dir: &Path, data: &Data, config: &Config, device: Device) -> Result<Option<Wide>> {
+pub(super) fn widen(
+    dir: &Path,
+    data: &Data,
+    config: &Config,
+    device: Device,
+    interrupt: &Interrupt,
+) -> Result<Option<Wide>> {
     let (own, seed) = (&config.train.own, config.train.keys.seed);
     let checkpoint = checkpoint::load(dir, device)?;
     let (mut model, labels) = (checkpoint.model, checkpoint.labels);
@@ -71,7 +81,18 @@ pub(super) fn widen(dir: &Path, data: &Data, config: &Config, device: Device) ->
         vocab_size: model.config().vocab_size,
         classes: labels.len(),
     };
-    let Some(fitted) = labelled.ngrams(own.ngrams, seed, &Interrupt::default())? else { return Ok(None) };
+    if data.train.ids.len() >= MANY {
+        eprintln!("n-grams: fitted to the {} training texts; Ctrl-C leaves them out", data.train.ids.len());
+    }
+    let fitted = match labelled.ngrams(own.ngrams, seed, interrupt) {
+        Ok(Some(fitted)) => fitted,
+        Ok(None) => return Ok(None),
+        Err(_) if interrupt.requested() => {
+            eprintln!("n-grams: stopped by a signal; left out");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
     let mut ngrams = fitted.ngrams;
     let network = scores(&model, &data.dev.ids)?;
     let mut linear = vec![0.0; network.len()];
@@ -79,9 +100,12 @@ pub(super) fn widen(dir: &Path, data: &Data, config: &Config, device: Device) ->
         ngrams.scores_of(ids, out);
     }
     let [first, second, shift] = weights(&network, &linear, &data.dev.labels, labels.len());
-    if !(first > 0.0 && second > 0.0) {
+    if second.is_nan() || second <= 0.0 {
+        eprintln!("n-grams: they say nothing of the dev texts; left out");
         return Ok(None);
     }
+    // A network that says nothing stays, with little weight.
+    let first = first.max(second / MOST);
     let factor = second / first;
     ngrams.scale(factor as f32);
     ngrams.shift((shift / first) as f32);

@@ -19,7 +19,7 @@ pub mod start;
 pub mod texts;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kinglet::spec::{Weight, files};
@@ -29,6 +29,7 @@ use tch::{Device, Tensor};
 use crate::batch::Batch;
 use crate::checkpoint::{self, EMBEDDER, ENCODER, GOLDEN_TEXTS};
 use crate::corpus::shuffle::Shuffle;
+use crate::interrupt::Interrupt;
 use crate::model::pooling::normalize;
 use crate::model::student::{Depth, Student, StudentWeight};
 use crate::model::{Mode, ModelWeight};
@@ -239,8 +240,14 @@ impl Task for Distill {
         Ok(true)
     }
 
+    fn is_complete(&self, folder: &Path) -> bool {
+        // An older version kept no embedder.
+        let last = if folder.join(EMBEDDER).join(files::WEIGHTS).exists() { EMBEDDER } else { ENCODER };
+        folder.join(last).join(files::CARD).exists()
+    }
+
     /// Writes golden vectors, records and cards for the best weights.
-    fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending) -> Result<()> {
+    fn finish(&self, run: &Run, folder: &RunFolder, at: &State, ending: Ending, _: &Interrupt) -> Result<()> {
         let Some(best) = folder.best() else { return Ok(()) };
         let facts = card::Facts { run, config: &self.config, data: &self.data, at, best, ending: ending.words() };
         card::write(folder, &facts)?;
