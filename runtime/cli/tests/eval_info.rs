@@ -167,6 +167,25 @@ fn info_without_a_model_is_of_the_built_in_one() {
 }
 
 #[test]
+fn info_names_every_section() {
+    for (model, ngrams) in [("intents", None), ("requests-nano", Some("n-grams          1174 tokens and pairs"))] {
+        let model = format!("{}/../../models/{model}", env!("CARGO_MANIFEST_DIR"));
+        let text = run(&["info", &model]).answers();
+        assert!(!text.contains("unknown:"), "{text}");
+        assert!(ngrams.is_none_or(|line| text.contains(line)), "{text}");
+        let out = object(&run(&["info", "--json", &model]).answers());
+        let (names, bytes): (Vec<&str>, Vec<u64>) = out["sections"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|section| (section["name"].as_str().unwrap(), section["bytes"].as_u64().unwrap()))
+            .unzip();
+        assert_eq!(names.contains(&"n-grams"), ngrams.is_some());
+        assert!(bytes.iter().all(|&bytes| bytes > 0));
+    }
+}
+
+#[test]
 fn data_of_another_task_is_refused_although_its_labels_are_small_integers() {
     let folder = Folder::new();
     let data = folder.write("d.jsonl", "{\"text\":\"cat\",\"label\":0}\n");

@@ -22,6 +22,7 @@ fn words(kind: Kind) -> String {
         Kind::MULTI_LABEL => "thresholds of labels".to_string(),
         Kind::CALIBRATION => "calibration".to_string(),
         Kind::WEIGHTS => "weights".to_string(),
+        Kind::NGRAMS => "n-grams".to_string(),
         kind => format!("unknown: {kind}"),
     }
 }

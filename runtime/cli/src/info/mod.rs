@@ -65,6 +65,9 @@ impl Heading<'_> {
         line("feed-forward", format!("{} channels", config.intermediate_size))?;
         line("norm, pooling", format!("{}, {}", norm_name(config.norm), pooling_name(config.pooling)))?;
         line("vocabulary", format!("{} tokens, table of {}", config.vocab_size, bytes(tokenizer)))?;
+        if config.ngrams > 0 {
+            line("n-grams", format!("{} tokens and pairs of tokens with scores of their own", config.ngrams))?;
+        }
         if config.task == Task::Embed {
             line("embeds", format!("into vectors of {} values, of length 1", config.num_labels))?;
         } else {
