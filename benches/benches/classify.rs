@@ -1,5 +1,5 @@
-//! Text to scores: the default model by number of words, `classify/native/intents/{words}`, and optionally another
-//! exported model.
+//! Text to scores: the default model by number of words, `classify/native/intents/{words}`; many short texts, one after the other and together,
+//! `classify/native/many/{how}`; and optionally another exported model.
 //!
 //! ```sh
 //! cargo bench -p kinglet-benches
@@ -29,9 +29,32 @@ fn measure(c: &mut Criterion, name: &str, mut classifier: Classifier<'_>) {
     group.finish();
 }
 
+/// Measures the texts of `firmware-examples/golden`, most of which have some ten words.
+fn many(c: &mut Criterion, mut classifier: Classifier<'_>) {
+    let texts: Vec<&str> = include_str!("../../firmware-examples/golden/texts.txt").lines().cycle().take(256).collect();
+    let mut group = c.benchmark_group("classify/native/many");
+    group.sample_size(20).measurement_time(Duration::from_secs(3)).throughput(Throughput::Elements(texts.len() as u64));
+    group.bench_function("one-by-one", |b| {
+        b.iter(|| {
+            texts.iter().map(|text| classifier.classify(text).map_or(0, |answer| answer.best().class)).sum::<usize>()
+        });
+    });
+    group.bench_function("together", |b| {
+        b.iter(|| {
+            let mut sum = 0;
+            classifier.classify_all(texts.iter().copied(), |_, answer, _| {
+                sum += answer.map_or(0, |answer| answer.best().class)
+            });
+            sum
+        });
+    });
+    group.finish();
+}
+
 fn classify(c: &mut Criterion) {
     let builtin = model::builtin().expect("the default model opens");
     measure(c, "native/intents", builtin.classifier().expect("the model opens"));
+    many(c, builtin.classifier().expect("the model opens"));
     let Ok(path) = std::env::var("KINGLET_BENCH_MODEL") else { return };
     match model::open(Path::new(&path), true) {
         Err(Error::File { path, error: FileError::NotBundle }) => {

@@ -24,7 +24,7 @@ pub mod vector;
 
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use host::{FileError, classifier, embedder, mmap, model, pool};
+pub use host::{FileError, classifier, embedder, mmap, model, packer, pool};
 
 #[cfg(all(test, not(feature = "alloc")))]
 compile_error!("the unit tests need the feature `alloc`");

@@ -7,6 +7,10 @@ use std::thread;
 use std::vec;
 use std::vec::Vec;
 
+use runtime::answer;
+use runtime::bundle::ReadBundle;
+use runtime::tokenizer::Blank;
+
 use crate::border::{self, border};
 use crate::engine::Answer;
 use crate::model::Model;
@@ -19,6 +23,9 @@ struct Job<'a> {
     scores: Option<&'a mut [f32]>,
     answer: Option<&'a mut Answer>,
 }
+
+/// Texts that a thread takes at a time: many short ones go through the model side by side.
+const GROUP: usize = 64;
 
 fn of_text(row: usize, error: Error) -> Error {
     Error::new(error.status, format_args!("text {row} of the batch: {}", error.message))
@@ -37,23 +44,55 @@ impl Batch<'_> {
     /// Takes texts until none is left.
     fn run(&self) -> Result<(), Error> {
         let mut engine = self.model.engines.take()?;
+        let mut packer = self.model.engines.take_packer()?;
         let labels = self.model.labels.len();
         let (mut own, mut room) = (vec![0.0; labels], vec![0.0; labels]);
         loop {
-            let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(Job { row, text, scores, answer }) = job else { break };
-            let scores = scores.unwrap_or(&mut own);
-            if let Err(error) = self.model.text(&mut engine, text, scores, &mut room, answer) {
-                // No more texts are taken; of those that fail meanwhile, the first counts.
-                self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
-                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if failed.as_ref().is_none_or(|&(first, _)| row < first) {
-                    *failed = Some((row, error));
+            let mut jobs: Vec<Job<'_>> =
+                self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().take(GROUP).collect();
+            if jobs.is_empty() {
+                break;
+            }
+            let texts: Vec<(usize, &[u8])> = jobs.iter().map(|job| (job.row, job.text)).collect();
+            let mut take = |i: usize, blank: Option<Blank>, scores: &[f32]| {
+                let Some(job) = jobs.get_mut(i) else { return };
+                if let Some(to) = &mut job.scores {
+                    to.copy_from_slice(scores);
                 }
+                if let Some(to) = &mut job.answer {
+                    match answer::Answer::from_logits(scores, self.model.engines.model().decision(), &mut room) {
+                        Ok(answer) => **to = Answer::new(&answer.with_blank(blank)),
+                        Err(error) => self.fails(job.row, error.into()),
+                    }
+                }
+            };
+            for (i, &(row, text)) in texts.iter().enumerate() {
+                let scored = match packer.add(i, text, None, &mut |i, read, scores| take(i, read.blank, scores)) {
+                    Ok(false) => self.model.scores(&mut engine, text, &mut own).map(|blank| take(i, blank, &own)),
+                    taken => taken.map(drop).map_err(Error::from),
+                };
+                if let Err(error) = scored {
+                    self.fails(row, error);
+                }
+            }
+            if let (Err(error), Some(&(row, _))) =
+                (packer.flush(&mut |i, read, scores| take(i, read.blank, scores)), texts.first())
+            {
+                self.fails(row, error.into());
             }
         }
         self.model.engines.give(engine);
+        self.model.engines.give_packer(packer);
         Ok(())
+    }
+
+    /// Notes that a text failed: no more are taken, and of those that fail meanwhile, the first counts.
+    fn fails(&self, row: usize, error: Error) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.as_ref().is_none_or(|&(first, _)| row < first) {
+            *failed = Some((row, error));
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use runtime::bundle::{BundleFile, OwnedBundle, ReadBundle};
 use runtime::engine::native::{NativeEngine, scratch_bytes};
 use runtime::pool::{EnginePool, PooledEngine};
 use runtime::stream::Stream;
+use runtime::tokenizer::Blank;
 use runtime::vector;
 
 use crate::border::{self, border};
@@ -61,14 +62,25 @@ impl Model {
         room: &mut [f32],
         to: Option<&mut Answer>,
     ) -> Result<(), Error> {
+        let blank = self.scores(engine, text, scores)?;
+        if let Some(to) = to {
+            let answer = answer::Answer::from_logits(scores, self.engines.model().decision(), room)?;
+            *to = Answer::new(&answer.with_blank(blank));
+        }
+        Ok(())
+    }
+
+    /// Scores one text, `[num_labels]`; returns why it has no label, if that is so.
+    pub(crate) fn scores(
+        &self,
+        engine: &mut PooledEngine<Arc<OwnedBundle<BundleFile>>>,
+        text: &[u8],
+        scores: &mut [f32],
+    ) -> Result<Option<Blank>, Error> {
         let mut stream = Stream::new(engine);
         stream.push(text)?;
         stream.finish(scores)?;
-        if let Some(to) = to {
-            let answer = answer::Answer::from_logits(scores, self.engines.model().decision(), room)?;
-            *to = Answer::new(&answer.with_blank(stream.blank()));
-        }
-        Ok(())
+        Ok(stream.blank())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use kinglet::packer::{Packer, Read};
 use kinglet::pool::PooledEngine;
 use kinglet::stream::Stream;
 use kinglet::tokenizer::Blank;
@@ -14,8 +15,8 @@ use pyo3::prelude::*;
 
 use crate::model::{Model, Shared, no_engine};
 
-/// Texts that a thread takes at a time.
-const SLICE: usize = 16;
+/// Texts that a thread takes at a time: many short ones go through the model side by side.
+const SLICE: usize = 64;
 /// Bytes of text after which the caller is asked whether to go on: some ten milliseconds of work.
 const PART: usize = 1 << 14;
 /// Cost of a text in addition to its bytes, in bytes: its end goes through all layers.
@@ -76,15 +77,21 @@ pub fn score<T: Send>(
     let slices = Mutex::new(slices.map(|(i, (texts, out))| Slice { first: i * SLICE, texts, out }));
     let work = |go_on: &mut GoOn<'_>| {
         let next = || slices.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let scored = model.engines().with(|engine| {
-            let mut pace = Pace { done: 0, stop: &stop, go_on };
-            let mut logits = vec![0.0; model.values()];
-            while let Some(slice) = next() {
-                if !slice.score(engine, &mut logits, per, each, &mut pace)? {
-                    break;
+        // One text has nothing beside it.
+        let packer = (texts.len() > 1).then(|| model.engines().take_packer()).transpose();
+        let scored = packer.and_then(|mut packer| {
+            let result = model.engines().with(|engine| {
+                let mut pace = Pace { done: 0, stop: &stop, go_on };
+                let mut logits = vec![0.0; model.values()];
+                while let Some(slice) = next() {
+                    if !slice.score((engine, packer.as_mut()), &mut logits, per, each, &mut pace)? {
+                        break;
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            });
+            packer.into_iter().for_each(|packer| model.engines().give_packer(packer));
+            result
         });
         let result = scored.map_err(Failure::Engine).flatten();
         if result.is_err() {
@@ -129,28 +136,49 @@ impl<X: AsRef<[u8]>, T> Slice<'_, X, T> {
     /// Gives false when it stopped because the batch is over.
     fn score(
         self,
-        engine: &mut PooledEngine<Shared>,
+        (engine, mut packer): (&mut PooledEngine<Shared>, Option<&mut Packer<Shared>>),
         logits: &mut [f32],
         per: usize,
         each: &Each<'_, T>,
         pace: &mut Pace<'_, '_>,
     ) -> Result<bool, Failure> {
-        for (i, (text, out)) in self.texts.iter().zip(self.out.chunks_mut(per)).enumerate() {
-            let fail = |error| Failure::Text { index: self.first + i, error };
-            let mut stream = Stream::new(&mut *engine);
-            for part in text.as_ref().chunks(PART) {
-                stream.push(part).map_err(fail)?;
-                if !pace.goes_on(part.len())? {
+        let (first, out) = (self.first, self.out);
+        let mut failed = None;
+        let mut take = |i: usize, blank: Option<Blank>, scores: &[f32]| {
+            let place = out.get_mut(i * per..(i + 1) * per).unwrap_or_default();
+            if let Err(error) = each(scores, blank, place) {
+                failed.get_or_insert(Failure::Text { index: first + i, error });
+            }
+        };
+        for (i, text) in self.texts.iter().enumerate() {
+            let fail = |error| Failure::Text { index: first + i, error };
+            let text = text.as_ref();
+            let mut take_read = |i: usize, read: Read, scores: &[f32]| take(i, read.blank, scores);
+            let taken = packer.as_mut().map(|packer| packer.add(i, text, None, &mut take_read));
+            if taken.transpose().map_err(fail)?.unwrap_or(false) {
+                if !pace.goes_on(text.len())? {
                     return Ok(false);
                 }
+            } else {
+                let mut stream = Stream::new(&mut *engine);
+                for part in text.chunks(PART) {
+                    stream.push(part).map_err(fail)?;
+                    if !pace.goes_on(part.len())? {
+                        return Ok(false);
+                    }
+                }
+                stream.finish(logits).map_err(fail)?;
+                take(i, stream.blank(), logits);
             }
-            stream.finish(logits).map_err(fail)?;
-            each(logits, stream.blank(), out).map_err(fail)?;
             if !pace.goes_on(PER_TEXT)? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        if let Some(packer) = packer {
+            let flushed = packer.flush(&mut |i, read, scores| take(i, read.blank, scores));
+            flushed.map_err(|error| Failure::Text { index: first, error })?;
+        }
+        failed.map_or(Ok(true), Err)
     }
 }
 

@@ -209,12 +209,17 @@ impl Args {
         parallel::in_order(
             &mut classifiers,
             records.map(|record| record.map_err(Error::from)),
+            parallel::GROUP,
             |record| record.text.len(),
-            |classifier, record| {
-                let answer = classifier.classify(&record.text).map_err(|error| explain(error).to_string());
-                let answer = answer
-                    .map(|answer| (answer.blank(), answer.labels().collect::<Vec<_>>(), answer.best().probability));
-                (record, answer)
+            |classifier, records| {
+                let mut answers = Vec::with_capacity(records.len());
+                classifier.classify_all(records.iter().map(|record| record.text.as_str()), |_, answer, _| {
+                    let answer = answer.map_err(|error| explain(error).to_string());
+                    answers.push(answer.map(|answer| {
+                        (answer.blank(), answer.labels().collect::<Vec<_>>(), answer.best().probability)
+                    }));
+                });
+                records.into_iter().zip(answers).collect()
             },
             |(record, answer)| {
                 rows += 1;
@@ -261,21 +266,37 @@ impl Args {
         parallel::in_order(
             &mut self.classifiers(model, threads)?,
             texts.zip(1u64..).map(|(text, line)| Ok((text?, line))),
+            if arriving { 1 } else { parallel::GROUP },
             |(text, _)| text.as_ref().map_or(0, |text| text.text.len()),
-            |classifier, (text, line)| {
-                let mut seen = text.as_ref().map(Text::seen).unwrap_or_default();
-                let printed = text.and_then(|text| {
-                    classifier.classify(&text.text).map_err(|error| explain(error).to_string())?;
-                    let tokens = classifier.truncated().then(|| classifier.tokens());
-                    let answer = classifier.answer().map_err(|error| error.to_string())?;
-                    seen.blank = answer.blank();
-                    let answer = Printed { answer, labels, top };
-                    Ok(match self.json {
-                        true => format!("{}\n", object(Some(line), &answer, tokens)),
-                        false => format!("{}{}\n", answer.columns(), escaped(&text.text)),
-                    })
+            |classifier, lines| {
+                let readable: Vec<usize> = (0..lines.len()).filter(|&i| lines[i].0.is_ok()).collect();
+                let text = |i: usize| lines[i].0.as_ref().map_or("", |text| text.text.as_str());
+                let mut printed = Vec::with_capacity(lines.len());
+                classifier.classify_all(readable.iter().map(|&i| text(i)), |of, answer, read| {
+                    let tokens = read.truncated.then_some(read.tokens);
+                    let answer = answer.map_err(|error| explain(error).to_string()).map(|answer| {
+                        let (blank, line) = (answer.blank(), lines[readable[of]].1);
+                        let answer = Printed { answer, labels, top };
+                        let printed = match self.json {
+                            true => format!("{}\n", object(Some(line), &answer, tokens)),
+                            false => format!("{}{}\n", answer.columns(), escaped(text(readable[of]))),
+                        };
+                        (blank, printed)
+                    });
+                    printed.push(answer);
                 });
-                (line, seen, printed)
+                let mut printed = printed.into_iter();
+                let answered = |(text, line): (Result<Text, String>, u64)| {
+                    let mut seen = text.as_ref().map(Text::seen).unwrap_or_default();
+                    let printed = text.and_then(|_| {
+                        let (blank, printed) =
+                            printed.next().unwrap_or_else(|| Err("there is no answer".to_owned()))?;
+                        seen.blank = blank;
+                        Ok(printed)
+                    });
+                    (line, seen, printed)
+                };
+                lines.into_iter().map(answered).collect()
             },
             |(line, seen, printed)| {
                 lines = line;

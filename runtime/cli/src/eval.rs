@@ -61,11 +61,17 @@ pub fn run(args: Args) -> Result<Outcome> {
     parallel::in_order(
         &mut classifiers,
         rows.map(|(row, (text, &gold))| Ok((row, text, gold))),
+        parallel::GROUP,
         |(_, text, _)| text.len(),
-        |classifier, (row, text, gold)| {
-            let answer = classifier.classify(text).map_err(explain);
-            let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), row + 1))?;
-            Ok((row, gold, answer.probabilities().to_vec(), answer.blank()))
+        |classifier, rows| {
+            let mut out = Vec::with_capacity(rows.len());
+            classifier.classify_all(rows.iter().map(|(_, text, _)| text.as_str()), |i, answer, _| {
+                let (row, _, gold) = rows[i];
+                let answer = answer.map_err(explain);
+                let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), row + 1));
+                out.push(answer.map(|answer| (row, gold, answer.probabilities().to_vec(), answer.blank())));
+            });
+            out
         },
         |answered: Result<_>| {
             let (row, gold, probabilities, blank) = answered?;

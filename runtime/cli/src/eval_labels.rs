@@ -33,11 +33,17 @@ pub fn run(args: &Args, model: &Model, data: &Dataset) -> Result<Outcome> {
     parallel::in_order(
         &mut classifiers,
         data.texts.iter().enumerate().map(Ok),
+        parallel::GROUP,
         |(_, text)| text.len(),
-        |classifier, (row, text)| {
-            let answer = classifier.classify(text).map_err(explain);
-            let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), row + 1))?;
-            Ok((row, answer.probabilities().to_vec(), answer.blank()))
+        |classifier, rows| {
+            let mut out = Vec::with_capacity(rows.len());
+            classifier.classify_all(rows.iter().map(|(_, text)| text.as_str()), |i, answer, _| {
+                let row = rows[i].0;
+                let answer = answer.map_err(explain);
+                let answer = answer.with_context(|| format!("{}, text {}", args.data.display(), row + 1));
+                out.push(answer.map(|answer| (row, answer.probabilities().to_vec(), answer.blank())));
+            });
+            out
         },
         |answered: Result<_>| {
             let (row, found, blank) = answered?;

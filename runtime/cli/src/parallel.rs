@@ -7,8 +7,10 @@ use std::thread;
 
 use anyhow::Result;
 
-/// Items per thread between two moments at which the threads wait for each other.
-const PER_THREAD: usize = 256;
+/// Items that a thread takes at a time, so that it can work on them together, and how often it does between two moments at which the
+/// threads wait for each other.
+pub const GROUP: usize = 64;
+const GROUPS: usize = 8;
 /// Bytes of items that are held at a time, unless a single one is larger.
 const BYTES: usize = 1 << 23;
 
@@ -17,38 +19,50 @@ pub fn threads(asked: Option<u16>) -> usize {
     asked.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from)
 }
 
-/// Works on `items` with one thread per worker; passes the results to `take` in the order of the items.
+/// Works on `items` with one thread per worker, on at most `group` of them at a time; passes the results to `take` in the order of the items.
 ///
-/// With one worker each result is taken before the next item is read. With several, at most [`PER_THREAD`] items per worker and
-/// about [`BYTES`] bytes, as `bytes` counts them, are in memory. The results are the same for any number of workers.
+/// `work` returns a result for each item. With one worker the results of a group are taken before the next one is read. With several, at most
+/// [`GROUPS`] groups per worker and about [`BYTES`] bytes, as `bytes` counts them, are in memory. The results are the same for any number of
+/// workers.
 ///
 /// # Errors
 /// That of an item, after the results of those before it; that of `take`.
 pub fn in_order<I: Send, W: Send, R: Send>(
     workers: &mut [W],
     mut items: impl Iterator<Item = Result<I>>,
+    group: usize,
     bytes: impl Fn(&I) -> usize,
-    work: impl Fn(&mut W, I) -> R + Sync,
+    work: impl Fn(&mut W, Vec<I>) -> Vec<R> + Sync,
     mut take: impl FnMut(R) -> Result<()>,
 ) -> Result<()> {
-    if let [worker] = workers {
-        return items.try_for_each(|item| take(work(worker, item?)));
-    }
     let mut ended = None;
     while ended.is_none() {
-        let (mut block, mut held) = (Vec::new(), 0);
-        while ended.is_none() && block.len() < PER_THREAD * workers.len() && held < BYTES {
+        let most = if workers.len() == 1 { 1 } else { GROUPS * workers.len() };
+        let (mut groups, mut held) = (vec![Vec::new()], 0);
+        while ended.is_none() && held < BYTES {
             match items.next() {
                 Some(Ok(item)) => {
                     held += bytes(&item);
-                    block.push(item);
+                    if let Some(last) = groups.last_mut() {
+                        last.push(item);
+                    }
                 }
                 Some(Err(error)) => ended = Some(Err(error)),
                 None => ended = Some(Ok(())),
             }
+            if groups.last().is_some_and(|last| last.len() == group) {
+                if groups.len() == most {
+                    break;
+                }
+                groups.push(Vec::new());
+            }
         }
-        let mut results: Vec<Option<R>> = block.iter().map(|_| None).collect();
-        let open = Mutex::new(block.into_iter().zip(&mut results));
+        if let [worker] = workers {
+            groups.into_iter().flat_map(|items| work(worker, items)).try_for_each(&mut take)?;
+            continue;
+        }
+        let mut results: Vec<Vec<R>> = groups.iter().map(|_| Vec::new()).collect();
+        let open = Mutex::new(groups.into_iter().zip(&mut results));
         let (open, work) = (&open, &work);
         thread::scope(|scope| {
             let mut started = Vec::new();
@@ -56,8 +70,8 @@ pub fn in_order<I: Send, W: Send, R: Send>(
                 started.push(scope.spawn(move || {
                     loop {
                         let next = open.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((item, place)) = next else { break };
-                        *place = Some(work(&mut *worker, item));
+                        let Some((items, place)) = next else { break };
+                        *place = work(&mut *worker, items);
                     }
                 }));
             }
@@ -79,25 +93,19 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_items() {
-        for workers in [1, 2, 5] {
+        for (workers, group) in [(1, 1), (1, 7), (2, 64), (5, 1), (5, 10)] {
             let mut counts = vec![0usize; workers];
             let mut taken = Vec::new();
-            let items = (0..3000u32).map(Ok);
-            let work = |count: &mut usize, item: u32| {
-                *count += 1;
-                item * 2
+            let work = |count: &mut usize, items: Vec<u32>| {
+                assert!(items.len() <= group);
+                *count += items.len();
+                items.into_iter().map(|item| item * 2).collect()
             };
-            in_order(
-                &mut counts,
-                items,
-                |_| 1,
-                work,
-                |result| {
-                    taken.push(result);
-                    Ok(())
-                },
-            )
-            .unwrap();
+            let take = |result| {
+                taken.push(result);
+                Ok(())
+            };
+            in_order(&mut counts, (0..3000u32).map(Ok), group, |_| 1, work, take).unwrap();
             assert_eq!(taken, (0..3000).map(|item| item * 2).collect::<Vec<_>>());
             assert_eq!(counts.iter().sum::<usize>(), 3000);
         }
@@ -105,22 +113,32 @@ mod tests {
 
     #[test]
     fn an_error_ends_the_work_after_what_came_before() {
-        for workers in [1, 3] {
+        for (workers, group) in [(1, 1), (1, 4), (3, 1), (3, 64)] {
             let mut taken = Vec::new();
             let items = (0..10u32).map(|item| if item == 7 { bail!("seven") } else { Ok(item) });
-            let result = in_order(
-                &mut vec![(); workers],
-                items,
-                |_| 1 << 30,
-                |(), item| item,
-                |item| {
-                    taken.push(item);
-                    Ok(())
-                },
-            );
+            let take = |item| {
+                taken.push(item);
+                Ok(())
+            };
+            let result = in_order(&mut vec![(); workers], items, group, |_| 1 << 30, |(), items| items, take);
             assert_eq!((result.unwrap_err().to_string().as_str(), taken.len()), ("seven", 7));
-            let full = in_order(&mut vec![(); workers], (0..10u32).map(Ok), |_| 1, |(), item| item, |_| bail!("full"));
+            let all = (0..10u32).map(Ok);
+            let full = in_order(&mut vec![(); workers], all, group, |_| 1, |(), items| items, |_| bail!("full"));
             assert_eq!(full.unwrap_err().to_string(), "full");
         }
+    }
+
+    #[test]
+    fn with_one_worker_a_result_is_taken_before_the_next_item_is_read() {
+        let read = std::cell::Cell::new(0);
+        let items = (0..5u32).map(|item| {
+            read.set(item);
+            Ok(item)
+        });
+        let take = |item| {
+            assert_eq!(item, read.get());
+            Ok(())
+        };
+        in_order(&mut [()], items, 1, |_| 1, |(), items| items, take).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::file::BundleFile;
+use super::packer::Read;
 use super::scorer::{Runner, Scorer};
 use crate::answer::Answer;
 use crate::bundle::OwnedBundle;
@@ -48,7 +49,7 @@ impl<'m> Classifier<'m> {
         decision: Decision<'m>,
         engine: PooledEngine<Arc<OwnedBundle<BundleFile>>>,
     ) -> Self {
-        Self::new(table, labels, decision, Runner::Native(Box::new(engine)))
+        Self::new(table, labels, decision, Runner::native(engine))
     }
 
     fn new(table: Table<'m>, labels: &'m [String], decision: Decision<'m>, engine: Runner<'m>) -> Self {
@@ -85,6 +86,38 @@ impl<'m> Classifier<'m> {
         self.scorer.score(text, self.truncate)?;
         let answer = Answer::from_logits(&self.scorer.scores, self.decision, &mut self.probabilities)?;
         Ok(judged(answer, self.threshold, self.scorer.blank))
+    }
+
+    /// Classifies many texts: calls `each` with the number of each text, from 0 and in order, its answer as of [`Classifier::classify`], and
+    /// what was read of it.
+    ///
+    /// With the native engine, short texts go through the model side by side, which is faster and changes no bit of an answer; it takes
+    /// memory of its own, the same for any number of texts. Afterwards, [`Classifier::answer`], [`Classifier::logits`] and others are of
+    /// the last text.
+    ///
+    /// ```
+    /// # std::env::set_current_dir("..").unwrap();
+    /// let model = kinglet::model::open("models/intents".as_ref(), true)?;
+    /// let mut labels = Vec::new();
+    /// model.classifier()?.classify_all(["wake me at seven tomorrow", "play some jazz"], |_, answer, _| {
+    ///     labels.push(answer.map(|answer| answer.label().map(|sure| model.labels()[sure.class].as_str())));
+    /// });
+    /// assert_eq!(labels[0], Ok(Some("alarm")));
+    /// # Ok::<(), kinglet::Error>(())
+    /// ```
+    pub fn classify_all<'t>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'t str>,
+        mut each: impl FnMut(usize, Result<Answer<'_>, Error>, Read),
+    ) {
+        let Classifier { scorer, decision, probabilities, truncate, threshold, .. } = self;
+        scorer.score_all(texts, *truncate, |number, scored, scorer| {
+            let read = Read { tokens: scorer.tokens, truncated: scorer.truncated, blank: scorer.blank };
+            let answer = scored
+                .and_then(|()| Answer::from_logits(&scorer.scores, *decision, probabilities))
+                .map(|answer| judged(answer, *threshold, read.blank));
+            each(number, answer, read);
+        });
     }
 
     /// Returns the answer for the last text, or equal probabilities of 0 before the first.

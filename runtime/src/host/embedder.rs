@@ -31,7 +31,7 @@ impl<'m> Embedder<'m> {
         dimension: usize,
         engine: PooledEngine<Arc<OwnedBundle<BundleFile>>>,
     ) -> Self {
-        Embedder { scorer: Scorer::new(table, dimension, Runner::Native(Box::new(engine))), truncate: None }
+        Embedder { scorer: Scorer::new(table, dimension, Runner::native(engine)), truncate: None }
     }
 
     /// Embeds a text. Returns its vector, `[D]`, of length 1, or of zeros if the model says nothing about the text.

@@ -8,6 +8,7 @@ mod error;
 mod file;
 pub mod mmap;
 pub mod model;
+pub mod packer;
 pub mod pool;
 mod scorer;
 

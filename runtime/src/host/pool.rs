@@ -4,12 +4,14 @@ use core::fmt;
 use core::ops::Range;
 use std::boxed::Box;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::vec;
 use std::vec::Vec;
 
 use crate::backend::Backend;
 use crate::bundle::{OwnedBundle, ReadBundle};
 use crate::engine::native::{DEFAULT_CHUNK, NativeEngine, scratch_bytes};
 use crate::error::Error;
+use crate::packer::{Packer, Read};
 
 /// An engine of an [`EnginePool`]: it owns its scratch memory, and `M`, usually an `Arc`, owns its model.
 pub type PooledEngine<M = Arc<OwnedBundle>> = NativeEngine<M, Vec<u8>>;
@@ -24,18 +26,26 @@ pub struct EnginePool<M = Arc<OwnedBundle>> {
     chunk: usize,
     /// Each at the beginning of a text.
     idle: Mutex<Vec<PooledEngine<M>>>,
+    /// Each without texts.
+    idle_packers: Mutex<Vec<Packer<M>>>,
 }
 
 impl<M: ReadBundle + Clone> EnginePool<M> {
     /// Creates a pool without engines. They will use the fastest backend of this processor and chunks of
     /// [`DEFAULT_CHUNK`] rows.
     pub fn new(model: M) -> Self {
-        EnginePool { model, backend: Backend::detect(), chunk: DEFAULT_CHUNK, idle: Mutex::default() }
+        EnginePool {
+            model,
+            backend: Backend::detect(),
+            chunk: DEFAULT_CHUNK,
+            idle: Mutex::default(),
+            idle_packers: Mutex::default(),
+        }
     }
 
     /// Sets the backend of the engines.
     pub fn with_backend(self, backend: Backend) -> Self {
-        EnginePool { backend, idle: Mutex::default(), ..self }
+        EnginePool { backend, idle: Mutex::default(), idle_packers: Mutex::default(), ..self }
     }
 
     /// Sets the rows of a chunk: fewer need less memory and more time.
@@ -87,6 +97,21 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         Ok(result)
     }
 
+    /// Takes a packer without texts, creating one if all are in use; they may be [given](EnginePool::give_packer) back.
+    ///
+    /// # Errors
+    /// If there is no memory for one more.
+    pub fn take_packer(&self) -> Result<Packer<M>, Error> {
+        let idle = self.idle_packers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| Packer::new(self.model.clone(), self.backend), Ok)
+    }
+
+    /// Returns a packer to the pool and discards its texts.
+    pub fn give_packer(&self, mut packer: Packer<M>) {
+        packer.clear();
+        self.idle_packers.lock().unwrap_or_else(PoisonError::into_inner).push(packer);
+    }
+
     /// Scores `batch` texts of at most `tokens` tokens.
     ///
     /// `ids`, `mask`: `[B, T]` row by row. The mask is 1 for a token and 0 for padding, which may be before the tokens,
@@ -108,21 +133,38 @@ impl<M: ReadBundle + Clone> EnginePool<M> {
         length("ids", ids.len(), batch, tokens)?;
         length("values of the mask", mask.len(), batch, tokens)?;
         length("places for scores", out.len(), batch, labels)?;
-        self.with(|engine| {
-            for (row, out) in out.chunks_exact_mut(labels).enumerate() {
-                let of_row = row * tokens..(row + 1) * tokens;
-                let (ids, mask) = (ids.get(of_row.clone()), mask.get(of_row));
-                let range = text(row, mask.unwrap_or_default())?;
-                let ids = ids.and_then(|ids| ids.get(range)).unwrap_or_default();
-                // A value that does not fit in an id is in no vocabulary.
-                let mut ids = ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX));
-                let pushed = ids.try_for_each(|id| engine.push_token(id));
-                pushed
-                    .and_then(|()| engine.finish(out))
-                    .map_err(|error| Error::Text { row, error: Box::new(error) })?;
+        let mut packer = self.take_packer()?;
+        let mut each = |row: usize, _: Read, scores: &[f32]| {
+            if let Some(out) = out.get_mut(row * labels..(row + 1) * labels) {
+                out.copy_from_slice(scores);
             }
-            Ok(())
-        })?
+        };
+        let mut score = |packer: &mut Packer<M>, row: usize| {
+            let of_row = row * tokens..(row + 1) * tokens;
+            let (ids, mask) = (ids.get(of_row.clone()), mask.get(of_row));
+            let range = text(row, mask.unwrap_or_default())?;
+            let ids = ids.and_then(|ids| ids.get(range)).unwrap_or_default();
+            // A value that does not fit in an id is in no vocabulary.
+            let ids = || ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX));
+            let alone = || {
+                let mut scores = vec![0.0; labels];
+                self.with(|engine| {
+                    ids().try_for_each(|id| engine.push_token(id)).and_then(|()| engine.finish(&mut scores))
+                })
+                .flatten()
+                .map(|()| scores)
+            };
+            let scored = match packer.add_ids(row, ids(), &mut each) {
+                Ok(false) => alone().map(|scores| each(row, Read::default(), &scores)),
+                taken => taken.map(drop),
+            };
+            scored.map_err(|error| Error::Text { row, error: Box::new(error) })
+        };
+        let scored = (0..batch).try_for_each(|row| score(&mut packer, row));
+        // Those before one that cannot be scored, too.
+        let flushed = packer.flush(&mut each);
+        self.give_packer(packer);
+        scored.and(flushed)
     }
 }
 

@@ -6,11 +6,12 @@ use std::vec;
 use std::vec::Vec;
 
 use super::file::BundleFile;
+use super::packer::{Packer, Read, blank, encode};
 use crate::bundle::OwnedBundle;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::pool::PooledEngine;
-use crate::tokenizer::{Blank, END, Encoder, Table, is_empty};
+use crate::tokenizer::{Blank, Table};
 
 /// Scores texts with one engine, one after the other.
 pub(super) struct Scorer<'m> {
@@ -26,15 +27,22 @@ pub(super) struct Scorer<'m> {
     pub(super) blank: Option<Blank>,
 }
 
+type Shared = Arc<OwnedBundle<BundleFile>>;
+
 /// The engine of a scorer.
 pub(super) enum Runner<'m> {
-    /// Takes the tokens of a text one by one.
-    Native(Box<PooledEngine<Arc<OwnedBundle<BundleFile>>>>),
+    /// Takes the tokens of a text one by one; many short texts side by side.
+    Native { engine: Box<PooledEngine<Shared>>, packer: Option<Box<Packer<Shared>>> },
     /// Takes all ids of a text at once.
     Any { engine: Box<dyn Engine + Send + 'm>, ids: Vec<u32> },
 }
 
 impl<'m> Runner<'m> {
+    /// Returns the runner of a native engine.
+    pub(super) fn native(engine: PooledEngine<Shared>) -> Self {
+        Runner::Native { engine: Box::new(engine), packer: None }
+    }
+
     /// Returns the runner of any engine.
     pub(super) fn any(engine: Box<dyn Engine + Send + 'm>) -> Self {
         Runner::Any { engine, ids: Vec::new() }
@@ -57,77 +65,87 @@ impl<'m> Scorer<'m> {
     /// If the text has too many tokens for the engine and `truncate` does not cut it, or if the engine fails.
     pub(super) fn score(&mut self, text: &str, truncate: Option<usize>) -> Result<(), Error> {
         match &mut self.engine {
-            Runner::Native(engine) => {
+            Runner::Native { engine, .. } => {
                 engine.reset();
                 let keep = truncate.map_or(usize::MAX, |most| most.max(1));
                 let mut result = Ok(());
-                (self.tokens, self.truncated) = encode(&self.table, text, keep, |id| {
+                (self.tokens, self.truncated) = encode(&self.table, text.as_bytes(), keep, |id| {
                     if result.is_ok() {
                         result = engine.push_token(id);
                     }
                 });
                 result?;
-                self.blank = blank(text, engine.is_known());
+                self.blank = blank(text.as_bytes(), engine.is_known());
                 engine.finish(&mut self.scores)
             }
             Runner::Any { engine, ids } => {
                 let max = engine.max_tokens();
                 let keep = truncate.map_or(max, |most| most.clamp(1, max));
                 ids.clear();
-                (self.tokens, self.truncated) = encode(&self.table, text, keep, |id| ids.push(id));
+                (self.tokens, self.truncated) = encode(&self.table, text.as_bytes(), keep, |id| ids.push(id));
                 if self.truncated && truncate.is_none_or(|most| most > max) {
                     let mut tokens = 0;
                     self.table.encode_with(text.as_bytes(), &mut |_| tokens += 1);
                     return Err(Error::TooLong { tokens, max });
                 }
-                self.blank = blank(text, ids.iter().any(|&id| self.table.is_word(id)));
+                self.blank = blank(text.as_bytes(), ids.iter().any(|&id| self.table.is_word(id)));
                 engine.logits(ids, &mut self.scores)
             }
         }
     }
-}
 
-/// Returns why a text has no label. `known`: whether one of its tokens is a word.
-fn blank(text: &str, known: bool) -> Option<Blank> {
-    match known {
-        true => None,
-        false if is_empty(text.as_bytes()) => Some(Blank::Empty),
-        false => Some(Blank::Unknown),
-    }
-}
-
-/// Bytes after which the tokenizer is asked whether it has found enough tokens.
-const PART: usize = 1 << 10;
-
-/// Passes the first `keep` ids of a text to `sink`, the last of them [`END`] if there were more. Returns their number, and whether
-/// there were more. What is far behind them is not read.
-fn encode(table: &Table<'_>, text: &str, keep: usize, mut sink: impl FnMut(u32)) -> (usize, bool) {
-    let (mut tokens, mut last) = (0, None);
-    let mut take = |id| {
-        tokens += 1;
-        if tokens <= keep
-            && let Some(before) = last.replace(id)
-        {
-            sink(before);
-        }
-        tokens > keep
-    };
-    let mut encoder = Encoder::new();
-    let mut parts = text.as_bytes().chunks(PART);
-    let full = loop {
-        let mut full = false;
-        let mut id = |id| full |= take(id);
-        let Some(part) = parts.next() else {
-            encoder.finish(table, &mut id);
-            break full;
+    /// Scores texts as [`Scorer::score`] does each, and calls `each` with each text's number, in order, and with this scorer as it is after
+    /// that text.
+    pub(super) fn score_all<'t>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'t str>,
+        truncate: Option<usize>,
+        mut each: impl FnMut(usize, Result<(), Error>, &mut Self),
+    ) {
+        let mut texts = texts.into_iter().enumerate().peekable();
+        let first = texts.next();
+        let mut packer = match &mut self.engine {
+            // One text has nothing beside it.
+            Runner::Native { engine, packer } if texts.peek().is_some() => {
+                let new = || Packer::new(engine.model().clone(), *engine.backend()).ok().map(Box::new);
+                // Without memory for it, texts go one by one.
+                packer.take().or_else(new)
+            }
+            Runner::Native { packer, .. } => packer.take(),
+            Runner::Any { .. } => None,
         };
-        encoder.push(table, part, &mut id);
-        if full {
-            break true;
+        let alone = texts.peek().is_none();
+        for (number, text) in first.into_iter().chain(texts) {
+            let taken = match &mut packer {
+                Some(packer) if !alone => packer.add(number, text.as_bytes(), truncate, &mut |number, read, scores| {
+                    self.seen(read, scores);
+                    each(number, Ok(()), self);
+                }),
+                _ => Ok(false),
+            };
+            match taken {
+                Ok(true) => {}
+                Ok(false) => {
+                    let scored = self.score(text, truncate);
+                    each(number, scored, self);
+                }
+                Err(error) => each(number, Err(error), self),
+            }
         }
-    };
-    if let Some(last) = last {
-        sink(if full { END } else { last });
+        if let Some(waiting) = &mut packer {
+            // A pack that was taken has room for its scores.
+            let _ = waiting.flush(&mut |number, read, scores| {
+                self.seen(read, scores);
+                each(number, Ok(()), self);
+            });
+        }
+        if let Runner::Native { packer: place, .. } = &mut self.engine {
+            *place = packer;
+        }
     }
-    (tokens.min(keep), full)
+
+    fn seen(&mut self, read: Read, scores: &[f32]) {
+        (self.tokens, self.truncated, self.blank) = (read.tokens, read.truncated, read.blank);
+        self.scores.copy_from_slice(scores);
+    }
 }

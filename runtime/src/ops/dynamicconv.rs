@@ -9,21 +9,29 @@
 use super::linear::Operand;
 use crate::backend::{Activation, Backend, PackedMatrix, Window};
 
-/// `input`: the block's input at the `R` output rows; `projection`: `[H·K, C]`; `x`: `[R + (K − 1)·dilation, C]`;
-/// `taps`: room for at least `[R, H·K]`; `y`: `[R, C]`.
-pub(crate) fn dynamicconv(
+/// `input`: the block's input, of `R` rows; `projection`: `[H·K, C]`; `room`: at least `[R, H·K]`, in which they are returned.
+pub(crate) fn taps<'r>(
     backend: &Backend,
     input: &Operand<'_>,
     projection: &PackedMatrix<'_>,
-    x: &[f32],
     window: Window,
-    heads: usize,
-    taps: &mut [f32],
-    y: &mut [f32],
-) {
-    let rows = y.len().checked_div(window.channels).unwrap_or(0);
-    let taps = taps.get_mut(..rows * projection.outputs).unwrap_or_default();
+    room: &'r mut [f32],
+) -> &'r [f32] {
+    let taps = room.get_mut(..input.rows() * projection.outputs).unwrap_or_default();
     input.linear(backend, projection, Activation::Identity, taps);
     backend.softmax(taps, window.taps);
-    backend.convolve_shared(x, window, taps, projection.outputs, heads, y);
+    taps
+}
+
+/// `x`: `[R + (K − 1)·dilation, C]`; `taps`: `[R, H·K]`, of which a row has `stride`; `y`: `[R, C]`.
+pub(crate) fn dynamicconv(
+    backend: &Backend,
+    x: &[f32],
+    window: Window,
+    taps: &[f32],
+    stride: usize,
+    heads: usize,
+    y: &mut [f32],
+) {
+    backend.convolve_shared(x, window, taps, stride, heads, y);
 }

@@ -47,14 +47,15 @@ impl Pool<'_> {
     }
 }
 
-/// `pooled`: `[C]`; `w`: `[num_labels, C]`; `bias`, `out`: `[num_labels]`.
+/// `pooled`: `[R, C]`, a row per text; `w`: `[num_labels, C]`; `bias`: `[num_labels]`; `out`: `[R, num_labels]`.
 pub(crate) fn head(
     backend: &Backend,
     room: &mut Room<'_>,
     pooled: &[f32],
+    channels: usize,
     (w, bias): (PackedMatrix<'_>, &[f32]),
     out: &mut [f32],
 ) {
-    room.quantize(backend, pooled, pooled.len()).linear(backend, &w, Activation::Identity, out);
-    backend.add(out, bias);
+    room.quantize(backend, pooled, channels).linear(backend, &w, Activation::Identity, out);
+    out.chunks_exact_mut(bias.len().max(1)).for_each(|out| backend.add(out, bias));
 }

@@ -4,6 +4,7 @@
 
 mod fixture;
 mod oracle;
+mod packed;
 
 mod batch;
 #[cfg(feature = "std")]

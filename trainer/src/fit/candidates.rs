@@ -8,7 +8,8 @@ use kinglet::spec::files;
 use super::budget::Shape;
 use super::plan::{Lesson, MOST_TRIALS};
 use super::search::Candidate;
-use super::start::{Start, Texts, learn, length, most_ids};
+use super::start::{Start, Texts, length};
+use super::vocabulary;
 use super::words::{Body, Source, Words};
 use crate::interrupt::Interrupt;
 use crate::tokenizer::files::TokenizerFiles;
@@ -67,7 +68,7 @@ pub fn candidates(
         Start::Encoder { folder, scratch, named } => (Some(folder.as_path()), *scratch, None, *named),
         Start::Scratch { shape } => (None, true, shape.as_ref(), false),
     };
-    let length = if own { learnt(texts, place)? } else { texts.length };
+    let length = if own { learnt(texts, place, seed, interrupt)? } else { texts.length };
     let cut = |length: usize| (length + 8).next_multiple_of(32).clamp(32, 512);
     // A shape that a budget led to is kept, however long or many the texts are.
     let long = length >= LONG_TEXTS && !named && shape.is_none();
@@ -223,9 +224,9 @@ enum From<'a> {
 }
 
 /// Learns the vocabulary of the training texts, if it is not there; returns their length in its tokens.
-fn learnt(texts: &Texts<'_>, place: &Place<'_>) -> Result<usize> {
+fn learnt(texts: &Texts<'_>, place: &Place<'_>, seed: u64, interrupt: &Interrupt) -> Result<usize> {
     if !place.vocabulary.join(files::TOKENIZER_TABLE).exists() {
-        learn(&place.vocabulary, place.train, texts.data, most_ids(texts.data))?;
+        vocabulary::choose(&place.vocabulary, (place.train, place.dev), texts.data, seed, interrupt)?;
     }
     Ok(length(&TokenizerFiles::read(&place.vocabulary)?.table()?, texts.data))
 }

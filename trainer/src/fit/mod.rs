@@ -8,4 +8,5 @@ pub mod plan;
 pub mod record;
 pub mod search;
 pub mod start;
+mod vocabulary;
 pub mod words;

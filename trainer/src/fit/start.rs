@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use kinglet::spec::{Config, Task, files};
 use kinglet::tokenizer::Table;
-use kinglet_data::dataset::{Dataset, ReadOptions};
-use kinglet_data::files::write_atomically;
-use kinglet_data::survey::grouped;
+use kinglet_data::dataset::Dataset;
 
 use super::budget::{Budget, Cost, Shape, bundle_bytes};
 use super::languages::Languages;
+use super::vocabulary::{Pieces, learn, most_ids};
 use crate::tokenizer::files::{MANY_BYTES, TokenizerFiles, share_of_bytes, spread};
-use crate::tokenizer::{TokenizerPlan, train as learn_vocabulary};
 use crate::training::progress::say;
 
 /// The encoder that English texts start from, and the larger one that a budget may hold.
@@ -21,11 +19,6 @@ const LARGER: &str = "encoder-en";
 /// Words of short training texts from which on random weights are tried first, and the words of a text that is not short.
 const MANY_WORDS: usize = 1_200_000;
 const LONG: usize = 100;
-/// Mean length of the words of texts without spaces, in characters, and the characters of such texts that a vocabulary is learnt from.
-const LONG_WORDS: usize = 12;
-const ENOUGH: usize = 400_000;
-/// Most ids of a vocabulary of the training texts.
-const MOST_IDS: usize = 16_384;
 
 /// Where trainings start.
 #[derive(Clone, Debug)]
@@ -225,7 +218,7 @@ pub fn within(
             least = over;
             continue;
         }
-        learn(vocabulary, train, data, ids)?;
+        learn(vocabulary, train, data, Pieces::usual(data, ids))?;
         let tokenizer = TokenizerFiles::read(vocabulary)?;
         let table = tokenizer.table()?;
         let (cost, over) = fits(table.vocab_size(), Some(&table))?;
@@ -242,68 +235,4 @@ pub fn within(
         }
     }
     bail!("--budget: nothing fits; the smallest model takes {least}")
-}
-
-/// Returns the most ids that the texts are enough for: a piece should occur often enough to learn its vector.
-pub(super) fn most_ids(data: &Dataset) -> usize {
-    let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
-    (characters / 60).clamp(1024, MOST_IDS)
-}
-
-/// Learns the vocabulary of the training texts.
-pub(super) fn learn(folder: &Path, train: &Path, data: &Dataset, vocab_size: usize) -> Result<()> {
-    let mut input = train.to_path_buf();
-    let sample = sample(data);
-    if sample.len() < data.texts.len() {
-        input = folder.with_extension("jsonl");
-        write_atomically(&input, data.json_lines(&sample).as_bytes())
-            .with_context(|| format!("cannot write {}", input.display()))?;
-    }
-    say(&format!("learning a vocabulary of at most {} ids", grouped(vocab_size)));
-    let plan = TokenizerPlan {
-        inputs: vec![input.clone()],
-        read: ReadOptions::default(),
-        vocab_size,
-        lowercase: true,
-        nfc: None,
-        max_piece_length: 16,
-        character_coverage: 0.9995,
-        out: folder.to_path_buf(),
-    };
-    learn_vocabulary(&plan)?;
-    if input != train {
-        std::fs::remove_file(&input).with_context(|| format!("cannot remove {}", input.display()))?;
-    }
-    Ok(())
-}
-
-/// Returns the rows that the vocabulary is learnt from: all, unless the texts have no spaces. Then there are no words that repeat, and learning
-/// takes minutes for a million characters; a part, spread over the file, knows the frequent pieces as well.
-fn sample(data: &Dataset) -> Vec<usize> {
-    let rows = data.texts.len();
-    let characters: usize = data.texts.iter().map(|text| text.chars().count()).sum();
-    let words: usize = data.texts.iter().map(|text| text.split_whitespace().count()).sum();
-    let step = if characters > LONG_WORDS * words { characters.div_ceil(ENOUGH).max(1) } else { 1 };
-    (0..rows).step_by(step).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vocabulary_of_texts_without_spaces_is_learnt_from_a_part_of_them() {
-        let data = |text: &str, rows: usize| {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("rows.jsonl");
-            let lines: String =
-                (0..rows).map(|row| format!("{{\"text\":\"{text}\",\"label\":\"{}\"}}\n", row % 2)).collect();
-            std::fs::write(&path, lines).unwrap();
-            Dataset::read(&path, &ReadOptions::default(), None).unwrap()
-        };
-        assert_eq!(sample(&data(&"word ".repeat(100), 2000)).len(), 2000);
-        let part = sample(&data(&"中文没有空格".repeat(50), 2000));
-        assert_eq!((part.len(), part[..3].to_vec()), (1000, vec![0, 2, 4]));
-        assert_eq!(sample(&data(&"中文没有空格".repeat(50), 20)).len(), 20);
-    }
 }

@@ -32,6 +32,8 @@ const FEWEST: usize = 50;
 const MOST_WEIGHTS: usize = 1 << 26;
 /// Bytes of the texts times machines above which words and groups of characters are left out: about half a minute of one core.
 const MOST_BYTES: usize = 5_000_000;
+/// Tokens of the texts times machines above which vocabularies are not compared.
+const MOST_COMPARED: usize = 20_000_000;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,20 @@ impl Labelled<'_> {
             Columns::Grams => Counts::of_grams(self),
         };
         (counts.width() * self.machines() <= MOST_WEIGHTS).then_some(counts)
+    }
+
+    /// Returns how well machines of tokens and pairs of neighbours classify the texts that are not learnt; `None` if they would take long.
+    ///
+    /// # Errors
+    /// If a signal asks for a stop.
+    pub fn pairs(&self, seed: u64, interrupt: &Interrupt) -> Result<Option<f64>> {
+        let tokens: usize = self.ids.iter().map(Vec::len).sum();
+        if self.learnt == 0 || tokens.saturating_mul(self.machines()) > MOST_COMPARED {
+            return Ok(None);
+        }
+        let Some(counts) = self.counts(Columns::Pairs) else { return Ok(None) };
+        let [chosen] = self.strongest(&counts, [&counts], seed, interrupt)?;
+        Ok(Some(chosen.accuracy))
     }
 
     /// Returns the parts of the learnt texts, groups of which are in one part, so that what is said of a text is learnt elsewhere.

@@ -3,7 +3,7 @@
 use super::scratch::Arena;
 use crate::ops::linear::{inner_stride, stride};
 use crate::ops::pooling::Pool;
-use crate::spec::{Config, Pooling};
+use crate::spec::{Config, Convolution, Pooling};
 
 /// A part of the scratch arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Layout {
     ngrams: usize,
     /// Tokens not yet embedded, `[chunk]`.
     tokens: usize,
+    /// Where the texts of a pack end, one each; none where texts go one by one.
+    ends: usize,
 }
 
 impl Layout {
@@ -74,6 +76,26 @@ impl Layout {
             pooling: config.pooling,
             ngrams: if config.ngrams > 0 { config.num_labels } else { 0 },
             tokens: chunk,
+            ends: 0,
+        }
+    }
+
+    /// The same for whole texts side by side, `rows` tokens of at most `texts` texts: nothing waits, and the gated rows of neighbours
+    /// have [`gap`] rows between them.
+    pub(super) const fn packed(config: &Config, rows: usize, texts: usize) -> Self {
+        let (mut widest, mut i) = (0, 0);
+        while let Some(convolution) = config.convolution(i) {
+            widest = max(widest, gap(&convolution));
+            i += 1;
+        }
+        let gaps = texts.saturating_add(1).saturating_mul(widest);
+        let one_by_one = Layout::new(config, rows);
+        Layout {
+            residual: (0, one_by_one.residual.1),
+            history: 0,
+            gated: gaps.saturating_add(rows).saturating_mul(config.hidden_size),
+            ends: texts,
+            ..one_by_one
         }
     }
 
@@ -103,6 +125,11 @@ impl Layout {
     }
 }
 
+/// Returns the rows of zeros between the gated rows of two texts: those that a convolution reads on either side of its own.
+pub(super) const fn gap(convolution: &Convolution) -> usize {
+    max(convolution.left(), convolution.right())
+}
+
 const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }
@@ -117,7 +144,22 @@ pub const fn scratch_parts(config: &Config, chunk: usize) -> [Part; PARTS] {
 ///
 /// Saturates; the configuration should be valid ([`Config::validate`]).
 pub const fn scratch_bytes(config: &Config, chunk: usize) -> usize {
-    let parts = scratch_parts(config, chunk);
+    sum(&scratch_parts(config, chunk))
+}
+
+/// Returns the bytes of scratch that [`PackedEngine`](super::PackedEngine) needs for `rows` tokens, for any alignment of the buffer.
+/// Saturates.
+pub const fn packed_scratch_bytes(config: &Config, rows: usize) -> usize {
+    let texts = most_texts(rows);
+    sum(&Layout::packed(config, rows, texts).parts()).saturating_add(Arena::piece_bytes::<u32>(texts))
+}
+
+/// Returns the most texts that are packed into `rows` tokens: the shortest of them have a word or two.
+pub(super) const fn most_texts(rows: usize) -> usize {
+    rows.div_ceil(3)
+}
+
+const fn sum(parts: &[Part; PARTS]) -> usize {
     let (mut sum, mut i) = (0usize, 0);
     while i < PARTS {
         sum = sum.saturating_add(parts[i].bytes);
@@ -138,6 +180,7 @@ pub(super) struct Buffers<'a> {
     pub(super) scales: &'a mut [f32],
     pub(super) pool: Pool<'a>,
     pub(super) ngrams: &'a mut [i64],
+    pub(super) ends: &'a mut [u32],
 }
 
 impl Layout {
@@ -159,6 +202,7 @@ impl Layout {
                 Pooling::Max => Pool::Max(arena.take(self.pool)?),
             },
             ngrams: arena.take(self.ngrams)?,
+            ends: arena.take(self.ends)?,
         })
     }
 

@@ -51,11 +51,13 @@ use crate::spec::Config;
 use crate::tokenizer::Encoder;
 
 mod layout;
+mod packed;
 mod pass;
 mod run;
 mod scratch;
 
-pub use layout::{PARTS, Part, scratch_bytes, scratch_parts};
+pub use layout::{PARTS, Part, packed_scratch_bytes, scratch_bytes, scratch_parts};
+pub use packed::{DEFAULT_PACK, PackedEngine};
 pub use run::MAX_TOKENS;
 pub use scratch::Scratch;
 

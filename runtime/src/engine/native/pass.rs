@@ -13,7 +13,7 @@ use super::run::Run;
 use crate::backend::{Backend, Window};
 use crate::bundle::{Layer, ReadBundle};
 use crate::ops::linear::Room;
-use crate::ops::{embedding, ffn, glu, mix, norm};
+use crate::ops::{embedding, ffn, glu, mix, norm, taps};
 use crate::spec::{Config, Norm};
 
 /// A window of positions as long as the chunk.
@@ -53,12 +53,12 @@ impl Positions {
 }
 
 /// Returns rows `rows` of a matrix `[_, columns]`; all sizes come from [`super::layout`], so they exist.
-fn part_mut(x: &mut [f32], rows: Range<usize>, columns: usize) -> &mut [f32] {
+pub(super) fn part_mut(x: &mut [f32], rows: Range<usize>, columns: usize) -> &mut [f32] {
     debug_assert!(rows.start <= rows.end && rows.end * columns <= x.len());
     x.get_mut(rows.start * columns..rows.end * columns).unwrap_or_default()
 }
 
-fn part(x: &[f32], rows: Range<usize>, columns: usize) -> &[f32] {
+pub(super) fn part(x: &[f32], rows: Range<usize>, columns: usize) -> &[f32] {
     debug_assert!(rows.start <= rows.end && rows.end * columns <= x.len());
     x.get(rows.start * columns..rows.end * columns).unwrap_or_default()
 }
@@ -68,7 +68,7 @@ fn copy(from: &[f32], to: &mut [f32]) {
 }
 
 /// Moves `x[by..by + count]` to the beginning.
-fn shift(x: &mut [f32], by: usize, count: usize) {
+pub(super) fn shift(x: &mut [f32], by: usize, count: usize) {
     let (mut rest, mut left) = (x, if by == 0 { 0 } else { count });
     while left > 0 {
         let Some((to, from)) = rest.split_at_mut_checked(by) else { return };
@@ -146,13 +146,13 @@ impl Run {
 }
 
 /// One layer on one chunk.
-struct Block<'k, 'a> {
-    backend: &'k Backend,
-    config: &'k Config,
-    layer: Layer<'a>,
-    window: Window,
+pub(super) struct Block<'k, 'a> {
+    pub(super) backend: &'k Backend,
+    pub(super) config: &'k Config,
+    pub(super) layer: Layer<'a>,
+    pub(super) window: Window,
     /// Rows of history: `(K − 1)·dilation`.
-    span: usize,
+    pub(super) span: usize,
 }
 
 impl Block<'_, '_> {
@@ -187,19 +187,21 @@ impl Block<'_, '_> {
         let count = outputs.len();
         let gated = part(gated, before_output..before_output + count + span, c);
         let x = part_mut(residual, outputs, c);
-        let Some((y, taps)) = inner.split_at_mut_checked(count * c) else { return };
+        let Some((y, computed)) = inner.split_at_mut_checked(count * c) else { return };
         let input = match config.mixer.kind().reads_input() {
             true => norm::branch_input(backend, norm, &layer.mixer_norm, x, branch),
             false => &[],
         };
-        mix(backend, &config.mixer, layer, *window, gated, &room.quantize(backend, input, c), taps, y);
+        let input = room.quantize(backend, input, c);
+        let computed = taps(backend, &config.mixer, layer, *window, &input, computed);
+        mix(backend, &config.mixer, layer, *window, gated, computed, y);
         let mixed = part_mut(branch, 0..count, c);
         room.quantize(backend, y, c).linear(backend, &layer.output, crate::backend::Activation::Identity, mixed);
         norm::residual(backend, norm, &layer.mixer_norm, mixed, x);
     }
 
     /// Applies the feed-forward network and its residual to `outputs`, rows of the residual stream.
-    fn ffn(&self, buffers: &mut Buffers<'_>, outputs: Range<usize>) {
+    pub(super) fn ffn(&self, buffers: &mut Buffers<'_>, outputs: Range<usize>) {
         let Block { backend, config, layer, window, .. } = self;
         let (c, norm) = (window.channels, config.norm);
         let Buffers { residual, inner, branch, q, scales, .. } = buffers;

@@ -171,7 +171,7 @@ impl Run {
         let Some(Buffers { pool, branch, q, scales, ngrams, .. }) = self.layout.buffers(scratch) else { return };
         let vector = branch.get_mut(..config.hidden_size).unwrap_or_default();
         pool.vector(tokens, vector);
-        pooling::head(&self.backend, &mut Room { q, scales }, vector, weights.head(), out);
+        pooling::head(&self.backend, &mut Room { q, scales }, vector, config.hidden_size, weights.head(), out);
         if let Some(grams) = model.ngrams() {
             self.ngrams.score(&grams, ngrams, out);
         }
