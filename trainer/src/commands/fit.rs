@@ -174,18 +174,20 @@ pub fn run(args: &FitArgs, started: Instant) -> Result<()> {
         limit: fixed.is_none().then_some((deadline, args.minutes)),
         interrupt: &interrupt,
     };
-    if !search.begin(&mut record)? {
+    let Some(beside) = search.begin(&mut record)? else {
         replaced.settle();
         stopped(&args.out);
         return Ok(());
-    }
+    };
     if record.plan.is_none() {
         let pace = search.measure()?;
         let export_seconds = export_seconds(record.rows[1], *length, pace.dev_seconds);
         let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64() - export_seconds;
         let possible = (0.95 * left / pace.epoch_seconds).max(0.1);
         let wanted = epochs_for(record.rows[0], lesson);
-        record.plan = Some(fixed.unwrap_or_else(|| Plan::within(possible, wanted, candidates.len())));
+        record.plan = Some(
+            fixed.unwrap_or_else(|| Plan::within(possible, wanted, candidates.len(), beside / pace.epoch_seconds)),
+        );
         record.write(&args.out)?;
     }
     let plan = record.plan.context("there is no plan")?;

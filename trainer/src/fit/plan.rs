@@ -44,12 +44,13 @@ impl Plan {
     }
 
     /// Returns the plan for the time of `possible` epochs, if `wanted` are best: with the most trainings, out of at most `candidates`, that
-    /// leave the last one most of its length (seven tenths), or else one training of what is possible.
-    pub fn within(possible: f64, wanted: f64, candidates: usize) -> Self {
-        let fits =
-            |trials: &usize| *trials <= candidates.max(1) && ENOUGH * wanted * rounds(*trials) as f64 <= possible;
+    /// leave the last one most of its length (seven tenths), or else one training of what is possible. `beside`: what each training takes
+    /// beside its epochs, in epochs.
+    pub fn within(possible: f64, wanted: f64, candidates: usize, beside: f64) -> Self {
+        let trained = |trials: usize| (possible - beside * (2 * trials - 1) as f64).max(0.0) / rounds(trials) as f64;
+        let fits = |trials: &usize| *trials <= candidates.max(1) && ENOUGH * wanted <= trained(*trials);
         let trials = [MOST_TRIALS, 4, 2].into_iter().find(fits).unwrap_or(1);
-        let each = possible / rounds(trials) as f64;
+        let each = trained(trials);
         // Few digits, which a user may type.
         let digits = if each < 1.0 { 100.0 } else { 10.0 };
         Plan { trials, epochs: wanted.min(((each * digits).floor() / digits).max(0.01)) }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_time_decides_how_much_is_tried() {
-        let plan = |possible| Plan::within(possible, 10.0, 8);
+        let plan = |possible| Plan::within(possible, 10.0, 8, 0.0);
         assert_eq!(plan(100.0), Plan { trials: 8, epochs: 10.0 });
         assert_eq!(plan(39.0), Plan { trials: 8, epochs: 9.7 });
         assert_eq!(plan(27.0), Plan { trials: 4, epochs: 9.0 });
@@ -137,7 +138,11 @@ mod tests {
         assert_eq!(plan(13.0), Plan { trials: 1, epochs: 10.0 });
         assert_eq!(plan(7.38), Plan { trials: 1, epochs: 7.3 });
         assert_eq!(plan(0.456), Plan { trials: 1, epochs: 0.45 });
-        assert_eq!(Plan::within(100.0, 10.0, 3).trials, 2);
+        assert_eq!(Plan::within(100.0, 10.0, 3, 0.0).trials, 2);
+        // Seven trainings that take three epochs each beside their own, or one.
+        assert_eq!(Plan::within(42.0, 10.0, 8, 3.0), Plan { trials: 4, epochs: 7.0 });
+        assert_eq!(Plan::within(12.0, 10.0, 8, 4.0), Plan { trials: 1, epochs: 8.0 });
+        assert_eq!(Plan::within(3.0, 10.0, 8, 4.0), Plan { trials: 1, epochs: 0.01 });
         for possible in [0.456, 7.38, 13.0, 14.0, 20.0, 39.0, 100.0] {
             assert!(plan(possible).cost() <= possible);
         }

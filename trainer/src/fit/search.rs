@@ -104,20 +104,23 @@ impl Search<'_> {
         Ok(true)
     }
 
-    /// Trains what comes before the first round, unless it is in the record; returns `false` if a signal stopped it.
+    /// Trains what comes before the first round, unless it is in the record. Returns the seconds that it took beside its training, such as those
+    /// of n-grams, which other trainings will take as well; `None` if a signal stopped it.
     ///
     /// # Errors
     /// As [`Search::run`].
-    pub fn begin(&self, record: &mut Record) -> Result<bool> {
+    pub fn begin(&self, record: &mut Record) -> Result<Option<f64>> {
         if self.first.is_none() || record.result(0, 0).is_some() {
-            return Ok(true);
+            return Ok(Some(0.0));
         }
-        let Some(trial) = self.train(0, 0, None, "the words")? else { return Ok(false) };
+        let started = Instant::now();
+        let Some(trial) = self.train(0, 0, None, "the words")? else { return Ok(None) };
+        let beside = (started.elapsed().as_secs_f64() - 60.0 * trial.minutes).max(0.0);
         let (metric, percent) = (record.metric(), 100.0 * trial.accuracy);
         say(&format!("{} in {:.1} min: dev {metric} {percent:.2}%", trial.name, trial.minutes));
         record.trials.push(trial);
         record.write(self.out)?;
-        Ok(true)
+        Ok(Some(beside))
     }
 
     /// Measures how fast the first candidate is trained.
