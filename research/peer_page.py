@@ -9,6 +9,7 @@ from project import ROOT, write
 from tasks import interval
 
 OUT = ROOT / "docs/peers.md"
+TRAINING = ROOT / "docs/training.md"
 NAMES = {
     "tfidf-svc": "TF-IDF, LinearSVC", "tfidf-regression": "TF-IDF, logistic regression", "fasttext": "fastText", "fasttext-3mb": "fastText, 3 MB",
     "fasttext-1mb": "fastText, 1 MB", "model2vec": "model2vec, its classifier", "model2vec-regression": "model2vec, regression",
@@ -17,6 +18,11 @@ NAMES = {
     "kinglet": "Kinglet, encoder-en", "kinglet-small": "Kinglet, encoder-en-small",
 }
 DISTILLED = ("kinglet-soft", "kinglet-small-soft", "kinglet", "kinglet-small")
+# What docs/training.md says of few labels: the rows of its table, and its columns.
+FEW = {"from `encoder-en-small`, int8": "kinglet-small", "from `encoder-en`, int8": "kinglet",
+       "from `encoder-en-small` with a [task teacher](#from-few-labels), int8": "kinglet-small-soft",
+       "from `encoder-en` with a task teacher, int8": "kinglet-soft"}
+FEW_TASKS = ("trec_500", "clinc150_1500", "ag_news_500", "sst2_500")
 # Too large for what Kinglet runs on: it is in the tables as the source of the distilled ones.
 LARGE = "teacher-regression"
 OURS = {"scratch": "Kinglet, from scratch", "pre-trained": "Kinglet, pre-trained"}
@@ -70,7 +76,8 @@ def accuracies(every, tasks):
     values = {peer: {task: every[task][peer]["accuracy"] for task in tasks if peer in every[task]} for peer in NAMES}
     values |= {name: {task: ours(task)[name][0] for task in tasks if name in ours(task)} for name in OURS}
     small = lambda task: [by[task] for name, by in values.items() if name != LARGE and task in by]
-    one = lambda name, task: "¹" if name in DISTILLED and len(every[task][name]["runs"]) == 1 else ""
+    marks = lambda record: ("¹" if len(record["runs"]) == 1 else "") + ("" if record["trained"].get("ngrams") else "²")
+    one = lambda name, task: marks(every[task][name]) if name in DISTILLED else ""
     bold = lambda name, task, value: (f"**{percent(value)}**" if value == max(small(task)) else percent(value)) + one(name, task)
     half = lambda task: interval(max(small(task)), next(iter(every[task].values()))["dev_rows"]) if every[task] else "–"
     return [*table(tasks, values, bold), "| *± of the best* | " + " | ".join(map(half, tasks)) + " |"]
@@ -120,9 +127,9 @@ def page():
         "What other small text classifiers reach on the rows that Kinglet's models are trained on: dev accuracy in percent, mean of three seeds",
         "where a peer is random. `research/peers.py` makes this page from `docs/results/peers/`.", "",
         *accuracies(every, few), "", *accuracies(every, whole), "",
-        "**Bold**: the best of a task, the frozen MiniLM apart. –: not measured. ¹: one seed. *±* is the 95% interval of one accuracy, 1.96·√(a(1−a)/n). Two",
-        "models on the same texts are compared more closely by the paired interval of `research/paired.py`, for which the records say which texts",
-        "were answered correctly.", "",
+        "**Bold**: the best of a task, the frozen MiniLM apart. –: not measured. ¹: one seed. ²: without n-grams. *±* is the 95% interval of one accuracy,",
+        "1.96·√(a(1−a)/n). Two models on the same texts are compared more closely by the paired interval of `research/paired.py`, for which the",
+        "records say which texts were answered correctly.", "",
         "Kinglet's models keep the epoch that is best on dev, and fastText the setting, so these numbers are slightly optimistic. The other peers",
         "choose on training rows: by 5-fold cross-validation up to 2,000 rows, else on a held-out tenth (SST-2: of the sentences, without their",
         "phrases).", "",
@@ -133,12 +140,12 @@ def page():
         "  or logistic regression on the frozen vectors; small: the first 96 values in int8.",
         "- **MiniLM**: all-MiniLM-L6-v2 itself, frozen, with logistic regression. Too large for most of Kinglet's targets.",
         "- **Kinglet, encoder-en** and **encoder-en-small**: fine-tuned from the encoder in `models/` distilled from all-MiniLM-L6-v2, with",
-        "  [n-grams beside the network](training.md#n-grams-beside-the-network) (encoder-en on all of TREC without), exported to int8, three seeds",
-        "  unless marked. `research/distilled.py` makes these records. *Task teacher*: without n-grams, but a teacher's soft labels of other texts were",
-        "  learnt, which no other peer saw; none equals a training text of a task. With few labels, and for Banking77 and CLINC150: the 100,000",
+        "  [n-grams beside the network](training.md#n-grams-beside-the-network), exported to int8, three seeds, unless marked.",
+        "  `research/distilled.py` makes these records. *Task teacher*: a teacher's soft labels of other texts were learnt as well, which no",
+        "  other peer saw; none equals a training text of a task. With few labels, and for Banking77 and CLINC150: the 100,000",
         "  texts of a free pool of which a regression on MiniLM's vectors and on words, fitted to the same training rows, is surest (CLINC150: and",
-        "  20,000 of the others; [Training](training.md#from-few-labels)). For all rows of TREC and SST-2: the training texts and more of their",
-        "  kind, questions and 300,000 sentences of unlabelled film reviews, labelled by MiniLM fine-tuned on the same rows",
+        "  20,000 of the others; [Training](training.md#from-few-labels)). For all rows of the others: the training texts and more of their",
+        "  kind (questions, 300,000 sentences of unlabelled film reviews, news), labelled by MiniLM fine-tuned on the same rows",
         "  ([Training](training.md#from-many-labels)).",
         "- **Kinglet**: from scratch, the best convolution of [Results](results.md) in int8, one seed; pre-trained, light from the shipped encoder",
         "  ([Pre-training](pretraining.md)), before export.", "",
@@ -154,5 +161,15 @@ def page():
     return "\n".join(lines) + "\n"
 
 
+def training():
+    """Returns docs/training.md with what the records say of few labels."""
+    records = {task: peer_rows.records(task) for task in FEW_TASKS}
+    shown = lambda task, peer: percent(records[task][peer]["accuracy"]) if peer in records[task] else "–"
+    new = {title: f"| {title} | " + " | ".join(shown(task, peer) for task in FEW_TASKS) + " |" for title, peer in FEW.items()}
+    lines = TRAINING.read_text().splitlines()
+    return "\n".join(new.get(line.split(" | ")[0].removeprefix("| "), line) for line in lines) + "\n"
+
+
 def write_page():
     write(OUT, page())
+    write(TRAINING, training())

@@ -157,6 +157,9 @@ class Records(unittest.TestCase):
 
     def test_the_page_of_the_peers_says_what_the_records_say(self):
         self.assertEqual(peer_page.OUT.read_text(), peer_page.page())
+        self.assertEqual(peer_page.TRAINING.read_text(), peer_page.training())
+        rows = [line for line in peer_page.TRAINING.read_text().splitlines() if line.split(" | ")[0].removeprefix("| ") in peer_page.FEW]
+        self.assertEqual(len(rows), len(peer_page.FEW))
 
     def test_the_pages_of_labels_and_languages_say_what_the_records_say(self):
         for module in (multilabel, languages):
