@@ -24,8 +24,10 @@ struct Job<'a> {
     answer: Option<&'a mut Answer>,
 }
 
-/// Texts that a thread takes at a time: many short ones go through the model side by side.
+/// Texts that a thread takes at a time, and their bytes that are enough: many short ones go through the model side by side, long ones are
+/// divided among the threads one by one.
 const GROUP: usize = 64;
+const GROUP_BYTES: usize = 1 << 12;
 
 fn of_text(row: usize, error: Error) -> Error {
     Error::new(error.status, format_args!("text {row} of the batch: {}", error.message))
@@ -48,8 +50,7 @@ impl Batch<'_> {
         let labels = self.model.labels.len();
         let (mut own, mut room) = (vec![0.0; labels], vec![0.0; labels]);
         loop {
-            let mut jobs: Vec<Job<'_>> =
-                self.jobs.lock().unwrap_or_else(PoisonError::into_inner).by_ref().take(GROUP).collect();
+            let mut jobs = self.next();
             if jobs.is_empty() {
                 break;
             }
@@ -84,6 +85,18 @@ impl Batch<'_> {
         self.model.engines.give(engine);
         self.model.engines.give_packer(packer);
         Ok(())
+    }
+
+    /// Takes the next texts; none if none is left.
+    fn next(&self) -> Vec<Job<'_>> {
+        let mut left = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
+        while jobs.len() < GROUP && bytes < GROUP_BYTES {
+            let Some(job) = left.next() else { break };
+            bytes += job.text.len();
+            jobs.push(job);
+        }
+        jobs
     }
 
     /// Notes that a text failed: no more are taken, and of those that fail meanwhile, the first counts.

@@ -15,8 +15,8 @@ use pyo3::prelude::*;
 
 use crate::model::{Model, Shared, no_engine};
 
-/// Texts that a thread takes at a time: many short ones go through the model side by side.
-const SLICE: usize = 64;
+/// Texts that a thread takes at a time: short ones go through the model side by side, and a few long ones are still divided among threads.
+const SLICE: usize = 16;
 /// Bytes of text after which the caller is asked whether to go on: some ten milliseconds of work.
 const PART: usize = 1 << 14;
 /// Cost of a text in addition to its bytes, in bytes: its end goes through all layers.

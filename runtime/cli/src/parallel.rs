@@ -7,10 +7,12 @@ use std::thread;
 
 use anyhow::Result;
 
-/// Items that a thread takes at a time, so that it can work on them together, and how often it does between two moments at which the
-/// threads wait for each other.
+/// Items that a thread takes at a time, so that it can work on them together.
 pub const GROUP: usize = 64;
-const GROUPS: usize = 8;
+/// Items per thread, in groups, between two moments at which the threads wait for each other.
+const PER_THREAD: usize = 8 * GROUP;
+/// Bytes of items that end a group before it is full: long texts are divided among the threads one by one.
+const GROUP_BYTES: usize = 1 << 12;
 /// Bytes of items that are held at a time, unless a single one is larger.
 const BYTES: usize = 1 << 23;
 
@@ -19,10 +21,10 @@ pub fn threads(asked: Option<u16>) -> usize {
     asked.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from)
 }
 
-/// Works on `items` with one thread per worker, on at most `group` of them at a time; passes the results to `take` in the order of the items.
+/// Works on `items` with one thread per worker, on at most `group` of them at a time, fewer if they are long; passes the results to `take` in the order of the items.
 ///
 /// `work` returns a result for each item. With one worker the results of a group are taken before the next one is read. With several, at most
-/// [`GROUPS`] groups per worker and about [`BYTES`] bytes, as `bytes` counts them, are in memory. The results are the same for any number of
+/// [`PER_THREAD`] items per worker and about [`BYTES`] bytes, as `bytes` counts them, are in memory. The results are the same for any number of
 /// workers.
 ///
 /// # Errors
@@ -37,26 +39,25 @@ pub fn in_order<I: Send, W: Send, R: Send>(
 ) -> Result<()> {
     let mut ended = None;
     while ended.is_none() {
-        let most = if workers.len() == 1 { 1 } else { GROUPS * workers.len() };
-        let (mut groups, mut held) = (vec![Vec::new()], 0);
-        while ended.is_none() && held < BYTES {
+        let most = if workers.len() == 1 { group } else { PER_THREAD * workers.len() };
+        let (mut groups, mut last, mut of_last) = (Vec::new(), Vec::new(), 0);
+        let (mut read, mut held) = (0, 0);
+        while ended.is_none() && read < most && held < BYTES {
             match items.next() {
                 Some(Ok(item)) => {
-                    held += bytes(&item);
-                    if let Some(last) = groups.last_mut() {
-                        last.push(item);
-                    }
+                    let size = bytes(&item);
+                    (read, held, of_last) = (read + 1, held + size, of_last + size);
+                    last.push(item);
                 }
                 Some(Err(error)) => ended = Some(Err(error)),
                 None => ended = Some(Ok(())),
             }
-            if groups.last().is_some_and(|last| last.len() == group) {
-                if groups.len() == most {
-                    break;
-                }
-                groups.push(Vec::new());
+            if last.len() == group || of_last >= GROUP_BYTES {
+                groups.push(std::mem::take(&mut last));
+                of_last = 0;
             }
         }
+        groups.push(last);
         if let [worker] = workers {
             groups.into_iter().flat_map(|items| work(worker, items)).try_for_each(&mut take)?;
             continue;
@@ -126,6 +127,19 @@ mod tests {
             let full = in_order(&mut vec![(); workers], all, group, |_| 1, |(), items| items, |_| bail!("full"));
             assert_eq!(full.unwrap_err().to_string(), "full");
         }
+    }
+
+    #[test]
+    fn long_items_are_divided_among_the_threads() {
+        let work = |(): &mut (), items: Vec<usize>| vec![items.len()];
+        let mut groups = Vec::new();
+        let take = |items| {
+            groups.push(items);
+            Ok(())
+        };
+        let sizes = [GROUP_BYTES, GROUP_BYTES, 1, 1, GROUP_BYTES, 1];
+        in_order(&mut [(), ()], sizes.into_iter().map(Ok), GROUP, |&size| size, work, take).unwrap();
+        assert_eq!(groups, [1, 1, 3, 1]);
     }
 
     #[test]
