@@ -24,6 +24,8 @@ use svm::{Descent, Machine};
 
 /// Values of `C` among which the texts choose that are not learnt, ascending.
 const STRENGTHS: [f32; 5] = [0.05, 0.15, 0.5, 1.5, 5.0];
+/// Powers of the log-count ratios among which they choose for n-grams.
+const RATIO_POWERS: [f32; 3] = [0.0, 0.5, 1.0];
 /// Parts of the texts, each of which is classified by what was fitted to the others.
 const FOLDS: usize = 5;
 /// Groups of texts of which fewer say nothing.
@@ -104,7 +106,7 @@ impl Labelled<'_> {
             return Ok(None);
         }
         let Some(counts) = self.counts(Columns::Pairs) else { return Ok(None) };
-        let [chosen] = self.strongest(&counts, [&counts], seed, interrupt)?;
+        let [chosen] = self.strongest(&counts, [&counts], &[0.0], seed, interrupt)?;
         Ok(Some(chosen.accuracy))
     }
 
@@ -125,35 +127,43 @@ impl Labelled<'_> {
     }
 
     /// Returns machines fitted to `rows`.
-    fn fit(&self, counts: &Counts, rows: &[usize], strength: f32, seed: u64, stop: &Interrupt) -> Result<Vec<Machine>> {
-        let machines = svm::fit(counts, self.labels, rows, self.classes, &Descent::new(strength, seed));
+    fn fit(&self, counts: &Counts, rows: &[usize], descent: &Descent, stop: &Interrupt) -> Result<Vec<Machine>> {
+        let machines = svm::fit(counts, self.labels, rows, self.classes, descent);
         ensure!(!stop.requested(), "stopped by a signal while a linear classifier was fitted");
         Ok(machines)
     }
 
     /// Returns for each of `views`, what is seen of the texts, the machines, fitted to `counts`, that classify the texts which are not learnt
-    /// best by it, and their `C`, the smallest of equals. A larger one than the first that is worse is not tried.
+    /// best by it, and their `C`, the smallest of equals, and power of the log-count ratios among `powers`, the first of equals. With a power, a
+    /// larger `C` than the first that is worse is not tried.
     fn strongest<const N: usize>(
         &self,
         counts: &Counts,
         views: [&Counts; N],
+        powers: &[f32],
         seed: u64,
         stop: &Interrupt,
     ) -> Result<[Chosen; N]> {
         let rows: Vec<usize> = (0..self.learnt).collect();
         let mut best = [const { None::<Chosen> }; N];
-        let mut rises = [true; N];
-        for strength in STRENGTHS {
-            let machines = Rc::new(self.fit(counts, &rows, strength, seed, stop)?);
-            for ((best, rises), seen) in best.iter_mut().zip(&mut rises).zip(views).filter(|((_, rises), _)| **rises) {
-                let accuracy = self.score(&machines, seen);
-                *rises = best.as_ref().is_none_or(|best| accuracy >= best.accuracy);
-                if best.as_ref().is_none_or(|best| accuracy > best.accuracy) {
-                    *best = Some(Chosen { accuracy, strength, machines: Rc::clone(&machines) });
+        for &power in powers {
+            // The best with this power.
+            let mut so_far = [f64::NEG_INFINITY; N];
+            let mut rises = [true; N];
+            for strength in STRENGTHS {
+                let machines = Rc::new(self.fit(counts, &rows, &Descent::new(strength, power, seed), stop)?);
+                for (view, seen) in views.iter().enumerate().filter(|(view, _)| rises[*view]).collect::<Vec<_>>() {
+                    let accuracy = self.score(&machines, seen);
+                    rises[view] = accuracy >= so_far[view];
+                    so_far[view] = so_far[view].max(accuracy);
+                    if best[view].as_ref().is_none_or(|best| accuracy > best.accuracy) {
+                        let machines = Rc::clone(&machines);
+                        best[view] = Some(Chosen { accuracy, strength, ratio_power: power, machines });
+                    }
                 }
-            }
-            if !rises.contains(&true) {
-                break;
+                if !rises.contains(&true) {
+                    break;
+                }
             }
         }
         Ok(best.map(|best| best.expect("there are strengths")))
@@ -164,6 +174,7 @@ impl Labelled<'_> {
 struct Chosen {
     accuracy: f64,
     strength: f32,
+    ratio_power: f32,
     machines: Rc<Vec<Machine>>,
 }
 
@@ -232,12 +243,12 @@ impl Linear {
             return Ok(None);
         }
         let Some(counts) = data.counts(Columns::Tokens) else { return Ok(None) };
-        let [chosen, mean] = data.strongest(&counts, [&counts, &Counts::of_mean(data)], seed, interrupt)?;
+        let [chosen, mean] = data.strongest(&counts, [&counts, &Counts::of_mean(data)], &[0.0], seed, interrupt)?;
         let tokens = TokenWeights::new(&mean, &counts, several);
         let mut best = (chosen, Columns::Tokens, counts);
         for columns in [Columns::Pairs, Columns::Grams] {
             let Some(counts) = data.counts(columns) else { continue };
-            let [chosen] = data.strongest(&counts, [&counts], seed, interrupt)?;
+            let [chosen] = data.strongest(&counts, [&counts], &[0.0], seed, interrupt)?;
             if chosen.accuracy > best.0.accuracy {
                 best = (chosen, columns, counts);
             }
@@ -249,7 +260,7 @@ impl Linear {
         for fold in data.folds(&groups, seed) {
             let mut texts = vec![0; classes];
             fold.rest.iter().flat_map(|&text| labels.of(text)).for_each(|&label| texts[label] += 1);
-            let machines = data.fit(&counts, &fold.rest, strength, seed, interrupt)?;
+            let machines = data.fit(&counts, &fold.rest, &Descent::new(strength, 0.0, seed), interrupt)?;
             for &text in &fold.out {
                 known[text] = labels.of(text).iter().all(|&label| texts[label] >= FOLDS - 1);
                 margins(&machines, &counts, text, &mut held_out[text * classes..(text + 1) * classes]);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::counts::{Counts, Labelled};
-use super::{Chosen, MOST_WEIGHTS};
+use super::{Chosen, MOST_WEIGHTS, RATIO_POWERS};
 use crate::interrupt::Interrupt;
 use crate::model::ngrams::NGrams;
 
@@ -16,11 +16,14 @@ pub struct FittedNGrams {
     pub score: f64,
     /// The chosen `C`.
     pub strength: f32,
+    /// The chosen power of the log-count ratios ([`svm`](super::svm)).
+    pub ratio_power: f32,
 }
 
 impl Labelled<'_> {
     /// Fits the scores of at most `most` n-grams: support vector machines of all tokens and pairs that the learnt texts have, and again of the
-    /// `most` columns with the largest product of weight and root of frequency. `C` is what classifies the other texts best. `None` where there is
+    /// `most` columns with the largest product of weight and root of frequency. `C` and the power of the log-count ratios are those that classify
+    /// the other texts best. `None` where there is
     /// nothing to learn, or weights would take too much memory.
     ///
     /// # Errors
@@ -30,7 +33,7 @@ impl Labelled<'_> {
         if self.learnt == 0 || most == 0 || counts.width() * self.machines() > MOST_WEIGHTS {
             return Ok(None);
         }
-        let [all] = self.strongest(&counts, [&counts], seed, interrupt)?;
+        let [all] = self.strongest(&counts, [&counts], &RATIO_POWERS, seed, interrupt)?;
         let frequencies = counts.frequencies(self.learnt);
         let says = |column: usize| {
             let weight = all.machines.iter().map(|machine| machine.weights[column].abs()).fold(0.0, f32::max);
@@ -44,7 +47,7 @@ impl Labelled<'_> {
             let mut kept = vec![false; counts.width()];
             order.iter().for_each(|&(_, column)| kept[column] = true);
             let (counts, _) = Counts::of_ngrams(self, Some(&kept));
-            let [again] = self.strongest(&counts, [&counts], seed, interrupt)?;
+            let [again] = self.strongest(&counts, [&counts], &[all.ratio_power], seed, interrupt)?;
             again
         } else {
             all
@@ -54,8 +57,8 @@ impl Labelled<'_> {
         }
         let mut columns: Vec<usize> = order.into_iter().map(|(_, column)| column).collect();
         columns.sort_unstable();
-        let (score, strength) = (fitted.accuracy, fitted.strength);
-        Ok(Some(FittedNGrams { ngrams: self.named(&fitted, &counts, &columns, &names), score, strength }))
+        let (score, strength, ratio_power) = (fitted.accuracy, fitted.strength, fitted.ratio_power);
+        Ok(Some(FittedNGrams { ngrams: self.named(&fitted, &counts, &columns, &names), score, strength, ratio_power }))
     }
 
     /// Returns the scores of columns, ascending: those of pairs come first in a model.
@@ -116,7 +119,7 @@ mod tests {
         let all = data.ngrams(1000, 1, &interrupt).unwrap().unwrap();
         let (counts, names) = Counts::of_ngrams(&data, None);
         assert!(all.ngrams.len() <= counts.width() && names.contains(&(1, 2)));
-        let [chosen] = data.strongest(&counts, [&counts], 1, &interrupt).unwrap();
+        let [chosen] = data.strongest(&counts, [&counts], &RATIO_POWERS, 1, &interrupt).unwrap();
         for (text, ids) in ids.iter().enumerate() {
             all.ngrams.scores_of(ids, &mut scores);
             let margin = chosen.machines[0].margin(&counts, text);

@@ -72,6 +72,7 @@ pub fn write(folder: &RunFolder, facts: &Facts<'_>) -> Result<()> {
         training["ngrams"] = json!({
             "count": wide.count,
             "strength": wide.strength,
+            "ratio_power": wide.ratio_power,
             "factor": wide.factor,
             "alone": wide.alone,
             "network": wide.metric[0],

@@ -41,6 +41,8 @@ pub struct Wide {
     pub count: usize,
     /// The `C` of the machines.
     pub strength: f32,
+    /// The power of the log-count ratios of the machines.
+    pub ratio_power: f32,
     /// The factor of their margins, where the network's scores have 1.
     pub factor: f64,
     /// How well they classify the dev texts alone: accuracy, or micro F1.
@@ -134,6 +136,7 @@ pub(super) fn widen(
     Ok(Some(Wide {
         count,
         strength: fitted.strength,
+        ratio_power: fitted.ratio_power,
         factor,
         alone: fitted.score,
         metric: [before.metric, after.metric],
