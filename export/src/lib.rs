@@ -161,10 +161,12 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
     let mut int8 = onnx::file(&checkpoint, &model, Precision::Int8)?;
     let fp32_model = TractModel::from_bytes(&fp32).context("the float32 model cannot be run")?;
     let int8_model = TractModel::from_bytes(&int8).context("the int8 model cannot be run")?;
+    // What is compared with PyTorch is the file as other engines read it, without our kernels.
+    let as_written = TractModel::from_bytes_as_written(&int8).context("the int8 model cannot be run")?;
 
     progress(&format!("comparing with PyTorch on {} texts", checkpoint.golden.rows));
     let fp32_scores = verify::scores(&fp32_model, &checkpoint.golden)?;
-    let int8_scores = verify::scores(&int8_model, &checkpoint.golden)?;
+    let int8_scores = verify::scores(&as_written, &checkpoint.golden)?;
     let golden = verify::agreement(checkpoint.config.task, &checkpoint.golden, &fp32_scores, &int8_scores);
     // Without calibration, which changes no score.
     let unfitted = Decided::unfitted(&checkpoint.config);
@@ -193,7 +195,7 @@ fn run(job: &ExportJob, shift: Option<f32>, progress: &dyn Fn(&str)) -> Result<O
             data,
             logits,
             accuracy: dev.as_ref().map_or(f64::NAN, |dev| dev.accuracy_int8),
-            tract: &int8_model,
+            tract: &as_written,
         });
         let measured = native::compare(runner, &checkpoint, &int8_scores, dev).context("the bundle cannot be run")?;
         failures.extend(native::failures(&measured));

@@ -9,6 +9,7 @@ mod embed;
 mod fixture;
 mod flips;
 mod graph;
+mod kernels;
 mod labels;
 mod native;
 mod ngrams;

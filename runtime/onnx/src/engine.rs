@@ -2,9 +2,10 @@
 //!
 //! tract's fast paths need concrete shapes, so the graph is optimized once for each of a few lengths: a text is padded
 //! with id 0 and mask 0 to the next power of two, at least [`SHORTEST_PLAN`]. Masked positions are set to zero before
-//! anything reads across positions, so padding cannot change the answer.
+//! anything reads across positions, so padding cannot change the answer. Short texts of one padded length go through a plan
+//! together, [`TOGETHER`] of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use kinglet::Error;
@@ -17,7 +18,13 @@ use crate::guard::guarded;
 /// Length of the shortest plan, in tokens.
 pub const SHORTEST_PLAN: usize = 16;
 /// Number of plans that an engine keeps; the least recently used one is dropped first.
-pub const PLANS_KEPT: usize = 4;
+pub const PLANS_KEPT: usize = 8;
+/// Number of texts in a plan of several.
+pub const TOGETHER: usize = 16;
+/// Texts of more tokens, padded, go through a plan alone: it does not gain by several.
+const LONGEST_TOGETHER: usize = 64;
+/// Texts that are too few for a plan of several, which would be filled up with copies.
+const FEW: usize = 4;
 
 type Plan = Arc<TypedRunnableModel>;
 
@@ -78,6 +85,11 @@ impl TractEngine {
         .map_err(Error::Backend)
     }
 
+    /// Returns the number of tokens to which a text is padded.
+    fn padded(&self, tokens: usize) -> usize {
+        tokens.next_power_of_two().max(SHORTEST_PLAN).min(self.max_tokens.max(tokens))
+    }
+
     /// Returns the plan for a shape, creating it if needed.
     fn plan(&mut self, batch: usize, tokens: usize) -> Result<Plan, String> {
         let key = (batch, tokens);
@@ -104,6 +116,15 @@ impl TractEngine {
     }
 }
 
+/// Appends a text, padded to `padded` tokens, and its mask.
+fn pad(text: &[u32], padded: usize, ids: &mut Vec<i64>, mask: &mut Vec<i64>) {
+    let end = ids.len() + padded;
+    ids.extend(text.iter().map(|&id| i64::from(id)));
+    mask.resize(ids.len(), 1);
+    ids.resize(end, 0);
+    mask.resize(end, 0);
+}
+
 /// The symbols of the exported shapes.
 pub(crate) const BATCH: &str = "B";
 pub(crate) const TOKENS: &str = "T";
@@ -126,12 +147,51 @@ impl Engine for TractEngine {
         if tokens > self.max_tokens {
             return Err(Error::TooLong { tokens, max: self.max_tokens });
         }
-        let padded = tokens.next_power_of_two().max(SHORTEST_PLAN).min(self.max_tokens.max(tokens));
-        let mut padded_ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-        padded_ids.resize(padded, 0);
-        let mut mask = vec![1; tokens];
-        mask.resize(padded, 0);
-        out.copy_from_slice(&self.logits_batch(&padded_ids, &mask, 1)?);
+        let padded = self.padded(tokens);
+        let (mut row, mut mask) = (Vec::new(), Vec::new());
+        pad(ids, padded, &mut row, &mut mask);
+        out.copy_from_slice(&self.logits_batch(&row, &mask, 1)?);
+        Ok(())
+    }
+
+    fn logits_all(&mut self, texts: &[&[u32]], out: &mut [f32]) -> Result<(), Error> {
+        let labels = self.num_labels();
+        let need = texts.len() * labels;
+        if out.len() != need {
+            return Err(Error::OutputLength { need, got: out.len() });
+        }
+        let mut of_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, ids) in texts.iter().enumerate() {
+            of_length.entry(self.padded(ids.len())).or_default().push(at);
+        }
+        let mut put = |at: usize, scores: &[f32]| {
+            if let Some(out) = out.get_mut(at * labels..).and_then(|out| out.get_mut(..labels)) {
+                out.copy_from_slice(scores);
+            }
+        };
+        let mut scores = vec![0.0; labels];
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (padded, numbers) in of_length {
+            for group in numbers.chunks(TOGETHER) {
+                let rows = group.iter().filter_map(|&at| Some((at, *texts.get(at)?)));
+                if padded > LONGEST_TOGETHER || group.len() <= FEW {
+                    for (at, text) in rows {
+                        self.logits(text, &mut scores)?;
+                        put(at, &scores);
+                    }
+                    continue;
+                }
+                ids.clear();
+                mask.clear();
+                rows.clone().for_each(|(_, text)| pad(text, padded, &mut ids, &mut mask));
+                // One plan serves groups of any size: the last text fills it up.
+                for (_, last) in rows.clone().next_back().into_iter().cycle().take(TOGETHER - group.len()) {
+                    pad(last, padded, &mut ids, &mut mask);
+                }
+                let scored = self.logits_batch(&ids, &mask, TOGETHER)?;
+                rows.zip(scored.chunks_exact(labels.max(1))).for_each(|((at, _), scores)| put(at, scores));
+            }
+        }
         Ok(())
     }
 }

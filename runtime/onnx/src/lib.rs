@@ -4,6 +4,7 @@ mod check;
 mod container;
 mod engine;
 mod guard;
+mod int8;
 mod model;
 mod operator;
 mod precision;
@@ -12,7 +13,8 @@ mod wire;
 
 pub use check::OPSET;
 pub use container::{LabelThresholds, ModelError, check, seal, seal_all};
-pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TractEngine};
+pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TOGETHER, TractEngine};
+pub use int8::{fuse, load};
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
 pub use operator::register;
 pub use precision::Precision;

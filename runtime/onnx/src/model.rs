@@ -13,11 +13,14 @@ use kinglet::multi_label::{Decision, MultiLabel};
 use kinglet::spec::{Config, graph, operator};
 use kinglet::tokenizer::Table;
 use kinglet::vector::dimension;
+use tract_onnx::model::Onnx;
+use tract_onnx::pb::ModelProto;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::container::{self, Contents, LabelThresholds, ModelError};
 use crate::engine::{BATCH, TOKENS, TractEngine};
 use crate::guard::guarded;
+use crate::int8::load;
 use crate::operator::register;
 use crate::precision::Precision;
 
@@ -43,16 +46,34 @@ impl core::fmt::Debug for TractModel {
 }
 
 impl TractModel {
-    /// Reads and checks the bytes of an exported file.
+    /// Reads and checks the bytes of an exported file. The int8 layers run on Kinglet's kernels ([`load`]).
     ///
     /// # Errors
     /// If the bytes are not an ONNX file, were not written by `kinglet-export`, or are damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
+        Self::read(bytes, load)
+    }
+
+    /// As [`TractModel::from_bytes`], with every operator of the file as tract computes it: an answer of the file alone, and much slower in
+    /// int8.
+    ///
+    /// # Errors
+    /// As [`TractModel::from_bytes`].
+    pub fn from_bytes_as_written(bytes: &[u8]) -> Result<Self, ModelError> {
+        Self::read(bytes, |onnx, proto| {
+            register(onnx);
+            onnx.model_for_proto_model(&proto)
+        })
+    }
+
+    fn read(
+        bytes: &[u8],
+        load: impl FnOnce(&mut Onnx, ModelProto) -> TractResult<InferenceModel>,
+    ) -> Result<Self, ModelError> {
         let (proto, contents) = container::read(bytes)?;
         let graph = guarded(|| {
             let mut onnx = tract_onnx::onnx();
-            register(&mut onnx);
-            let mut graph = onnx.model_for_proto_model(&proto)?.into_typed()?;
+            let mut graph = load(&mut onnx, proto)?.into_typed()?;
             graph.properties.clear();
             graph.into_decluttered()
         })

@@ -11,6 +11,8 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
+use crate::int8::register_layers;
+
 /// Registers Kinglet's operator with tract.
 ///
 /// tract then runs files of `kinglet-export --custom-op`: the operator [`operator::CLASSIFIER`] of the
@@ -87,6 +89,7 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 /// ```
 pub fn register(onnx: &mut Onnx) {
     onnx.op_register.insert(operator::CLASSIFIER, classifier);
+    register_layers(onnx);
 }
 
 /// Creates the operator of a node; for another domain, returns tract's operator for unknown ones.

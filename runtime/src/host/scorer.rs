@@ -13,6 +13,13 @@ use crate::error::Error;
 use crate::pool::PooledEngine;
 use crate::tokenizer::{Blank, Table};
 
+/// Texts that [`Scorer::score_all`] hands to an engine together.
+const TOGETHER: usize = 64;
+/// Longer texts go alone: they keep an engine busy by themselves.
+const SHORT: usize = 64;
+/// Bytes per token beyond which a text is not read twice to learn whether it is short.
+const MOST_BYTES: usize = 16;
+
 /// Scores texts with one engine, one after the other.
 pub(super) struct Scorer<'m> {
     table: Table<'m>,
@@ -33,7 +40,7 @@ type Shared = Arc<OwnedBundle<BundleFile>>;
 pub(super) enum Runner<'m> {
     /// Takes the tokens of a text one by one; many short texts side by side.
     Native { engine: Box<PooledEngine<Shared>>, packer: Option<Box<Packer<Shared>>> },
-    /// Takes all ids of a text at once.
+    /// Takes all ids of a text at once, and those of several texts.
     Any { engine: Box<dyn Engine + Send + 'm>, ids: Vec<u32> },
 }
 
@@ -79,16 +86,8 @@ impl<'m> Scorer<'m> {
                 engine.finish(&mut self.scores)
             }
             Runner::Any { engine, ids } => {
-                let max = engine.max_tokens();
-                let keep = truncate.map_or(max, |most| most.clamp(1, max));
-                ids.clear();
-                (self.tokens, self.truncated) = encode(&self.table, text.as_bytes(), keep, |id| ids.push(id));
-                if self.truncated && truncate.is_none_or(|most| most > max) {
-                    let mut tokens = 0;
-                    self.table.encode_with(text.as_bytes(), &mut |_| tokens += 1);
-                    return Err(Error::TooLong { tokens, max });
-                }
-                self.blank = blank(text.as_bytes(), ids.iter().any(|&id| self.table.is_word(id)));
+                let read = read_into(ids, &self.table, text, truncate, engine.max_tokens())?;
+                (self.tokens, self.truncated, self.blank) = (read.tokens, read.truncated, read.blank);
                 engine.logits(ids, &mut self.scores)
             }
         }
@@ -102,6 +101,9 @@ impl<'m> Scorer<'m> {
         truncate: Option<usize>,
         mut each: impl FnMut(usize, Result<(), Error>, &mut Self),
     ) {
+        if matches!(self.engine, Runner::Any { .. }) {
+            return self.score_together(texts, truncate, each);
+        }
         let mut texts = texts.into_iter().enumerate().peekable();
         let first = texts.next();
         let mut packer = match &mut self.engine {
@@ -144,8 +146,76 @@ impl<'m> Scorer<'m> {
         }
     }
 
+    /// As [`Scorer::score_all`], for an engine that takes the ids of several texts.
+    fn score_together<'t>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'t str>,
+        truncate: Option<usize>,
+        mut each: impl FnMut(usize, Result<(), Error>, &mut Self),
+    ) {
+        let mut texts = texts.into_iter().enumerate();
+        let (mut group, mut of_group, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            group.clear();
+            of_group.clear();
+            group.extend(texts.by_ref().take(TOGETHER));
+            if group.is_empty() {
+                return;
+            }
+            let Runner::Any { engine, .. } = &mut self.engine else { return };
+            let (max, labels) = (engine.max_tokens(), self.scores.len());
+            // A text that is long, or cannot be read, is left to `score`.
+            of_group.extend(group.iter().map(|(_, text)| {
+                let mut ids = Vec::new();
+                let read = (text.len() <= SHORT * MOST_BYTES)
+                    .then(|| read_into(&mut ids, &self.table, text, truncate, max).ok())
+                    .flatten();
+                read.filter(|read| read.tokens <= SHORT).map(|read| (ids, read))
+            }));
+            let short: Vec<&[u32]> = of_group.iter().flatten().map(|(ids, _)| ids.as_slice()).collect();
+            scores.clear();
+            scores.resize(short.len() * labels, 0.0);
+            let together = short.len() > 1 && engine.logits_all(&short, &mut scores).is_ok();
+            let mut scored = scores.chunks_exact(labels.max(1));
+            for (&(number, text), one) in group.iter().zip(&of_group) {
+                match one {
+                    Some((_, read)) if together => {
+                        self.seen(*read, scored.next().unwrap_or_default());
+                        each(number, Ok(()), self);
+                    }
+                    _ => {
+                        let scored = self.score(text, truncate);
+                        each(number, scored, self);
+                    }
+                }
+            }
+        }
+    }
+
     fn seen(&mut self, read: Read, scores: &[f32]) {
         (self.tokens, self.truncated, self.blank) = (read.tokens, read.truncated, read.blank);
         self.scores.copy_from_slice(scores);
     }
+}
+
+/// Reads the ids of a text into `ids`: at most `truncate` of them and `max`, the most that the engine takes.
+///
+/// # Errors
+/// If the text has more than `max` tokens and `truncate` does not cut it.
+fn read_into(
+    ids: &mut Vec<u32>,
+    table: &Table<'_>,
+    text: &str,
+    truncate: Option<usize>,
+    max: usize,
+) -> Result<Read, Error> {
+    let keep = truncate.map_or(max, |most| most.clamp(1, max));
+    ids.clear();
+    let (tokens, truncated) = encode(table, text.as_bytes(), keep, |id| ids.push(id));
+    if truncated && truncate.is_none_or(|most| most > max) {
+        let mut tokens = 0;
+        table.encode_with(text.as_bytes(), &mut |_| tokens += 1);
+        return Err(Error::TooLong { tokens, max });
+    }
+    Ok(Read { tokens, truncated, blank: blank(text.as_bytes(), ids.iter().any(|&id| table.is_word(id))) })
 }
