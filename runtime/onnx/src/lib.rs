@@ -14,9 +14,9 @@ mod wire;
 pub use check::OPSET;
 pub use container::{LabelThresholds, ModelError, check, seal, seal_all};
 pub use engine::{PLANS_KEPT, SHORTEST_PLAN, TOGETHER, TractEngine};
-pub use int8::{fuse, load};
+pub use int8::fuse;
 pub use model::{MAX_TOKENS_ATTENTION, MAX_TOKENS_CONV, TRACT_VERSION, TractModel};
-pub use operator::register;
+pub use operator::{load, register};
 pub use precision::Precision;
 /// tract itself, in the version that [`register`] supports.
 pub use tract_onnx;

@@ -20,8 +20,7 @@ use tract_onnx::tract_hir::internal::*;
 use crate::container::{self, Contents, LabelThresholds, ModelError};
 use crate::engine::{BATCH, TOKENS, TractEngine};
 use crate::guard::guarded;
-use crate::int8::load;
-use crate::operator::register;
+use crate::operator::{load, register};
 use crate::precision::Precision;
 
 /// Default maximum number of tokens of a text for convolutional models.

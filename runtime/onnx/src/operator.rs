@@ -7,11 +7,11 @@ use kinglet::bundle::{OwnedBundle, ReadBundle};
 use kinglet::pool::EnginePool;
 use kinglet::spec::operator;
 use tract_onnx::model::{Onnx, ParsingContext};
-use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use crate::int8::register_layers;
+use crate::int8::{fuse, register_layers};
 
 /// Registers Kinglet's operator with tract.
 ///
@@ -90,6 +90,29 @@ use crate::int8::register_layers;
 pub fn register(onnx: &mut Onnx) {
     onnx.op_register.insert(operator::CLASSIFIER, classifier);
     register_layers(onnx);
+}
+
+/// Loads an ONNX model into tract with Kinglet's kernels in place of the int8 layers that `kinglet-export` writes.
+///
+/// As [`Onnx::model_for_proto_model`], after [`register`] and [`fuse`]. Everything else of the model is tract's, and a model
+/// without such layers is loaded unchanged. tract's traits must be those of the same version,
+/// [`TRACT_VERSION`](crate::TRACT_VERSION); [`tract_onnx`](crate::tract_onnx) is it.
+///
+/// # Errors
+/// As tract's.
+///
+/// ```no_run
+/// use kinglet_onnx::tract_onnx::{self, prelude::*};
+///
+/// let mut onnx = tract_onnx::onnx();
+/// let file = onnx.proto_model_for_path("model.int8.onnx")?;
+/// let plan = kinglet_onnx::load(&mut onnx, file)?.into_optimized()?.into_runnable()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn load(onnx: &mut Onnx, mut model: ModelProto) -> TractResult<InferenceModel> {
+    register(onnx);
+    fuse(&mut model);
+    onnx.model_for_proto_model(&model)
 }
 
 /// Creates the operator of a node; for another domain, returns tract's operator for unknown ones.

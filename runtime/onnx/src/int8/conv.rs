@@ -7,7 +7,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::{CONV, DILATION, PADS, attribute, constant};
+use super::names::{CONV, DILATION, PADS, attribute, constant};
 
 /// Creates the operator of a node: inputs `x` `[B, T, C]` and taps `[C, 1, K]`; output `[B, T, C]`.
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {

@@ -7,7 +7,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::{LINEAR, RELU, attribute, constant};
+use super::names::{LINEAR, RELU, attribute, constant};
 
 /// Bytes from one quantized token to the next are a multiple of this: a cache line.
 const LINE: usize = 64;

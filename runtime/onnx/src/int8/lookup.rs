@@ -7,7 +7,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::{LOOKUP, constant};
+use super::names::{LOOKUP, constant};
 
 /// Creates the operator of a node: inputs ids `[…]` int64, rows `[V, C]` int8, scales `[V, 1]`; output `[…, C]`.
 pub(super) fn parse(_: &ParsingContext<'_>, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {

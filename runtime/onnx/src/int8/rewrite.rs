@@ -8,7 +8,7 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 
-use super::{CONV, DILATION, LINEAR, LOOKUP, PADS, RELU, attribute};
+use super::names::{CONV, DILATION, LINEAR, LOOKUP, PADS, RELU, attribute};
 
 /// Most inputs of a product: the sum of so many products of two int8 numbers fits in 32 bits.
 const MOST_INPUTS: i64 = 1 << 16;
