@@ -19,6 +19,9 @@ pub const MIN_MAGNITUDE: f32 = 1e-30;
 /// Largest quantized magnitude. −128 is never produced, so that negation is exact.
 pub const MAX_QUANTIZED: f32 = 127.0;
 
+/// What is added to a quantized number where a file or a product wants it unsigned.
+pub const ZERO_POINT: u8 = 128;
+
 /// Rounds to the nearest integer, ties to even (IEEE 754 roundTiesToEven, ONNX `Round`).
 ///
 /// Exact for every finite value; NaN and infinities are returned unchanged.

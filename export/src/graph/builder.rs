@@ -112,6 +112,11 @@ impl GraphBuilder {
         self.store(name, dims, DataType::Int8, data.iter().map(|x| x.to_le_bytes()[0]).collect())
     }
 
+    /// Stores a tensor of uint8.
+    pub fn store_u8(&mut self, name: &str, dims: &[usize], data: Vec<u8>) -> Value {
+        self.store(name, dims, DataType::Uint8, data)
+    }
+
     /// Stores a vector of int32.
     pub fn store_i32(&mut self, name: &str, data: &[i32]) -> Value {
         self.store(name, &[data.len()], DataType::Int32, data.iter().flat_map(|x| x.to_le_bytes()).collect())
@@ -130,6 +135,11 @@ impl GraphBuilder {
     /// Returns a scalar int32 constant, stored once.
     pub fn distance(&mut self, value: i32) -> Value {
         self.constant(format!("const/d{value}"), &[], DataType::Int32, value.to_le_bytes().to_vec())
+    }
+
+    /// Returns a scalar uint8 constant, stored once.
+    pub fn byte(&mut self, value: u8) -> Value {
+        self.constant(format!("const/u{value}"), &[], DataType::Uint8, vec![value])
     }
 
     /// Returns a vector of int64, stored once: axes, shapes, bounds of slices.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use kinglet::quant::ZERO_POINT;
 use kinglet::spec::{Config, LayerWeight, Mixer, Norm, Pooling, Task, Weight, relative_reach};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
@@ -30,7 +31,15 @@ pub(crate) fn check(graph: &GraphProto, config: &Config, precision: Precision) -
         let name = weight.to_string();
         let int8 = precision == Precision::Int8 && config.row(weight).is_some_and(|row| row.storage.is_int8());
         let (rows, values) = size(config, weight);
-        let kind = if int8 { DataType::Int8 } else { DataType::Float };
+        let kind = match tensors.get(name.as_str()) {
+            // Matrices are uint8, in files of earlier versions int8; rows are int8.
+            Some(tensor) if int8 && weight != Weight::Embedding && tensor.data_type == DataType::Uint8 as i32 => {
+                check_zero_points(&name, &tensors, &readers)?;
+                DataType::Uint8
+            }
+            _ if int8 => DataType::Int8,
+            _ => DataType::Float,
+        };
         check_weight(&name, kind, values, &tensors, &readers, operators(weight, int8))?;
         expected += 1;
         if int8 {
@@ -117,6 +126,23 @@ fn operators(weight: Weight, int8: bool) -> &'static [&'static str] {
         Weight::Layer(_, LayerWeight::Kernel) => &["Conv"],
         _ if int8 => &["MatMulInteger"],
         _ => &["Add", "Gather", "LayerNormalization", "MatMul", "Mul"],
+    }
+}
+
+/// Checks that what multiplies a matrix of uint8 takes 128 for zero, of both operands.
+fn check_zero_points(
+    name: &str,
+    tensors: &HashMap<&str, &TensorProto>,
+    readers: &HashMap<&str, Vec<&NodeProto>>,
+) -> Result<(), String> {
+    let is_128 = |input: &String| {
+        let tensor = tensors.get(input.as_str());
+        tensor.is_some_and(|t| t.data_type == DataType::Uint8 as i32 && t.dims.is_empty() && t.raw_data == [ZERO_POINT])
+    };
+    let shifted = |node: &&NodeProto| node.input.len() == 4 && node.input.iter().skip(2).all(is_128);
+    match readers.get(name).is_none_or(|readers| readers.iter().all(shifted)) {
+        true => Ok(()),
+        false => Err(format!("tensor `{name}` is uint8, and its product has another zero point than {ZERO_POINT}")),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Matrix products of tokens that are quantized once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use kinglet::backend::{Activation, Backend, PANEL_INPUTS, PANEL_OUTPUTS, PackedMatrix};
+use kinglet::quant::ZERO_POINT;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
@@ -12,7 +14,7 @@ use super::names::{LINEAR, RELU, attribute, constant};
 /// Bytes from one quantized token to the next are a multiple of this: a cache line.
 const LINE: usize = 64;
 
-/// Creates the operator of a node: inputs `x` `[…, K]` and, per product, `W` `[K, N]` int8 and its scales `[N]`.
+/// Creates the operator of a node: inputs `x` `[…, K]` and, per product, `W` `[K, N]`, uint8 with zero point 128 or int8, and its scales `[N]`.
 pub(super) fn parse(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let relu = attribute(node, RELU).map(|relu| relu.ints.iter().map(|&flag| flag != 0).collect());
     Ok((expand(Spelled { relu: relu.context("the attribute `relu` is missing")? }), Vec::new()))
@@ -86,7 +88,11 @@ impl Matrix {
         ensure!(scales.shape() == [outputs], "the scales have shape {:?}, not [{outputs}]", scales.shape());
         ensure!(inputs > 0 && outputs > 0, "the matrix is empty");
         let (n, k) = (outputs.next_multiple_of(PANEL_OUTPUTS), inputs.next_multiple_of(PANEL_INPUTS));
-        let from = values.try_as_plain_ram()?.as_slice::<i8>()?;
+        let plain = values.try_as_plain_ram()?;
+        let from: Cow<'_, [i8]> = match values.datum_type() {
+            DatumType::U8 => plain.as_slice::<u8>()?.iter().map(|&w| w.wrapping_sub(ZERO_POINT) as i8).collect(),
+            _ => plain.as_slice::<i8>()?.into(),
+        };
         let mut packed = vec![0; n * k];
         let mut corrections = vec![0; n];
         for (i, row) in from.chunks_exact(outputs).enumerate() {

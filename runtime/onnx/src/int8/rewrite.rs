@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kinglet::quant::{MAX_QUANTIZED, MIN_MAGNITUDE};
+use kinglet::quant::{MAX_QUANTIZED, MIN_MAGNITUDE, ZERO_POINT};
 use kinglet::spec::operator;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -18,13 +18,15 @@ const MOST_INPUTS: i64 = 1 << 16;
 /// A layer is a chain of operators as `kinglet-export` writes them, with constant weights of −127 to 127:
 ///
 /// ```text
-/// s = Div(Max(ReduceMax(Abs(x)), 1e-30), 127);   q = Cast<int8>(Round(Div(x, s)))
-/// y = Mul(Mul(Cast<float>(MatMulInteger(q, W)), s), w)        also with Relu behind it; all products of one q together
+/// s = Div(Max(ReduceMax(Abs(x)), 1e-30), 127);   q = Cast<uint8>(Add(Round(Div(x, s)), 128))
+/// y = Mul(Mul(Cast<float>(MatMulInteger(q, W, 128, 128)), s), w)        also with Relu behind it; all products of one q together
 ///
 /// x = Mul(Cast<float>(Gather(W, ids)), Gather(w, ids))
 /// ```
 ///
 /// Beside them, a depthwise convolution of tokens, `Transpose(Conv(Transpose(x), taps))`, is one operator too.
+///
+/// `W` of a product is uint8; files of earlier versions have `Cast<int8>(Round(Div(x, s)))` and int8.
 ///
 /// What else reads a result inside a chain still finds it. A model without such layers is left unchanged; after a change only a
 /// tract with [`register`](crate::register)ed operators runs it.
@@ -135,9 +137,16 @@ impl<'a> Reader<'a> {
     /// Returns the quantized operand, what it is quantized from, and the product that begins with a node.
     fn product(&self, at: usize) -> Option<(&'a str, &'a str, Product<'a>)> {
         let node = self.graph.node.get(at).filter(|node| is(node, "MatMulInteger"))?;
-        let [q, weight] = inputs(node)?;
-        let (x, s) = self.quantized(q)?;
-        let matrix = self.int8(weight)?;
+        let (q, weight, unsigned) = match inputs(node) {
+            Some([q, weight]) => (q, weight, false),
+            None => {
+                let [q, weight, a, b] = inputs(node)?;
+                let shifted = [a, b].iter().all(|name| self.byte(name) == Some(ZERO_POINT));
+                shifted.then_some((q, weight, true))?
+            }
+        };
+        let (x, s) = self.quantized(q, unsigned)?;
+        let matrix = if unsigned { self.uint8(weight)? } else { self.int8(weight)? };
         let &[rows, columns] = matrix.dims.as_slice() else { return None };
         if !(1..=MOST_INPUTS).contains(&rows) || columns < 1 {
             return None;
@@ -163,9 +172,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns what a value was quantized from, and the scale of each token.
-    fn quantized(&self, q: &str) -> Option<(&'a str, &'a str)> {
-        let cast = self.giver(q, "Cast").filter(|cast| int(cast, "to") == Some(DataType::Int8 as i64))?;
-        let [rounded] = inputs(cast)?;
+    fn quantized(&self, q: &str, unsigned: bool) -> Option<(&'a str, &'a str)> {
+        let kind = if unsigned { DataType::Uint8 } else { DataType::Int8 };
+        let cast = self.giver(q, "Cast").filter(|cast| int(cast, "to") == Some(kind as i64))?;
+        let [mut rounded] = inputs(cast)?;
+        if unsigned {
+            let [signed, shift] = inputs(self.giver(rounded, "Add")?)?;
+            (self.number(shift) == Some(f32::from(ZERO_POINT))).then_some(())?;
+            rounded = signed;
+        }
         let [quotient] = inputs(self.giver(rounded, "Round")?)?;
         let [x, s] = inputs(self.giver(quotient, "Div")?)?;
         let [magnitude, most] = inputs(self.giver(s, "Div")?)?;
@@ -252,11 +267,28 @@ impl<'a> Reader<'a> {
 
     /// Returns a stored tensor of int8 numbers, all of −127 to 127.
     fn int8(&self, name: &str) -> Option<&'a TensorProto> {
+        self.bytes(name, DataType::Int8, 0x80)
+    }
+
+    /// Returns a stored tensor of uint8 numbers, all of 1 to 255.
+    fn uint8(&self, name: &str) -> Option<&'a TensorProto> {
+        self.bytes(name, DataType::Uint8, 0)
+    }
+
+    /// Returns a stored tensor of a type of bytes without one of its values.
+    fn bytes(&self, name: &str, kind: DataType, without: u8) -> Option<&'a TensorProto> {
         let tensor = self.tensors.get(name)?;
         let expected = tensor.dims.iter().try_fold(1, |n: i64, &dim| n.checked_mul(dim))?;
         let whole = i64::try_from(tensor.raw_data.len()) == Ok(expected);
-        let fits = tensor.data_type == DataType::Int8 as i32 && whole && !tensor.raw_data.contains(&0x80);
+        let fits = tensor.data_type == kind as i32 && whole && !tensor.raw_data.contains(&without);
         fits.then_some(tensor)
+    }
+
+    /// Returns a stored uint8 number.
+    fn byte(&self, name: &str) -> Option<u8> {
+        let tensor = self.tensors.get(name).filter(|tensor| tensor.data_type == DataType::Uint8 as i32)?;
+        let &[value] = tensor.raw_data.as_slice() else { return None };
+        tensor.dims.is_empty().then_some(value)
     }
 
     /// Returns a stored f32 number.
