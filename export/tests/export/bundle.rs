@@ -36,10 +36,11 @@ impl Tensors {
         self.f32(&format!("{weight}.scale"))
     }
 
-    /// ONNX stores matrices as `[in, out]`.
+    /// ONNX stores matrices as `[in, out]`, each number plus 128.
     fn is_matrix(&self, weight: Weight, panels: &PackedMatrix<'_>) {
         let inputs = panels.inputs.next_multiple_of(4);
-        let (values, scales) = (self.i8(weight), self.scales(weight));
+        let values: Vec<i8> = self.i8(weight).iter().map(|&byte| byte.wrapping_sub(-128)).collect();
+        let scales = self.scales(weight);
         assert_eq!((values.len(), scales.len()), (panels.inputs * panels.outputs, panels.outputs), "{weight}");
         for o in 0..panels.outputs {
             assert_eq!(panels.scales[o], scales[o], "{weight}");

@@ -169,9 +169,9 @@ fn layer(inner: i64, outputs: i64, relu: bool, random: &mut Random) -> (ModelPro
         raw_data,
         ..Default::default()
     };
-    use onnx::tensor_proto::DataType::{Float, Int8};
-    let bytes = weight.iter().map(|&w| w as u8).collect();
-    graph.initializer.push(tensor("layers.0.ffn.up.weight", vec![inner, outputs], Int8, bytes));
+    use onnx::tensor_proto::DataType::{Float, Uint8};
+    let bytes = weight.iter().map(|&w| (i32::from(w) + 128) as u8).collect();
+    graph.initializer.push(tensor("layers.0.ffn.up.weight", vec![inner, outputs], Uint8, bytes));
     let bytes = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
     graph.initializer.push(tensor("layers.0.ffn.up.weight.scale", vec![outputs], Float, bytes));
     let value = |name: &str, width: i64| {
@@ -243,10 +243,13 @@ fn other_chains_are_left_alone() {
     assert_eq!(change(&|_| ()), 1);
     assert_eq!(change(&constant(127.0, 126.0)), 0);
     assert_eq!(change(&constant(1e-30, 1e-20)), 0);
-    assert_eq!(change(&|graph| graph.initializer.iter_mut().find(|t| t.data_type == 3).unwrap().raw_data[3] = 0x80), 0);
+    assert_eq!(change(&|graph| graph.initializer.iter_mut().find(|t| t.dims.len() == 2).unwrap().raw_data[3] = 0), 0);
     assert_eq!(change(&|graph| node(graph, "ReduceMax").attribute[0].ints = vec![1]), 0);
     assert_eq!(change(&|graph| node(graph, "Abs").input[0] = "z".into()), 0);
-    assert_eq!(change(&|graph| node(graph, "MatMulInteger").input.push("zero_point".into())), 0);
+    assert_eq!(change(&|graph| node(graph, "MatMulInteger").input[3] = "other".into()), 0);
+    assert_eq!(change(&|graph| node(graph, "MatMulInteger").input.truncate(2)), 0);
+    assert_eq!(change(&constant(128.0, 127.0)), 0);
+    assert_eq!(change(&|graph| graph.initializer.iter_mut().find(|t| t.raw_data == [128]).unwrap().raw_data[0] = 0), 0);
     assert_eq!(change(&|graph| node(graph, "Round").domain = "com.example".into()), 0);
     // Something else reads the product.
     assert_eq!(
@@ -264,4 +267,51 @@ fn other_chains_are_left_alone() {
     let q = node(graph, "Round").output[0].clone();
     graph.output.push(onnx::ValueInfoProto { name: q, ..graph.output[0].clone() });
     assert_eq!((fuse(&mut model), needed(model.graph.as_ref().unwrap(), "Round")), (1, 1));
+}
+
+/// Version 0.1 wrote integers as int8, without zero points: `models/intents` has such a file.
+#[test]
+fn files_with_signed_integers_are_read_and_run_on_the_kernels_too() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/intents/model.int8.onnx");
+    let bytes = std::fs::read(file).unwrap();
+    let mut model = ModelProto::decode(bytes.as_slice()).unwrap();
+    let products = count(model.graph.as_ref().unwrap(), "MatMulInteger");
+    fuse(&mut model);
+    assert_eq!((products > 8, needed(model.graph.as_ref().unwrap(), "MatMulInteger")), (true, 0));
+    let (fused, written) =
+        (TractModel::from_bytes(&bytes).unwrap(), TractModel::from_bytes_as_written(&bytes).unwrap());
+    let (mut fused, mut written) = (fused.engine(), written.engine());
+    let (mut got, mut want) = (vec![0.0; fused.num_labels()], vec![0.0; fused.num_labels()]);
+    for text in [vec![300, 301, 1], vec![400; 20]] {
+        fused.logits(&text, &mut got).unwrap();
+        written.logits(&text, &mut want).unwrap();
+        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 0.03), "{got:?} {want:?}");
+    }
+}
+
+/// A graph whose products take another number for zero says other weights than its bundle has.
+#[test]
+fn matrices_with_another_zero_point_are_refused() {
+    let config = fixture::config(Mixer::Light, Norm::PreRms, Pooling::Mean);
+    let good = decoded(&config, Precision::Int8);
+    let error = |change: &dyn Fn(&mut GraphProto)| {
+        let mut model = good.clone();
+        change(model.graph.as_mut().unwrap());
+        fixture::rehash(&mut model);
+        TractModel::from_bytes(&model.encode_to_vec()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(error(&|_| ()), Ok(()));
+    let product = |graph: &GraphProto| graph.node.iter().position(|node| node.op_type == "MatMulInteger").unwrap();
+    for change in [
+        &(|graph: &mut GraphProto| {
+            graph.initializer.iter_mut().find(|tensor| tensor.raw_data == [128]).unwrap().raw_data = vec![127]
+        }) as &dyn Fn(&mut GraphProto),
+        &|graph| {
+            let at = product(graph);
+            graph.node[at].input.truncate(2);
+        },
+    ] {
+        let said = error(change).unwrap_err();
+        assert!(said.contains("has another zero point than 128"), "{said}");
+    }
 }
