@@ -29,7 +29,8 @@ pub trait Engine {
     /// backend fails.
     fn logits(&mut self, ids: &[u32], out: &mut [f32]) -> Result<(), Error>;
 
-    /// Scores several texts, each as [`Engine::logits`] does; an engine may be faster with them together.
+    /// Scores several texts, each as [`Engine::logits`] does. An engine may be faster with them together, and then sum floats in another order: its
+    /// scores may differ in the last bits.
     ///
     /// `texts`: `N`; `out`: `[N, num_labels]`.
     ///

@@ -92,7 +92,8 @@ impl<'m> Classifier<'m> {
     /// what was read of it.
     ///
     /// With the native engine, short texts go through the model side by side, which is faster and changes no bit of an answer; it takes
-    /// memory of its own, the same for any number of texts. Afterwards, [`Classifier::answer`], [`Classifier::logits`] and others are of
+    /// memory of its own, the same for any number of texts. Another engine may sum floats of several texts in another order
+    /// ([`Engine::logits_all`](crate::engine::Engine::logits_all)). Afterwards, [`Classifier::answer`], [`Classifier::logits`] and others are of
     /// the last text.
     ///
     /// ```
